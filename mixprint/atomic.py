@@ -1,0 +1,68 @@
+"""Files that are either whole or absent.
+
+A killed step must leave no half file, so everything is written under a temporary name in the
+same folder (a rename across file systems is a copy) and renamed when it is complete.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mixprint.errors import DataError
+
+TEMPORARY_PREFIX = ".writing-"
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Write a file under a temporary name and rename it on success.
+
+    Args:
+        path: the final name; its folder is created if it is missing.
+
+    Yields:
+        a path in the same folder with the same suffix, because some writers choose the format
+        by suffix. The body must create that file. When the body raises, the file is removed and
+        an older file under the final name stays as it was.
+    """
+    final = Path(path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{final.suffix}"
+    try:
+        yield temporary
+        # Without fsync a power cut can leave the new name with the old length of zero.
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write JSON: sorted keys, two spaces, a newline at the end, so that it diffs well.
+
+    Raises:
+        DataError: the value holds NaN, an infinity or something that JSON cannot express.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: expected finite JSON values, found: {error}") from error
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        DataError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: expected a readable JSON file, found: {error}") from error

@@ -1,0 +1,42 @@
+"""Where the tensors live: one choice for all of mixprint."""
+
+import logging
+
+import torch
+
+from mixprint.errors import ConfigError
+
+log = logging.getLogger("mixprint.device")
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn the name of a device into one that is there, and say which.
+
+    Args:
+        name: `auto` (a GPU if there is one), `cpu`, or `cuda`, also with an index: `cuda:1`.
+
+    Returns:
+        the device. When a GPU is asked for and not found, the CPU, with a warning.
+
+    Raises:
+        ConfigError: the name is none of these.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in DEVICES or (index and (kind != "cuda" or not index.isdigit())):
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:<index>, found {name!r}")
+    if kind == "cpu":
+        device = torch.device("cpu")
+    elif int(index or 0) < torch.cuda.device_count():
+        device = torch.device("cuda", int(index or 0))
+    else:
+        if kind == "cuda":
+            log.warning(
+                "device %s was asked for, but torch finds %d GPUs: the CPU is used",
+                name,
+                torch.cuda.device_count(),
+            )
+        device = torch.device("cpu")
+    log.info("device: %s", device)
+    return device

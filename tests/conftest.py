@@ -1,0 +1,69 @@
+"""Fixtures that several test modules share; all audio here is generated and seconds long."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+import torch
+from torch import Tensor
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SAMPLE_RATE_HZ = 44_100
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with real recordings and reference vectors, which is no part of the project."""
+    named = os.environ.get("MIXPRINT_SHARED")
+    folder = Path(named) if named else REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs the shared material: set MIXPRINT_SHARED (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_audio() -> Callable[..., Tensor]:
+    """Make stereo audio_CT that no rule rejects: two detuned tones and a little noise."""
+
+    def make(
+        duration_s: float = 2.0, *, seed: int = 0, sample_rate_hz: int = SAMPLE_RATE_HZ
+    ) -> Tensor:
+        num_samples = round(duration_s * sample_rate_hz)
+        time_T = torch.arange(num_samples) / sample_rate_hz
+        noise_CT = torch.randn(2, num_samples, generator=torch.Generator().manual_seed(seed))
+        tones_CT = torch.stack(
+            [torch.sin(2 * math.pi * (220 + 10 * seed + 3 * side) * time_T) for side in (0, 1)]
+        )
+        return 0.2 * tones_CT + 0.02 * noise_CT
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_song(make_audio: Callable[..., Tensor]) -> Callable[..., Path]:
+    """Write a generated song in 16 bits; the folder is created, the format follows the suffix."""
+
+    def write(
+        path: Path,
+        duration_s: float = 2.0,
+        *,
+        seed: int = 0,
+        sample_rate_hz: int = SAMPLE_RATE_HZ,
+        audio_CT: Tensor | None = None,
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if audio_CT is None:
+            audio_CT = make_audio(duration_s, seed=seed, sample_rate_hz=sample_rate_hz)
+        container = path.suffix.removeprefix(".").upper()
+        # Rounded here: libsndfile's encoders round differently, and WAV and FLAC should agree.
+        pcm_TC = (audio_CT * 32_767).round().clamp(-32_768, 32_767).to(torch.int16).numpy().T
+        with path.open("wb") as file:
+            sf.write(file, pcm_TC, sample_rate_hz, format=container)
+        return path
+
+    return write

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.errors import DataError
+
+
+def test_error_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def die_halfway() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        die_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_success_replaces_and_creates_folders(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.wav"
+    with atomic_path(path) as temporary:
+        assert temporary.suffix == ".wav"
+        assert temporary.parent == path.parent
+        temporary.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_json_round_trip_is_sorted(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": 1.5, "a": ["é", None]})
+    assert path.read_text() == '{\n  "a": [\n    "é",\n    null\n  ],\n  "b": 1.5\n}\n'
+    assert read_json(path) == {"a": ["é", None], "b": 1.5}
+
+
+@pytest.mark.parametrize("value", [float("nan"), {"a": float("inf")}, {"a": Path("x")}])
+def test_json_refuses_what_it_cannot_hold(tmp_path: Path, value: object) -> None:
+    with pytest.raises(DataError, match=r"a\.json"):
+        write_json(tmp_path / "a.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_broken_json_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(DataError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(DataError, match=r"missing\.json"):
+        read_json(tmp_path / "missing.json")
