@@ -1,0 +1,438 @@
+"""The catalogue: what songs there are, and the rejects: what was refused, and why.
+
+Both are Parquet tables, sorted, so that equal collections give equal bytes. Reasons in the
+rejects:
+
+==================  ==============================================================================
+unsupported_format  audio, but of a kind that libsndfile does not read (by suffix)
+unreadable          no audio, damaged, or not allowed to be read
+empty               no bytes, or no frames
+truncated           ends before the length that its header declares
+length_unknown      MP3 of variable bitrate without a Xing header: it would be cut short
+not_finite          NaN or infinities among the samples
+sample_rate         below 4 or above 384 kHz
+channel_layout      more than eight channels
+too_short too_long  by the rules
+silent dc_only      by the rules; the second one has nothing but a constant
+one_channel         one side is missing: a fault of the file, and as a style an outlier
+clipped             by the rules
+duplicate           the same audio as another song
+layout              FMA: a name that is no track number
+missing_stems       MUSDB18-HQ layout: not all of mixture and stems are there
+stems_mismatch      MUSDB18-HQ layout: lengths differ
+settings            generated set: settings.json is missing or broken
+unpaired            pairs: the partner is missing or was refused
+==================  ==============================================================================
+
+A URI is relative when the collection's location was given as a relative path (so a data set
+inside the repository gives the same catalogue in every clone) and ``file://`` otherwise. Both
+are percent-encoded from the name's bytes: any file name survives, valid text or not.
+"""
+
+import hashlib
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mixprint.atomic import atomic_path
+from mixprint.audio import shown
+from mixprint.errors import AudioError, DataError
+from mixprint.inspection import Inspection, InspectionRules, inspect_audio
+from mixprint.progress import progress
+from mixprint.sources import UNKNOWN_LICENCE, Candidate, Refusal, find_songs, stem_files
+from mixprint.stems import STEMS
+
+log = logging.getLogger("mixprint.ingest")
+
+CATALOGUE_NAME = "catalogue.parquet"
+REJECTS_NAME = "rejects.parquet"
+SPLITS = ("train", "valid", "test")
+# 64 bits: among a million songs two meet by chance once in 37 million collections.
+TRACK_ID_DIGITS = 16
+# Any text does; this one deals the ten songs of the generated set 5, 2 and 3.
+SPLIT_SALT = "split-46"
+
+CATALOGUE_SCHEMA = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("title", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("duration_s", pa.float64(), nullable=False),
+        pa.field("sample_rate_hz", pa.int32(), nullable=False),
+        pa.field("channels", pa.int32(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("licence", pa.string(), nullable=False),
+        pa.field("has_stems", pa.bool_(), nullable=False),
+        pa.field("song", pa.string(), nullable=False),
+        pa.field("style", pa.string(), nullable=False),
+    ]
+)
+REJECTS_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Track:
+    """A row of the catalogue.
+
+    Attributes:
+        track_id: from the content's SHA-256, so that a renamed file is no new song.
+        title: for display.
+        uri: where the mix lies, see `path_from_uri`.
+        source: folder, fma, musdbhq, pairs or synthetic.
+        duration_s: length as decoded.
+        sample_rate_hz: rate of the file; readers convert.
+        channels: channels of the file; readers convert.
+        split: train, valid or test, by a hash of `song`.
+        licence: as the source states it.
+        has_stems: true stems lie beside the mix, see `stem_paths`.
+        song: content group: `track_id`, but mixes of one composition share it.
+        style: known mix style, or empty.
+    """
+
+    track_id: str
+    title: str
+    uri: str
+    source: str
+    duration_s: float
+    sample_rate_hz: int
+    channels: int
+    split: str
+    licence: str
+    has_stems: bool
+    song: str
+    style: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row of the rejects: what was refused, the reason as a slug, and a sentence."""
+
+    uri: str
+    reason: str
+    detail: str
+
+
+def build_catalogue(
+    source: str,
+    locations: Sequence[Path],
+    rules: InspectionRules,
+    *,
+    valid_fraction: float,
+    test_fraction: float,
+    licence: str = UNKNOWN_LICENCE,
+    num_workers: int = 1,
+) -> tuple[list[Track], list[Reject]]:
+    """Decode every song of a collection once, and take or refuse it.
+
+    Memory holds a few blocks of audio per worker, however long the songs and many the files.
+
+    Args:
+        source: folder, fma, musdbhq, pairs or synthetic.
+        locations: the collection's folder; for pairs the folder of raw mixes, then of finished.
+        rules: when a song is refused.
+        valid_fraction: part of the songs, by their hash, in the validation split.
+        test_fraction: part of the songs in the test split.
+        licence: what is noted where the source itself states nothing.
+        num_workers: threads that decode; the result does not depend on it.
+
+    Returns:
+        tracks by `track_id`, rejects by `uri`.
+
+    Raises:
+        DataError: see `mixprint.sources.find_songs`.
+    """
+    candidates, refusals = find_songs(source, locations, licence)
+    taken: list[tuple[Candidate, Track]] = []
+    first_paths: dict[str, Path] = {}
+
+    def inspect(candidate: Candidate) -> Inspection | AudioError:
+        try:
+            return inspect_audio(candidate.path, rules)
+        except AudioError as error:
+            return error
+
+    results = _map_in_order(inspect, candidates, num_workers)
+    reported = progress(results, len(candidates), "ingested", "songs", log)
+    for candidate, result in zip(candidates, reported, strict=True):
+        if isinstance(result, AudioError):
+            refusals.append(Refusal(candidate.path, result.reason, result.detail))
+            continue
+        track_id = result.content_sha256[:TRACK_ID_DIGITS]
+        if track_id in first_paths:
+            detail = f"{shown(candidate.path)}: same audio as {shown(first_paths[track_id])}"
+            refusals.append(Refusal(candidate.path, "duplicate", detail))
+            continue
+        first_paths[track_id] = candidate.path
+        taken.append((candidate, _track(source, candidate, track_id, result)))
+    if source == "pairs":
+        taken = _whole_pairs(taken, refusals)
+    songs = sorted({track.song for _, track in taken})
+    splits = deal_splits(songs, valid_fraction, test_fraction)
+    tracks = [replace(track, split=splits[track.song]) for _, track in taken]
+    rejects = [Reject(uri_of(r.path), r.reason, r.detail) for r in refusals]
+    _log_summary(tracks, rejects)
+    return (
+        sorted(tracks, key=lambda track: track.track_id),
+        sorted(rejects, key=lambda reject: (reject.uri, reject.reason, reject.detail)),
+    )
+
+
+def check_reject_fraction(
+    tracks: Sequence[Track], rejects: Sequence[Reject], max_fraction: float
+) -> None:
+    """Fail when too much was refused, or nothing is left; call it after the tables are written.
+
+    Raises:
+        DataError: with the counts by reason.
+    """
+    num_found = len(tracks) + len(rejects)
+    if num_found == 0:
+        raise DataError("expected songs in the collection, found no audio file")
+    reasons = ", ".join(f"{count} {reason}" for reason, count in count_reasons(rejects).items())
+    if not tracks:
+        raise DataError(f"expected at least one usable song, found {num_found} rejects: {reasons}")
+    if len(rejects) > max_fraction * num_found:
+        raise DataError(
+            f"expected at most {max_fraction:.0%} rejects, found {len(rejects)} of {num_found}: "
+            f"{reasons}"
+        )
+
+
+def count_reasons(rejects: Iterable[Reject]) -> dict[str, int]:
+    """Count rejects by reason, the most frequent first."""
+    counts = Counter(reject.reason for reject in rejects)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def split_of(song: str, valid_fraction: float, test_fraction: float) -> str:
+    """Deal a song to a split by its hash alone, so that a growing collection moves no song.
+
+    Test takes the lowest hashes and validation the next, so changing the validation fraction
+    moves no song into or out of test.
+
+    Raises:
+        ValueError: the fractions are negative or leave nothing for training.
+    """
+    if valid_fraction < 0 or test_fraction < 0 or valid_fraction + test_fraction >= 1:
+        raise ValueError(f"fractions must be >= 0 and sum < 1: {valid_fraction=}, {test_fraction=}")
+    position = _position(song)
+    if position < test_fraction:
+        return "test"
+    return "valid" if position < test_fraction + valid_fraction else "train"
+
+
+def deal_splits(
+    songs: Sequence[str], valid_fraction: float, test_fraction: float
+) -> dict[str, str]:
+    """Deal songs by their hashes, and see that a small collection can be used at all.
+
+    A handful of songs can leave a split without any, and then there is nothing to validate or
+    to test with. Such a split gets one song of the largest one, with a warning. In a collection
+    of ordinary size this does not happen, and only hashes count.
+
+    Args:
+        songs: distinct content groups.
+        valid_fraction: see `split_of`; a split with fraction 0 stays empty.
+        test_fraction: see `split_of`.
+
+    Returns:
+        song -> split.
+    """
+    splits = {song: split_of(song, valid_fraction, test_fraction) for song in songs}
+    fractions = {
+        "train": 1 - valid_fraction - test_fraction,
+        "valid": valid_fraction,
+        "test": test_fraction,
+    }
+    for empty in SPLITS:
+        sizes = Counter(splits.values())
+        if fractions[empty] == 0 or sizes[empty] or max(sizes.values(), default=0) < 2:
+            continue
+        largest = max(SPLITS, key=lambda split: sizes[split])
+        moved = min((s for s in splits if splits[s] == largest), key=_position)
+        splits[moved] = empty
+        log.warning(
+            "only %d songs: %s was empty and takes %s from %s", len(songs), empty, moved, largest
+        )
+    return splits
+
+
+def shard_of(track_id: str, num_shards: int) -> int:
+    """Deal a song to a shard, by its id alone.
+
+    Raises:
+        ValueError: num_shards is not positive.
+    """
+    if num_shards < 1:
+        raise ValueError(f"num_shards must be >= 1, got {num_shards}")
+    return _hash64(f"shard:{track_id}") % num_shards
+
+
+def uri_of(path: Path) -> str:
+    """Write a path as a URI reference: relative if the path is, else ``file://``."""
+    encoded = quote_from_bytes(os.fsencode(path), safe="/")
+    return f"file://{encoded}" if path.is_absolute() else encoded
+
+
+def path_from_uri(uri: str) -> Path:
+    """Read a URI of the catalogue; a relative one counts from the working directory.
+
+    Raises:
+        DataError: it names something that is not in the file system.
+    """
+    if uri.startswith("file:///"):
+        uri = uri.removeprefix("file://")
+    elif ":" in uri:
+        raise DataError(f"{uri}: expected file:// or a relative URI")
+    return Path(os.fsdecode(unquote_to_bytes(uri)))
+
+
+def stem_paths(track: Track) -> dict[str, Path]:
+    """Find a track's true stems, by name, in the order of `STEMS`.
+
+    Raises:
+        DataError: the track has none, or they are gone.
+    """
+    if not track.has_stems:
+        raise DataError(f"track {track.track_id} ({track.uri}): has no true stems")
+    files = stem_files(path_from_uri(track.uri).parent)
+    if missing := [stem for stem in STEMS if stem not in files]:
+        raise DataError(f"track {track.track_id} ({track.uri}): stems {missing} are gone")
+    return {stem: files[stem] for stem in STEMS}
+
+
+def write_catalogue(folder: Path, tracks: Sequence[Track], rejects: Sequence[Reject]) -> None:
+    """Write both tables into a folder, each whole or not at all."""
+    for name, rows, schema in (
+        (REJECTS_NAME, rejects, REJECTS_SCHEMA),
+        (CATALOGUE_NAME, tracks, CATALOGUE_SCHEMA),
+    ):
+        table = pa.Table.from_pylist([asdict(row) for row in rows], schema)
+        with atomic_path(folder / name) as temporary:
+            pq.write_table(table, temporary, compression="zstd")
+
+
+def read_catalogue(folder: Path) -> list[Track]:
+    """Read the songs.
+
+    Raises:
+        DataError: the table is missing, unreadable or has other columns.
+    """
+    return [Track(**row) for row in _read_rows(folder / CATALOGUE_NAME, CATALOGUE_SCHEMA)]
+
+
+def read_rejects(folder: Path) -> list[Reject]:
+    """Read the rejects.
+
+    Raises:
+        DataError: the table is missing, unreadable or has other columns.
+    """
+    return [Reject(**row) for row in _read_rows(folder / REJECTS_NAME, REJECTS_SCHEMA)]
+
+
+def _read_rows(path: Path, schema: pa.Schema) -> list[dict]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: expected a readable Parquet table, found: {error}") from error
+    if not table.schema.equals(schema):
+        raise DataError(f"{path}: expected columns {schema.names}, found {table.schema.names}")
+    rows: list[dict] = table.to_pylist()
+    return rows
+
+
+def _track(source: str, candidate: Candidate, track_id: str, inspection: Inspection) -> Track:
+    """Describe a song that was taken; the split follows when the groups are known."""
+    return Track(
+        track_id=track_id,
+        title=candidate.title,
+        uri=uri_of(candidate.path),
+        source=source,
+        duration_s=inspection.info.duration_s,
+        sample_rate_hz=inspection.info.sample_rate_hz,
+        channels=inspection.info.channels,
+        split="",
+        licence=candidate.licence,
+        has_stems=candidate.has_stems,
+        song=candidate.song or track_id,
+        style=candidate.style,
+    )
+
+
+def _whole_pairs(
+    taken: Sequence[tuple[Candidate, Track]], refusals: list[Refusal]
+) -> list[tuple[Candidate, Track]]:
+    """Give both mixes of a pair one song, that of the finished mix; refuse those left alone."""
+    sizes = Counter(candidate.pair for candidate, _ in taken)
+    songs = {
+        candidate.pair: track.track_id for candidate, track in taken if candidate.style == "mixed"
+    }
+    whole = []
+    for candidate, track in taken:
+        if sizes[candidate.pair] == 2:
+            whole.append((candidate, replace(track, song=songs[candidate.pair])))
+        else:
+            detail = f"{shown(candidate.path)}: its partner was refused"
+            refusals.append(Refusal(candidate.path, "unpaired", detail))
+    return whole
+
+
+def _map_in_order(
+    function: Callable[[Item], Result], items: Sequence[Item], num_workers: int
+) -> Iterator[Result]:
+    """Call a function in threads, give the results in the order of the items, hold only a few.
+
+    Threads are enough: decoding, hashing and NumPy release the interpreter's lock.
+    """
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(num_workers, thread_name_prefix="ingest") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 4 * num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _position(song: str) -> float:
+    """Place a song between 0 and 1."""
+    return _hash64(f"{SPLIT_SALT}:{song}") / 2.0**64
+
+
+def _hash64(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _log_summary(tracks: Sequence[Track], rejects: Sequence[Reject]) -> None:
+    counts = Counter(track.split for track in tracks)
+    log.info(
+        "took %d songs (%s), refused %d",
+        len(tracks),
+        ", ".join(f"{split} {counts[split]}" for split in SPLITS),
+        len(rejects),
+    )
+    for reason, count in count_reasons(rejects).items():
+        log.info("refused as %s: %d", reason, count)

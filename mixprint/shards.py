@@ -1,0 +1,358 @@
+"""Stem segments in sharded Parquet.
+
+A shard is one Parquet file with one row per segment and one row group per row, so that one
+stem of one segment is one contiguous piece of the file: reading it touches the footer and that
+piece. Samples are int16 PCM, little endian, interleaved (left, right, left, ...), as binary
+columns with zstd: lists of numbers read several times slower.
+
+Beside each finished shard lies ``<shard>.done.json`` with the fingerprint of what it was made
+from; a shard without its marker is not finished, whatever it looks like.
+
+Shape suffixes: S stem, C channel, T sample.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.errors import DataError
+from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
+
+SCHEMA_VERSION = 1
+DONE_SUFFIX = ".done.json"
+FULL_SCALE = 32_768
+MAX_PCM = FULL_SCALE - 1
+
+SCHEMA = pa.schema(
+    [
+        pa.field("track_id", pa.string(), nullable=False),
+        pa.field("segment", pa.int32(), nullable=False),
+        pa.field("start_s", pa.float64(), nullable=False),
+        pa.field("sample_rate_hz", pa.int32(), nullable=False),
+        *(pa.field(stem, pa.binary(), nullable=False) for stem in STEMS),
+        pa.field("gain", pa.float64(), nullable=False),
+        pa.field("separator_model", pa.string(), nullable=False),
+        pa.field("separator_checkpoint_sha256", pa.string(), nullable=False),
+        pa.field("separator_code_version", pa.string(), nullable=False),
+    ],
+    metadata={b"mixprint.stem_shard": str(SCHEMA_VERSION).encode()},
+)
+SMALL_COLUMNS = [field.name for field in SCHEMA if field.name not in STEMS]
+
+_NAME = re.compile(r"shard-(\d{5})-of-(\d{5})\.parquet")
+
+
+@dataclass(frozen=True)
+class SeparatorFingerprint:
+    """What the stems of a shard were made with; stored in every row.
+
+    Attributes:
+        model: name of the architecture, or ``true_stems`` where nothing was estimated.
+        checkpoint_sha256: SHA-256 of the weights; empty for true stems.
+        code_version: see `mixprint.fingerprint.code_version`.
+    """
+
+    model: str
+    checkpoint_sha256: str
+    code_version: str
+
+
+@dataclass(frozen=True)
+class SegmentRef:
+    """Where a segment lies, and which one it is.
+
+    Attributes:
+        shard_path: the Parquet file.
+        row_group: index of its row group, which holds this segment alone.
+        track_id: the song.
+        segment: index of the segment in the song, from 0.
+        start_s: where it starts in the song, in seconds.
+    """
+
+    shard_path: Path
+    row_group: int
+    track_id: str
+    segment: int
+    start_s: float
+
+
+class StemShardWriter:
+    """Append segments to a shard that is being written (see `write_shard`)."""
+
+    def __init__(
+        self, writer: pq.ParquetWriter, sample_rate_hz: int, separator: SeparatorFingerprint
+    ) -> None:
+        """Keep what is the same for every row."""
+        self._writer = writer
+        self._sample_rate_hz = sample_rate_hz
+        self._separator = separator
+        self.num_segments = 0
+
+    def write(self, track_id: str, segment: int, start_s: float, stems_SCT: Tensor) -> None:
+        """Append one segment.
+
+        All stems share one gain, so that their balance survives: it is 1 unless a sample exceeds
+        full scale.
+
+        Args:
+            track_id: the song.
+            segment: index of the segment in the song.
+            start_s: where it starts in the song, in seconds.
+            stems_SCT: stereo stems in the order of `STEMS`, full scale +-1.
+
+        Raises:
+            ValueError: stems_SCT has another shape.
+            DataError: a sample is NaN or infinite.
+        """
+        if stems_SCT.ndim != 3 or stems_SCT.shape[:2] != (NUM_STEMS, NUM_CHANNELS):
+            raise ValueError(f"stems_SCT must be (4, 2, T), got {tuple(stems_SCT.shape)}")
+        samples_STC = stems_SCT.detach().to("cpu", torch.float64).transpose(1, 2).numpy()
+        if not np.isfinite(samples_STC).all():
+            raise DataError(f"track {track_id}, segment {segment}: stems hold NaN or infinities")
+        gain = pcm_gain(samples_STC)
+        pcm_STC = np.rint(samples_STC * (gain * FULL_SCALE)).astype("<i2")
+        row = {
+            "track_id": track_id,
+            "segment": segment,
+            "start_s": start_s,
+            "sample_rate_hz": self._sample_rate_hz,
+            "gain": gain,
+            "separator_model": self._separator.model,
+            "separator_checkpoint_sha256": self._separator.checkpoint_sha256,
+            "separator_code_version": self._separator.code_version,
+        } | {stem: pcm_TC.tobytes() for stem, pcm_TC in zip(STEMS, pcm_STC, strict=True)}
+        self._writer.write_table(pa.Table.from_pylist([row], SCHEMA), row_group_size=1)
+        self.num_segments += 1
+
+
+def pcm_gain(samples: np.ndarray) -> float:
+    """Give the gain, at most 1, that brings samples inside the range of int16."""
+    highest, lowest = float(samples.max(initial=0.0)), float(samples.min(initial=0.0))
+    # int16 reaches one step further down than up, and 16-bit sources use that: -1.0 is exact.
+    if round(highest * FULL_SCALE) <= MAX_PCM and round(lowest * FULL_SCALE) >= -FULL_SCALE:
+        return 1.0
+    return MAX_PCM / FULL_SCALE / max(highest, -lowest)
+
+
+def shard_name(index: int, num_shards: int) -> str:
+    """Name a shard: ``shard-00003-of-00008.parquet``.
+
+    Raises:
+        ValueError: the index lies outside 0 to num_shards - 1.
+    """
+    if not 0 <= index < num_shards:
+        raise ValueError(f"need 0 <= index < num_shards, got {index} of {num_shards}")
+    return f"shard-{index:05d}-of-{num_shards:05d}.parquet"
+
+
+@contextmanager
+def write_shard(
+    path: Path,
+    *,
+    fingerprint: str,
+    sample_rate_hz: int,
+    separator: SeparatorFingerprint,
+    track_ids: Sequence[str] = (),
+) -> Iterator[StemShardWriter]:
+    """Write a shard, whole or not at all; a shard without segments is a valid one.
+
+    Args:
+        path: the shard, named by `shard_name`.
+        fingerprint: of inputs, parameters and checkpoint, see `is_done`.
+        sample_rate_hz: rate of the stems in Hz.
+        separator: what the stems are made with.
+        track_ids: the songs that belong to the shard, kept in the marker; a song may give no
+            segment.
+
+    Yields:
+        the writer.
+    """
+    # The marker goes first: were the step killed between the two renames, a new shard would
+    # carry the old one's marker.
+    marker = done_path(path)
+    marker.unlink(missing_ok=True)
+    with (
+        atomic_path(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            SCHEMA,
+            compression={name: "zstd" if name in STEMS else "none" for name in SCHEMA.names},
+            use_dictionary=False,
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as parquet,
+    ):
+        writer = StemShardWriter(parquet, sample_rate_hz, separator)
+        yield writer
+    write_json(
+        marker,
+        {
+            "fingerprint": fingerprint,
+            "num_bytes": path.stat().st_size,
+            "num_segments": writer.num_segments,
+            "track_ids": sorted(track_ids),
+        },
+    )
+
+
+def done_path(path: Path) -> Path:
+    """Give the name of a shard's marker."""
+    return path.with_name(path.name + DONE_SUFFIX)
+
+
+def is_done(path: Path, fingerprint: str) -> bool:
+    """Tell whether a shard is whole and was made from the same things.
+
+    A marker that is missing, broken or does not fit the file means that it is not.
+    """
+    try:
+        marker = read_json(done_path(path))
+        size = path.stat().st_size
+    except (DataError, OSError):
+        return False
+    return (
+        isinstance(marker, Mapping)
+        and marker.get("fingerprint") == fingerprint
+        and marker.get("num_bytes") == size
+    )
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """List the shards of a complete set, in order.
+
+    Raises:
+        DataError: there is none, one is missing or unfinished, or sets of different sizes lie
+            in the folder (after `num_shards` was changed).
+    """
+    found = {path: match for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))}
+    totals = sorted({int(match[2]) for match in found.values()})
+    if len(totals) != 1:
+        raise DataError(f"{folder}: expected one set of stem shards, found sets of sizes {totals}")
+    paths = [folder / shard_name(index, totals[0]) for index in range(totals[0])]
+    if missing := [path.name for path in paths if path not in found]:
+        raise DataError(f"{folder}: expected {totals[0]} shards, missing are {missing}")
+    if unfinished := [path.name for path in paths if not done_path(path).is_file()]:
+        raise DataError(f"{folder}: these shards have no done marker: {unfinished}")
+    return paths
+
+
+def remove_other_shards(folder: Path, num_shards: int) -> list[Path]:
+    """Remove the shards of sets of another size, which would mix with the present one.
+
+    Returns:
+        the shards that were removed.
+    """
+    others = [
+        path
+        for path in sorted(folder.glob("*"))
+        if (match := _NAME.fullmatch(path.name)) and int(match[2]) != num_shards
+    ]
+    for path in others:
+        done_path(path).unlink(missing_ok=True)
+        path.unlink()
+    return others
+
+
+def read_index(folder: Path) -> list[SegmentRef]:
+    """List all segments of a complete set, by shard and row; no audio is read.
+
+    Raises:
+        DataError: see `list_shards`; or a shard is unreadable or has another schema.
+    """
+    references = []
+    for path in list_shards(folder):
+        columns = ["track_id", "segment", "start_s"]
+        with _reading(path, "the index"):
+            rows = _open(path).read(columns=columns).to_pylist()
+        references += [SegmentRef(path, group, **row) for group, row in enumerate(rows)]
+    return references
+
+
+def read_row(reference: SegmentRef) -> dict[str, object]:
+    """Read all of a segment's columns but the stems.
+
+    Raises:
+        DataError: the shard is missing, broken or has another schema.
+    """
+    with _reading(reference.shard_path, f"row group {reference.row_group}"):
+        shard = _open(reference.shard_path)
+        rows: list[dict[str, object]] = shard.read_row_group(
+            reference.row_group, columns=SMALL_COLUMNS
+        ).to_pylist()
+    return rows[0]
+
+
+def read_segment(reference: SegmentRef, stems: Sequence[str] = STEMS) -> Tensor:
+    """Read stems of one segment; the others' bytes are not touched.
+
+    Args:
+        reference: from `read_index`.
+        stems: names out of `STEMS`; the result has their order.
+
+    Returns:
+        stems_SCT, float32, as loud as they were written (the gain is undone); within half a step
+        of 16 bits of what was written.
+
+    Raises:
+        ValueError: an unknown stem is asked for.
+        DataError: the shard is missing, broken or has another schema.
+    """
+    if unknown := set(stems) - set(STEMS):
+        raise ValueError(f"unknown stems {sorted(unknown)}; known are {STEMS}")
+    with _reading(reference.shard_path, f"row group {reference.row_group}"):
+        table = _open(reference.shard_path).read_row_group(
+            reference.row_group, columns=[*dict.fromkeys(stems), "gain"]
+        )
+    scale = 1.0 / (FULL_SCALE * table.column("gain")[0].as_py())
+    stems_SCT = []
+    for stem in stems:
+        # Straight from Arrow's buffer: as_py() would copy the bytes once more.
+        pcm_TC = np.frombuffer(table.column(stem)[0].as_buffer(), "<i2").reshape(-1, NUM_CHANNELS)
+        stems_SCT.append(torch.from_numpy(pcm_TC.T.astype(np.float32, order="C") * scale))
+    return torch.stack(stems_SCT).float()
+
+
+@contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Turn the errors of reading Parquet into one that names the file."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, IndexError) as error:
+        raise DataError(
+            f"{path}: expected to read {what} of a stem shard, found: {error}"
+        ) from error
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    """Open a shard with its footer from memory; a file that was rewritten is read anew.
+
+    The footer describes every column of every row: parsing it costs more than one segment.
+    """
+    status = path.stat()
+    metadata = _footer(path, status.st_mtime_ns, status.st_size)
+    return pq.ParquetFile(
+        path, metadata=metadata, pre_buffer=False, page_checksum_verification=True
+    )
+
+
+@lru_cache(maxsize=128)
+def _footer(path: Path, _mtime_ns: int, _num_bytes: int) -> pq.FileMetaData:
+    """Read and check a footer; the arguments after the path only tell versions apart."""
+    metadata = pq.read_metadata(path)
+    schema = metadata.schema.to_arrow_schema()
+    if not schema.equals(SCHEMA):
+        raise DataError(f"{path}: expected stem shard columns {SCHEMA.names}, found {schema.names}")
+    version = (schema.metadata or {}).get(b"mixprint.stem_shard")
+    if version != str(SCHEMA_VERSION).encode():
+        raise DataError(f"{path}: expected stem shard schema {SCHEMA_VERSION}, found {version!r}")
+    return metadata

@@ -1,0 +1,465 @@
+import csv
+import json
+import logging
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from torch import Tensor
+
+from mixprint.audio import read_audio
+from mixprint.catalogue import (
+    Reject,
+    Track,
+    build_catalogue,
+    check_reject_fraction,
+    deal_splits,
+    path_from_uri,
+    read_catalogue,
+    read_rejects,
+    shard_of,
+    split_of,
+    stem_paths,
+    uri_of,
+    write_catalogue,
+)
+from mixprint.errors import DataError
+from mixprint.inspection import InspectionRules
+from mixprint.stems import STEMS
+
+WriteSong = Callable[..., Path]
+RULES = InspectionRules(
+    min_duration_s=1.0,
+    max_duration_s=20.0,
+    min_level_dbfs=-60.0,
+    max_channel_difference_db=60.0,
+    max_clipped_fraction=0.05,
+)
+STRANGE_NAMES = (
+    b"with space.wav",
+    b'it\'s "quoted"; really.wav',
+    b"line\nbreak\r\n.wav",
+    "Größe – 音楽 🎵.wav".encode(),
+    b"undecodable \xff\xfe\x80.wav",
+    b"100% #1?&=.wav",
+    b"-rf.wav",
+    b"colon:name.wav",
+    "e\u0301 \u202e right-to-left.wav".encode(),
+)
+
+
+def build(source: str, *locations: Path, num_workers: int = 1) -> tuple[list[Track], list[Reject]]:
+    return build_catalogue(
+        source,
+        list(locations),
+        RULES,
+        valid_fraction=0.2,
+        test_fraction=0.3,
+        num_workers=num_workers,
+    )
+
+
+def reasons(rejects: list[Reject]) -> dict[str, str]:
+    return {path_from_uri(reject.uri).name: reject.reason for reject in rejects}
+
+
+def write_stems(folder: Path, write_song: WriteSong, seed: int = 0) -> Path:
+    for index, name in enumerate(("mixture", *STEMS)):
+        write_song(folder / f"{name}.wav", seed=10 * seed + index)
+    return folder
+
+
+def test_plain_folder(tmp_path: Path, write_song: WriteSong) -> None:
+    write_song(tmp_path / "b" / "two.FLAC", 1.5, seed=1, sample_rate_hz=48_000)
+    write_song(tmp_path / "one.wav", seed=2)
+    write_song(tmp_path / "three.mp3", seed=3)
+    write_song(tmp_path / ".hidden" / "a.wav", seed=4)
+    write_song(tmp_path / ".hidden.wav", seed=5)
+    (tmp_path / "cover.jpg").write_bytes(b"x")
+    (tmp_path / "song.m4a").write_bytes(b"x")
+    tracks, rejects = build("folder", tmp_path)
+    by_title = {track.title: track for track in tracks}
+    assert by_title.keys() == {"one", "two", "three"}
+    two = by_title["two"]
+    assert (two.duration_s, two.sample_rate_hz, two.channels) == (1.5, 48_000, 2)
+    assert (two.source, two.song, two.style, two.has_stems) == ("folder", two.track_id, "", False)
+    assert path_from_uri(two.uri) == tmp_path / "b" / "two.FLAC"
+    assert reasons(rejects) == {"song.m4a": "unsupported_format"}
+    assert [track.track_id for track in tracks] == sorted(track.track_id for track in tracks)
+
+
+def test_strange_names_come_back_from_the_table(tmp_path: Path, write_song: WriteSong) -> None:
+    songs = tmp_path / "songs"
+    for seed, name in enumerate(STRANGE_NAMES):
+        write_song(songs / os.fsdecode(name), seed=seed)
+        (songs / os.fsdecode(b"bad " + name)).write_bytes(b"text")
+    tracks, rejects = build("folder", songs)
+    write_catalogue(tmp_path / "out", tracks, rejects)
+    tracks, rejects = read_catalogue(tmp_path / "out"), read_rejects(tmp_path / "out")
+    assert len(tracks) == len(rejects) == len(STRANGE_NAMES)
+    assert {os.fsencode(path_from_uri(t.uri).name) for t in tracks} == set(STRANGE_NAMES)
+    for track in tracks:
+        assert track.uri.isascii()
+        assert "\n" not in track.title
+        assert read_audio(path_from_uri(track.uri)).shape == (2, 88_200)
+    for reject in rejects:
+        assert reject.reason == "unreadable"
+        assert path_from_uri(reject.uri).is_file()
+        assert reject.detail.isprintable()
+
+
+def test_relative_location_gives_the_same_table_everywhere(
+    tmp_path: Path, write_song: WriteSong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = []
+    for clone in ("one", "two"):
+        write_song(tmp_path / clone / "data" / "a:b.wav")
+        monkeypatch.chdir(tmp_path / clone)
+        tracks, rejects = build("folder", Path("data"))
+        assert tracks[0].uri == "data/a%3Ab.wav"
+        assert path_from_uri(tracks[0].uri).is_file()
+        write_catalogue(Path("out"), tracks, rejects)
+        contents.append(Path("out/catalogue.parquet").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_uri_round_trip() -> None:
+    for path in (Path("/a b/\u00fc%20.wav"), Path("x:y/z"), Path(os.fsdecode(b"/\xff"))):
+        assert path_from_uri(uri_of(path)) == path
+    with pytest.raises(DataError, match="gs://"):
+        path_from_uri("gs://bucket/a.wav")
+
+
+def test_same_audio_has_the_same_id(tmp_path: Path, write_song: WriteSong) -> None:
+    one = write_song(tmp_path / "1" / "a.wav", seed=1)
+    write_song(tmp_path / "2" / "other name.flac", seed=1)
+    samples_TC, rate_hz = sf.read(one, dtype="int16")
+    (tmp_path / "3").mkdir()
+    sf.write(tmp_path / "3" / "24 bit.wav", samples_TC.astype(np.int32) << 16, rate_hz, "PCM_24")
+    write_song(tmp_path / "4" / "a.wav", seed=2)
+    ids = [build("folder", tmp_path / str(n))[0][0].track_id for n in (1, 2, 3, 4)]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+
+
+def test_mp3_tags_are_no_part_of_the_song(tmp_path: Path, write_song: WriteSong) -> None:
+    content = write_song(tmp_path / "1" / "a.mp3").read_bytes()
+    id3v2 = b"ID3\x04\x00\x00" + bytes([0, 0, 1, 0]) + b"\0" * 128  # size 1 * 128 + 0
+    ape = b"APETAGEX" + (2000).to_bytes(4, "little") + (32).to_bytes(4, "little") + b"\0" * 16
+    tagged = {
+        "2": id3v2 + content,
+        "3": content + b"TAG" + b"x" * 125,
+        "4": id3v2 + content + ape + b"TAG" + b"y" * 125,
+    }
+    for name, tagged_content in tagged.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.mp3").write_bytes(tagged_content)
+    ids = [build("folder", tmp_path / name)[0][0].track_id for name in ("1", *tagged)]
+    assert len(set(ids)) == 1
+
+
+def test_duplicates_are_refused_and_the_first_one_wins(
+    tmp_path: Path, write_song: WriteSong
+) -> None:
+    write_song(tmp_path / "b.wav", seed=1)
+    write_song(tmp_path / "a.flac", seed=1)
+    tracks, rejects = build("folder", tmp_path)
+    assert [track.title for track in tracks] == ["a"]
+    assert reasons(rejects) == {"b.wav": "duplicate"}
+    assert "a.flac" in rejects[0].detail
+
+
+def test_each_rule_has_its_reason(tmp_path: Path, make_audio: Callable[..., Tensor]) -> None:
+    audio_CT = make_audio(2.0)
+    silent_C1 = torch.tensor([[1.0], [0.0]])
+    signals = {
+        "good.wav": audio_CT,
+        "quiet but there.wav": audio_CT * 0.01,
+        "too short.wav": audio_CT[:, :44_000],
+        "too long.wav": torch.zeros(2, 21 * 44_100),
+        "silent.wav": audio_CT * 1e-3,
+        "digital silence.wav": audio_CT * 0,
+        "dc.wav": torch.full((2, 88_200), 0.5),
+        "left.wav": audio_CT * silent_C1,
+        "right.wav": audio_CT * silent_C1.flip(0),
+        "clipped.wav": (audio_CT * 20).clamp(-1, 1),
+        "nan.wav": audio_CT.index_fill(1, torch.tensor([99]), float("nan")),
+    }
+    for name, signal_CT in signals.items():
+        sf.write(tmp_path / name, signal_CT.numpy().T, 44_100, subtype="FLOAT")
+    sf.write(tmp_path / "mono.wav", audio_CT[0].numpy() * 0.5, 8_000)
+    sf.write(tmp_path / "nine channels.wav", np.ones((99_999, 9)), 44_100)
+    (tmp_path / "empty.ogg").touch()
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "dangling.wav").symlink_to("nowhere")
+    tracks, rejects = build("folder", tmp_path)
+    assert {track.title for track in tracks} == {"good", "quiet but there", "mono"}
+    assert reasons(rejects) == {
+        "too short.wav": "too_short",
+        "too long.wav": "too_long",
+        "silent.wav": "silent",
+        "digital silence.wav": "silent",
+        "dc.wav": "dc_only",
+        "left.wav": "one_channel",
+        "right.wav": "one_channel",
+        "clipped.wav": "clipped",
+        "nan.wav": "not_finite",
+        "nine channels.wav": "channel_layout",
+        "empty.ogg": "empty",
+        "pipe.wav": "unreadable",
+        "dangling.wav": "unreadable",
+    }
+
+
+def test_loops_of_links_end(tmp_path: Path, write_song: WriteSong) -> None:
+    write_song(tmp_path / "a" / "a.wav")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    assert len(build("folder", tmp_path)[0]) == 1
+
+
+def test_workers_change_nothing(tmp_path: Path, write_song: WriteSong) -> None:
+    for seed in range(12):
+        write_song(tmp_path / f"{seed}.wav", seed=seed % 10)
+        (tmp_path / f"{seed}.flac").write_bytes(b"no audio")
+    assert build("folder", tmp_path) == build("folder", tmp_path, num_workers=3)
+
+
+def test_fma_layout(tmp_path: Path, write_song: WriteSong) -> None:
+    songs = tmp_path / "fma_small"
+    write_song(songs / "000" / "000002.mp3", seed=1)
+    write_song(songs / "099" / "099134.mp3", seed=2)
+    write_song(songs / "108" / "108925.mp3", 0.5, seed=3)
+    (songs / "133").mkdir()
+    (songs / "133" / "133297.mp3").touch()
+    write_song(songs / "stray.mp3", seed=4)
+    (tmp_path / "fma_metadata").mkdir()
+    with (tmp_path / "fma_metadata" / "tracks.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(
+            [
+                ["", "album", "artist", "artist", "track", "track"],
+                ["", "title", "bio", "name", "license", "title"],
+                ["track_id", "", "", "", "", ""],
+                ["2", "AWOL", "long; " * 50_000, "AWOL", "CC BY-NC", 'Food, "live"\n2'],
+                ["99134", "x", "", "", "", ""],
+            ]
+        )
+    for location in (tmp_path, songs):
+        tracks, rejects = build("fma", location)
+        found = {path_from_uri(track.uri).name: track for track in tracks}
+        assert found.keys() == {"000002.mp3", "099134.mp3"}
+        assert found["000002.mp3"].title == 'AWOL - Food, "live" 2'
+        assert found["000002.mp3"].licence == "CC BY-NC"
+        assert (found["099134.mp3"].title, found["099134.mp3"].licence) == ("099134", "unknown")
+        assert reasons(rejects) == {
+            "108925.mp3": "too_short",
+            "133297.mp3": "empty",
+            "stray.mp3": "layout",
+        }
+
+
+def test_fma_without_and_with_broken_metadata(tmp_path: Path, write_song: WriteSong) -> None:
+    write_song(tmp_path / "000" / "000002.mp3")
+    assert [track.title for track in build("fma", tmp_path)[0]] == ["000002"]
+    (tmp_path / "tracks.csv").write_text("track_id,title\n2,Food\n")
+    with pytest.raises(DataError, match=r"tracks\.csv"):
+        build("fma", tmp_path)
+
+
+def test_musdbhq_layout(tmp_path: Path, write_song: WriteSong) -> None:
+    write_stems(tmp_path / "train" / "A - one", write_song, 1)
+    write_stems(tmp_path / "test" / "B - two", write_song, 2)
+    write_stems(tmp_path / "C - no drums", write_song, 3).joinpath("drums.wav").unlink()
+    write_song(write_stems(tmp_path / "D - short bass", write_song, 4) / "bass.wav", 1.0)
+    write_stems(tmp_path / "E - text", write_song, 5).joinpath("other.wav").write_text("text")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("text")
+    tracks, rejects = build("musdbhq", tmp_path)
+    by_title = {track.title: track for track in tracks}
+    assert by_title.keys() == {"A - one", "B - two"}
+    assert all(track.has_stems for track in tracks)
+    folder = tmp_path / "train" / "A - one"
+    assert stem_paths(by_title["A - one"]) == {stem: folder / f"{stem}.wav" for stem in STEMS}
+    found = {path_from_uri(reject.uri).parent.name: reject.reason for reject in rejects}
+    assert found == {
+        "C - no drums": "missing_stems",
+        "D - short bass": "stems_mismatch",
+        "E - text": "unreadable",
+    }
+    shutil.rmtree(folder)
+    with pytest.raises(DataError, match="are gone"):
+        stem_paths(by_title["A - one"])
+
+
+def test_generated_set(tmp_path: Path, write_song: WriteSong) -> None:
+    for seed, (song, style) in enumerate((("s1", "warm"), ("s1", "loud"), ("s2", "warm"))):
+        folder = write_stems(tmp_path / f"{song}-{style}", write_song, seed)
+        (folder / "settings.json").write_text(json.dumps({"song": song, "style": style, "mix": {}}))
+    broken = write_stems(tmp_path / "s3-warm", write_song, 3)
+    (broken / "settings.json").write_text('{"song": "s3", "style": 7}')
+    write_stems(tmp_path / "s4-warm", write_song, 4)
+    tracks, rejects = build("synthetic", tmp_path)
+    assert {(track.title, track.song, track.style) for track in tracks} == {
+        ("s1-warm", "s1", "warm"),
+        ("s1-loud", "s1", "loud"),
+        ("s2-warm", "s2", "warm"),
+    }
+    assert {track.licence for track in tracks} == {"CC0-1.0"}
+    # All mixes of a composition are on one side of the split.
+    assert len({track.split for track in tracks if track.song == "s1"}) == 1
+    assert [reject.reason for reject in rejects] == ["settings", "settings"]
+
+
+def test_pairs(tmp_path: Path, write_song: WriteSong) -> None:
+    raw, mixed = tmp_path / "raw", tmp_path / "mixed"
+    for seed, name in enumerate(("a.wav", "sub/b.wav")):
+        write_song(raw / name, seed=2 * seed)
+        write_song(mixed / name, seed=2 * seed + 1)
+    write_song(raw / "only raw.wav", seed=8)
+    write_song(raw / "short.wav", seed=9)
+    write_song(mixed / "short.wav", 0.5)
+    tracks, rejects = build("pairs", raw, mixed)
+    assert {(track.title, track.style) for track in tracks} == {
+        (title, style) for title in "ab" for style in ("raw", "mixed")
+    }
+    for title in "ab":
+        sides = {track.style: track for track in tracks if track.title == title}
+        assert sides["raw"].song == sides["mixed"].song == sides["mixed"].track_id
+        assert sides["raw"].split == sides["mixed"].split
+    found = {
+        (path_from_uri(r.uri).parent.name, path_from_uri(r.uri).name): r.reason for r in rejects
+    }
+    assert found == {
+        ("raw", "only raw.wav"): "unpaired",
+        ("mixed", "short.wav"): "too_short",
+        ("raw", "short.wav"): "unpaired",
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "count", "message"),
+    [("nothing", 1, "nothing"), ("pairs", 1, "2 folder"), ("folder", 2, "1 folder")],
+)
+def test_wrong_arguments(tmp_path: Path, source: str, count: int, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        build(source, *[tmp_path] * count)
+    with pytest.raises(DataError, match="missing"):
+        build("folder", tmp_path / "missing")
+
+
+def test_splits_are_stable_and_have_their_fractions() -> None:
+    songs = [f"{index:016x}" for index in range(10_000)]
+    few, many = (deal_splits(part, 0.2, 0.3) for part in (songs[:1_000], songs))
+    assert all(many[song] == split for song, split in few.items())
+    shares = {split: count / len(songs) for split, count in Counter(many.values()).items()}
+    assert shares == pytest.approx({"train": 0.5, "valid": 0.2, "test": 0.3}, abs=0.02)
+    for song in songs[:1_000]:
+        if split_of(song, 0.1, 0.3) == "test":
+            assert split_of(song, 0.3, 0.3) == "test"
+    with pytest.raises(ValueError, match="fractions"):
+        split_of("a", 0.5, 0.5)
+
+
+@pytest.mark.parametrize("num_songs", [3, 4, 5, 6])
+def test_a_handful_of_songs_leaves_no_split_empty(
+    num_songs: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    num_warned = 0
+    for start in range(30):
+        caplog.clear()
+        splits = deal_splits([f"{start}-{index}" for index in range(num_songs)], 0.2, 0.3)
+        assert set(splits.values()) == {"train", "valid", "test"}
+        num_moved = sum(split_of(song, 0.2, 0.3) != split for song, split in splits.items())
+        assert len(caplog.records) == num_moved
+        num_warned += bool(num_moved)
+    assert num_warned > 0
+
+
+def test_splits_that_are_not_wanted_stay_empty() -> None:
+    splits = deal_splits([f"{index}" for index in range(4)], 0.0, 0.0)
+    assert set(splits.values()) == {"train"}
+    assert deal_splits([], 0.2, 0.3) == {}
+    assert len(deal_splits(["a"], 0.2, 0.3)) == 1
+
+
+def test_shards_are_even() -> None:
+    counts = Counter(shard_of(f"{index:016x}", 8) for index in range(8_000))
+    assert counts.keys() == set(range(8))
+    assert max(counts.values()) < 1_150
+    with pytest.raises(ValueError, match="num_shards"):
+        shard_of("a", 0)
+
+
+def test_reject_fraction_names_the_reasons(tmp_path: Path, write_song: WriteSong) -> None:
+    write_song(tmp_path / "a.wav")
+    for index in range(3):
+        (tmp_path / f"{index}.wav").write_bytes(b"text")
+    (tmp_path / "empty.wav").touch()
+    tracks, rejects = build("folder", tmp_path)
+    check_reject_fraction(tracks, rejects, 0.8)
+    with pytest.raises(DataError, match="4 of 5: 3 unreadable, 1 empty"):
+        check_reject_fraction(tracks, rejects, 0.79)
+    with pytest.raises(DataError, match="at least one usable"):
+        check_reject_fraction([], rejects, 1.0)
+    with pytest.raises(DataError, match="no audio file"):
+        check_reject_fraction([], [], 1.0)
+
+
+def test_broken_tables_are_named(tmp_path: Path) -> None:
+    write_catalogue(tmp_path, [], [])
+    assert read_catalogue(tmp_path) == []
+    (tmp_path / "rejects.parquet").write_bytes((tmp_path / "catalogue.parquet").read_bytes())
+    with pytest.raises(DataError, match=r"rejects\.parquet"):
+        read_rejects(tmp_path)
+    (tmp_path / "catalogue.parquet").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"catalogue\.parquet"):
+        read_catalogue(tmp_path)
+
+
+def test_progress_and_summary_are_logged(
+    tmp_path: Path, write_song: WriteSong, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_song(tmp_path / "a.wav")
+    (tmp_path / "b.wav").touch()
+    with caplog.at_level(logging.INFO, "mixprint.ingest"):
+        build("folder", tmp_path)
+    assert any(message.startswith("ingested 2/2 songs") for message in caplog.messages)
+    assert any("refused 1" in message for message in caplog.messages)
+    assert "refused as empty: 1" in caplog.messages
+
+
+def test_real_collections(shared_dir: Path) -> None:
+    audio = shared_dir / "audio"
+    rules = InspectionRules(
+        min_duration_s=10.0,
+        max_duration_s=1_200.0,
+        min_level_dbfs=-60.0,
+        max_channel_difference_db=60.0,
+        max_clipped_fraction=0.05,
+    )
+    splits = {"valid_fraction": 0.2, "test_fraction": 0.3}
+    tracks, rejects = build_catalogue("folder", [audio / "bad"], rules, **splits)
+    assert [track.title for track in tracks] == ["mono_8k_12s"]
+    assert reasons(rejects) == {
+        "clipped_12s.wav": "clipped",
+        "dc_only.flac": "dc_only",
+        "empty.wav": "empty",
+        "left_only.flac": "one_channel",
+        "nan_float.wav": "not_finite",
+        "random_bytes.flac": "unreadable",
+        "short_10ms.wav": "too_short",
+        "silence_12s.wav": "silent",
+        "surround_5p1.wav": "too_short",
+        "text_named.wav": "unreadable",
+        "truncated.mp3": "truncated",
+    }
+    tracks, rejects = build_catalogue(
+        "folder", [audio / "mixtures"], rules, **splits, num_workers=2
+    )
+    assert (len(tracks), rejects) == (7, [])
+    tracks, rejects = build_catalogue("musdbhq", [audio / "separated"], rules, **splits)
+    assert [track.has_stems for track in tracks] == [True, True]

@@ -1,0 +1,246 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from mixprint.errors import DataError
+from mixprint.shards import (
+    SCHEMA,
+    SeparatorFingerprint,
+    done_path,
+    is_done,
+    list_shards,
+    read_index,
+    read_row,
+    read_segment,
+    remove_other_shards,
+    shard_name,
+    write_shard,
+)
+from mixprint.stems import STEMS
+
+SEPARATOR = SeparatorFingerprint("scnet", "c" * 64, "d" * 64)
+NUM_SAMPLES = 4_410
+STEP = 1 / 32_768
+
+
+def make_stems(seed: int) -> Tensor:
+    """Audio that int16 holds exactly, each stem at another level."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (len(STEMS), 2, NUM_SAMPLES)
+    return torch.randint(-9_000, 9_000, shape, generator=generator).float() * STEP
+
+
+def write(path: Path, segments: list[Tensor], fingerprint: str = "f") -> Path:
+    with write_shard(
+        path, fingerprint=fingerprint, sample_rate_hz=44_100, separator=SEPARATOR, track_ids=["b"]
+    ) as writer:
+        for segment, stems_SCT in enumerate(segments):
+            writer.write("b", segment, 10.0 * segment, stems_SCT)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / shard_name(0, 2), [])
+    write(tmp_path / shard_name(1, 2), [make_stems(0), make_stems(1), make_stems(2)])
+    return tmp_path
+
+
+def test_round_trip_to_the_bit(folder: Path) -> None:
+    index = read_index(folder)
+    assert [(ref.track_id, ref.segment, ref.start_s) for ref in index] == [
+        ("b", 0, 0.0),
+        ("b", 1, 10.0),
+        ("b", 2, 20.0),
+    ]
+    for seed, reference in enumerate(index):
+        stems_SCT = read_segment(reference)
+        assert stems_SCT.dtype == torch.float32
+        assert torch.equal(stems_SCT, make_stems(seed))
+        assert read_row(reference) == {
+            "track_id": "b",
+            "segment": seed,
+            "start_s": 10.0 * seed,
+            "sample_rate_hz": 44_100,
+            "gain": 1.0,
+            "separator_model": "scnet",
+            "separator_checkpoint_sha256": "c" * 64,
+            "separator_code_version": "d" * 64,
+        }
+
+
+def test_asked_stems_in_asked_order(folder: Path) -> None:
+    stems_SCT = read_segment(read_index(folder)[1], ("other", "vocals"))
+    assert torch.equal(stems_SCT, make_stems(1)[[3, 0]])
+    with pytest.raises(ValueError, match="guitar"):
+        read_segment(read_index(folder)[1], ("guitar",))
+
+
+def test_columns_are_int16_interleaved_and_a_row_group_is_a_row(folder: Path) -> None:
+    file = pq.ParquetFile(folder / shard_name(1, 2))
+    assert file.metadata.num_row_groups == file.metadata.num_rows == 3
+    group = file.metadata.row_group(0)
+    columns = {group.column(i).path_in_schema: group.column(i) for i in range(group.num_columns)}
+    assert {columns[stem].compression for stem in STEMS} == {"ZSTD"}
+    assert columns.keys() == set(SCHEMA.names)
+    pcm = np.frombuffer(file.read_row_group(0).column("bass")[0].as_py(), "<i2")
+    bass_CT = make_stems(0)[STEMS.index("bass")]
+    assert pcm[0] * STEP == bass_CT[0, 0]
+    assert pcm[1] * STEP == bass_CT[1, 0]
+    assert pcm[2] * STEP == bass_CT[0, 1]
+
+
+def test_what_exceeds_full_scale_is_scaled_and_comes_back(tmp_path: Path) -> None:
+    stems_SCT = make_stems(0)
+    stems_SCT[2, 1, 7] = -2.5
+    write(tmp_path / shard_name(0, 1), [stems_SCT])
+    (reference,) = read_index(tmp_path)
+    assert read_row(reference)["gain"] == pytest.approx(32_767 / 32_768 / 2.5)
+    read_SCT = read_segment(reference)
+    assert (read_SCT - stems_SCT).abs().max() <= 2.5 * STEP * 0.51
+    assert read_SCT[2, 1, 7] == pytest.approx(-2.5)
+
+
+@pytest.mark.parametrize(("sample", "gain"), [(-1.0, 1.0), (32_767 * STEP, 1.0), (1.0, 1 - STEP)])
+def test_gain_at_the_edges_of_int16(tmp_path: Path, sample: float, gain: float) -> None:
+    stems_SCT = torch.full((4, 2, 10), sample)
+    write(tmp_path / shard_name(0, 1), [stems_SCT])
+    (reference,) = read_index(tmp_path)
+    assert read_row(reference)["gain"] == gain
+    assert torch.allclose(read_segment(reference), stems_SCT)
+
+
+def test_one_stem_is_readable_without_the_rest(folder: Path) -> None:
+    """All other stems and segments are overwritten with rubbish: nobody notices."""
+    path = folder / shard_name(1, 2)
+    metadata = pq.read_metadata(path)
+    content = bytearray(path.read_bytes())
+    num_kept = 0
+    for group in range(metadata.num_row_groups):
+        for index in range(metadata.num_columns):
+            column = metadata.row_group(group).column(index)
+            if group == 1 and column.path_in_schema in ("drums", "gain"):
+                num_kept += column.total_compressed_size
+                continue
+            start = column.data_page_offset
+            content[start : start + column.total_compressed_size] = (
+                b"\xff" * column.total_compressed_size
+            )
+    assert num_kept < 0.1 * len(content)
+    references = read_index(folder)
+    path.write_bytes(content)
+    assert torch.equal(read_segment(references[1], ("drums",)), make_stems(1)[[2]])
+    with pytest.raises(DataError, match="row group 1"):
+        read_segment(references[1], ("bass",))
+    with pytest.raises(DataError, match="row group 0"):
+        read_segment(references[0], ("drums",))
+
+
+def test_a_flipped_bit_is_noticed(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+    references = read_index(folder)
+    column = pq.read_metadata(path).row_group(0).column(SCHEMA.get_field_index("bass"))
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset + column.total_compressed_size - 10] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=path.name):
+        read_segment(references[0], ("bass",))
+
+
+def test_a_rewritten_shard_is_read_anew(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+    assert len(read_index(folder)) == 3
+    write(path, [make_stems(5)])
+    (reference,) = read_index(folder)
+    assert torch.equal(read_segment(reference), make_stems(5))
+
+
+def test_done_only_with_marker_same_fingerprint_and_same_size(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+    assert is_done(path, "f")
+    assert not is_done(path, "g")
+    assert json.loads(done_path(path).read_text()) == {
+        "fingerprint": "f",
+        "num_bytes": path.stat().st_size,
+        "num_segments": 3,
+        "track_ids": ["b"],
+    }
+    marker = done_path(path).read_text()
+    done_path(path).write_text(marker[:20])
+    assert not is_done(path, "f")
+    done_path(path).write_text("[]")
+    assert not is_done(path, "f")
+    done_path(path).write_text(marker)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not is_done(path, "f")
+    path.unlink()
+    assert not is_done(path, "f")
+
+
+def test_a_step_that_dies_leaves_the_old_shard_but_no_marker(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+
+    def die_halfway() -> None:
+        with write_shard(
+            path, fingerprint="g", sample_rate_hz=44_100, separator=SEPARATOR
+        ) as writer:
+            writer.write("b", 0, 0.0, make_stems(9))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die_halfway()
+    assert sorted(p.name for p in folder.iterdir()) == [
+        shard_name(0, 2),
+        done_path(folder / shard_name(0, 2)).name,
+        shard_name(1, 2),
+    ]
+    assert not is_done(path, "f")
+    with pytest.raises(DataError, match="no done marker"):
+        list_shards(folder)
+
+
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    one, two = (write(tmp_path / f"{name}.parquet", [make_stems(0)]) for name in "ab")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_sets_must_be_whole_and_alone(folder: Path) -> None:
+    assert [path.name for path in list_shards(folder)] == [shard_name(0, 2), shard_name(1, 2)]
+    write(folder / shard_name(0, 3), [])
+    with pytest.raises(DataError, match=r"\[2, 3\]"):
+        list_shards(folder)
+    assert [path.name for path in remove_other_shards(folder, 2)] == [shard_name(0, 3)]
+    assert len(list_shards(folder)) == 2
+    (folder / shard_name(0, 2)).unlink()
+    with pytest.raises(DataError, match=shard_name(0, 2)):
+        list_shards(folder)
+    with pytest.raises(DataError, match="expected one set"):
+        list_shards(folder / "nowhere")
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / shard_name(0, 1)
+    write(path, [])
+    pq.write_table(pa.table({"track_id": ["b"]}), path)
+    with pytest.raises(DataError, match="track_id"):
+        read_index(tmp_path)
+    path.write_bytes(b"no parquet")
+    with pytest.raises(DataError, match=path.name):
+        read_index(tmp_path)
+
+
+def test_writer_refuses(tmp_path: Path) -> None:
+    path = tmp_path / shard_name(0, 1)
+    with pytest.raises(ValueError, match=r"\(4, 2, T\)"):
+        write(path, [torch.zeros(3, 2, 10)])
+    with pytest.raises(DataError, match="track b, segment 0"):
+        write(path, [torch.full((4, 2, 10), float("nan"))])
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="8 of 8"):
+        shard_name(8, 8)
