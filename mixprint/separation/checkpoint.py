@@ -1,0 +1,300 @@
+"""Separators on disk: mixprint's own format, and the published checkpoints as downloaded.
+
+Our own format is a safetensors file with the weights and, beside it under the same name, a JSON
+file with variant, architecture, sampling rate, window and what is known of the training.
+"""
+
+import json
+import logging
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.device import resolve_device
+from mixprint.errors import CheckpointError, ConfigError, DataError
+from mixprint.fingerprint import file_sha256
+from mixprint.separation.scnet import SCNet, SCNetConfig, Variant, build_scnet
+from mixprint.separation.separator import Separator
+from mixprint.stems import SAMPLE_RATE_HZ
+
+log = logging.getLogger("mixprint.separation")
+
+DEFAULT = "default"
+DEFAULT_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "separator.safetensors"
+WEIGHTS_SUFFIX = ".safetensors"
+CONFIG_SUFFIX = ".json"
+FOREIGN_SUFFIXES = (".ckpt", ".th", ".pt", ".pth")
+STATE_KEYS = ("best_state", "state_dict", "model_state_dict", "model", "state")
+DISTRIBUTED_PREFIX = "module."
+MASK_TENSOR = "pos_embed_f"
+FOREIGN_WINDOW_S = 11.0  # what the published models were trained and are run with
+# What the restricted unpickler raises on bytes that are no pickle depends on the bytes.
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+NUM_TENSORS_SHOWN = 5
+SCHEMA_VERSION = 1
+
+
+def load_separator(
+    checkpoint: str | Path = DEFAULT,
+    config_path: str | Path | None = None,
+    device: str | torch.device = "cpu",
+) -> Separator:
+    """Load a separator.
+
+    Args:
+        checkpoint: `default` for the one that mixprint ships; a `.safetensors` file of our own
+            format; or a published `.ckpt`, `.th`, `.pt` or `.pth` file.
+        config_path: the YAML (or JSON) configuration of a published checkpoint.
+        device: a device, or its name for `mixprint.device.resolve_device`.
+
+    Raises:
+        CheckpointError: a file is missing or unreadable, or its tensors do not fit the
+            configuration; the message names tensors that differ.
+        ConfigError: the configuration is not one of an SCNet.
+    """
+    path = DEFAULT_WEIGHTS if str(checkpoint) == DEFAULT else Path(checkpoint)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a separator's checkpoint, found no such file")
+    if path.suffix == WEIGHTS_SUFFIX and config_path is None:
+        separator = _load_own(path)
+    elif config_path is None:
+        raise CheckpointError(f"{path}: expected a configuration file with this kind of checkpoint")
+    else:
+        separator = _load_foreign(path, Path(config_path))
+    resolved = resolve_device(device) if isinstance(device, str) else device
+    separator.model.to(resolved)
+    return separator
+
+
+def export_separator(
+    model: SCNet,
+    folder: str | Path,
+    *,
+    window_s: float,
+    name: str = "separator",
+    dtype: torch.dtype = torch.float16,
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a separator in our own format.
+
+    Args:
+        model: the network.
+        folder: where `<name>.safetensors` and `<name>.json` go.
+        window_s: window that suits the network.
+        name: file name without suffix; also the model's name in fingerprints.
+        dtype: how the weights are stored; they are widened to float32 when loaded.
+        training: what is known of the training: data, steps, metrics; anything JSON can hold.
+
+    Returns:
+        path of the weights.
+
+    Raises:
+        CheckpointError: a weight is not finite in this storage type.
+    """
+    state = {key: value.to("cpu", dtype).contiguous() for key, value in model.state_dict().items()}
+    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise CheckpointError(
+            f"{name}: expected weights that are finite as {dtype}, found {broken}"
+        )
+    path = Path(folder) / f"{name}{WEIGHTS_SUFFIX}"
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "variant": model.variant,
+        "config": model.config.to_values(),
+        "sample_rate_hz": SAMPLE_RATE_HZ,
+        "window_s": window_s,
+        "weights_sha256": file_sha256(path),
+        "training": dict(training or {}),
+    }
+    write_json(path.with_suffix(CONFIG_SUFFIX), description)
+    return path
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], what: str | Path) -> None:
+    """Copy a state dict into a model, or say which tensors differ.
+
+    Args:
+        model: receives the weights.
+        state: the weights; any floating-point type.
+        what: name of their source for the message.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
+    """
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    differences = [f"{key} is missing" for key in expected if key not in found]
+    differences += [f"{key} is unknown" for key in found if key not in expected]
+    differences += [
+        f"{key} is {found[key]}, expected {shape}"
+        for key, shape in expected.items()
+        if key in found and found[key] != shape
+    ]
+    if differences:
+        shown = "; ".join(differences[:NUM_TENSORS_SHOWN])
+        more = len(differences) - NUM_TENSORS_SHOWN
+        raise CheckpointError(
+            f"{what}: the tensors do not fit the configuration: {shown}"
+            + (f"; and {more} more" if more > 0 else "")
+        )
+    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
+        raise CheckpointError(f"{what}: expected finite weights, found others in {broken}")
+    model.load_state_dict(dict(state))
+
+
+def read_plain(path: Path, device: torch.device | str = "cpu") -> Any:
+    """Read a file of `torch.save` that holds nothing but tensors and plain values.
+
+    Raises:
+        CheckpointError: it is unreadable, or holds anything that would run code.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except UNREADABLE as error:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of plain tensors, found: {error!r}"
+        ) from error
+
+
+def _load_own(path: Path) -> Separator:
+    config_path = path.with_suffix(CONFIG_SUFFIX)
+    try:
+        description = read_json(config_path)
+        version = description["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise CheckpointError(
+                f"{config_path}: expected schema version {SCHEMA_VERSION}, found {version}"
+            )
+        model = build_scnet(description["config"], description["variant"])
+        window_s, rate_hz = float(description["window_s"]), int(description["sample_rate_hz"])
+        name, expected_hash = str(description["name"]), description["weights_sha256"]
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{config_path}: expected the description of a separator, found: {error!r}"
+        ) from error
+    checkpoint_hash = file_sha256(path)
+    if checkpoint_hash != expected_hash:
+        raise CheckpointError(
+            f"{path}: expected SHA-256 {expected_hash} (from {config_path.name}), "
+            f"found {checkpoint_hash}: the two files are not of one export"
+        )
+    load_weights(model, _read_safetensors(path), path)
+    return Separator(
+        model,
+        fingerprint={"model": name, "checkpoint_sha256": checkpoint_hash},
+        window_s=window_s,
+        sample_rate_hz=rate_hz,
+    )
+
+
+def _load_foreign(path: Path, config_path: Path) -> Separator:
+    state = _read_safetensors(path) if path.suffix == WEIGHTS_SUFFIX else _read_foreign(path)
+    # The masked variant has a positional embedding, whatever the file is called.
+    variant: Variant = "masked" if MASK_TENSOR in state else "plain"
+    config, window_s, rate_hz = _read_foreign_config(config_path)
+    model = build_scnet(config, variant)
+    load_weights(model, state, f"{path} with {config_path}")
+    log.info("loaded %s (%s SCNet)", path.name, variant)
+    return Separator(
+        model,
+        fingerprint={"model": f"scnet-{variant}", "checkpoint_sha256": file_sha256(path)},
+        window_s=window_s,
+        sample_rate_hz=rate_hz,
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: expected safetensors, found: {error}") from error
+    return {key: value.float() for key, value in state.items()}
+
+
+def _read_foreign(path: Path) -> dict[str, Tensor]:
+    if path.suffix not in FOREIGN_SUFFIXES:
+        raise CheckpointError(
+            f"{path}: expected a {WEIGHTS_SUFFIX} file or one of {FOREIGN_SUFFIXES}, "
+            f"found {path.suffix!r}"
+        )
+    state: Any = read_plain(path)
+    # A training checkpoint wraps its weights, at times twice (`state` inside `best_state`).
+    while isinstance(state, Mapping) and not _is_state_dict(state):
+        inner = next((state[key] for key in STATE_KEYS if key in state), None)
+        if inner is None:
+            raise CheckpointError(
+                f"{path}: expected tensors, or a dictionary under one of {STATE_KEYS}, "
+                f"found the keys {sorted(map(str, state))[:NUM_TENSORS_SHOWN]}"
+            )
+        state = inner
+    if not isinstance(state, Mapping):
+        raise CheckpointError(
+            f"{path}: expected a dictionary of tensors, found {type(state).__name__}"
+        )
+    return {
+        key.removeprefix(DISTRIBUTED_PREFIX): value.float()
+        for key, value in state.items()
+        if not key.endswith("num_batches_tracked")
+    }
+
+
+def _is_state_dict(value: Mapping[Any, Any]) -> bool:
+    return bool(value) and all(isinstance(entry, Tensor) for entry in value.values())
+
+
+class _TupleLoader(yaml.SafeLoader):
+    """Reads plain YAML and, beyond it, the one tag that published configurations use."""
+
+
+def _construct_tuple(loader: yaml.SafeLoader, node: yaml.nodes.SequenceNode) -> tuple[Any, ...]:
+    return tuple(loader.construct_sequence(node))
+
+
+_TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
+
+
+def _read_foreign_config(path: Path) -> tuple[SCNetConfig, float, int]:
+    """Read architecture, window in seconds and sampling rate in hertz."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        # JSON is read as such: YAML 1.1 takes 1e-5 for text.
+        loaded = json.loads(text) if path.suffix == CONFIG_SUFFIX else yaml.load(text, _TupleLoader)
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"{path}: expected a configuration file, found: {error}") from error
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(f"{path}: expected a mapping, found {type(loaded).__name__}")
+    values = loaded.get("model", loaded)
+    audio = loaded.get("audio") or {}
+    try:
+        config = SCNetConfig.from_values(values)
+        rate_hz = int(audio.get("sample_rate", SAMPLE_RATE_HZ))
+        window_s = audio.get("chunk_size", FOREIGN_WINDOW_S * rate_hz) / rate_hz
+    except (ConfigError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if rate_hz != SAMPLE_RATE_HZ:
+        raise CheckpointError(
+            f"{path}: expected a model for {SAMPLE_RATE_HZ} Hz, found one for {rate_hz} Hz"
+        )
+    return config, float(window_s), rate_hz

@@ -1,0 +1,172 @@
+"""Checkpoints: our own format, the published ones, and what does not fit."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixprint.errors import CheckpointError
+from mixprint.separation import SCNet, build_scnet, export_separator, load_separator
+
+VALUES = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
+YAML = """
+audio:
+  chunk_size: 22050
+  sample_rate: 44100
+model:
+  sources: [drums, bass, other, vocals]
+  dims: !!python/tuple [4, 8, 8]
+  nfft: 512
+  hop_size: 128
+  win_size: 512
+  band_SR: !!python/tuple
+  - 0.175
+  - 0.392
+  - 0.433
+  num_dplayer: 2
+training:
+  lr: 5.0e-04
+"""
+
+
+@pytest.fixture
+def model() -> SCNet:
+    torch.manual_seed(0)
+    return build_scnet(VALUES, "masked")
+
+
+@pytest.fixture
+def config_path(tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(YAML)
+    return path
+
+
+def _same(loaded: SCNet, state: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, state[key]) for key, value in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_own_format_round_trip(tmp_path: Path, model: SCNet, dtype: torch.dtype) -> None:
+    path = export_separator(model, tmp_path, window_s=4.0, dtype=dtype, training={"steps": 3})
+    separator = load_separator(path)
+    expected = {key: value.to(dtype).float() for key, value in model.state_dict().items()}
+    assert _same(separator.model, expected)
+    assert separator.window_s == 4.0
+    assert separator.model.variant == "masked"
+    assert set(separator.fingerprint) == {"model", "checkpoint_sha256"}
+    assert json.loads(path.with_suffix(".json").read_text())["training"] == {"steps": 3}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["separator.json", "separator.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state": state, "epoch": 3},
+        lambda state: {"best_state": state, "state": {"x": torch.zeros(1)}, "history": [1.0]},
+        lambda state: {"model": state, "optimizer": {"state": {}, "param_groups": []}},
+        lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}},
+        lambda state: {"model_state_dict": state},
+    ],
+)
+@pytest.mark.parametrize("variant", ["plain", "masked"])
+@pytest.mark.parametrize("suffix", [".ckpt", ".th"])
+def test_published_forms_load(
+    tmp_path: Path, config_path: Path, wrap: Callable, variant: str, suffix: str
+) -> None:
+    state = build_scnet(VALUES, variant).state_dict()
+    path = tmp_path / f"model{suffix}"
+    torch.save(wrap(state), path)
+    separator = load_separator(path, config_path)
+    assert separator.model.variant == variant
+    assert _same(separator.model, state)
+    assert separator.window_s == 0.5
+
+
+@pytest.mark.parametrize("name", ["scnet-small", "scnet-large", "scnet-masked-large"])
+def test_published_shapes_load(shared_dir: Path, tmp_path: Path, name: str) -> None:
+    published = json.loads(
+        (shared_dir / "reference" / "scnet" / "checkpoint-tensors.json").read_text()
+    )[name]
+    state = {key: torch.zeros(1).expand(shape) for key, shape in published["tensors"].items()}
+    torch.save({"best_state": state}, tmp_path / "model.th")  # expanded: a few bytes each
+    (tmp_path / "config.json").write_text(json.dumps({"model": published["config"]}))
+    separator = load_separator(tmp_path / "model.th", tmp_path / "config.json")
+    assert separator.model.variant == published["variant"]
+
+
+def test_a_mismatch_names_tensors(tmp_path: Path, model: SCNet, config_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save(model.state_dict(), path)
+    config_path.write_text(YAML.replace("[4, 8, 8]", "[4, 8, 16]"))
+    with pytest.raises(CheckpointError, match=r"encoder\.1\.SDlayer\.convs\.0\.weight is"):
+        load_separator(path, config_path)
+    state = model.state_dict()
+    del state["pos_embed_f"], state["mask_layer.0.bias"]
+    state = {k: v for k, v in state.items() if not k.startswith("mask_layer")}
+    state["decoder.9.0.conv.bias"] = torch.zeros(2)
+    torch.save(state, path)
+    config_path.write_text(YAML)
+    with pytest.raises(CheckpointError, match=r"decoder\.9\.0\.conv\.bias is unknown"):
+        load_separator(path, config_path)
+
+
+def test_unsafe_files_are_refused(tmp_path: Path, model: SCNet, config_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"state": model.state_dict(), "callback": Path("x").exists}, path)
+    with pytest.raises(CheckpointError, match="plain tensors"):
+        load_separator(path, config_path)
+    torch.save(model.state_dict(), path)
+    config_path.write_text("model: !!python/object/apply:os.getcwd []")
+    with pytest.raises(CheckpointError, match="configuration"):
+        load_separator(path, config_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"broken", b"not a checkpoint", b"PK\x03\x04" + bytes(100)]
+)
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_broken_files_are_refused(
+    tmp_path: Path, config_path: Path, content: bytes, suffix: str
+) -> None:
+    path = tmp_path / f"model{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="model"):
+        load_separator(path, config_path)
+
+
+def test_missing_and_mixed_up_files_are_refused(tmp_path: Path, model: SCNet) -> None:
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_separator(tmp_path / "absent.ckpt")
+    torch.save(model.state_dict(), tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match="configuration"):
+        load_separator(tmp_path / "model.ckpt")
+    path = export_separator(model, tmp_path, window_s=1.0)
+    other = export_separator(build_scnet(VALUES, "masked"), tmp_path / "other", window_s=1.0)
+    path.write_bytes(other.read_bytes())
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        load_separator(path)
+
+
+def test_weights_that_half_precision_cannot_hold_are_not_exported(
+    tmp_path: Path, model: SCNet
+) -> None:
+    with torch.no_grad():
+        model.pos_embed_f[0, 0, 0, 0] = 1e6
+    with pytest.raises(CheckpointError, match="pos_embed_f"):
+        export_separator(model, tmp_path, window_s=1.0)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_checkpoint_with_weights_that_are_not_finite_is_refused(
+    tmp_path: Path, model: SCNet, config_path: Path
+) -> None:
+    state = model.state_dict()
+    state["pos_embed_f"][0, 0, 0, 0] = torch.nan
+    torch.save(state, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match="pos_embed_f"):
+        load_separator(tmp_path / "model.ckpt", config_path)
