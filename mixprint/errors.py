@@ -1,4 +1,4 @@
-"""The errors that mixprint raises on bad input; each message names the input, expected and found."""
+"""The errors that mixprint raises on bad input; messages name the input, expected and found."""
 
 
 class MixprintError(Exception):

@@ -17,6 +17,7 @@ _TEMPO_BPM = {
     "funk": (92, 118),
     "hiphop": (74, 100),
 }
+_NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
 # Scale degrees of the chords, a bar each.
 _PROGRESSIONS = (
@@ -169,7 +170,7 @@ def compose(name: str, seed: int, duration_s: float) -> Score:
         name=name,
         genre=genre,
         tempo_bpm=tempo_bpm,
-        key=f"{'C C# D D# E F F# G G# A A# B'.split()[root]} {mode}",
+        key=f"{_NOTE_NAMES[root]} {mode}",
         duration_s=duration_s,
         drums=tuple(_drums(Rng(seed, name, "drums"), frame)),
         bass=tuple(_bass(Rng(seed, name, "bass"), frame)),

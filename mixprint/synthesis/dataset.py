@@ -54,7 +54,8 @@ class DataConfig(StepConfig):
             )
         if not 1 <= self.styles_per_song <= len(STYLE_NAMES):
             raise ConfigError(
-                f"data.styles_per_song: expected 1 to {len(STYLE_NAMES)}, got {self.styles_per_song}"
+                f"data.styles_per_song: expected 1 to {len(STYLE_NAMES)}, "
+                f"got {self.styles_per_song}"
             )
 
 
@@ -123,11 +124,11 @@ def _write_mix(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, objec
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     # Rounded first and summed then: the mixture is the sum of its stems to the bit.
-    rounded = {stem: np.floor(stems_CT[stem] * 32767.0 + 0.5).astype(np.int32) for stem in STEMS}
-    rounded["mixture"] = sum(rounded[stem] for stem in STEMS)
-    for name, pcm_CT in rounded.items():
+    rounded = {stem: np.floor(stems_CT[stem] * 32767.0 + 0.5).astype("<i2") for stem in STEMS}
+    mixture = np.add.reduce([rounded[stem] for stem in STEMS])
+    for name, pcm_CT in {"mixture": mixture, **rounded}.items():
         with wave.open(str(temporary / f"{name}.wav"), "wb") as file:
             file.setparams((2, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
-            file.writeframes(np.clip(pcm_CT, -32768, 32767).T.astype("<i2").tobytes())
+            file.writeframes(pcm_CT.T.astype("<i2").tobytes())
     (temporary / "settings.json").write_text(json.dumps(truth, indent=2, sort_keys=True) + "\n")
     temporary.rename(folder)

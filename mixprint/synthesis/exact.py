@@ -92,9 +92,10 @@ def total(values: Signal) -> float:
 
 def phase(frequency_hz_T: Signal | float, num_samples: int, start_turns: float = 0.0) -> Signal:
     """Integrate a frequency in Hz to a phase in turns."""
-    if isinstance(frequency_hz_T, float | int):
-        return start_turns + np.arange(num_samples) * scalar(frequency_hz_T / SAMPLE_RATE_HZ)
-    return start_turns + np.cumsum(frequency_hz_T * (1.0 / SAMPLE_RATE_HZ))
+    if isinstance(frequency_hz_T, np.ndarray):
+        turns_T: Signal = np.cumsum(frequency_hz_T * (1.0 / SAMPLE_RATE_HZ))
+        return start_turns + turns_T
+    return start_turns + np.arange(num_samples) * scalar(frequency_hz_T / SAMPLE_RATE_HZ)
 
 
 def sine(phase_turns: Signal) -> Signal:
@@ -279,8 +280,8 @@ def _filter_blocks(x_LCK: Signal, biquad: Biquad) -> None:
     (h1_L, p11, p12), (h2_L, p21, p22) = responses
     start1_CK = np.zeros_like(s1_CK)
     start2_CK = np.zeros_like(s2_CK)
-    for channel in range(s1_CK.shape[0]):
-        end1, end2 = s1_CK[channel].tolist(), s2_CK[channel].tolist()
+    for channel, (end1_K, end2_K) in enumerate(zip(s1_CK, s2_CK, strict=True)):
+        end1, end2 = end1_K.tolist(), end2_K.tolist()
         s1 = s2 = 0.0
         starts1, starts2 = [], []
         for e1, e2 in zip(end1, end2, strict=True):
@@ -336,21 +337,22 @@ def reverb(x_T: Signal, time_s: float, damping_hz: float, size: float = 1.0) -> 
     c = scalar(math.exp(-math.tau * damping_hz / SAMPLE_RATE_HZ))
     taps = [scalar((1 - c) * c**k) for k in range(6)]
     taps[-1] = scalar(1.0 - math.fsum(taps[:-1]))
-    scale = 0.125**0.5
+    scale = math.sqrt(0.125)
     source = x_T * 0.35
     for start in range(0, num_samples, block):
         stop = min(start + block, num_samples)
         width = stop - start
-        out = np.empty((8, width))
-        for i, d in enumerate(delays):
-            out[i] = lines[i, history + start - d : history + stop - d]
-        out *= gains
+        delayed = np.stack(
+            [lines[i, history + start - d : history + stop - d] for i, d in enumerate(delays)]
+        )
+        mixed = delayed * gains
         # Hadamard mixing by butterflies: additions only.
         for half in (1, 2, 4):
-            out = out.reshape(-1, 2, half, width)
-            out = np.concatenate([out[:, :1] + out[:, 1:], out[:, :1] - out[:, 1:]], axis=1)
-        out = out.reshape(8, width) * scale
-        lines[:, history + start : history + stop] = out + source[start:stop]
+            pairs = mixed.reshape(-1, 2, half, width)
+            mixed = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1)
+        lines[:, history + start : history + stop] = (
+            mixed.reshape(8, width) * scale + source[start:stop]
+        )
     wet_CT = np.stack(
         [
             lines[0, history:] + lines[2, history:] - lines[4, history:] - lines[6, history:],

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis import exact
 from mixprint.synthesis.compose import Hit, Note, Score, Syllable
 from mixprint.synthesis.exact import (
@@ -26,7 +27,6 @@ from mixprint.synthesis.exact import (
     shelf,
     sine,
 )
-from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 # RMS of a stem's loud parts before mixing; drums, with their peaks, would else sound far too soft.
 _REFERENCE_DBFS = {"vocals": -20.0, "bass": -23.0, "drums": -18.0, "other": -21.0}
