@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mixprint.separation.remix import find_songs, read_stems
+from mixprint.separation.remix import find_songs, read_mixture, read_stems
 from mixprint.stems import STEMS
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate_separator(
     batch_size: int = 4,
     max_duration_s: float | None = None,
 ) -> dict[str, float]:
-    """Separate the sums of true stems and compare.
+    """Separate the mixtures of songs with true stems, and compare.
 
     Args:
         separator: the separator.
@@ -96,7 +96,10 @@ def evaluate_separator(
             start = (song.num_samples - num_samples) // 2
         reference_SCT = read_stems(song, start, num_samples)
         estimate_SCT = separator.separate(
-            reference_SCT.sum(dim=0), window_s=window_s, overlap=overlap, batch_size=batch_size
+            read_mixture(song, start, num_samples),
+            window_s=window_s,
+            overlap=overlap,
+            batch_size=batch_size,
         )
         sdr_S = utterance_sdr(estimate_SCT, reference_SCT).tolist()
         per_song.append(dict(zip(STEMS, sdr_S, strict=True)))

@@ -29,6 +29,7 @@ from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ, STEMS
 log = logging.getLogger("mixprint.separation.remix")
 
 SETTINGS_FILE = "settings.json"
+MIXTURE = "mixture"
 SILENCE_RMS = 1e-4  # below this a clip has no level that could be set
 EQUALISER_LOWEST_HZ = 10.0
 EQUALISER_NODES = 6
@@ -192,6 +193,24 @@ def read_stems(song: Song, start: int = 0, num_samples: int | None = None) -> Te
     if num_samples is None:
         num_samples = song.num_samples - start
     return torch.stack([_read(song, stem, start, num_samples) for stem in STEMS])
+
+
+def read_mixture(song: Song, start: int = 0, num_samples: int | None = None) -> Tensor:
+    """Read an excerpt of the mixture: of `mixture.wav` if it is there, else the stems' sum.
+
+    A released mixture was mastered and is not quite the sum of its stems.
+
+    Args:
+        song: the song.
+        start: first sample.
+        num_samples: length; to the end of the shortest stem when None.
+
+    Returns:
+        mixture_CT.
+    """
+    if not (song.path / f"{MIXTURE}.wav").exists():
+        return read_stems(song, start, num_samples).sum(dim=0)
+    return _read(song, MIXTURE, start, num_samples or song.num_samples - start)
 
 
 def _read(song: Song, stem: str, start: int, num_samples: int) -> Tensor:

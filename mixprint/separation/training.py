@@ -31,13 +31,12 @@ from mixprint.separation.checkpoint import (
     load_weights,
     read_plain,
 )
-from mixprint.separation.metrics import mean_sdr, utterance_sdr
+from mixprint.separation.metrics import evaluate_separator
 from mixprint.separation.remix import (
     RemixConfig,
     Remixer,
     Song,
     find_songs,
-    read_stems,
     split_songs,
 )
 from mixprint.separation.scnet import SCNetConfig, build_scnet
@@ -461,19 +460,13 @@ def _validate(run: _Run, valid: Mapping[str, Sequence[Song]], out_dir: Path) -> 
     separator = Separator(run.average, fingerprint={}, window_s=config.segment_s)
     entry: dict[str, Any] = {"step": run.step, "minutes": round(run.clock.elapsed_s() / 60, 2)}
     for name, songs in valid.items():
-        scores = mean_sdr([_song_sdr(separator, song, config.valid_s) for song in songs])
+        folders = [song.path for song in songs]
+        scores = evaluate_separator(separator, folders, max_duration_s=config.valid_s)
         entry[name] = {stem: round(value, 3) for stem, value in scores.items()}
         text = ", ".join(f"{stem} {value:.2f}" for stem, value in scores.items())
         log.info("step %d, SDR in dB on %d %s songs: %s", run.step, len(songs), name, text)
     run.history.append(entry)
     write_json(out_dir / HISTORY_FILE, run.history)
-
-
-def _song_sdr(separator: Separator, song: Song, longest_s: float) -> dict[str, float]:
-    num_samples = min(song.num_samples, round(longest_s * SAMPLE_RATE_HZ))
-    reference_SCT = read_stems(song, (song.num_samples - num_samples) // 2, num_samples)
-    estimate_SCT = separator.separate(reference_SCT.sum(dim=0), overlap=0.25)
-    return dict(zip(STEMS, utterance_sdr(estimate_SCT, reference_SCT).tolist(), strict=True))
 
 
 def _data_fingerprint(songs: Sequence[Song], root: Path) -> str:
