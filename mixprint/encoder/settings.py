@@ -1,0 +1,288 @@
+"""The settings of the encoder and its training; importing them does not load torch."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+from mixprint.config import StepConfig
+from mixprint.errors import ConfigError
+
+CONDITIONINGS = ("film", "prepend", "none")
+MIN_SEGMENT_S = 3.0
+PRECISIONS = ("float32", "bfloat16")
+POOL = (2, 4)  # mels, frames: twice, so that a step of the attention spans 16 hops
+MAX_DECAY_S = 1.5  # of the reverb
+
+# What an ablation can leave out of the conditioning: family -> endings of feature names.
+FEATURE_FAMILIES = {
+    "level": ("_rms_left_db", "_rms_right_db", "_loudness_lufs", "_relative_loudness_lu"),
+    "dynamics": ("_crest_left_db", "_crest_right_db", "_dynamic_range_lu"),
+    "spectrum": (
+        "_band_low_db",
+        "_band_mid_db",
+        "_band_high_db",
+        "_spectral_tilt_db_per_octave",
+        "_spectral_flatness",
+    ),
+    "stereo": ("_ild_db", "_correlation", "_side_mid_ratio_db"),
+    "masking": ("_masking",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The architecture: everything that decides the names and shapes of the weights.
+
+    Attributes:
+        sample_rate_hz: rate of the audio that the encoder hears.
+        n_fft: window of the spectrogram in samples.
+        hop_samples: step of the spectrogram.
+        num_mels: mels over the whole range up to half the sample rate.
+        band_mels: mels in a sub-band.
+        band_hop_mels: from one sub-band to the next; the last ends at the last mel.
+        conv_channels: channels per band after the first convolution; twice after the second.
+        embedding_dim: size of the embedding.
+        conditioning: `film` (features scale and shift each channel), `prepend` (features are
+            one more step of the sequence that is pooled) or `none`.
+        film_dropout: dropout inside the MLP of the conditioning.
+        dropped_families: keys of `FEATURE_FAMILIES` that the conditioning does not see.
+    """
+
+    sample_rate_hz: int
+    n_fft: int
+    hop_samples: int
+    num_mels: int
+    band_mels: int
+    band_hop_mels: int
+    conv_channels: int
+    embedding_dim: int
+    conditioning: str
+    film_dropout: float
+    dropped_families: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built, by name.
+
+        Raises:
+            ConfigError: a value is out of range or unknown.
+        """
+        for name in (
+            "sample_rate_hz",
+            "n_fft",
+            "hop_samples",
+            "band_hop_mels",
+            "conv_channels",
+            "embedding_dim",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"encoder {name} must be at least 1, got {getattr(self, name)}")
+        if not POOL[0] ** 2 <= self.band_mels <= self.num_mels:
+            raise ConfigError(
+                f"encoder band_mels must lie in {POOL[0] ** 2}..num_mels ({self.num_mels}), "
+                f"got {self.band_mels}"
+            )
+        if self.band_hop_mels > self.band_mels:
+            raise ConfigError(
+                f"encoder band_hop_mels must be at most band_mels ({self.band_mels}) so that no "
+                f"mel is dropped, got {self.band_hop_mels}"
+            )
+        if self.conditioning not in CONDITIONINGS:
+            raise ConfigError(
+                f"encoder conditioning must be one of {CONDITIONINGS}, got {self.conditioning!r}"
+            )
+        if not 0.0 <= self.film_dropout < 1.0:
+            raise ConfigError(f"encoder film_dropout must lie in 0..1, got {self.film_dropout}")
+        if unknown := sorted(set(self.dropped_families) - FEATURE_FAMILIES.keys()):
+            raise ConfigError(
+                f"encoder dropped_families: unknown {unknown}; known are {list(FEATURE_FAMILIES)}"
+            )
+        if self.hop_samples * POOL[1] ** 2 > MIN_SEGMENT_S * self.sample_rate_hz:
+            raise ConfigError(
+                f"encoder hop_samples must leave at least {POOL[1] ** 2} frames in "
+                f"{MIN_SEGMENT_S} s, got {self.hop_samples}"
+            )
+
+    @property
+    def band_starts(self) -> tuple[int, ...]:
+        """First mel of each sub-band; the last band is moved down to end at the last mel."""
+        last = self.num_mels - self.band_mels
+        starts = list(range(0, last + 1, self.band_hop_mels))
+        return tuple(starts if starts[-1] == last else [*starts, last])
+
+    @property
+    def min_samples(self) -> int:
+        """Shortest segment that can be embedded."""
+        return round(MIN_SEGMENT_S * self.sample_rate_hz)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentRanges:
+    """Range (low, high) of each parameter, and how often each effect is on.
+
+    Attributes:
+        probability: chance of each effect on each stem.
+        gain_db: level change.
+        tilt_db: level of the highs above the pivot of 1 kHz less that of the lows below it.
+        threshold_db: the compressor's threshold above the stem's own RMS level.
+        ratio: dB of input for a dB of output above the threshold.
+        attack_ms: time constant of the gain falling.
+        release_ms: time in which the gain recovers by 10 dB.
+        highpass_hz: lower limit of the band.
+        lowpass_hz: upper limit of the band.
+        reverb_wet: part of the reverb in the stem, 0..1, at equal power.
+        reverb_decay_s: time in which the reverb falls by 60 dB.
+        pan: balance, -1 left .. 1 right, of equal power.
+        width: factor of the side signal; 0 is mono.
+    """
+
+    probability: float
+    gain_db: tuple[float, ...]
+    tilt_db: tuple[float, ...]
+    threshold_db: tuple[float, ...]
+    ratio: tuple[float, ...]
+    attack_ms: tuple[float, ...]
+    release_ms: tuple[float, ...]
+    highpass_hz: tuple[float, ...]
+    lowpass_hz: tuple[float, ...]
+    reverb_wet: tuple[float, ...]
+    reverb_decay_s: tuple[float, ...]
+    pan: tuple[float, ...]
+    width: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check every range.
+
+        Raises:
+            ConfigError: a range is no (low, high) or leaves what the effect can do.
+        """
+        if not 0 <= self.probability <= 1:
+            raise ConfigError(f"augment probability must lie in 0..1, got {self.probability}")
+        for name in PARAMETERS:
+            values = getattr(self, name)
+            low_limit, high_limit = _LIMITS.get(name, (-math.inf, math.inf))
+            if len(values) != 2 or not low_limit <= values[0] <= values[1] <= high_limit:
+                raise ConfigError(
+                    f"augment {name} must be low, high within {low_limit}..{high_limit}, "
+                    f"got {values}"
+                )
+
+
+PARAMETERS = tuple(f.name for f in fields(AugmentRanges) if f.name != "probability")
+_LIMITS = {
+    "ratio": (1.0, math.inf),
+    "attack_ms": (0.1, 1_000.0),
+    "release_ms": (1.0, 10_000.0),
+    "highpass_hz": (1.0, 20_000.0),
+    "lowpass_hz": (1.0, 22_050.0),
+    "reverb_wet": (0.0, 1.0),
+    "reverb_decay_s": (0.05, MAX_DECAY_S),
+    "pan": (-1.0, 1.0),
+    "width": (0.0, 4.0),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(StepConfig):
+    """Parameters of the training step, as in the section `train` of `params.yaml`.
+
+    Attributes:
+        batch_size: pairs in a batch over all ranks together.
+        epochs: an epoch shows one pair of segments of each track.
+        patience: epochs without a better validation score before training stops; 0 never stops.
+        augmented_negatives: whether the augmented anchor is a hard negative.
+        shared_chain_weight: weight of the term in which two songs that went through the same
+            augmentation chain are positives; needs augmented_negatives.
+        segment_s: what is heard of a segment; less than its stored length gives random crops.
+        num_processes: ranks that `torchrun` starts on each node.
+        num_workers: processes that read segments, per rank; 0 reads in the training process.
+        cache_gib: memory, per reading process, that keeps the segments read last.
+        precision: `float32` or `bfloat16` (autocast).
+        compile: whether the network goes through `torch.compile`.
+    """
+
+    section: ClassVar[str] = "train"
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_fraction: float
+    max_grad_norm: float
+    temperature: float
+    learn_temperature: bool
+    augmented_negatives: bool
+    shared_chain_weight: float
+    seed: int
+    num_processes: int
+    num_workers: int
+    cache_gib: float
+    device: str
+    precision: str
+    compile: bool
+    patience: int
+    segment_s: float
+    n_fft: int
+    hop_samples: int
+    num_mels: int
+    band_mels: int
+    band_hop_mels: int
+    conv_channels: int
+    embedding_dim: int
+    conditioning: str
+    film_dropout: float
+    dropped_families: tuple[str, ...]
+    augment_probability: float
+    augment_gain_db: tuple[float, ...]
+    augment_tilt_db: tuple[float, ...]
+    augment_threshold_db: tuple[float, ...]
+    augment_ratio: tuple[float, ...]
+    augment_attack_ms: tuple[float, ...]
+    augment_release_ms: tuple[float, ...]
+    augment_highpass_hz: tuple[float, ...]
+    augment_lowpass_hz: tuple[float, ...]
+    augment_reverb_wet: tuple[float, ...]
+    augment_reverb_decay_s: tuple[float, ...]
+    augment_pan: tuple[float, ...]
+    augment_width: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Check the ranges; the architecture and the augmentations check their own.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        # Near-equal batches of at least this size never leave a pair alone, without negatives.
+        lowest: dict[str, float] = {
+            "epochs": 1,
+            "batch_size": 4,
+            "num_processes": 1,
+            "num_workers": 0,
+            "patience": 0,
+        }
+        lowest |= {"segment_s": MIN_SEGMENT_S, "weight_decay": 0, "shared_chain_weight": 0}
+        lowest |= {"cache_gib": 0}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ConfigError(f"train.{name} must be >= {low}, got {getattr(self, name)}")
+        for name in ("learning_rate", "max_grad_norm", "temperature"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"train.{name} must be > 0, got {getattr(self, name)}")
+        if not 0 <= self.warmup_fraction < 1:
+            raise ConfigError(f"train.warmup_fraction must lie in 0..1, got {self.warmup_fraction}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"train.precision must be one of {PRECISIONS}, got {self.precision!r}"
+            )
+        if self.shared_chain_weight > 0 and not self.augmented_negatives:
+            raise ConfigError("train.shared_chain_weight > 0 needs train.augmented_negatives: true")
+        self.augment_ranges()
+
+    def encoder_config(self, sample_rate_hz: int) -> EncoderConfig:
+        """Give the architecture; it checks its values."""
+        names = {f.name for f in fields(EncoderConfig)} - {"sample_rate_hz"}
+        values = {name: getattr(self, name) for name in names}
+        return EncoderConfig(sample_rate_hz=sample_rate_hz, **values)
+
+    def augment_ranges(self) -> AugmentRanges:
+        """Give the ranges of the augmentations; they check their values."""
+        names = [f.name for f in fields(AugmentRanges)]
+        return AugmentRanges(**{name: getattr(self, f"augment_{name}") for name in names})

@@ -1,0 +1,128 @@
+"""A tiny data set as the steps before training leave it: shards, features, standardisation."""
+
+import dataclasses
+import multiprocessing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch import multiprocessing as torch_multiprocessing
+
+from mixprint.catalogue import Track
+from mixprint.config import load_params
+from mixprint.encoder.settings import TrainConfig
+from mixprint.features import Standardisation, extract
+from mixprint.features.table import write_features
+from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SAMPLE_RATE_HZ = 32_000  # the lowest that the features take, so the fastest
+SEGMENT_S = 3.0
+
+
+@dataclass(frozen=True)
+class TinySet:
+    """Folders of a tiny data set and its catalogue."""
+
+    stems_dir: Path
+    features_dir: Path
+    tracks: list[Track]
+
+
+def make_stems(seed: int, num_segments: int, seconds: float = SEGMENT_S) -> Tensor:
+    """Make noise stems_BSCT whose channel levels and colour depend on the seed alone."""
+    generator = torch.Generator().manual_seed(seed)
+    level_SC1 = 10 ** (-1.5 * torch.rand(4, 2, 1, generator=generator) - 0.5)
+    shape = (num_segments, 4, 2, round(seconds * SAMPLE_RATE_HZ))
+    return level_SC1 * torch.randn(shape, generator=generator).clamp(-3, 3) / 3
+
+
+def make_track(track_id: str, song: str, split: str) -> Track:
+    return Track(
+        track_id=track_id,
+        title=track_id,
+        uri=f"{track_id}.wav",
+        source="synthetic",
+        duration_s=2 * SEGMENT_S,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        channels=2,
+        split=split,
+        licence="",
+        has_stems=True,
+        song=song,
+        style="",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
+    """Three songs in two mixes each; the last song is for validation; two segments a track."""
+    root = tmp_path_factory.mktemp("tiny")
+    stems_dir, features_dir = root / "stems", root / "features"
+    songs = {"a": "train", "b": "train", "c": "valid"}
+    tracks = [
+        make_track(f"{song}{mix}", song, split) for song, split in songs.items() for mix in (0, 1)
+    ]
+    separator = SeparatorFingerprint("none", "0" * 64, "0" * 64)
+    rows: list[tuple[str, int]] = []
+    features = []
+    with write_shard(
+        stems_dir / shard_name(0, 1),
+        fingerprint="tiny",
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        separator=separator,
+    ) as writer:
+        for seed, track in enumerate(tracks):
+            stems_BSCT = make_stems(seed, 2)
+            for segment, stems_SCT in enumerate(stems_BSCT):
+                writer.write(track.track_id, segment, segment * SEGMENT_S, stems_SCT)
+                rows.append((track.track_id, segment))
+            features.append(extract(stems_BSCT, SAMPLE_RATE_HZ))
+    features_BD = torch.cat(features)
+    ids, segments = zip(*rows, strict=True)
+    write_features(features_dir / "features.parquet", ids, segments, features_BD)
+    Standardisation.fit(features_BD).save(features_dir / "standardisation.json")
+    return TinySet(stems_dir, features_dir, tracks)
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., TrainConfig]:
+    """Give the parameters of `params.yaml` with a network of a few thousand weights."""
+    base = TrainConfig.from_values(load_params(REPOSITORY / "params.yaml")["train"])
+    small = dataclasses.replace(
+        base,
+        epochs=3,
+        batch_size=4,
+        segment_s=SEGMENT_S,
+        num_mels=24,
+        band_mels=12,
+        band_hop_mels=8,
+        conv_channels=2,
+        embedding_dim=16,
+        patience=0,
+    )
+
+    def make(**changes: object) -> TrainConfig:
+        return dataclasses.replace(small, **changes)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def start_ranks() -> Callable[..., None]:
+    """Start `function(rank, *arguments)` in two processes and wait for both."""
+    # A server that imports torch once and forks: spawned processes would each take seconds to
+    # import it, and forks of the test process itself break where autograd has threads (CUDA).
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["mixprint.encoder.training", "torch._dynamo"]
+    )
+
+    def start(function: Callable[..., None], *arguments: object) -> None:
+        torch_multiprocessing.start_processes(
+            function, arguments, nprocs=2, start_method="forkserver"
+        )
+
+    return start

@@ -1,0 +1,172 @@
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mixprint.encoder.data import (
+    NO_PARTNER,
+    SegmentSource,
+    TrackSegments,
+    chain_partners,
+    derive_seed,
+    load_batches,
+    overlapping,
+    plan_epoch,
+    rank_rows,
+    tracks_of_split,
+)
+from mixprint.errors import DataError
+from mixprint.features.table import read_features
+from mixprint.shards import SegmentRef, read_index, read_segment
+
+RATE_HZ, SEGMENT_S = 32_000, 3.0
+
+
+def make_tracks(num_songs: int, num_mixes: int) -> list[TrackSegments]:
+    """Tracks of 24 s in 10 s segments: the last one overlaps its predecessor."""
+    return [
+        TrackSegments(
+            f"{song}-{mix}",
+            f"{song}",
+            tuple(
+                SegmentRef(Path("none"), 0, f"{song}-{mix}", i, start)
+                for i, start in enumerate((0.0, 10.0, 14.0))
+            ),
+        )
+        for song in range(num_songs)
+        for mix in range(num_mixes)
+    ]
+
+
+def plan(tracks: list[TrackSegments], **changes: Any) -> Any:
+    return plan_epoch(
+        tracks, **{"batch_size": 8, "stored_s": 10.0, "seed": 1, "epoch": 1} | changes
+    )
+
+
+def test_an_epoch_shows_each_track_once_in_near_equal_batches() -> None:
+    batches = plan(make_tracks(7, 3))
+    assert sorted(map(len, batches)) == [7, 7, 7]
+    counts = Counter(pair.track.track_id for batch in batches for pair in batch)
+    assert len(counts) == 21
+    assert set(counts.values()) == {1}
+
+
+def test_pairs_are_two_segments_that_share_no_audio() -> None:
+    for epoch in range(20):
+        for pair in (pair for batch in plan(make_tracks(4, 2), epoch=epoch) for pair in batch):
+            anchor, positive = (pair.track.references[i] for i in (pair.anchor, pair.positive))
+            assert not overlapping(anchor, positive, 10.0)
+
+
+def test_overlapping_segments_are_paired_if_there_are_no_others() -> None:
+    tracks = [TrackSegments(t.track_id, t.song, t.references[1:]) for t in make_tracks(4, 1)]
+    assert all(pair.anchor != pair.positive for batch in plan(tracks) for pair in batch)
+
+
+def test_mixes_of_a_song_share_a_batch() -> None:
+    for batch in plan(make_tracks(8, 3), batch_size=6):
+        assert set(Counter(pair.track.song for pair in batch).values()) == {3}
+
+
+def test_the_plan_depends_on_seed_and_epoch_alone() -> None:
+    tracks = make_tracks(6, 2)
+    assert plan(tracks) == plan(tracks)
+    assert plan(tracks) != plan(tracks, epoch=2)
+    assert plan(tracks) != plan(tracks, seed=2)
+
+
+def test_seeds_differ_by_purpose_and_suit_torch() -> None:
+    seeds = [derive_seed(1, purpose, step) for purpose in ("a", "b") for step in range(50)]
+    assert len(set(seeds)) == 100
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derive_seed(1, "a", 0) == int(hashlib.sha256(b"1/a/0").hexdigest()[:16], 16) // 2
+
+
+def test_partners_are_mutual_and_of_different_songs() -> None:
+    (batch,) = plan(make_tracks(3, 3), batch_size=16)
+    partners = chain_partners(batch)
+    assert partners.count(NO_PARTNER) == 1
+    for i, partner in enumerate(partners):
+        if partner != NO_PARTNER:
+            assert partners[partner] == i
+            assert batch[i].track.song != batch[partner].track.song
+    (alone,) = plan(make_tracks(1, 4))
+    assert chain_partners(alone) == [NO_PARTNER] * 4
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_ranks_divide_a_batch(world_size: int) -> None:
+    rows = [rank_rows(7, rank, world_size) for rank in range(world_size)]
+    assert [i for r in rows for i in range(7)[r]] == list(range(7))
+    sizes = [r.stop - r.start for r in rows]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_the_split_is_respected_and_single_segments_are_left_out(tiny_set: Any) -> None:
+    references = read_index(tiny_set.stems_dir)
+    train = tracks_of_split(references, tiny_set.tracks, "train")
+    assert [t.track_id for t in train] == ["a0", "a1", "b0", "b1"]
+    assert [t.song for t in train] == ["a", "a", "b", "b"]
+    assert all([r.segment for r in t.references] == [0, 1] for t in train)
+    first_only = [r for r in references if r.track_id != "a0" or r.segment == 0]
+    ids = [t.track_id for t in tracks_of_split(first_only, tiny_set.tracks, "train")]
+    assert ids == ["a1", "b0", "b1"]
+
+
+def make_source(tiny_set: Any, segment_s: float = SEGMENT_S, cache_gib: float = 0) -> SegmentSource:
+    table = read_features(tiny_set.features_dir / "features.parquet")
+    return SegmentSource(table, segment_s=segment_s, sample_rate_hz=RATE_HZ, cache_gib=cache_gib)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_ranks_together_read_the_batch_whatever_the_workers(
+    tiny_set: Any, num_workers: int
+) -> None:
+    tracks = tracks_of_split(read_index(tiny_set.stems_dir), tiny_set.tracks, "train")
+    batches = plan(tracks, stored_s=SEGMENT_S)
+    source = make_source(tiny_set)
+    parts = [
+        next(iter(load_batches(source, batches, rank=r, world_size=2, num_workers=num_workers)))
+        for r in range(2)
+    ]
+    stems_PBSCT = torch.cat([part.stems_PBSCT for part in parts], dim=1)
+    features_PBD = torch.cat([part.features_PBD for part in parts], dim=1)
+    for b, pair in enumerate(batches[0]):
+        for p, index in enumerate((pair.anchor, pair.positive)):
+            reference = pair.track.references[index]
+            assert torch.equal(stems_PBSCT[p, b], read_segment(reference))
+            assert torch.equal(features_PBD[p, b], source.features(reference))
+
+
+def test_the_cache_gives_the_same_and_keeps_to_its_room(tiny_set: Any) -> None:
+    references = read_index(tiny_set.stems_dir)
+    num_bytes = 4 * 2 * 96_000 * 4
+    source = make_source(tiny_set, cache_gib=2.5 * num_bytes / 2**30)
+    for reference in [*references, *references[:1], *references[:1]]:
+        stems, whole = source.stems(reference)
+        assert whole
+        assert torch.equal(stems, read_segment(reference))
+        assert source._cache_bytes <= 2 * num_bytes
+
+
+def test_crops_lie_inside_and_have_no_features(tiny_set: Any) -> None:
+    reference = read_index(tiny_set.stems_dir)[0]
+    source = make_source(tiny_set, segment_s=2.0)
+    whole = read_segment(reference)
+    for crop, start in ((0.0, 0), (0.999999999, 32_000)):
+        stems, is_whole = source.stems(reference, crop)
+        assert not is_whole
+        assert torch.equal(stems, whole[..., start : start + 64_000])
+
+
+def test_segments_that_do_not_fit_are_named(tiny_set: Any) -> None:
+    reference = read_index(tiny_set.stems_dir)[0]
+    with pytest.raises(DataError, match=f"track {reference.track_id}, segment 0"):
+        make_source(tiny_set, segment_s=4.0).stems(reference)
+    unknown = SegmentRef(reference.shard_path, 0, "stranger", 7, 0.0)
+    with pytest.raises(DataError, match="track stranger, segment 7"):
+        make_source(tiny_set).features(unknown)
