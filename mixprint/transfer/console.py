@@ -1,0 +1,211 @@
+"""A few plain controls per stem, fitted together with the TCN in front of which they stand.
+
+Level, equalisation, dynamics, balance and width are what most of a mixing style consists of. As
+a handful of parameters they reach it in tens of steps, where free convolution kernels need
+thousands, and they leave no artefacts. All start at exactly the identity.
+
+Shape suffixes: S stem, C channel (left, right), T sample, K equaliser band, F frequency bin,
+N tap, W envelope window.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mixprint.errors import ConfigError
+from mixprint.stems import NUM_STEMS, STEMS
+
+NEPER_PER_DB = 0.11512925464970229  # ln(10) / 20
+NUM_BANDS = 20
+LOWEST_BAND_HZ = 40.0
+HIGHEST_BAND_HZ = 16_000.0
+# 93 ms at 44.1 kHz: resolves the lowest bands, and is short enough that the ringing of the
+# linear-phase filter on both sides of a drum hit stays masked at the gains allowed here.
+FILTER_TAPS = 4095
+MAX_GAIN_DB = 24.0
+MAX_EQ_DB = 15.0
+MAX_BALANCE_DB = 12.0
+MAX_WIDTH_DB = 18.0
+# Windows over which the level is followed: one as short as a transient (it moves the crest
+# factor), one as long as a note or word (it moves the loudness range).
+ENVELOPE_WINDOWS_S = (0.01, 0.4)
+MAX_DYNAMICS = 0.9
+# The level that dynamics follow is limited to this distance from its mean, so that compression
+# does not lift the noise of the pauses.
+MAX_DEVIATION_DB = 15.0
+ENVELOPE_FLOOR_DBFS = -80.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the console needs of the stems; it does not depend on the parameters.
+
+    Attributes:
+        stems_SCT: the audio.
+        spectrum_SCF: its spectrum, zero-padded by one filter length.
+        deviation_db_WST: level minus mean level per envelope window.
+    """
+
+    stems_SCT: Tensor
+    spectrum_SCF: Tensor
+    deviation_db_WST: Tensor
+
+
+class Console(nn.Module):
+    """Equaliser, dynamics, balance and width per stem.
+
+    Parameters are in dB (dynamics: in dB of gain per dB of level), each held within its range by
+    a hyperbolic tangent that has slope one at the identity.
+    """
+
+    basis_KF: Tensor
+    window_N: Tensor
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        """Start as the identity.
+
+        Raises:
+            ConfigError: the sample rate is too low for the bands.
+        """
+        super().__init__()
+        if sample_rate_hz < 2 * HIGHEST_BAND_HZ:
+            raise ConfigError(
+                f"sample rate: expected at least {2 * HIGHEST_BAND_HZ:.0f} Hz for the equaliser, "
+                f"got {sample_rate_hz}"
+            )
+        self.sample_rate_hz = sample_rate_hz
+        self.gain_S = nn.Parameter(torch.zeros(NUM_STEMS))
+        self.balance_S = nn.Parameter(torch.zeros(NUM_STEMS))
+        self.width_S = nn.Parameter(torch.zeros(NUM_STEMS))
+        self.eq_SK = nn.Parameter(torch.zeros(NUM_STEMS, NUM_BANDS))
+        self.dynamics_SW = nn.Parameter(torch.zeros(NUM_STEMS, len(ENVELOPE_WINDOWS_S)))
+        self.register_buffer("basis_KF", _band_basis(sample_rate_hz), persistent=False)
+        self.register_buffer(
+            "window_N", torch.hann_window(FILTER_TAPS + 2, periodic=False)[1:-1], persistent=False
+        )
+
+    def prepare(self, stems_SCT: Tensor) -> Prepared:
+        """Compute once what every step of an optimisation reuses."""
+        num_samples = stems_SCT.shape[-1]
+        length = next_fast_len(num_samples + FILTER_TAPS - 1, real=True)
+        deviations = [_deviation_db(stems_SCT, self.sample_rate_hz, w) for w in ENVELOPE_WINDOWS_S]
+        return Prepared(stems_SCT, torch.fft.rfft(stems_SCT, n=length), torch.stack(deviations))
+
+    def forward(self, prepared: Prepared) -> Tensor:
+        """Process the stems; each is audible only in its own output."""
+        stems_SCT = prepared.stems_SCT + self._equaliser_part(prepared)
+        dynamics_SW = MAX_DYNAMICS * torch.tanh(self.dynamics_SW / MAX_DYNAMICS)
+        gain_db_ST = -torch.einsum("sw,wst->st", dynamics_SW, prepared.deviation_db_WST)
+        stems_SCT = stems_SCT * torch.exp(NEPER_PER_DB * gain_db_ST).unsqueeze(1)
+        # Mid and side as what is added to left and right, so that width zero adds exactly nothing.
+        width_S = torch.expm1(NEPER_PER_DB * _limited(self.width_S, MAX_WIDTH_DB))
+        side_ST = (stems_SCT[:, 0] - stems_SCT[:, 1]) / 2 * width_S.unsqueeze(-1)
+        stems_SCT = stems_SCT + torch.stack((side_ST, -side_ST), dim=1)
+        balance_db_S = _limited(self.balance_S, MAX_BALANCE_DB)
+        balance_SC = torch.stack((balance_db_S, -balance_db_S), dim=1) / 2
+        return stems_SCT * torch.exp(NEPER_PER_DB * balance_SC).unsqueeze(-1)
+
+    def _equaliser_part(self, prepared: Prepared) -> Tensor:
+        """What level and equaliser add to the stems: exactly zero when all gains are 0 dB."""
+        num_samples = prepared.stems_SCT.shape[-1]
+        length = next_fast_len(num_samples + FILTER_TAPS - 1, real=True)
+        gain_db_SF = _limited(self.eq_SK, MAX_EQ_DB) @ self.basis_KF + _limited(
+            self.gain_S, MAX_GAIN_DB
+        ).unsqueeze(-1)
+        impulse_SN = torch.fft.irfft(torch.expm1(NEPER_PER_DB * gain_db_SF), n=FILTER_TAPS + 1)
+        # Zero phase, centred: its middle lands on tap (FILTER_TAPS - 1) / 2 of the causal filter.
+        half = FILTER_TAPS // 2
+        impulse_SN = torch.cat((impulse_SN[:, -half:], impulse_SN[:, : half + 1]), dim=-1)
+        filter_SF = torch.fft.rfft(impulse_SN * self.window_N, n=length)
+        delayed_SCT = torch.fft.irfft(prepared.spectrum_SCF * filter_SF.unsqueeze(1), n=length)
+        return delayed_SCT[..., half : half + num_samples]
+
+    def roughness(self) -> Tensor:
+        """Measure how unsmooth the equaliser is: mean square second difference in (6 dB)^2."""
+        return (self.eq_SK.diff(n=2, dim=-1) / 6.0).square().mean()
+
+    def settings(self) -> dict[str, dict[str, float]]:
+        """Give the fitted controls per stem, to be read by a person.
+
+        Returns:
+            stem -> `gain_db`; the equaliser's mean below 250 Hz, from 250 Hz to 4 kHz and above
+            (`eq_low_db`, `eq_mid_db`, `eq_high_db`); `balance_db` (left over right), `width_db`
+            (side); `dynamics_fast`, `dynamics_slow` (dB of gain reduction per dB of level, more
+            than 0 compresses).
+        """
+        centres_hz = _band_centres_hz()
+        regions = {
+            "eq_low_db": centres_hz < 250,
+            "eq_mid_db": (centres_hz >= 250) & (centres_hz < 4000),
+            "eq_high_db": centres_hz >= 4000,
+        }
+        with torch.no_grad():
+            gain_db_S = _limited(self.gain_S, MAX_GAIN_DB).cpu()
+            eq_db_SK = _limited(self.eq_SK, MAX_EQ_DB).cpu()
+            balance_db_S = _limited(self.balance_S, MAX_BALANCE_DB).cpu()
+            width_db_S = _limited(self.width_S, MAX_WIDTH_DB).cpu()
+            dynamics_SW = MAX_DYNAMICS * torch.tanh(self.dynamics_SW / MAX_DYNAMICS).cpu()
+        return {
+            stem: {
+                "gain_db": float(gain_db_S[i]),
+                **{name: float(eq_db_SK[i, in_K].mean()) for name, in_K in regions.items()},
+                "balance_db": float(balance_db_S[i]),
+                "width_db": float(width_db_S[i]),
+                "dynamics_fast": float(dynamics_SW[i, 0]),
+                "dynamics_slow": float(dynamics_SW[i, 1]),
+            }
+            for i, stem in enumerate(STEMS)
+        }
+
+
+def _limited(value: Tensor, limit: float) -> Tensor:
+    """Keep a value within +-limit, with slope one at zero."""
+    return limit * torch.tanh(value / limit)
+
+
+def _band_centres_hz() -> Tensor:
+    """Place the equaliser's bands evenly on a logarithmic axis."""
+    octaves = torch.log2(torch.tensor(HIGHEST_BAND_HZ / LOWEST_BAND_HZ))
+    return LOWEST_BAND_HZ * 2 ** (torch.linspace(0, 1, NUM_BANDS) * octaves)
+
+
+def _band_basis(sample_rate_hz: int) -> Tensor:
+    """Interpolate between bands on the logarithmic axis; the outer bands reach to the ends."""
+    bins_hz = torch.fft.rfftfreq(FILTER_TAPS + 1, 1 / sample_rate_hz)
+    centres_hz = _band_centres_hz()
+    clamped_hz = bins_hz.clamp(LOWEST_BAND_HZ, HIGHEST_BAND_HZ)
+    spacing = torch.log2(centres_hz[1] / centres_hz[0])
+    position_F = torch.log2(clamped_hz / LOWEST_BAND_HZ) / spacing
+    return (1 - (position_F - torch.arange(NUM_BANDS).unsqueeze(-1)).abs()).clamp_min(0)
+
+
+def _deviation_db(stems_SCT: Tensor, sample_rate_hz: int, window_s: float) -> Tensor:
+    """Follow each stem's level and give its distance from the mean, in dB.
+
+    The level is the mean power in overlapping windows (hop: half a window), joined by straight
+    lines in dB. The mean is taken where the stem sounds (within 40 dB of its highest level).
+    """
+    num_samples = stems_SCT.shape[-1]
+    hop_samples = max(1, round(window_s * sample_rate_hz / 2))
+    power_S1T = stems_SCT.square().mean(dim=1, keepdim=True)
+    framed = functional.avg_pool1d(
+        power_S1T,
+        2 * hop_samples,
+        hop_samples,
+        padding=hop_samples,
+        ceil_mode=True,
+        count_include_pad=False,
+    )  # (S, 1, frames), frame i centred on sample i * hop
+    level_db_SN = 10 * torch.log10(framed.squeeze(1).clamp_min(10 ** (ENVELOPE_FLOOR_DBFS / 10)))
+    sounding_SN = level_db_SN > level_db_SN.amax(dim=-1, keepdim=True) - 40
+    mean_db_S = (level_db_SN * sounding_SN).sum(-1) / sounding_SN.sum(-1).clamp_min(1)
+    deviation_SN = (level_db_SN - mean_db_S.unsqueeze(-1)).clamp(
+        -MAX_DEVIATION_DB, MAX_DEVIATION_DB
+    )
+    position_T = torch.arange(num_samples, device=stems_SCT.device) / hop_samples
+    left_T = position_T.long().clamp_max(deviation_SN.shape[-1] - 1)
+    right_T = (left_T + 1).clamp_max(deviation_SN.shape[-1] - 1)
+    return torch.lerp(deviation_SN[:, left_T], deviation_SN[:, right_T], position_T - left_T)

@@ -1,0 +1,189 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixprint.errors import AudioError, ConfigError, TrainingError
+from mixprint.features import Standardisation, extract, feature_distance
+from mixprint.transfer.optimise import TransferResult, transfer_style
+
+RATE_HZ = 44_100
+Make = Callable[..., Tensor]
+
+
+class LevelEncoder:
+    """Stands for a trained encoder: the direction tells how loud the stems are."""
+
+    fingerprint = "level"
+
+    def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+        level_BS = stems_BSCT.square().mean((-2, -1)).clamp_min(1e-8).log()
+        return torch.nn.functional.normalize(level_BS, dim=-1)
+
+
+def transfer(
+    a: Tensor, b: Tensor, standardisation: Standardisation, **more: object
+) -> TransferResult:
+    settings: dict[str, object] = {
+        "optimize_target": "features",
+        "num_steps": 8,
+        "lr": 1e-3,
+        "receptive_field_s": 0.01,
+        "seed": 1,
+    }
+    return transfer_style(a, b, RATE_HZ, standardisation=standardisation, **(settings | more))
+
+
+def test_features_come_nearer_and_agree_with_the_library(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    source, target = make_stems(), make_stems(seed=1, gain=0.4)
+    result = transfer(source, target, standardisation, num_steps=15)
+
+    def distance(stems_SCT: Tensor) -> float:
+        both = (extract(x.unsqueeze(0), RATE_HZ) for x in (stems_SCT, target))
+        return float(feature_distance(*both, standardisation))
+
+    assert result.initial.feature_distance == pytest.approx(distance(source), abs=1e-4)
+    assert result.final.feature_distance == pytest.approx(distance(result.stems_SCT), abs=1e-4)
+    assert result.final.feature_distance < 0.5 * result.initial.feature_distance
+    assert [i.step for i in result.iterations] == [0, 10, 15]
+    assert result.initial.embedding_distance is None
+    assert result.stems_SCT.shape == source.shape
+    assert result.receptive_field_samples >= 441
+
+
+def test_embeddings_come_nearer_and_both_distances_are_recorded(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    target = make_stems(seed=1) * torch.tensor([0.1, 3.0, 0.5, 2.0]).view(-1, 1, 1)
+    result = transfer(
+        make_stems(),
+        target,
+        standardisation,
+        optimize_target="embeddings",
+        encoder=LevelEncoder(),
+        num_steps=10,
+    )
+    assert result.initial.embedding_distance is not None
+    assert result.final.embedding_distance is not None
+    assert result.final.embedding_distance < 0.5 * result.initial.embedding_distance
+    assert all(i.feature_distance > 0 for i in result.iterations)
+
+
+def test_no_steps_give_the_input_to_the_bit(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    source = make_stems()
+    result = transfer(source, make_stems(seed=1), standardisation, num_steps=0)
+    assert torch.equal(result.stems_SCT, source)
+    assert result.initial == result.final
+    assert (result.best_step, result.num_steps, result.converged) == (0, 0, False)
+    assert result.tcn_residual_db is None
+
+
+def test_a_song_is_its_own_target(make_stems: Make, standardisation: Standardisation) -> None:
+    source = make_stems()
+    result = transfer(source, source, standardisation)
+    assert torch.equal(result.stems_SCT, source)
+    assert result.converged
+    assert result.final.feature_distance == 0
+
+
+def test_the_best_step_is_kept(make_stems: Make, standardisation: Standardisation) -> None:
+    # Steps of hundreds of dB overshoot: the input stays the best.
+    source = make_stems()
+    result = transfer(source, make_stems(seed=1), standardisation, lr=1.0, num_steps=3)
+    assert result.best_step == 0
+    assert torch.equal(result.stems_SCT, source)
+
+
+def test_equal_seeds_give_equal_results(make_stems: Make, standardisation: Standardisation) -> None:
+    runs = [
+        transfer(
+            make_stems(), make_stems(seed=1, gain=0.3), standardisation, num_steps=3, seed=seed
+        )
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(runs[0].stems_SCT, runs[1].stems_SCT)
+    assert not torch.equal(runs[0].stems_SCT, runs[2].stems_SCT)
+
+
+@pytest.mark.parametrize("silent_song", ["input", "target"])
+def test_silent_stems_are_left_alone_with_a_note(
+    make_stems: Make, standardisation: Standardisation, silent_song: str
+) -> None:
+    source, target = make_stems(), make_stems(seed=1, gain=0.3)
+    (source if silent_song == "input" else target)[1] = 0
+    result = transfer(source, target, standardisation)
+    assert result.stems_left_alone == ("bass",)
+    assert silent_song in result.notes[0]
+    assert torch.equal(result.stems_SCT[1], source[1])
+    assert not torch.equal(result.stems_SCT[2], source[2])
+    assert "bass" not in result.settings
+    assert result.final.feature_distance < result.initial.feature_distance
+
+
+def test_silence_all_over_is_returned(make_stems: Make, standardisation: Standardisation) -> None:
+    source = torch.zeros(4, 2, 3 * RATE_HZ)
+    result = transfer(source, make_stems(), standardisation)
+    assert torch.equal(result.stems_SCT, source)
+    assert len(result.notes) == 4
+    assert not result.converged or result.num_steps == 0
+
+
+def test_a_loss_that_is_not_finite_names_the_step(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    class Broken(LevelEncoder):
+        calls = 0
+
+        def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+            self.calls += 1
+            value = super().embed(stems_BSCT, sample_rate_hz)
+            # Calls: the target, step 0, step 1.
+            return value * float("nan") if self.calls > 2 else value
+
+    with pytest.raises(TrainingError, match="step 1"):
+        transfer(
+            make_stems(),
+            make_stems(seed=1, gain=0.1),
+            standardisation,
+            optimize_target="embeddings",
+            encoder=Broken(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"optimize_target": "embeddings"}, "encoder"),
+        ({"optimize_target": "loudness"}, "loudness"),
+        ({"num_steps": -1}, "num_steps"),
+        ({"lr": 0.0}, "lr"),
+        ({"receptive_field_s": float("nan")}, "receptive_field"),
+    ],
+)
+def test_parameters_are_checked(
+    make_stems: Make, standardisation: Standardisation, more: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        transfer(make_stems(), make_stems(), standardisation, **more)
+
+
+@pytest.mark.parametrize(
+    ("reason", "stems_SCT"),
+    [
+        ("shape", torch.zeros(2, 3 * RATE_HZ)),
+        ("too_short", torch.zeros(4, 2, RATE_HZ)),
+        ("not_finite", torch.full((4, 2, 3 * RATE_HZ), float("nan"))),
+    ],
+)
+def test_audio_is_checked(
+    make_stems: Make, standardisation: Standardisation, reason: str, stems_SCT: Tensor
+) -> None:
+    with pytest.raises(AudioError) as caught:
+        transfer(make_stems(), stems_SCT, standardisation)
+    assert caught.value.reason == reason
+    assert "target" in caught.value.detail

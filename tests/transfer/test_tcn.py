@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch.nn import functional
+
+from mixprint.errors import ConfigError
+from mixprint.transfer.tcn import (
+    KERNEL_SIZE,
+    NUM_STEM_CHANNELS,
+    TCN,
+    dilated_conv1d,
+    plan_dilations,
+    receptive_field_samples,
+)
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 9, 729])
+@pytest.mark.parametrize("num_samples", [1, 700, 5000])
+def test_folding_equals_plain_dilated_convolution(dilation: int, num_samples: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    x_BCT = torch.randn(2, 8, num_samples, generator=generator, requires_grad=True)
+    weight_OCK = torch.randn(8, 8, 15, generator=generator).div_(11).requires_grad_()
+    plain_BCT = functional.conv1d(x_BCT, weight_OCK, padding=7 * dilation, dilation=dilation)
+    folded_BCT = dilated_conv1d(x_BCT, weight_OCK, dilation, 7)
+    torch.testing.assert_close(folded_BCT, plain_BCT, atol=1e-5, rtol=0)
+    wanted = torch.autograd.grad(plain_BCT.square().mean(), (x_BCT, weight_OCK))
+    found = torch.autograd.grad(folded_BCT.square().mean(), (x_BCT, weight_OCK))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_causal_padding_equals_a_shifted_plain_convolution() -> None:
+    x_BCT = torch.randn(1, 8, 300, generator=torch.Generator().manual_seed(2))
+    weight_OCK = torch.randn(8, 8, 15, generator=torch.Generator().manual_seed(3)) / 11
+    plain_BCT = functional.conv1d(functional.pad(x_BCT, (14 * 4, 0)), weight_OCK, dilation=4)
+    torch.testing.assert_close(
+        dilated_conv1d(x_BCT, weight_OCK, 4, 14), plain_BCT, atol=1e-5, rtol=0
+    )
+
+
+def test_identity_to_the_bit_at_the_start() -> None:
+    x_BCT = torch.randn(1, NUM_STEM_CHANNELS, 4000, generator=torch.Generator().manual_seed(4))
+    tcn = TCN.for_receptive_field(0.05, 44_100, seed=5)
+    assert torch.equal(tcn(x_BCT), x_BCT)
+
+
+@pytest.mark.parametrize("num_samples", [2, 15, 16, 225, 226, 44_100, 88_200, 441_000])
+def test_smallest_stack_that_covers(num_samples: int) -> None:
+    dilations = plan_dilations(num_samples)
+    assert receptive_field_samples(dilations) >= num_samples
+    # One layer less cannot cover without gaps: 15 ** n is the most that n layers see.
+    assert KERNEL_SIZE ** (len(dilations) - 1) < num_samples
+    growth = dilations[1] if len(dilations) > 1 else 1
+    assert growth <= KERNEL_SIZE
+
+
+def test_two_seconds_take_five_blocks() -> None:
+    # 15 ** 4 = 50,625 < 88,200; and 1 + 14 (1 + 9 + 81 + 729 + 6561) = 103,335.
+    tcn = TCN.for_receptive_field(2.0, 44_100)
+    assert tcn.dilations == (1, 9, 81, 729, 6561)
+    assert tcn.receptive_field_samples == 103_335
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_receptive_field_is_what_an_impulse_reaches(causal: bool) -> None:
+    tcn = TCN((1, 3), kernel_size=5, causal=causal, cross_stem=True, seed=6)
+    with torch.no_grad():
+        for block in tcn.blocks:
+            block.conv_OCK.fill_(0.1)
+            block.mix_OC1.fill_(0.1)
+    x_BCT = torch.zeros(1, NUM_STEM_CHANNELS, 101)
+    x_BCT[..., 50] = 1
+    reached = tcn(x_BCT).abs().sum((0, 1)).nonzero().flatten()
+    half = (tcn.receptive_field_samples - 1) // 2
+    assert tcn.receptive_field_samples == 17
+    expected = (50, 50 + 2 * half) if causal else (50 - half, 50 + half)
+    assert (int(reached.min()), int(reached.max())) == expected
+
+
+def test_stems_stay_apart_and_silence_stays_silent() -> None:
+    tcn = TCN((1, 9), seed=7)
+    with torch.no_grad():
+        for block in tcn.blocks:
+            block.mix_OC1.normal_(generator=torch.Generator().manual_seed(8))
+    x_BCT = torch.randn(1, NUM_STEM_CHANNELS, 500, generator=torch.Generator().manual_seed(9))
+    x_BCT[:, 2:4] = 0  # bass
+    y_BCT = tcn(x_BCT)
+    assert not torch.equal(y_BCT, x_BCT)
+    assert torch.equal(y_BCT[:, 2:4], x_BCT[:, 2:4])
+    changed_BCT = x_BCT.clone()
+    changed_BCT[:, 4:6] += 1  # drums
+    assert torch.equal(tcn(changed_BCT)[:, :4], y_BCT[:, :4])
+    assert torch.equal(tcn(changed_BCT)[:, 6:], y_BCT[:, 6:])
+
+
+@pytest.mark.parametrize(("num_samples", "kernel_size"), [(0, 15), (100, 14), (100, 1)])
+def test_plan_refuses(num_samples: int, kernel_size: int) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        plan_dilations(num_samples, kernel_size)
+
+
+def test_wrong_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="8"):
+        TCN((1,))(torch.zeros(1, 2, 100))
