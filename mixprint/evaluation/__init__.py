@@ -1,0 +1,1 @@
+"""Measures how well an embedding follows the mix, and shows it."""

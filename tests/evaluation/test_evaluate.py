@@ -1,0 +1,269 @@
+import base64
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from torch import Tensor
+
+from mixprint.atomic import read_json, write_json
+from mixprint.catalogue import Track, write_catalogue
+from mixprint.errors import DataError
+from mixprint.evaluation import page, plots
+from mixprint.evaluation.evaluate import evaluate, read_history, select_tracks
+from mixprint.features import FEATURE_NAMES, Standardisation
+from mixprint.features.table import write_features
+from mixprint.shards import SegmentRef, SeparatorFingerprint, shard_name, write_shard
+
+RATE_HZ = 44_100
+SEGMENT_SAMPLES = 8_820
+SEGMENT_S = SEGMENT_SAMPLES / RATE_HZ
+STYLES = ("dry", "wet")
+NUM_SONGS = 3
+
+
+class StyleEncoder:
+    """Stands for a perfect encoder: the level of the vocals tells the style, and little else."""
+
+    fingerprint = "style"
+
+    def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+        assert sample_rate_hz == RATE_HZ
+        level_BS = stems_BSCT.square().mean((-2, -1)).sqrt()
+        angle_B = 4 * level_BS[:, 0] + 0.05 * level_BS[:, 1]
+        return torch.stack((angle_B.cos(), angle_B.sin()), dim=1)
+
+
+def track(track_id: str, song: str, style: str, split: str = "test") -> Track:
+    return Track(
+        track_id=track_id,
+        title=f"</script><b>{song} & {style}",
+        uri=f"{track_id}.wav",
+        source="synthetic",
+        duration_s=2 * SEGMENT_S,
+        sample_rate_hz=RATE_HZ,
+        channels=2,
+        split=split,
+        licence="",
+        has_stems=True,
+        song=song,
+        style=style,
+    )
+
+
+def make_run(
+    root: Path, *, known_styles: bool = True, overlap: bool = False, split: str = "test"
+) -> dict[str, Path]:
+    """Write catalogue, stems and features of 3 songs in 2 styles, two segments each."""
+    tracks, keys, rows = [], [], []
+    separator = SeparatorFingerprint("true_stems", "", "x")
+    with write_shard(
+        root / "stems" / shard_name(0, 1),
+        fingerprint="x",
+        sample_rate_hz=RATE_HZ,
+        separator=separator,
+    ) as writer:
+        for song in range(NUM_SONGS):
+            for number, style in enumerate(STYLES):
+                track_id = f"{song}{style}"
+                tracks.append(track(track_id, f"song{song}", style if known_styles else "", split))
+                for segment in range(2):
+                    stems_SCT = torch.full((4, 2, SEGMENT_SAMPLES), 0.1)
+                    stems_SCT[0] = 0.1 + 0.4 * number
+                    stems_SCT[1] = 0.1 * (song + 1)
+                    start_s = segment * SEGMENT_S / (2 if overlap else 1)
+                    writer.write(track_id, segment, start_s, stems_SCT)
+                    keys.append((track_id, segment))
+                    # The features tell the song.
+                    rows.append([float(song)] * 32 + [0.01 * number] * 32)
+    write_catalogue(root / "catalogue", tracks, [])
+    features_BD = torch.tensor(rows)
+    write_features(
+        root / "features" / "features.parquet",
+        [k for k, _ in keys],
+        [s for _, s in keys],
+        features_BD,
+    )
+    ones_D = torch.ones(len(FEATURE_NAMES))
+    Standardisation(0 * ones_D, ones_D).save(root / "features" / "standardisation.json")
+    history = [{"epoch": e, "train_loss": 3.0 / e, "valid_recall_at_1": 0.1 * e} for e in (1, 2, 3)]
+    write_json(root / "history.json", history)
+    return {
+        "stems_dir": root / "stems",
+        "features_dir": root / "features",
+        "catalogue_dir": root / "catalogue",
+        "out_dir": root / "evaluation",
+        "history_path": root / "history.json",
+    }
+
+
+def run(paths: dict[str, Path]) -> dict:
+    return evaluate(**paths, encoder=StyleEncoder(), num_bootstrap=20, seed=1)
+
+
+class Page(HTMLParser):
+    """Collects what a page would load and what it plays."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attributes if name in ("src", "href")]
+
+
+def test_evaluation_of_a_generated_collection(tmp_path: Path) -> None:
+    paths = make_run(tmp_path)
+    metrics = run(paths)
+    out_dir = paths["out_dir"]
+    assert read_json(out_dir / "metrics.json") == metrics
+    assert (metrics["split_used"], metrics["num_songs"], metrics["num_tracks"]) == ("test", 3, 6)
+    assert metrics["segment_s"] == pytest.approx(SEGMENT_S)
+
+    # The encoder follows the style alone; the features follow the song alone.
+    assert metrics["style_recall_at_1"] == 1
+    assert metrics["style_retrieval"]["features"]["recall_at_1"]["value"] == 0
+    assert metrics["style_over_song_ratio"] > 10
+    assert metrics["style_retrieval"]["style_over_song_ratio"]["features"]["value"] < 0.1
+    # Pool of each track: all but itself (5), right are the same style in the 2 other songs.
+    assert metrics["style_retrieval"]["chance"]["recall_at_1"] == pytest.approx(2 / 5)
+    assert metrics["song_retrieval"]["num_queries"] == 6
+    assert metrics["song_retrieval"]["chance"]["recall_at_1"] == pytest.approx(1 / 6)
+    assert metrics["song_recall_at_1"] == 1
+    interval = metrics["style_retrieval"]["encoder"]["recall_at_1"]
+    assert interval["low"] <= interval["value"] <= interval["high"]
+
+    figures = {path.name for path in (out_dir / "plots").iterdir()}
+    assert figures == {"recall.png", "projection.png", "training.png"}
+
+
+def test_the_page_holds_all_that_it_shows(tmp_path: Path) -> None:
+    paths = make_run(tmp_path)
+    run(paths)
+    text = (paths["out_dir"] / "report.html").read_text()
+    found = Page(text)
+    assert all(link.startswith("data:") for link in found.links)
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert "script" not in found.tags
+    assert "b" not in found.tags
+    assert found.tags.count("img") == 3
+    assert found.tags.count("audio") == 4 * (1 + 3)
+    assert 'name="viewport"' in text
+    assert text.count('class="good"') == 8  # every query's two tracks of the same style
+    assert len(text) < 8e6
+    flac = base64.b64decode(re.findall(r"data:audio/flac;base64,([^\"]+)", text)[0])
+    audio, rate_hz = sf.read(io.BytesIO(flac))
+    assert rate_hz == 22_050
+    assert audio.shape == (SEGMENT_SAMPLES // 2, 2)
+
+
+def test_songs_of_unknown_style(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, known_styles=False)
+    metrics = run(paths)
+    assert "not known" in metrics["style_retrieval"]["absent"]
+    assert "style_recall_at_1" not in metrics
+    assert "song_recall_at_1" in metrics
+    assert "Not measured" in (paths["out_dir"] / "report.html").read_text()
+
+
+def test_overlapping_segments_are_no_queries(tmp_path: Path) -> None:
+    metrics = run(make_run(tmp_path, overlap=True))
+    assert "absent" in metrics["song_retrieval"]
+    assert "song_recall_at_1" not in metrics
+    assert metrics["style_recall_at_1"] == 1
+
+
+def test_too_few_test_songs_say_so(tmp_path: Path) -> None:
+    paths = make_run(tmp_path, split="train")
+    metrics = run(paths)
+    assert metrics["split_used"] == "all"
+    assert "0 songs" in metrics["split_reason"]
+    assert "flatter" in (paths["out_dir"] / "report.html").read_text()
+
+
+def references(tracks: list[Track]) -> list[SegmentRef]:
+    return [SegmentRef(Path("x"), i, t.track_id, 0, 0.0) for i, t in enumerate(tracks)]
+
+
+def test_validation_songs_are_added_before_training_songs() -> None:
+    tracks = [
+        track(name, name, "", split)
+        for name, split in (("a", "test"), ("b", "valid"), ("c", "valid"), ("d", "train"))
+    ]
+    chosen = select_tracks(tracks, references(tracks))
+    assert chosen.split_used == "valid+test"
+    assert [t.track_id for t in chosen.tracks] == ["a", "b", "c"]
+    assert select_tracks(tracks[:2], references(tracks)).split_used == "all"
+
+
+def test_nothing_to_evaluate() -> None:
+    with pytest.raises(DataError, match="found none"):
+        select_tracks([track("a", "a", "")], [])
+
+
+def test_missing_features_are_named(tmp_path: Path) -> None:
+    paths = make_run(tmp_path)
+    write_features(
+        paths["features_dir"] / "features.parquet",
+        ["0dry"],
+        [0],
+        torch.zeros(1, len(FEATURE_NAMES)),
+    )
+    with pytest.raises(DataError, match="0dry"):
+        run(paths)
+
+
+def test_an_embedding_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    class Broken(StyleEncoder):
+        def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+            return super().embed(stems_BSCT, sample_rate_hz) / 0 * 0
+
+    with pytest.raises(DataError, match="track 0dry, segment 0"):
+        evaluate(**make_run(tmp_path), encoder=Broken(), num_bootstrap=2, seed=1)
+
+
+def test_history_is_checked(tmp_path: Path) -> None:
+    assert read_history(None) == []
+    assert read_history(tmp_path / "absent.json") == []
+    write_json(tmp_path / "h.json", [{"loss": 1.0}])
+    with pytest.raises(DataError, match="epoch"):
+        read_history(tmp_path / "h.json")
+    write_json(tmp_path / "h.json", {"epoch": 1})
+    with pytest.raises(DataError, match="list"):
+        read_history(tmp_path / "h.json")
+
+
+def test_projection_keeps_the_plane_that_the_points_lie_in() -> None:
+    generator = np.random.default_rng(1)
+    flat = generator.normal(size=(9, 2)) * (3, 1)
+    axes, _ = np.linalg.qr(generator.normal(size=(5, 2)))
+    projected = plots.project(flat @ axes.T)
+    wanted = np.linalg.norm(flat[:, None] - flat[None], axis=-1)
+    found = np.linalg.norm(projected[:, None] - projected[None], axis=-1)
+    np.testing.assert_allclose(found, wanted, atol=1e-9)
+    assert plots.project(np.ones((1, 5))).tolist() == [[0, 0]]
+
+
+def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        plots.plot_training(tmp_path / name, [{"epoch": 1, "train_loss": 2.0}])
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_player_fades_and_is_cut() -> None:
+    html = page.player(
+        "<i>", torch.ones(2, RATE_HZ), RATE_HZ, max_duration_s=0.5, player_rate_hz=RATE_HZ
+    )
+    assert "&lt;i&gt;" in html
+    flac = base64.b64decode(re.findall(r"base64,([^\"]+)", html)[0])
+    audio, _ = sf.read(io.BytesIO(flac))
+    assert len(audio) == RATE_HZ // 2
+    assert audio[0, 0] == audio[-1, 0] == 0
+    assert audio[RATE_HZ // 4, 0] == pytest.approx(1, abs=1e-3)
