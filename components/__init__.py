@@ -1,0 +1,1 @@
+"""The steps of the pipeline: each reads inputs, calls the library and writes outputs."""

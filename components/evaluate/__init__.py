@@ -1,0 +1,1 @@
+"""The step evaluate: `main.run`, its command line, and its KFP component."""

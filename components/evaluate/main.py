@@ -1,0 +1,166 @@
+"""Evaluate: retrieval with the encoder, its figures, plots and report."""
+
+import argparse
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from components.layout import (
+    ENCODER_HISTORY_FILE,
+    EVALUATION_FOLDER,
+    METRICS_FILE,
+    REPORT_FILE,
+    catalogue_manifest,
+    encoder_manifest,
+    features_manifest,
+    stems_manifest,
+)
+from components.step import Manifest, once, recorded
+from mixprint.atomic import write_json
+from mixprint.config import BASE_PROFILE, StepConfig
+from mixprint.errors import ConfigError
+from mixprint.fingerprint import code_version, fingerprint
+
+log = logging.getLogger("mixprint.evaluate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(StepConfig):
+    """Parameters of the evaluation."""
+
+    section: ClassVar[str] = "evaluate"
+    bootstrap_samples: int
+    seed: int
+    device: str
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.bootstrap_samples < 1:
+            raise ConfigError(
+                f"evaluate.bootstrap_samples must be >= 1, got {self.bootstrap_samples}"
+            )
+
+
+def run(
+    *,
+    root: str,
+    config: EvaluateConfig,
+    catalogue: Manifest,
+    stems: Manifest,
+    features: Manifest,
+    encoder: Manifest,
+) -> Manifest:
+    """Measure the encoder, write `metrics.json`, plots and the report, and track them.
+
+    Args:
+        root: root folder of the run.
+        config: parameters of the step.
+        catalogue: the folder of the catalogue.
+        stems: the folder of the stem shards.
+        features: the folder of the features.
+        encoder: the folder of the encoder.
+
+    Returns:
+        manifest of the metrics and the report; its counts are the metrics.
+    """
+    with recorded(Path(root), "evaluate"):
+        folder = Path(root) / EVALUATION_FOLDER
+        data_fingerprint = fingerprint(
+            {m.step: m.fingerprint for m in (catalogue, stems, features)}
+        )
+
+        def work() -> dict[str, float]:
+            # torch and MLflow take seconds to import: a step with nothing to do needs neither.
+            from mixprint.device import resolve_device
+            from mixprint.encoder.checkpoint import load_checkpoint
+            from mixprint.evaluation.evaluate import evaluate
+
+            device = resolve_device(config.device)
+            loaded = load_checkpoint(Path(encoder.uri), device)
+            metrics = evaluate(
+                stems_dir=Path(stems.uri),
+                features_dir=Path(features.uri),
+                catalogue_dir=Path(catalogue.uri),
+                encoder=loaded,
+                out_dir=folder,
+                num_bootstrap=config.bootstrap_samples,
+                seed=config.seed,
+                device=device,
+                history_path=Path(encoder.uri) / ENCODER_HISTORY_FILE,
+            )
+            # The gate compares figures only if they were measured on the same data.
+            write_json(folder / METRICS_FILE, {**metrics, "data_fingerprint": data_fingerprint})
+            numbers = headline(metrics)
+            _track(loaded.fingerprint, Path(encoder.uri), folder, numbers)
+            for name, value in numbers.items():
+                log.info("%s: %.4g", name, value)
+            return numbers
+
+        return once(
+            step="evaluate",
+            root=Path(root),
+            folder=folder,
+            recipe={
+                "data": data_fingerprint,
+                "encoder": encoder.fingerprint,
+                "config": config.to_values(),
+                "code": code_version(
+                    "mixprint.evaluation",
+                    "mixprint.encoder",
+                    "mixprint.features",
+                    "components.evaluate.main",
+                ),
+            },
+            files=lambda: [
+                METRICS_FILE,
+                REPORT_FILE,
+                *(f"plots/{path.name}" for path in sorted((folder / "plots").glob("*.png"))),
+            ],
+            work=work,
+        )
+
+
+def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Give the measures that stand at the top of the metrics, without counts and settings."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if name.startswith(("song_", "style_")) and isinstance(value, int | float)
+    }
+
+
+def _track(
+    encoder_fingerprint: str, encoder_dir: Path, folder: Path, numbers: Mapping[str, float]
+) -> None:
+    """Add metrics, plots and report to the encoder's run."""
+    import mlflow
+
+    from components import tracking
+
+    run_id = tracking.run_of_encoder(encoder_fingerprint, encoder_dir)
+    with mlflow.start_run(run_id=run_id):
+        mlflow.log_metrics({f"evaluation.{name}": value for name, value in numbers.items()})
+        mlflow.log_artifacts(str(folder), "evaluation")
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="root folder of the run")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--profile", default=BASE_PROFILE)
+    args = parser.parse_args()
+    run(
+        root=str(args.root),
+        config=EvaluateConfig.load(args.params, args.profile),
+        catalogue=catalogue_manifest(args.root),
+        stems=stems_manifest(args.root),
+        features=features_manifest(args.root),
+        encoder=encoder_manifest(args.root),
+    )
+
+
+if __name__ == "__main__":
+    main()

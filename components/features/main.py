@@ -1,0 +1,133 @@
+"""Features: the 64 mixing features of every stored segment, and their standardisation.
+
+Shape suffixes: B batch, S stem, C channel, T sample, D feature.
+"""
+
+import argparse
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from components.layout import (
+    FEATURES_FILES,
+    FEATURES_FOLDER,
+    catalogue_manifest,
+    stems_manifest,
+)
+from components.step import Manifest, once, recorded
+from mixprint.config import BASE_PROFILE, StepConfig
+from mixprint.errors import ConfigError, DataError
+from mixprint.fingerprint import code_version
+
+log = logging.getLogger("mixprint.features")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesConfig(StepConfig):
+    """Parameters of the feature extraction."""
+
+    section: ClassVar[str] = "features"
+    batch_size: int
+    device: str
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.batch_size < 1:
+            raise ConfigError(f"features.batch_size must be >= 1, got {self.batch_size}")
+
+
+def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manifest) -> Manifest:
+    """Measure every segment, and fit the standardisation on the training split.
+
+    Args:
+        root: root folder of the run.
+        config: parameters of the step.
+        catalogue: the folder of the catalogue, for the splits.
+        stems: the folder of the stem shards.
+
+    Returns:
+        manifest of the feature table and its standardisation.
+
+    Raises:
+        DataError: the training split is empty, or a feature is not finite.
+    """
+    with recorded(Path(root), "features"):
+        folder = Path(root) / FEATURES_FOLDER
+        return once(
+            step="features",
+            root=Path(root),
+            folder=folder,
+            recipe={
+                "catalogue": catalogue.fingerprint,
+                "stems": stems.fingerprint,
+                "code": code_version(
+                    "mixprint.features", "mixprint.shards", "components.features.main"
+                ),
+            },
+            files=FEATURES_FILES,
+            work=lambda: _measure(folder, config, Path(catalogue.uri), Path(stems.uri)),
+        )
+
+
+def _measure(
+    folder: Path, config: FeaturesConfig, catalogue_dir: Path, stems_dir: Path
+) -> dict[str, float]:
+    # torch takes a second to import: a step with nothing to do needs none of this.
+    import torch
+
+    from mixprint.catalogue import read_catalogue
+    from mixprint.device import resolve_device
+    from mixprint.features import Standardisation, extract
+    from mixprint.features.table import write_features
+    from mixprint.progress import Progress
+    from mixprint.shards import read_index, read_segment
+    from mixprint.stems import SAMPLE_RATE_HZ
+
+    device = resolve_device(config.device)
+    references = read_index(stems_dir)
+    split_of = {track.track_id: track.split for track in read_catalogue(catalogue_dir)}
+    is_train = [split_of[reference.track_id] == "train" for reference in references]
+    if not any(is_train):
+        raise DataError(
+            f"{catalogue_dir}: expected songs in the training split, found none among "
+            f"{len(split_of)}: add songs, or lower ingest.valid_fraction and ingest.test_fraction"
+        )
+    batches = []
+    with (
+        torch.inference_mode(),
+        Progress(log, "measured", total=len(references), unit="segments") as progress,
+    ):
+        for start in range(0, len(references), config.batch_size):
+            batch = references[start : start + config.batch_size]
+            stems_BSCT = torch.stack([read_segment(reference) for reference in batch])
+            batches.append(extract(stems_BSCT.to(device), SAMPLE_RATE_HZ).cpu())
+            progress.advance(len(batch))
+    features_BD = torch.cat(batches)
+    write_features(
+        folder / "features.parquet",
+        [reference.track_id for reference in references],
+        [reference.segment for reference in references],
+        features_BD,
+    )
+    Standardisation.fit(features_BD[torch.tensor(is_train)]).save(folder / "standardisation.json")
+    return {"segments": len(references), "train_segments": sum(is_train)}
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="root folder of the run")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--profile", default=BASE_PROFILE)
+    args = parser.parse_args()
+    run(
+        root=str(args.root),
+        config=FeaturesConfig.load(args.params, args.profile),
+        catalogue=catalogue_manifest(args.root),
+        stems=stems_manifest(args.root),
+    )
+
+
+if __name__ == "__main__":
+    main()

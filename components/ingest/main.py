@@ -1,0 +1,143 @@
+"""Ingest: a collection of songs becomes the catalogue and the rejects."""
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from components.layout import CATALOGUE_FILES, CATALOGUE_FOLDER
+from components.step import Manifest, once, recorded
+from mixprint.config import BASE_PROFILE, StepConfig
+from mixprint.errors import ConfigError
+from mixprint.fingerprint import code_version
+
+log = logging.getLogger("mixprint.ingest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig(StepConfig):
+    """Parameters of the ingestion."""
+
+    section: ClassVar[str] = "ingest"
+    min_duration_s: float
+    max_duration_s: float
+    min_level_dbfs: float
+    max_channel_difference_db: float
+    max_clipped_fraction: float
+    max_reject_fraction: float
+    valid_fraction: float
+    test_fraction: float
+    num_shards: int
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0 < self.min_duration_s <= self.max_duration_s:
+            raise ConfigError(
+                f"ingest: expected 0 < min_duration_s <= max_duration_s, got "
+                f"{self.min_duration_s} and {self.max_duration_s}"
+            )
+        if self.num_shards < 1:
+            raise ConfigError(f"ingest.num_shards must be >= 1, got {self.num_shards}")
+        for name in ("max_clipped_fraction", "max_reject_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"ingest.{name} must be in [0, 1], got {getattr(self, name)}")
+        parts = (self.valid_fraction, self.test_fraction)
+        if min(parts) < 0 or sum(parts) >= 1:
+            raise ConfigError(
+                f"ingest: valid_fraction and test_fraction must leave songs to train, got {parts}"
+            )
+
+
+def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str]) -> Manifest:
+    """List the songs of a collection, and what was refused.
+
+    Args:
+        root: root folder of the run.
+        config: parameters of the step.
+        source: folder, fma, musdbhq, pairs or synthetic.
+        locations: the folder or folders that hold the songs.
+
+    Returns:
+        manifest of the catalogue.
+
+    Raises:
+        DataError: too many files were refused.
+    """
+    with recorded(Path(root), "ingest"):
+        folder = Path(root) / CATALOGUE_FOLDER
+
+        def work() -> dict[str, float]:
+            from mixprint.catalogue import build_catalogue, check_reject_fraction, write_catalogue
+            from mixprint.inspection import InspectionRules
+
+            tracks, rejects = build_catalogue(
+                source,
+                [Path(location) for location in locations],
+                InspectionRules(
+                    min_duration_s=config.min_duration_s,
+                    max_duration_s=config.max_duration_s,
+                    min_level_dbfs=config.min_level_dbfs,
+                    max_channel_difference_db=config.max_channel_difference_db,
+                    max_clipped_fraction=config.max_clipped_fraction,
+                ),
+                valid_fraction=config.valid_fraction,
+                test_fraction=config.test_fraction,
+                num_workers=len(os.sched_getaffinity(0)),
+            )
+            write_catalogue(folder, tracks, rejects)
+            check_reject_fraction(tracks, rejects, config.max_reject_fraction)
+            return {"tracks": len(tracks), "rejects": len(rejects)}
+
+        return once(
+            step="ingest",
+            root=Path(root),
+            folder=folder,
+            recipe={
+                "source": source,
+                "locations": list(locations),
+                "files": _listing(locations),
+                "config": {k: v for k, v in config.to_values().items() if k != "num_shards"},
+                "code": code_version(
+                    "mixprint.audio",
+                    "mixprint.catalogue",
+                    "mixprint.inspection",
+                    "mixprint.sources",
+                    "components.ingest.main",
+                ),
+            },
+            files=CATALOGUE_FILES,
+            work=work,
+        )
+
+
+def _listing(locations: Sequence[str]) -> list[list[str | int]]:
+    """List names, sizes and times of all files: what changes them without a trace is no edit."""
+    listing: list[list[str | int]] = []
+    for location in locations:
+        for path in sorted(Path(location).rglob("*")):
+            try:
+                status = path.stat()
+            except OSError:
+                continue  # a dangling link; the catalogue refuses it with its reason
+            listing.append([str(path), status.st_size, status.st_mtime_ns])
+    return listing
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", required=True, help="root folder of the run")
+    parser.add_argument("--source", required=True)
+    parser.add_argument("--location", action="append", required=True, help="twice for pairs")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--profile", default=BASE_PROFILE)
+    args = parser.parse_args()
+    config = IngestConfig.load(args.params, args.profile)
+    run(root=args.root, config=config, source=args.source, locations=args.location)
+
+
+if __name__ == "__main__":
+    main()

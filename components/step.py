@@ -1,0 +1,248 @@
+"""What all steps share: manifests, done markers, the record of time and memory.
+
+A step runs through `recorded` (time, memory, errors) and `once` (skip what is finished):
+
+    with recorded(root, "features"):
+        return once(step="features", root=root, ..., work=lambda: ...)
+
+Files under the root of a run that belong to this module:
+    steps/<name>.json           record of the last execution (state, seconds, peak memory, error)
+    steps/<name>.done.json      done marker: recipe, SHA-256 of every output, counts
+"""
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from mixprint.atomic import read_json, write_json
+from mixprint.errors import DataError
+from mixprint.fingerprint import file_sha256, fingerprint
+from mixprint.log import setup_logging
+
+STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
+STEPS_DIR = "steps"
+# How many processes share the machine's cores: the local run sets it for the fan-out over shards.
+WORKERS_VARIABLE = "MIXPRINT_WORKERS"
+_SAMPLE_EVERY_S = 0.1
+
+log = logging.getLogger("mixprint.step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What passes between steps in place of the data itself.
+
+    Attributes:
+        step: the step that wrote the data.
+        uri: the file or folder that holds them.
+        fingerprint: hash of their content, so that equal data are recognised as equal.
+        counts: how much there is, for example `{"tracks": 30}`.
+    """
+
+    step: str
+    uri: str
+    fingerprint: str
+    counts: dict[str, float]
+
+    def save(self, path: Path | str) -> None:
+        """Write the manifest as JSON."""
+        write_json(Path(path), asdict(self))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a manifest.
+
+        Raises:
+            DataError: the file is no manifest.
+        """
+        values = read_json(Path(path))
+        names = set(cls.__dataclass_fields__)
+        if not isinstance(values, dict) or set(values) != names:
+            raise DataError(f"{path}: expected a manifest with {sorted(names)}, found {values!r}")
+        return cls(**values)
+
+    @classmethod
+    def of_files(
+        cls, step: str, folder: Path, files: Sequence[str], counts: Mapping[str, float]
+    ) -> Self:
+        """Describe files by their content.
+
+        Args:
+            step: the step that wrote them.
+            folder: the folder that holds them.
+            files: paths inside the folder.
+            counts: how much there is.
+
+        Raises:
+            DataError: a file is missing.
+        """
+        return cls(
+            step=step,
+            uri=str(folder),
+            fingerprint=fingerprint(_hashes(step, folder, files)),
+            counts=dict(counts),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["Manifest"]) -> Self:
+        """Describe the parts of one folder as a whole, in any order.
+
+        Raises:
+            DataError: there is no part, or they come from different steps or folders.
+        """
+        if len({(part.step, part.uri) for part in parts}) != 1:
+            found = sorted({f"{part.step} in {part.uri}" for part in parts})
+            raise DataError(f"manifests: expected parts of one folder, found {found}")
+        return cls(
+            step=parts[0].step,
+            uri=parts[0].uri,
+            fingerprint=fingerprint(sorted(part.fingerprint for part in parts)),
+            counts={"parts": len(parts)},
+        )
+
+
+def once(
+    *,
+    step: str,
+    root: Path,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    files: Sequence[str] | Callable[[], Sequence[str]],
+    work: Callable[[], Mapping[str, float]],
+) -> Manifest:
+    """Do the work unless its outputs are there, whole and made from the same inputs.
+
+    The marker is removed before the work starts and written when it has ended, so a step that
+    was killed is taken up again. What it can resume from is the work's own business.
+
+    Args:
+        step: name of the step, for the marker and the log.
+        root: root folder of the run.
+        folder: where the outputs lie.
+        recipe: everything that the outputs depend on: inputs, parameters, code.
+        files: paths of the outputs inside `folder`; a function if only the work decides them.
+        work: makes the outputs, returns the counts.
+
+    Returns:
+        the manifest of the outputs.
+    """
+    marker = root / STEPS_DIR / f"{step}.done.json"
+    wanted = fingerprint(dict(recipe))
+    if marker.exists():
+        done = read_json(marker)
+        if done["recipe"] == wanted and _intact(folder, done["files"]):
+            log.info("%s: unchanged and finished, nothing to do", step)
+            return Manifest.of_files(step, folder, list(done["files"]), done["counts"])
+        marker.unlink()
+    counts = dict(work())
+    listed = files() if callable(files) else files
+    write_json(
+        marker,
+        {"recipe": wanted, "files": _hashes(step, folder, listed), "counts": counts},
+    )
+    return Manifest.of_files(step, folder, listed, counts)
+
+
+@contextmanager
+def recorded(root: Path, name: str) -> Iterator[None]:
+    """Set up logging, then time and weigh what happens inside; keep the record with the run.
+
+    A record whose state is still `running` after its process is gone tells of a step that was
+    killed, for example for want of memory.
+    """
+    setup_logging()
+    path = root / STEPS_DIR / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"step": name, "state": "running", "started_s": time.time()}
+    write_json(path, record)
+    started_s = time.monotonic()
+    with _MemoryMeter() as meter:
+        try:
+            yield
+            record["state"] = "done"
+        except Exception as error:
+            record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+            raise
+        finally:
+            record["seconds"] = round(time.monotonic() - started_s, 3)
+            record["peak_bytes"] = meter.read()
+            if record["state"] != "running":
+                write_json(path, record)
+    log.info("%s: %.1f s, peak %.0f MB", name, record["seconds"], record["peak_bytes"] / 1e6)
+
+
+class _MemoryMeter:
+    """Peak resident memory of this process and its descendants together, by sampling."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._peak_bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def read(self) -> int:
+        """Take one more sample and return the peak so far, in bytes."""
+        self._sample()
+        return self._peak_bytes
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_SAMPLE_EVERY_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        total_bytes = 0
+        for process in (self._process, *self._process.children(recursive=True)):
+            try:
+                total_bytes += process.memory_info().rss
+            except psutil.NoSuchProcess:
+                continue  # a child that ended between the listing and the look at it
+        self._peak_bytes = max(self._peak_bytes, total_bytes)
+
+
+def share_cores() -> None:
+    """Leave the other processes of a fan-out their part of the cores."""
+    workers = int(os.environ.get(WORKERS_VARIABLE, "1"))
+    if workers > 1:
+        import torch
+
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+
+
+def num_shards_of(ingest_params: str) -> int:
+    """Read the number of shards out of the section `ingest`, given as JSON."""
+    return int(json.loads(ingest_params)["num_shards"])
+
+
+def section_json(values: Mapping[str, Any]) -> str:
+    """Write a section as the one JSON text that a pipeline passes; equal values, equal text."""
+    return json.dumps(values, sort_keys=True)
+
+
+def _hashes(step: str, folder: Path, files: Sequence[str]) -> dict[str, str]:
+    if missing := [name for name in files if not (folder / name).is_file()]:
+        raise DataError(f"{folder}: expected the outputs of step {step}, missing are {missing}")
+    return {name: file_sha256(folder / name) for name in sorted(files)}
+
+
+def _intact(folder: Path, hashes: Mapping[str, str]) -> bool:
+    return all(
+        (folder / name).is_file() and file_sha256(folder / name) == sha256
+        for name, sha256 in hashes.items()
+    )

@@ -1,0 +1,253 @@
+"""MLflow as mixprint uses it: where runs go, and the registry of encoders.
+
+A version of the registry is a folder of safetensors and JSON that a run has logged under
+`model/`. Aliases say which one counts (`candidate`, `champion`); tags say why.
+"""
+
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import (
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
+from mlflow.tracking import MlflowClient
+
+from mixprint.errors import DataError
+
+EXPERIMENT = "mixprint"
+MODEL_FOLDER = "model"
+CHAMPION = "champion"
+CANDIDATE = "candidate"
+ENCODER_TAG = "mixprint.encoder"
+DATA_TAG = "mixprint.evaluation_data"
+METRIC_TAG = "mixprint.metric."
+DECISION_TAG = "mixprint.decision"
+REASONS_TAG = "mixprint.reasons"
+PREVIOUS_TAG = "mixprint.previous_champion"
+_SQLITE = "sqlite:///"
+
+
+def tracking_uri() -> str:
+    """Give MLFLOW_TRACKING_URI, by default `mlflow.db` in the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Path('mlflow.db').resolve()}"
+
+
+def artifact_root(uri: str) -> Path | None:
+    """Give the folder of the artifacts beside an sqlite database; None if a server decides."""
+    if not uri.startswith(_SQLITE):
+        return None
+    return Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts"
+
+
+def connect() -> str:
+    """Point MLflow at the tracking store and return the id of mixprint's experiment."""
+    uri = tracking_uri()
+    mlflow.set_tracking_uri(uri)
+    client = MlflowClient()
+    if existing := client.get_experiment_by_name(EXPERIMENT):
+        return str(existing.experiment_id)
+    root = artifact_root(uri)
+    try:
+        return str(
+            client.create_experiment(
+                EXPERIMENT, artifact_location=root.as_uri() if root is not None else None
+            )
+        )
+    except MlflowException as error:
+        # Two steps may start at the same moment; the one that lost takes the other's experiment.
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+        other = client.get_experiment_by_name(EXPERIMENT)
+        if other is None:
+            raise
+        return str(other.experiment_id)
+
+
+def run_exists(run_id: str) -> bool:
+    """Tell whether the store has this run."""
+    try:
+        MlflowClient().get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return False
+    return True
+
+
+def environment_text() -> str:
+    """List the installed packages as `name==version` lines."""
+    pairs = {(d.metadata["Name"], d.version) for d in importlib.metadata.distributions()}
+    return "\n".join(f"{name}=={version}" for name, version in sorted(pairs, key=_caseless)) + "\n"
+
+
+def _caseless(pair: tuple[str, str]) -> tuple[str, str]:
+    return pair[0].lower(), pair[1]
+
+
+def run_of_encoder(encoder_fingerprint: str, folder: Path) -> str:
+    """Find the run that logged this encoder, or log it in a run of its own.
+
+    Encoders that came from DVC or from another machine have no run in this store.
+
+    Args:
+        encoder_fingerprint: hash of the encoder's files.
+        folder: the encoder's files.
+
+    Returns:
+        the id of a run whose `model/` holds the encoder.
+    """
+    experiment = connect()
+    found = MlflowClient().search_runs(
+        [experiment], filter_string=f"tags.`{ENCODER_TAG}` = '{encoder_fingerprint}'", max_results=1
+    )
+    if found:
+        return str(found[0].info.run_id)
+    with mlflow.start_run(experiment_id=experiment, run_name="import encoder") as run:
+        log_encoder(encoder_fingerprint, folder)
+    return str(run.info.run_id)
+
+
+def log_encoder(encoder_fingerprint: str, folder: Path) -> None:
+    """Log the encoder's files to the active run and tag the run with their hash."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in {".safetensors", ".json"}:
+            mlflow.log_artifact(str(path), MODEL_FOLDER)
+    mlflow.set_tag(ENCODER_TAG, encoder_fingerprint)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a version, and why."""
+
+    promoted: bool
+    reasons: tuple[str, ...]
+
+
+class Registry:
+    """The versions of one registered model."""
+
+    def __init__(self, model_name: str) -> None:
+        """Connect to the store and make sure that the model has an entry there."""
+        connect()
+        self.model_name = model_name
+        self._client = MlflowClient()
+        try:
+            self._client.create_registered_model(model_name)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+
+    def find(self, encoder_fingerprint: str) -> ModelVersion | None:
+        """Give the version that holds this very encoder, if there is one."""
+        versions = self._client.search_model_versions(f"name = '{self.model_name}'")
+        return next((v for v in versions if v.tags.get(ENCODER_TAG) == encoder_fingerprint), None)
+
+    def register(
+        self,
+        *,
+        run_id: str,
+        encoder_fingerprint: str,
+        data_fingerprint: str,
+        metrics: Mapping[str, float],
+    ) -> ModelVersion:
+        """Make the encoder that a run logged a new version, with alias `candidate`.
+
+        Args:
+            run_id: the run whose `model/` holds the encoder.
+            encoder_fingerprint: hash of the encoder's files.
+            data_fingerprint: hash of the data that the metrics were measured on.
+            metrics: its evaluation, kept as tags so that later candidates can be compared.
+        """
+        tags = {ENCODER_TAG: encoder_fingerprint, DATA_TAG: data_fingerprint}
+        tags |= {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
+        version = self._client.create_model_version(
+            self.model_name, source=f"runs:/{run_id}/{MODEL_FOLDER}", run_id=run_id, tags=tags
+        )
+        self._client.set_registered_model_alias(self.model_name, CANDIDATE, version.version)
+        return version
+
+    def champion(self) -> ModelVersion | None:
+        """Give the version with alias `champion`, or None."""
+        aliases = self._client.get_registered_model(self.model_name).aliases
+        return self.version(str(aliases[CHAMPION])) if CHAMPION in aliases else None
+
+    def version(self, version: str) -> ModelVersion:
+        """Give a version by its number.
+
+        Raises:
+            DataError: there is no such version.
+        """
+        try:
+            return self._client.get_model_version(self.model_name, version)
+        except MlflowException as error:
+            known = sorted(
+                int(v.version)
+                for v in self._client.search_model_versions(f"name = '{self.model_name}'")
+            )
+            raise DataError(
+                f"registry {self.model_name}: expected one of the versions {known}, got {version!r}"
+            ) from error
+
+    def decide(self, version: str, decision: Decision) -> None:
+        """Write the decision and its reasons on the version; move `champion` if it was won."""
+        champion = self.champion()
+        if decision.promoted and (champion is None or champion.version != version):
+            previous = str(champion.version) if champion is not None else ""
+            self.tag(version, PREVIOUS_TAG, previous)
+            self._client.set_registered_model_alias(self.model_name, CHAMPION, version)
+        self.tag(version, DECISION_TAG, "promoted" if decision.promoted else "refused")
+        self.tag(version, REASONS_TAG, "; ".join(decision.reasons))
+
+    def rollback(self) -> tuple[str, str]:
+        """Give `champion` back to the version that had it before.
+
+        Returns:
+            the numbers of the version that lost the alias and of the one that has it now.
+
+        Raises:
+            DataError: there is no champion, or none before it.
+        """
+        champion = self.champion()
+        if champion is None:
+            raise DataError(f"registry {self.model_name}: expected a champion, found none")
+        previous = champion.tags.get(PREVIOUS_TAG, "")
+        if not previous:
+            raise DataError(
+                f"registry {self.model_name}: expected a champion before version "
+                f"{champion.version}, found none"
+            )
+        lost = str(champion.version)
+        self._client.set_registered_model_alias(self.model_name, CHAMPION, previous)
+        self.tag(lost, DECISION_TAG, "rolled back")
+        self.tag(lost, REASONS_TAG, f"rolled back by hand to version {previous}")
+        return lost, previous
+
+    def download_champion(self, folder: Path) -> Path:
+        """Fetch the champion's files into a folder and return the folder that holds them.
+
+        Raises:
+            DataError: there is no champion.
+        """
+        if self.champion() is None:
+            raise DataError(
+                f"registry {self.model_name}: expected a version with alias {CHAMPION!r}, found "
+                "none; lower promote.min_metric or name one with `make promote VERSION=n`"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(
+            mlflow.artifacts.download_artifacts(
+                f"models:/{self.model_name}@{CHAMPION}", dst_path=str(folder)
+            )
+        )
+
+    def tag(self, version: str, key: str, value: str) -> None:
+        """Set one tag of a version."""
+        self._client.set_model_version_tag(self.model_name, version, key, value)

@@ -1,0 +1,1 @@
+"""The step train: `main.run`, its command line, and its KFP component."""

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from components.evaluate.main import EvaluateConfig
+from components.features.main import FeaturesConfig
+from components.ingest.main import IngestConfig
+from components.promote.main import PromoteConfig
+from components.separate.main import SeparateConfig
+from components.step import section_json
+from components.train.main import TrainConfig
+from components.transfer.main import TransferConfig
+from mixprint.config import StepConfig, load_params
+from mixprint.errors import ConfigError
+
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
+CONFIGS: list[type[StepConfig]] = [
+    IngestConfig,
+    SeparateConfig,
+    FeaturesConfig,
+    TrainConfig,
+    EvaluateConfig,
+    PromoteConfig,
+    TransferConfig,
+]
+
+
+@pytest.mark.parametrize("profile", ["tiny", "full"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_sections_fit_their_steps(config: type[StepConfig], profile: str) -> None:
+    loaded = config.load(PARAMS, profile)
+    values = load_params(PARAMS, profile)[config.section]
+    assert config.from_json(section_json(values)) == loaded
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "value"),
+    [
+        (IngestConfig, "num_shards", 0),
+        (IngestConfig, "test_fraction", 0.9),
+        (IngestConfig, "max_reject_fraction", 1.5),
+        (SeparateConfig, "overlap", 1.0),
+        (SeparateConfig, "export", "mp3"),
+        (FeaturesConfig, "batch_size", 0),
+        (EvaluateConfig, "bootstrap_samples", 0),
+        (PromoteConfig, "max_regression", -0.1),
+        (TransferConfig, "optimize_target", "loudness"),
+        (TransferConfig, "num_pairs", 0),
+    ],
+)
+def test_values_out_of_range_are_named(config: type[StepConfig], name: str, value: object) -> None:
+    values = load_params(PARAMS)[config.section] | {name: value}
+    with pytest.raises(ConfigError, match=name):
+        config.from_values(values)

@@ -1,0 +1,152 @@
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.step import Manifest, num_shards_of, once, recorded, section_json
+from mixprint.atomic import read_json
+from mixprint.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """`recorded` sets up logging as in a program; other tests want pytest's own."""
+    root = logging.getLogger("mixprint")
+    before = root.handlers[:], root.level, root.propagate
+    yield
+    root.handlers[:], root.level, root.propagate = before
+
+
+class Work:
+    """Writes one file and counts how often it was asked to."""
+
+    def __init__(self, folder: Path, text: str = "result") -> None:
+        self.folder, self.text, self.calls = folder, text, 0
+
+    def __call__(self) -> dict[str, float]:
+        self.calls += 1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "out.txt").write_text(self.text)
+        return {"files": 1}
+
+    def once(self, root: Path, recipe: dict[str, int]) -> Manifest:
+        return once(
+            step="demo", root=root, folder=self.folder, recipe=recipe, files=["out.txt"], work=self
+        )
+
+
+def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
+    work = Work(tmp_path / "demo")
+    first = work.once(tmp_path, {"a": 1})
+    second = work.once(tmp_path, {"a": 1})
+    assert work.calls == 1
+    assert first == second
+    assert first.counts == {"files": 1}
+
+
+def test_another_recipe_does_it_again(tmp_path: Path) -> None:
+    work = Work(tmp_path / "demo")
+    work.once(tmp_path, {"a": 1})
+    work.once(tmp_path, {"a": 2})
+    assert work.calls == 2
+
+
+@pytest.mark.parametrize("damage", ["edit", "remove"])
+def test_damaged_output_is_made_again(tmp_path: Path, damage: str) -> None:
+    work = Work(tmp_path / "demo")
+    first = work.once(tmp_path, {"a": 1})
+    path = tmp_path / "demo" / "out.txt"
+    path.write_text("resulT") if damage == "edit" else path.unlink()
+    assert work.once(tmp_path, {"a": 1}) == first
+    assert work.calls == 2
+
+
+def test_work_that_failed_leaves_no_marker(tmp_path: Path) -> None:
+    work = Work(tmp_path / "demo")
+    work.once(tmp_path, {"a": 1})
+
+    def fail() -> dict[str, float]:
+        raise DataError("broken input")
+
+    with pytest.raises(DataError, match="broken input"):
+        once(
+            step="demo",
+            root=tmp_path,
+            folder=work.folder,
+            recipe={"a": 2},
+            files=["out.txt"],
+            work=fail,
+        )
+    work.once(tmp_path, {"a": 1})
+    assert work.calls == 2, "the outputs may be of either recipe, so neither is finished"
+
+
+def test_missing_output_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"demo, missing are \['other.txt'\]"):
+        once(
+            step="demo",
+            root=tmp_path,
+            folder=tmp_path / "demo",
+            recipe={},
+            files=["other.txt"],
+            work=Work(tmp_path / "demo"),
+        )
+
+
+def test_equal_content_has_an_equal_fingerprint_wherever_it_lies(tmp_path: Path) -> None:
+    here, there = Work(tmp_path / "a"), Work(tmp_path / "b")
+    one, two = here.once(tmp_path / "run1", {}), there.once(tmp_path / "run2", {"x": 1})
+    assert one.fingerprint == two.fingerprint
+    other = Work(tmp_path / "c", "other").once(tmp_path / "run3", {})
+    assert other.fingerprint != one.fingerprint
+
+
+def test_manifest_survives_its_file(tmp_path: Path) -> None:
+    manifest = Manifest(step="demo", uri="results/x", fingerprint="ab", counts={"tracks": 3})
+    manifest.save(tmp_path / "artifact")
+    assert Manifest.load(tmp_path / "artifact") == manifest
+
+
+def test_other_json_is_no_manifest(tmp_path: Path) -> None:
+    (tmp_path / "artifact").write_text('{"uri": "x"}')
+    with pytest.raises(DataError, match="expected a manifest"):
+        Manifest.load(tmp_path / "artifact")
+
+
+def test_parts_are_joined_in_any_order() -> None:
+    parts = [
+        Manifest(step="separate", uri="stems", fingerprint=str(i), counts={"shard": i})
+        for i in range(3)
+    ]
+    assert Manifest.joined(parts) == Manifest.joined(parts[::-1])
+    stranger = Manifest(step="separate", uri="elsewhere", fingerprint="9", counts={})
+    with pytest.raises(DataError, match="parts of one folder"):
+        Manifest.joined([*parts, stranger])
+
+
+def test_record_of_a_step_that_ended_well(tmp_path: Path) -> None:
+    with recorded(tmp_path, "demo"):
+        assert read_json(tmp_path / "steps" / "demo.json")["state"] == "running"
+    record = read_json(tmp_path / "steps" / "demo.json")
+    assert record["state"] == "done"
+    assert record["seconds"] >= 0
+    assert record["peak_bytes"] > 10_000_000, "a Python process with torch is larger than 10 MB"
+
+
+def test_record_of_a_step_that_failed(tmp_path: Path) -> None:
+    def fail() -> None:
+        with recorded(tmp_path, "demo"):
+            raise DataError("no songs")
+
+    with pytest.raises(DataError):
+        fail()
+    record = read_json(tmp_path / "steps" / "demo.json")
+    assert record["state"] == "failed"
+    assert record["error"] == "DataError: no songs"
+
+
+def test_sections_have_one_text() -> None:
+    assert section_json({"b": 1, "a": 2.0}) == section_json({"a": 2.0, "b": 1})
+    assert num_shards_of(json.dumps({"num_shards": 8})) == 8
