@@ -1,0 +1,1 @@
+"""The DAG: wiring, compiling, and running it on this machine."""

@@ -1,0 +1,250 @@
+"""Run the DAG on this machine, each step in a process of its own.
+
+`python -m pipelines.run_local` runs it on the generated songs. It exits with an error if a step
+fails, and says which; what is finished stays, and the next run goes on from there.
+"""
+
+import argparse
+import contextlib
+import io
+import logging
+import os
+import re
+import shlex
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE, section_json
+from mixprint.atomic import read_json
+from mixprint.config import BASE_PROFILE, load_params
+from mixprint.errors import ConfigError, MixprintError
+from mixprint.log import setup_logging
+
+log = logging.getLogger("mixprint.pipelines")
+
+DEFAULT_SOURCE = "synthetic"
+DEFAULT_DATA = "data"
+RESULTS = Path("results")
+LOG_FILE = "kfp.log"
+# kfp.local runs a ParallelFor in at most two threads.
+FAN_OUT = 2
+# What a person wants to see of KFP's output: the steps' own log lines, and which task runs.
+_STEP_LINE = re.compile(r"\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [DIWEC] mixprint.*)")
+_TASK_LINE = re.compile(r".* - INFO - ((?:Executing task|Task|Skipping task) .*[^:])")
+_COLOUR = re.compile(r"\x1b\[\d+m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """What the last executions of a step took; the tasks of a fan-out count together."""
+
+    step: str
+    seconds: float
+    peak_bytes: int
+    num_tasks: int
+
+
+class StepFailedError(MixprintError):
+    """A step of the pipeline ended with an error."""
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--source", default=DEFAULT_SOURCE)
+    parser.add_argument(
+        "--data", action="append", help="folder with the songs; twice for pairs: raw, then mixed"
+    )
+    parser.add_argument("--name", help="name of the run: its results lie in results/<name>")
+    parser.add_argument("--profile", default=BASE_PROFILE, help="tiny, or an overlay in the params")
+    parser.add_argument("--set", default="", help="section.key=value ..., laid over the params")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    args = parser.parse_args()
+    setup_logging()
+    try:
+        run(
+            source=args.source,
+            locations=args.data or [DEFAULT_DATA],
+            name=args.name or default_name(args.source, args.profile),
+            params=load_params(args.params, args.profile, shlex.split(args.set)),
+        )
+    except MixprintError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def default_name(source: str, profile: str) -> str:
+    """Name a run after what is special about it."""
+    parts = [part for part in (source, profile) if part not in {DEFAULT_SOURCE, BASE_PROFILE}]
+    return "-".join(parts) or BASE_PROFILE
+
+
+def run(
+    *, source: str, locations: Sequence[str], name: str, params: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Run the DAG and print what came of it.
+
+    Args:
+        source: kind of the collection.
+        locations: its folders.
+        name: name of the run.
+        params: all sections.
+
+    Raises:
+        ConfigError: a folder does not exist.
+        StepFailedError: a step has failed.
+    """
+    if missing := [place for place in locations if "://" not in place and not Path(place).exists()]:
+        raise ConfigError(f"DATA: expected existing folders, found none at {missing}")
+    root = RESULTS / name
+    sections = {step: dict(params[step]) for step in STEPS}
+    if source != DEFAULT_SOURCE:
+        # Figures from different collections cannot be compared: each has a champion of its own.
+        sections["promote"]["model_name"] += f"-{name}"
+    started_s = time.time()
+    _execute(
+        root,
+        {
+            "root": str(root),
+            "source": source,
+            "locations": list(locations),
+            **{f"{step}_params": section_json(sections[step]) for step in STEPS},
+        },
+        started_s,
+    )
+    records = read_records(root, started_s)
+    # KFP leaves `print` indented after a fan-out.
+    sys.stdout.write(summary(root, records, time.time() - started_s) + "\n")
+
+
+def _execute(root: Path, arguments: Mapping[str, Any], started_s: float) -> None:
+    """Let KFP run the tasks, and turn its error into one that names the step."""
+    os.environ.setdefault(WORKERS_VARIABLE, str(FAN_OUT))
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # KFP takes seconds to import; a wrong argument is found before that.
+    from kfp import local
+
+    from pipelines.mix_style import mix_style
+
+    pipeline_root = root / "kfp"
+    shutil.rmtree(pipeline_root, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+    local.init(
+        local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(pipeline_root),
+        raise_on_error=True,
+    )
+    # The steps run in this environment, whatever image the components name for a cluster.
+    warnings.filterwarnings("ignore", message="You may be attemping to run a task")
+    log_path = root / LOG_FILE
+    try:
+        with log_path.open("w") as file, contextlib.redirect_stdout(_Extract(file, sys.stdout)):
+            mix_style(**arguments)
+    except RuntimeError as error:
+        told = failure(root, started_s) or _COLOUR.sub("", str(error))
+        raise StepFailedError(f"{told}\nthe whole log: {log_path}") from error
+
+
+class _Extract(io.TextIOBase):
+    """Takes what KFP prints: all of it goes to a file, the essence to the terminal."""
+
+    def __init__(self, file: TextIO, terminal: TextIO) -> None:
+        self._file, self._terminal = file, terminal
+        self._line = ""
+
+    def write(self, text: str) -> int:
+        self._file.write(text)
+        self._file.flush()
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            if shown := essence(line):
+                self._terminal.write(shown + "\n")
+                self._terminal.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def essence(line: str) -> str:
+    """Give what a person wants to see of a line of KFP's output; empty for nothing."""
+    match = _STEP_LINE.match(line) or _TASK_LINE.fullmatch(_COLOUR.sub("", line))
+    return match[1] if match else ""
+
+
+def failure(root: Path, started_s: float) -> str:
+    """Tell which steps of this run failed, and why; empty if none left a trace."""
+    texts = []
+    for record in _raw_records(root, started_s):
+        if record["state"] == "failed":
+            texts.append(f"step {record['step']} failed: {record['error']}")
+        elif record["state"] == "running":
+            texts.append(f"step {record['step']} was killed (out of memory?)")
+    return "\n".join(texts)
+
+
+def read_records(root: Path, started_s: float) -> list[StepRecord]:
+    """Read what the steps of this run took, in the order of the DAG.
+
+    The wall time of a fan-out goes from its first start to its last end; its memory is the most
+    that tasks running at the same time may have held together.
+    """
+    by_step: dict[str, list[dict[str, Any]]] = {}
+    for record in _raw_records(root, started_s):
+        by_step.setdefault(record["step"].partition("-")[0], []).append(record)
+    return [
+        StepRecord(
+            step=step,
+            seconds=max(map(_end_s, tasks)) - min(task["started_s"] for task in tasks),
+            peak_bytes=max(
+                sum(
+                    other["peak_bytes"]
+                    for other in tasks
+                    if other["started_s"] <= task["started_s"] < _end_s(other)
+                )
+                for task in tasks
+            ),
+            num_tasks=len(tasks),
+        )
+        for step in STEPS
+        if (tasks := by_step.get(step))
+    ]
+
+
+def summary(root: Path, records: Sequence[StepRecord], wall_s: float) -> str:
+    """Say in lines what each step took and where the results are."""
+    lines = ["", f"{'step':<10} {'tasks':>5} {'seconds':>9} {'peak memory':>12}"]
+    lines += [
+        f"{r.step:<10} {r.num_tasks:>5} {r.seconds:>9.1f} {r.peak_bytes / 1e6:>9.0f} MB"
+        for r in records
+    ]
+    peak_bytes = max((r.peak_bytes for r in records), default=0)
+    lines += [
+        f"{'all':<10} {'':>5} {wall_s:>9.1f} {peak_bytes / 1e6:>9.0f} MB",
+        "",
+        f"report             {root / 'evaluation' / 'report.html'}",
+        f"transferred audio  {root / 'transfer'}",
+        *(f"                   {path}" for path in sorted(root.glob("transfer/*/output_*.wav"))),
+        "MLflow             make mlflow-ui",
+    ]
+    return "\n".join(lines)
+
+
+def _raw_records(root: Path, started_s: float) -> list[dict[str, Any]]:
+    """Read the records of this run's tasks; those of older runs stay where they are."""
+    paths = sorted((root / STEPS_DIR).glob("*.json"))
+    records = [read_json(path) for path in paths if not path.name.endswith(".done.json")]
+    return [record for record in records if record["started_s"] >= started_s]
+
+
+def _end_s(record: Mapping[str, Any]) -> float:
+    return float(record["started_s"] + record["seconds"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from mixprint.atomic import write_json
+from mixprint.errors import ConfigError
+from pipelines.run_local import default_name, essence, failure, read_records, run, summary
+
+
+def record(root: Path, name: str, started_s: float, **values: object) -> None:
+    base = {"step": name, "started_s": started_s, "seconds": 10.0, "peak_bytes": 100}
+    write_json(root / "steps" / f"{name}.json", {**base, "state": "done", **values})
+
+
+@pytest.mark.parametrize(
+    ("source", "profile", "name"),
+    [
+        ("synthetic", "tiny", "tiny"),
+        ("synthetic", "full", "full"),
+        ("folder", "tiny", "folder"),
+        ("folder", "full", "folder-full"),
+    ],
+)
+def test_default_name(source: str, profile: str, name: str) -> None:
+    assert default_name(source, profile) == name
+
+
+def test_tasks_of_a_fan_out_count_together(tmp_path: Path) -> None:
+    record(tmp_path, "ingest", 100)
+    # The first two overlap, the third runs alone: at most 150 bytes at a time, 35 s in all.
+    record(tmp_path, "separate-00000", 110, peak_bytes=70)
+    record(tmp_path, "separate-00001", 115, peak_bytes=80)
+    record(tmp_path, "separate-00002", 135, peak_bytes=140)
+    record(tmp_path, "train", 20)  # of an older run
+    write_json(tmp_path / "steps" / "ingest.done.json", {"recipe": ""})
+    ingest, separate = read_records(tmp_path, started_s=100)
+    assert (ingest.step, ingest.seconds, ingest.num_tasks) == ("ingest", 10, 1)
+    assert (separate.step, separate.seconds, separate.num_tasks) == ("separate", 35, 3)
+    assert separate.peak_bytes == 150
+
+
+def test_failure_names_step_and_error(tmp_path: Path) -> None:
+    record(tmp_path, "ingest", 100)
+    assert failure(tmp_path, 100) == ""
+    record(tmp_path, "features", 110, state="failed", error="DataError: empty split")
+    assert failure(tmp_path, 100) == "step features failed: DataError: empty split"
+    record(tmp_path, "features", 110, state="running")
+    assert "features was killed" in failure(tmp_path, 100)
+
+
+def test_summary_says_where_the_results_are(tmp_path: Path) -> None:
+    record(tmp_path, "train", 100, peak_bytes=2_500_000_000)
+    song = tmp_path / "transfer" / "a-to-b" / "output_transferred.wav"
+    song.parent.mkdir(parents=True)
+    song.touch()
+    text = summary(tmp_path, read_records(tmp_path, 100), 12.0)
+    for part in ("2500 MB", "report.html", "a-to-b/output_transferred.wav", "make mlflow-ui"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            "        2026-01-02 03:04:05,678 I mixprint.features: measured 8/90 segments",
+            "2026-01-02 03:04:05,678 I mixprint.features: measured 8/90 segments",
+        ),
+        (
+            "03:04:05.678 - INFO - Executing task \x1b[96m'train'\x1b[0m",
+            "Executing task 'train'",
+        ),
+        ("03:04:05.678 - INFO - Task \x1b[96m'train'\x1b[0m outputs:", ""),
+        ('            "uri": "/somewhere"', ""),
+        ("    [KFP Executor 2026-01-02 03:04:05,678 INFO]: Got executor_input:", ""),
+        ("", ""),
+    ],
+)
+def test_essence_of_the_log(line: str, shown: str) -> None:
+    assert essence(line) == shown
+
+
+def test_missing_folder_is_found_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="no such songs"):
+        run(source="folder", locations=["no such songs"], name="x", params={})
