@@ -57,6 +57,7 @@ STANDARDISATION_NAME = "standardisation.json"
 
 EpochCallback = Callable[[int, dict[str, float]], None]
 
+_TIMES = {"epoch_s", "train_segments_per_s"}
 _ITEMS_AT_ONCE = 4  # bounds the memory of feature extraction and of validation
 # Parameters that do not change what a run computes: a run may be resumed with others.
 _INDIFFERENT = {"num_processes", "num_workers", "cache_gib", "device", "compile"}
@@ -470,7 +471,8 @@ class _Trainer:
         encoder = MixEncoder(self.model.encoder.config)
         encoder.load_state_dict(self.progress.best_weights)
         metadata = {
-            "metrics": metrics,
+            # Equal trainings give equal files, so how long they took stays in the history.
+            "metrics": {k: v for k, v in metrics.items() if k not in _TIMES},
             "data_fingerprint": data_fingerprint,
             "train": self.config.to_values(),
             "num_train_tracks": len(self.train_tracks),

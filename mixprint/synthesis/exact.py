@@ -95,7 +95,8 @@ def phase(frequency_hz_T: Signal | float, num_samples: int, start_turns: float =
     if isinstance(frequency_hz_T, np.ndarray):
         turns_T: Signal = np.cumsum(frequency_hz_T * (1.0 / SAMPLE_RATE_HZ))
         return start_turns + turns_T
-    return start_turns + np.arange(num_samples, dtype=np.float64) * scalar(frequency_hz_T / SAMPLE_RATE_HZ)
+    step_turns = scalar(frequency_hz_T / SAMPLE_RATE_HZ)
+    return start_turns + np.arange(num_samples, dtype=np.float64) * step_turns
 
 
 def sine(phase_turns: Signal) -> Signal:

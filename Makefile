@@ -1,0 +1,151 @@
+# Every target does its own set-up. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+UV := $(BIN)/uv
+UV_COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header
+
+# What to run on. Values travel through the environment, so that spaces and quotes survive.
+SOURCE ?= synthetic
+DATA ?= data
+MIXED ?=
+NAME ?=
+PROFILE ?= tiny
+SET ?=
+export SOURCE DATA MIXED NAME PROFILE SET
+
+# make transfer
+MODE ?= features
+INPUT ?=
+TARGET ?=
+OUT ?= results/transfer
+STEPS ?=
+LR ?=
+export MODE INPUT TARGET OUT STEPS LR
+
+# make train-separator: the seed is another one than that of data/.
+SEPARATOR_SEED := 7
+SEPARATOR_SONGS := 240
+MINUTES ?=
+export MINUTES
+
+VERSION ?=
+MODEL ?=
+PORT ?= 5000
+export VERSION MODEL PORT
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
+		| while IFS=$$'\t' read -r name text; do printf '  %-18s %s\n' "$$name" "$$text"; done
+
+# ---- environment ----
+
+$(UV):
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(INSTALLED): requirements.txt pyproject.toml | $(UV)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements.txt
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements-dev.txt
+	touch $@
+
+.PHONY: setup
+setup: $(INSTALLED_DEV) ## create .venv with everything for running and developing
+
+.PHONY: lock
+lock: $(UV) ## rewrite requirements*.txt from requirements*.in, with hashes and no addresses
+	$(UV_COMPILE) requirements-dev.in --output-file requirements-dev.txt
+	$(UV_COMPILE) requirements.in --constraint requirements-dev.txt --output-file requirements.txt
+
+# ---- data and pipeline ----
+
+.PHONY: data
+data: $(INSTALLED) ## generate the songs of the embedded data set in data/
+	$(BIN)/python -m mixprint.synthesis --out data --profile "$$PROFILE"
+
+.PHONY: pipeline-run
+pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all steps here [SOURCE= DATA= MIXED= NAME= PROFILE= SET="section.key=value"]
+	@arguments=(--source "$$SOURCE" --data "$$DATA" --profile "$$PROFILE" --set "$$SET"); \
+	if [ -n "$$MIXED" ]; then arguments+=(--data "$$MIXED"); fi; \
+	if [ -n "$$NAME" ]; then arguments+=(--name "$$NAME"); fi; \
+	$(BIN)/python -m pipelines.run_local "$${arguments[@]}"
+
+.PHONY: pipeline-compile
+pipeline-compile: $(INSTALLED) ## compile the DAG to pipelines/mixprint.yaml, which is committed
+	$(BIN)/python -m pipelines.compile --out pipelines/mixprint.yaml
+
+.PHONY: repro
+repro: data ## run the same steps as DVC stages: only what has changed
+	$(BIN)/dvc repro
+
+.PHONY: transfer
+transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings OUT= STEPS= LR=]
+	@if [ -z "$$INPUT" ] || [ -z "$$TARGET" ]; then \
+		echo 'usage: make transfer INPUT=a.wav TARGET=b.wav [MODE=embeddings OUT=results/x]' >&2; exit 2; fi; \
+	arguments=(--input_audio "$$INPUT" --target_audio "$$TARGET" --optimize_target "$$MODE" --output_dir "$$OUT"); \
+	if [ -n "$$STEPS" ]; then arguments+=(--num_steps "$$STEPS"); fi; \
+	if [ -n "$$LR" ]; then arguments+=(--lr "$$LR"); fi; \
+	$(BIN)/mixprint transfer "$${arguments[@]}"
+
+.PHONY: promote
+promote: $(INSTALLED) ## make a version of the registry champion by hand: VERSION=n [MODEL=name]
+	@if [ -z "$$VERSION" ]; then echo 'usage: make promote VERSION=n [MODEL=name]' >&2; exit 2; fi; \
+	$(BIN)/python -m components.promote.main by-hand --version "$$VERSION" $${MODEL:+--model-name "$$MODEL"}
+
+.PHONY: rollback
+rollback: $(INSTALLED) ## give `champion` back to the version before [MODEL=name]
+	@$(BIN)/python -m components.promote.main rollback $${MODEL:+--model-name "$$MODEL"}
+
+.PHONY: mlflow-ui
+mlflow-ui: $(INSTALLED) ## browse runs and registry on http://127.0.0.1:5000 [PORT=]
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port "$$PORT"
+
+.PHONY: train-separator
+train-separator: $(INSTALLED) ## train the separator that mixprint ships, on other songs than data/ (hours) [MINUTES=]
+	$(BIN)/python -m mixprint.synthesis --out results/separator/songs \
+		--set data.seed=$(SEPARATOR_SEED) --set data.num_songs=$(SEPARATOR_SONGS) \
+		--set data.styles_per_song=2
+	$(BIN)/python -m mixprint.separation.training --data results/separator/songs \
+		--out results/separator $${MINUTES:+--minutes "$$MINUTES"}
+
+# ---- checks ----
+
+.PHONY: lint
+lint: $(INSTALLED_DEV) ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: types
+types: $(INSTALLED_DEV) ## mypy on the library
+	$(BIN)/mypy
+
+.PHONY: test
+test: $(INSTALLED_DEV) ## all tests
+	$(BIN)/pytest
+
+.PHONY: check
+check: lint types test ## lint, types and test
+
+.PHONY: benchmark
+benchmark: $(INSTALLED) data ## time every step of a run from nothing; writes JSON and a table
+	$(BIN)/python -m benchmarks.pipeline
+
+.PHONY: clean
+clean: ## remove results, tracking and caches; .venv and data/ stay
+	rm -rf results mlflow.db mlartifacts .pytest_cache .mypy_cache .ruff_cache
+	find components mixprint pipelines tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

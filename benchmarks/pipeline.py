@@ -1,0 +1,103 @@
+"""Time every step of the pipeline, from nothing: `make benchmark`.
+
+Runs the DAG into a folder of its own, with a tracking store of its own, and writes
+`benchmarks/results/pipeline.json` and the same figures as a Markdown table beside it.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from mixprint import __version__
+from mixprint.atomic import atomic_path, write_json
+from mixprint.config import BASE_PROFILE, load_params
+from mixprint.log import setup_logging
+from pipelines.run_local import DEFAULT_DATA, DEFAULT_SOURCE, RESULTS, read_records, run
+
+NAME = "benchmark"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--profile", default=BASE_PROFILE)
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    args = parser.parse_args()
+    setup_logging()
+    root = RESULTS / NAME
+    shutil.rmtree(root, ignore_errors=True)
+    # Its champions must not compete with those of real runs.
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root.resolve()}/mlflow.db"
+    root.mkdir(parents=True)
+    started_s = time.time()
+    run(
+        source=DEFAULT_SOURCE,
+        locations=[DEFAULT_DATA],
+        name=NAME,
+        params=load_params(args.params, args.profile, args.set),
+    )
+    wall_s = time.time() - started_s
+    values: dict[str, Any] = {
+        "machine": machine(),
+        "profile": args.profile,
+        "overrides": args.set,
+        "steps": [asdict(record) for record in read_records(root, started_s)],
+        "wall_s": round(wall_s, 1),
+    }
+    write_json(args.out / "pipeline.json", values)
+    with atomic_path(args.out / "pipeline.md") as temporary:
+        temporary.write_text(table(values))
+    sys.stdout.write("\n" + table(values))
+
+
+def machine() -> dict[str, Any]:
+    """Say what the figures were measured on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [
+        line.partition(":")[2].strip()
+        for line in (cpuinfo.read_text().splitlines() if cpuinfo.exists() else [])
+        if line.startswith("model name")
+    ]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "load_before": round(os.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mixprint": __version__,
+    }
+
+
+def table(values: dict[str, Any]) -> str:
+    """Write the figures as Markdown."""
+    about = ", ".join(f"{key} {value}" for key, value in values["machine"].items())
+    lines = [
+        f"Profile {values['profile']}; {about}.",
+        "",
+        "| step | tasks | seconds | peak memory, MB |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {row['step']} | {row['num_tasks']} | {row['seconds']:.1f} "
+        f"| {row['peak_bytes'] / 1e6:.0f} |"
+        for row in values["steps"]
+    ]
+    peak_mb = max(row["peak_bytes"] for row in values["steps"]) / 1e6
+    lines.append(f"| all | | {values['wall_s']:.1f} | {peak_mb:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
