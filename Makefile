@@ -31,7 +31,8 @@ TARGET ?=
 OUT ?= results/transfer
 STEPS ?=
 LR ?=
-export MODE INPUT TARGET OUT STEPS LR
+CHECKPOINT ?=
+export MODE INPUT TARGET OUT STEPS LR CHECKPOINT
 
 # make train-separator: the seed is another one than that of data/.
 SEPARATOR_SEED := 7
@@ -94,12 +95,13 @@ repro: data ## run the same steps as DVC stages: only what has changed
 	$(BIN)/dvc repro
 
 .PHONY: transfer
-transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings OUT= STEPS= LR=]
+transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings CHECKPOINT= OUT= STEPS= LR=]
 	@if [ -z "$$INPUT" ] || [ -z "$$TARGET" ]; then \
 		echo 'usage: make transfer INPUT=a.wav TARGET=b.wav [MODE=embeddings OUT=results/x]' >&2; exit 2; fi; \
 	arguments=(--input_audio "$$INPUT" --target_audio "$$TARGET" --optimize_target "$$MODE" --output_dir "$$OUT"); \
 	if [ -n "$$STEPS" ]; then arguments+=(--num_steps "$$STEPS"); fi; \
 	if [ -n "$$LR" ]; then arguments+=(--lr "$$LR"); fi; \
+	if [ -n "$$CHECKPOINT" ]; then arguments+=(--mixing-checkpoint "$$CHECKPOINT"); fi; \
 	$(BIN)/mixprint transfer "$${arguments[@]}"
 
 .PHONY: promote

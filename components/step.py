@@ -10,6 +10,7 @@ Files under the root of a run that belong to this module:
     steps/<name>.done.json      done marker: recipe, SHA-256 of every output, counts
 """
 
+import argparse
 import json
 import logging
 import os
@@ -24,7 +25,8 @@ from typing import Any, Self
 import psutil
 
 from mixprint.atomic import read_json, write_json
-from mixprint.errors import DataError
+from mixprint.config import BASE_PROFILE
+from mixprint.errors import DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
 
@@ -214,6 +216,24 @@ class _MemoryMeter:
             except psutil.NoSuchProcess:
                 continue  # a child that ended between the listing and the look at it
         self._peak_bytes = max(self._peak_bytes, total_bytes)
+
+
+def step_parser(description: str | None) -> argparse.ArgumentParser:
+    """Make the command line that all steps share; a step adds its own arguments."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--root", type=Path, default=Path("results/tiny"), help="root of the run")
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--profile", default=BASE_PROFILE)
+    return parser
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the program with the message of an error that the user can mend, not a traceback."""
+    try:
+        yield
+    except MixprintError as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def share_cores() -> None:

@@ -4,10 +4,6 @@ import logging
 import sys
 from typing import TextIO
 
-from mixprint.progress import Progress
-
-__all__ = ["Progress", "setup_logging"]
-
 
 def setup_logging(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send the lines of all `mixprint` loggers to one stream; a second call changes nothing.

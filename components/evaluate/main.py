@@ -1,6 +1,5 @@
 """Evaluate: retrieval with the encoder, its figures, plots and report."""
 
-import argparse
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +16,9 @@ from components.layout import (
     features_manifest,
     stems_manifest,
 )
-from components.step import Manifest, once, recorded
+from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.atomic import write_json
-from mixprint.config import BASE_PROFILE, StepConfig
+from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, fingerprint
 
@@ -147,10 +146,7 @@ def _track(
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="root folder of the run")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--profile", default=BASE_PROFILE)
+    parser = step_parser(__doc__)
     args = parser.parse_args()
     run(
         root=str(args.root),
@@ -163,4 +159,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

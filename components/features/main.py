@@ -3,7 +3,6 @@
 Shape suffixes: B batch, S stem, C channel, T sample, D feature.
 """
 
-import argparse
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from components.layout import (
     catalogue_manifest,
     stems_manifest,
 )
-from components.step import Manifest, once, recorded
-from mixprint.config import BASE_PROFILE, StepConfig
+from components.step import Manifest, clear_errors, once, recorded, step_parser
+from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version
 
@@ -116,10 +115,7 @@ def _measure(
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="root folder of the run")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--profile", default=BASE_PROFILE)
+    parser = step_parser(__doc__)
     args = parser.parse_args()
     run(
         root=str(args.root),
@@ -130,4 +126,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

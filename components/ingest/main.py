@@ -1,6 +1,5 @@
 """Ingest: a collection of songs becomes the catalogue and the rejects."""
 
-import argparse
 import logging
 import os
 from collections.abc import Sequence
@@ -9,8 +8,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from components.layout import CATALOGUE_FILES, CATALOGUE_FOLDER
-from components.step import Manifest, once, recorded
-from mixprint.config import BASE_PROFILE, StepConfig
+from components.step import Manifest, clear_errors, once, recorded, step_parser
+from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version
 
@@ -128,16 +127,14 @@ def _listing(locations: Sequence[str]) -> list[list[str | int]]:
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", required=True, help="root folder of the run")
+    parser = step_parser(__doc__)
     parser.add_argument("--source", required=True)
     parser.add_argument("--location", action="append", required=True, help="twice for pairs")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--profile", default=BASE_PROFILE)
     args = parser.parse_args()
     config = IngestConfig.load(args.params, args.profile)
-    run(root=args.root, config=config, source=args.source, locations=args.location)
+    run(root=str(args.root), config=config, source=args.source, locations=args.location)
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

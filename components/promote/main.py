@@ -3,7 +3,6 @@
 By hand: `python -m components.promote.main by-hand --version 3` and `... rollback`.
 """
 
-import argparse
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +15,10 @@ from components.layout import (
     encoder_manifest,
     evaluation_manifest,
 )
-from components.step import Manifest, recorded
+from components.step import Manifest, clear_errors, recorded, step_parser
 from mixprint.atomic import read_json, write_json
-from mixprint.config import BASE_PROFILE, StepConfig
-from mixprint.errors import ConfigError, DataError, MixprintError
+from mixprint.config import StepConfig
+from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
 
@@ -202,18 +201,15 @@ def _champion(registry: Any, candidate: str) -> Champion | None:
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = step_parser(__doc__)
     parser.add_argument("action", choices=["run", "by-hand", "rollback"])
-    parser.add_argument("--root", type=Path, help="root folder of the run")
     parser.add_argument("--version", help="the version to promote by hand")
     parser.add_argument("--model-name", help="the registered model; default from the parameters")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--profile", default=BASE_PROFILE)
     args = parser.parse_args()
+    if args.action == "by-hand" and not args.version:
+        parser.error("by-hand needs --version")
     config = PromoteConfig.load(args.params, args.profile)
     if args.action == "run":
-        if args.root is None:
-            parser.error("run needs --root")
         run(
             root=str(args.root),
             config=config,
@@ -225,19 +221,15 @@ def main() -> None:
     from components import tracking
 
     registry = tracking.Registry(args.model_name or config.model_name)
-    try:
-        if args.action == "rollback":
-            lost, now = registry.rollback()
-            log.info("champion of %s: version %s, was %s", registry.model_name, now, lost)
-            return
-        if not args.version:
-            parser.error("by-hand needs --version")
-        version = str(registry.version(args.version).version)
-        registry.decide(version, tracking.Decision(True, ("promoted by hand",)))
-        log.info("champion of %s: version %s", registry.model_name, version)
-    except MixprintError as error:
-        raise SystemExit(f"error: {error}") from error
+    if args.action == "rollback":
+        lost, now = registry.rollback()
+        log.info("champion of %s: version %s, was %s", registry.model_name, now, lost)
+        return
+    version = str(registry.version(args.version).version)
+    registry.decide(version, tracking.Decision(True, ("promoted by hand",)))
+    log.info("champion of %s: version %s", registry.model_name, version)
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

@@ -4,7 +4,6 @@ A shard is the unit of work: the fan-out of the DAG gives each its own task, and
 killed redoes only the shards that have no done marker.
 """
 
-import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
-from components.step import Manifest, recorded, share_cores
-from mixprint.config import BASE_PROFILE, StepConfig, load_params
+from components.step import Manifest, clear_errors, recorded, share_cores, step_parser
+from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 
@@ -179,11 +178,8 @@ def _export_path(root: Path, config: SeparateConfig, track: "Track", stem: str) 
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="root folder of the run")
+    parser = step_parser(__doc__)
     parser.add_argument("--shard", type=int, default=ALL_SHARDS, help="one shard; default all")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--profile", default=BASE_PROFILE)
     args = parser.parse_args()
     run(
         root=str(args.root),
@@ -195,4 +191,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

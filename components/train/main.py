@@ -1,6 +1,5 @@
 """Train: `torchrun` starts the worker processes, here or on every pod that runs this step."""
 
-import argparse
 import logging
 import os
 import subprocess
@@ -16,9 +15,8 @@ from components.layout import (
     features_manifest,
     stems_manifest,
 )
-from components.step import Manifest, once, recorded
+from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.atomic import read_json, write_json
-from mixprint.config import BASE_PROFILE
 from mixprint.encoder.settings import TrainConfig
 from mixprint.errors import TrainingError
 from mixprint.fingerprint import code_version, fingerprint
@@ -142,10 +140,7 @@ def _start_workers(job: Job, num_processes: int) -> None:
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="root folder of the run")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--profile", default=BASE_PROFILE)
+    parser = step_parser(__doc__)
     args = parser.parse_args()
     run(
         root=str(args.root),
@@ -157,4 +152,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

@@ -1,6 +1,5 @@
 """Transfer: songs get the mix of other songs, pair by pair, with the champion of the registry."""
 
-import argparse
 import logging
 import shutil
 from dataclasses import asdict, dataclass
@@ -14,9 +13,9 @@ from components.layout import (
     promotion_manifest,
     stems_manifest,
 )
-from components.step import Manifest, once, recorded
+from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.atomic import read_json, write_json
-from mixprint.config import BASE_PROFILE, StepConfig
+from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, file_sha256
 
@@ -187,10 +186,7 @@ def _reproducible(summary: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True, help="root folder of the run")
-    parser.add_argument("--params", type=Path, default=Path("params.yaml"))
-    parser.add_argument("--profile", default=BASE_PROFILE)
+    parser = step_parser(__doc__)
     args = parser.parse_args()
     run(
         root=str(args.root),
@@ -202,4 +198,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()
