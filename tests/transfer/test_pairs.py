@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from metrics_schema import problems
 from torch import Tensor
 
 import mixprint.transfer
@@ -26,6 +25,7 @@ from mixprint.transfer.pairs import (
 )
 from mixprint.transfer.report import describe_settings
 from mixprint.transfer.songs import Hyperparameters, peak_safe_gain, true_peak
+from tests.transfer.metrics_schema import problems
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
