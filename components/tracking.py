@@ -199,8 +199,9 @@ class Registry:
     def decide(self, version: str, decision: Decision) -> None:
         """Write the decision and its reasons on the version; move `champion` if it was won."""
         champion = self.champion()
-        if decision.promoted and (champion is None or champion.version != version):
-            previous = str(champion.version) if champion is not None else ""
+        # MLflow gives numbers of versions as integers or as texts, depending on the call.
+        previous = str(champion.version) if champion is not None else ""
+        if decision.promoted and previous != version:
             self.tag(version, PREVIOUS_TAG, previous)
             self._client.set_registered_model_alias(self.model_name, CHAMPION, version)
         self.tag(version, DECISION_TAG, "promoted" if decision.promoted else "refused")

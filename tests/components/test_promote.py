@@ -96,6 +96,9 @@ def test_registry(registry: tracking.Registry, tmp_path: Path) -> None:
     assert registry.version("2").tags[tracking.DECISION_TAG] == "rolled back"
     with pytest.raises(DataError, match="before version 1"):
         registry.rollback()
+    registry.decide("1", tracking.Decision(True, ("by hand, though it is champion",)))
+    with pytest.raises(DataError, match="before version 1"):
+        registry.rollback()
     registry.decide("2", tracking.Decision(False, ("worse",)))
     present = registry.champion()
     assert present is not None

@@ -1,0 +1,42 @@
+"""The separator in `mixprint/weights` really separates; its model card has the full figures."""
+
+from pathlib import Path
+
+import pytest
+
+from mixprint.features import FEATURE_NAMES, Standardisation
+from mixprint.separation import Separator, load_separator
+from mixprint.separation.checkpoint import DEFAULT_WEIGHTS
+from mixprint.separation.metrics import evaluate_separator
+from mixprint.stems import STEMS
+from mixprint.synthesis import DataConfig, generate
+
+
+@pytest.fixture(scope="module")
+def separator() -> Separator:
+    return load_separator()
+
+
+def test_it_is_small() -> None:
+    assert DEFAULT_WEIGHTS.stat().st_size <= 8_000_000
+
+
+def test_it_separates_generated_songs_of_an_unseen_seed(
+    separator: Separator, tmp_path: Path
+) -> None:
+    config = DataConfig(num_songs=6, styles_per_song=1, duration_s=10.0, seed=99)
+    scores = evaluate_separator(separator, generate(tmp_path, config, num_workers=2))
+    assert scores["average"] >= 5.0, scores
+
+
+def test_it_separates_real_music(separator: Separator, shared_dir: Path) -> None:
+    scores = evaluate_separator(separator, [shared_dir / "audio" / "musdbhq"])
+    # Silence scores 0 dB, the mixture itself about -5 dB.
+    assert min(scores[stem] for stem in STEMS) > 0.0, scores
+    assert scores["average"] > 2.0, scores
+
+
+def test_a_standardisation_lies_beside_it() -> None:
+    standardisation = Standardisation.load(DEFAULT_WEIGHTS.parent / "standardisation.json")
+    assert len(standardisation.mean_D) == len(FEATURE_NAMES)
+    assert bool((standardisation.std_D > 0).all())
