@@ -114,11 +114,11 @@ def _generate_song(job: tuple[Path, DataConfig, int, str]) -> list[Path]:
                 "key": score.key,
                 "mix": settings.to_values(),
             }
-            _write_mix(folder, mix(dry, settings), truth)
+            write_mix(folder, mix(dry, settings), truth)
     return list(folders.values())
 
 
-def _write_mix(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:
+def write_mix(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:
     """Write one mix under a temporary name and rename it, so that a folder is always whole."""
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)

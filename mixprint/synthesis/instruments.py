@@ -29,7 +29,7 @@ from mixprint.synthesis.exact import (
 )
 
 # RMS of a stem's loud parts before mixing; drums, with their peaks, would else sound far too soft.
-_REFERENCE_DBFS = {"vocals": -20.0, "bass": -23.0, "drums": -18.0, "other": -21.0}
+REFERENCE_DBFS = {"vocals": -20.0, "bass": -23.0, "drums": -18.0, "other": -21.0}
 
 
 def render(score: Score, seed: int) -> dict[str, Signal]:
@@ -51,15 +51,15 @@ def render(score: Score, seed: int) -> dict[str, Signal]:
     other_CT = np.zeros((2, num_samples))
     for index, (name, notes) in enumerate(score.layers):
         rng = Rng(seed, score.name, name, "layer")
-        layer_CT = _levelled(_layer(rng, name, notes, num_samples))
+        layer_CT = levelled(_layer(rng, name, notes, num_samples))
         position = rng.uniform(0.25, 0.75) if index else 0.5
         layer_CT *= np.array([[2 * (1 - position)], [2 * position]])
         other_CT += layer_CT * gain(rng.uniform(-5.0, 0.0))
     parts["other"] = other_CT
-    return {stem: _levelled(parts[stem]) * gain(_REFERENCE_DBFS[stem]) for stem in STEMS}
+    return {stem: levelled(parts[stem]) * gain(REFERENCE_DBFS[stem]) for stem in STEMS}
 
 
-def _levelled(x_CT: Signal) -> Signal:
+def levelled(x_CT: Signal) -> Signal:
     """Bring the RMS of the louder half of the 0.1 s blocks to 1."""
     block = samples(0.1)
     num_blocks = x_CT.shape[1] // block
@@ -71,7 +71,7 @@ def _levelled(x_CT: Signal) -> Signal:
     return x_CT * scalar(mean**-0.5)
 
 
-def _add(track: Signal, start_s: float, sound: Signal) -> None:
+def add_sound(track: Signal, start_s: float, sound: Signal) -> None:
     """Add a sound to a track in place; what hangs over the end is cut off."""
     start = samples(start_s)
     stop = min(start + sound.shape[-1], track.shape[-1])
@@ -79,7 +79,7 @@ def _add(track: Signal, start_s: float, sound: Signal) -> None:
         track[..., start:stop] += sound[..., : stop - start]
 
 
-def _driven(x: Signal, drive: float) -> Signal:
+def driven(x: Signal, drive: float) -> Signal:
     """Distort softly: x / (1 + |x|)."""
     x = x * drive
     return x / (1.0 + np.abs(x))
@@ -108,11 +108,11 @@ def _drums(rng: Rng, hits: tuple[Hit, ...], num_samples: int) -> Signal:
     for hit in hits:
         sound = kit[hit.drum] * (levels[hit.drum] * hit.velocity)
         pan = pans[hit.drum]
-        _add(track_CT, hit.start_s, np.stack([2 * (1 - pan) * sound, 2 * pan * sound]))
+        add_sound(track_CT, hit.start_s, np.stack([2 * (1 - pan) * sound, 2 * pan * sound]))
     room = exact.reverb(track_CT[0] + track_CT[1], rng.uniform(0.2, 0.7), 6000.0, 0.5)
     track_CT += room * rng.uniform(0.0, 0.25)
     if rng.chance(0.3):
-        track_CT = _driven(track_CT, rng.uniform(0.5, 2.0))
+        track_CT = driven(track_CT, rng.uniform(0.5, 2.0))
     return track_CT
 
 
@@ -125,7 +125,7 @@ def _drum(rng: Rng, drum: str) -> Signal:
         sound = body * decay(n, rng.uniform(0.25, 0.6)) + click * decay(n, 0.02) * rng.uniform(
             0.2, 1
         )
-        return _driven(sound, rng.uniform(0.3, 2.0)) * envelope(n, 0.0005, 0.03)
+        return driven(sound, rng.uniform(0.3, 2.0)) * envelope(n, 0.0005, 0.03)
     if drum == "snare":
         n = samples(rng.uniform(0.2, 0.45))
         tone_hz = rng.uniform(150.0, 260.0)
@@ -146,8 +146,8 @@ def _drum(rng: Rng, drum: str) -> Signal:
         n = samples(0.3)
         shape = np.zeros(n)
         for delay_s in (0.0, 0.011, 0.023):
-            _add(shape, delay_s, decay(n, 0.03))
-        _add(shape, 0.03, 0.8 * decay(n, rng.uniform(0.15, 0.3)))
+            add_sound(shape, delay_s, decay(n, 0.03))
+        add_sound(shape, 0.03, 0.8 * decay(n, rng.uniform(0.15, 0.3)))
         return filtered(rng.noise(n), band_pass(rng.uniform(900.0, 1800.0), 1.0)) * shape * 2.0
     if drum == "tom":
         n = samples(0.4)
@@ -189,7 +189,7 @@ def _bass(rng: Rng, notes: tuple[Note, ...], num_samples: int) -> Signal:
             brightness = 0.15 + bright * decay(n, 1.0)
             sound = buzz(turns, brightness) * (0.3 + 0.7 * decay(n, 2.5))
             noise = filtered(rng.noise(samples(0.02)), band_pass(1800.0, 0.8))
-            _add(sound, 0.0, noise * (0.8 if kind == "pick" else 0.25))
+            add_sound(sound, 0.0, noise * (0.8 if kind == "pick" else 0.25))
         elif kind == "synth":
             sound = buzz(turns, 0.2 + 0.7 * bright * decay(n, sweep_s))
             sound += 0.5 * sine(0.5 * turns)
@@ -199,11 +199,11 @@ def _bass(rng: Rng, notes: tuple[Note, ...], num_samples: int) -> Signal:
             )
         else:
             sound = sine(turns) + 0.2 * sine(2.0 * turns)
-        _add(track, note.start_s, sound * envelope(n, 0.004, 0.05) * note.velocity)
+        add_sound(track, note.start_s, sound * envelope(n, 0.004, 0.05) * note.velocity)
     if kind == "saw":
         track = filtered(track, low_pass(rng.uniform(300.0, 1500.0), 1.2))
     if rng.chance(0.4):
-        track = _driven(track, rng.uniform(0.5, 3.0))
+        track = driven(track, rng.uniform(0.5, 3.0))
     track = filtered(track, high_pass(28.0), low_pass(rng.uniform(2500.0, 7000.0)))
     return np.stack([track, track])
 
@@ -227,7 +227,7 @@ def _layer(rng: Rng, name: str, notes: tuple[Note, ...], num_samples: int) -> Si
             for string, level in ((1.0, 1.0), (1.0007, 0.8), (2.003, 0.25)):
                 sound += level * buzz(phase(hz * string, n), 0.2 + bright * 0.6 * decay(n, 0.8))
             hammer = filtered(rng.noise(samples(0.015)), band_pass(hz * 3.0, 1.0))
-            _add(sound, 0.0, hammer)
+            add_sound(sound, 0.0, hammer)
             sound *= decay(n, 3.0) * envelope(n, 0.002, 0.2)
         elif name == "guitar":
             period = round(SAMPLE_RATE_HZ / hz - 0.5)
@@ -265,11 +265,11 @@ def _layer(rng: Rng, name: str, notes: tuple[Note, ...], num_samples: int) -> Si
                     saw(phase(detuned_hz, n, rng.uniform()), detuned_hz / SAMPLE_RATE_HZ) * shape
                 )
                 side = 0.5 + width * rng.uniform(-0.8, 0.8)
-                _add(track_CT, note.start_s, np.stack([(1 - side) * voice, side * voice]))
+                add_sound(track_CT, note.start_s, np.stack([(1 - side) * voice, side * voice]))
             continue
         spread = width * ((note.pitch % 12.0) / 12.0 - 0.5)
         sound = sound * note.velocity
-        _add(track_CT, note.start_s, np.stack([(1 - spread) * sound, (1 + spread) * sound]))
+        add_sound(track_CT, note.start_s, np.stack([(1 - spread) * sound, (1 + spread) * sound]))
     cutoff_hz = 1200.0 + 9000.0 * bright * bright
     if name in ("pad", "strings", "supersaw", "lead", "pluck"):
         track_CT = filtered(track_CT, low_pass(cutoff_hz, rng.uniform(0.6, 1.5)))
@@ -287,8 +287,10 @@ def _distorted(rng: Rng, notes: tuple[Note, ...], num_samples: int) -> Signal:
             hz = midi_hz(note.pitch) * (1.0 + 0.002 * rng.uniform(-1.0, 1.0))
             string = buzz(phase(hz, n, rng.uniform()), 0.5 + 0.35 * decay(n, 1.5))
             late_s = rng.uniform(0.0, 0.012)
-            _add(track, note.start_s + late_s, string * decay(n, 5.0) * envelope(n, 0.003, 0.03))
-        amplified = _driven(filtered(track, high_pass(110.0)), drive)
+            add_sound(
+                track, note.start_s + late_s, string * decay(n, 5.0) * envelope(n, 0.003, 0.03)
+            )
+        amplified = driven(filtered(track, high_pass(110.0)), drive)
         takes.append(
             filtered(
                 amplified,
@@ -336,7 +338,7 @@ def _vocals(rng: Rng, syllables: tuple[Syllable, ...], num_samples: int) -> Sign
         double = sound.sing(syllables, num_samples, interval) * rng.uniform(0.3, 0.6)
         track_CT += np.stack([2 * (1 - side) * double, 2 * side * double])
     if rng.chance(0.2):
-        track_CT = _driven(track_CT, rng.uniform(0.5, 2.0))
+        track_CT = driven(track_CT, rng.uniform(0.5, 2.0))
     return filtered(track_CT, high_pass(80.0))
 
 
@@ -378,7 +380,7 @@ class _Voice:
             shape *= 0.85 + 0.15 * drift(rng, n, 8.0)
             source = buzz(turns, self.effort * (0.6 + 0.4 * shape * s.velocity))
             source += self.breath * rng.noise(n) * (1.0 + sine(turns))
-            _add(tracks[s.vowel], s.start_s, source * shape * s.velocity)
+            add_sound(tracks[s.vowel], s.start_s, source * shape * s.velocity)
             self._consonant(noises, s)
         voice = np.zeros(num_samples)
         for vowel, track in tracks.items():
@@ -399,4 +401,6 @@ class _Voice:
         attack_s = 0.001 if s.consonant in ("t", "k") else 0.4 * length_s
         noise = filtered(self.rng.noise(n), band_pass(centre_hz * self.formant_scale, q))
         start_s = max(0.0, s.start_s - 0.7 * length_s)
-        _add(noises, start_s, noise * envelope(n, attack_s, 0.4 * length_s) * (level * s.velocity))
+        add_sound(
+            noises, start_s, noise * envelope(n, attack_s, 0.4 * length_s) * (level * s.velocity)
+        )
