@@ -34,11 +34,12 @@ LR ?=
 CHECKPOINT ?=
 export MODE INPUT TARGET OUT STEPS LR CHECKPOINT
 
-# make train-separator: the seed is another one than that of data/.
-SEPARATOR_SEED := 7
-SEPARATOR_SONGS := 240
+# make train-separator
+SONGS ?=
+RECIPE ?=
 MINUTES ?=
-export MINUTES
+PROCESSES ?= 1
+export SONGS RECIPE MINUTES PROCESSES
 
 VERSION ?=
 MODEL ?=
@@ -118,12 +119,12 @@ mlflow-ui: $(INSTALLED) ## browse runs and registry on http://127.0.0.1:5000 [PO
 	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port "$$PORT"
 
 .PHONY: train-separator
-train-separator: $(INSTALLED) ## train the separator that mixprint ships, on other songs than data/ (hours) [MINUTES=]
-	$(BIN)/python -m mixprint.synthesis --out results/separator/songs \
-		--set data.seed=$(SEPARATOR_SEED) --set data.num_songs=$(SEPARATOR_SONGS) \
-		--set data.styles_per_song=2
-	$(BIN)/python -m mixprint.separation.training --data results/separator/songs \
-		--out results/separator $${MINUTES:+--minutes "$$MINUTES"}
+train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= RECIPE= MINUTES= PROCESSES=]
+	@arguments=(--out results/separator --processes "$$PROCESSES"); \
+	if [ -n "$$SONGS" ]; then arguments+=(--data "$$SONGS"); else arguments+=(--generate); fi; \
+	if [ -n "$$RECIPE" ]; then arguments+=(--recipe "$$RECIPE"); fi; \
+	if [ -n "$$MINUTES" ]; then arguments+=(--set "training.max_minutes=$$MINUTES"); fi; \
+	$(BIN)/python -m components.train --task separator "$${arguments[@]}"
 
 # ---- checks ----
 
@@ -146,6 +147,10 @@ check: lint types test ## lint, types and test
 .PHONY: benchmark
 benchmark: $(INSTALLED) data ## time every step of a run from nothing; writes JSON and a table
 	$(BIN)/python -m benchmarks.pipeline
+
+.PHONY: benchmark-separation
+benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and measure its memory; half an hour
+	$(BIN)/python -m benchmarks.separation
 
 .PHONY: clean
 clean: ## remove results, tracking and caches; .venv and data/ stay

@@ -178,8 +178,16 @@ def recorded(root: Path, name: str) -> Iterator[None]:
             record["seconds"] = round(time.monotonic() - started_s, 3)
             record["peak_bytes"] = meter.read()
             if record["state"] != "running":
-                write_json(path, record)
+                _write_record(path, record)
     log.info("%s: %.1f s, peak %.0f MB", name, record["seconds"], record["peak_bytes"] / 1e6)
+
+
+def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write how a step ended, if it can be written: on a full disk the step's own error counts."""
+    try:
+        write_json(path, record)
+    except (DataError, OSError) as error:
+        log.warning("the record of the step was not written: %s", error)
 
 
 class _MemoryMeter:

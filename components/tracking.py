@@ -5,12 +5,18 @@ A version of the registry is a folder of safetensors and JSON that a run has log
 """
 
 import importlib.metadata
+import logging
 import os
-from collections.abc import Mapping
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import mlflow
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -20,9 +26,15 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.tracking import MlflowClient
 
+from mixprint.atomic import read_json, write_json
 from mixprint.errors import DataError
 
+log = logging.getLogger("mixprint.tracking")
+
 EXPERIMENT = "mixprint"
+SEPARATOR_EXPERIMENT = "mixprint-separator"
+NOTE_FILE = "mlflow.json"
+RECIPE_TAG = "mixprint.recipe"
 MODEL_FOLDER = "model"
 CHAMPION = "champion"
 CANDIDATE = "candidate"
@@ -47,25 +59,25 @@ def artifact_root(uri: str) -> Path | None:
     return Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts"
 
 
-def connect() -> str:
-    """Point MLflow at the tracking store and return the id of mixprint's experiment."""
+def connect(experiment: str = EXPERIMENT) -> str:
+    """Point MLflow at the tracking store and return the id of one of mixprint's experiments."""
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
     client = MlflowClient()
-    if existing := client.get_experiment_by_name(EXPERIMENT):
+    if existing := client.get_experiment_by_name(experiment):
         return str(existing.experiment_id)
     root = artifact_root(uri)
     try:
         return str(
             client.create_experiment(
-                EXPERIMENT, artifact_location=root.as_uri() if root is not None else None
+                experiment, artifact_location=root.as_uri() if root is not None else None
             )
         )
     except MlflowException as error:
         # Two steps may start at the same moment; the one that lost takes the other's experiment.
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-        other = client.get_experiment_by_name(EXPERIMENT)
+        other = client.get_experiment_by_name(experiment)
         if other is None:
             raise
         return str(other.experiment_id)
@@ -80,6 +92,125 @@ def run_exists(run_id: str) -> bool:
             raise
         return False
     return True
+
+
+def noted_run(note: Path, recipe: str) -> str | None:
+    """Give the run that an earlier start of the same training noted, if the store still has it."""
+    known = read_json(note) if note.exists() else {}
+    run_id = known.get("run_id") if known.get("recipe") == recipe else None
+    return run_id if run_id is not None and run_exists(run_id) else None
+
+
+def note_run(note: Path, recipe: str, run_id: str) -> None:
+    """Remember the run of a training, so that a later start of it goes on with the same one."""
+    write_json(note, {"run_id": run_id, "recipe": recipe})
+
+
+class BackgroundRun:
+    """A run that is written by a thread, so that a training never waits for the tracking server.
+
+    What cannot be sent is kept and tried again; a server that stays away costs the figures in
+    MLflow and nothing else.
+    """
+
+    def __init__(
+        self,
+        experiment: str,
+        name: str,
+        *,
+        note: Path,
+        recipe: str,
+        params: Mapping[str, Any],
+        retry_s: float = 30.0,
+        patience_s: float = 60.0,
+    ) -> None:
+        """Describe the run.
+
+        Args:
+            experiment: its experiment.
+            name: of a new run.
+            note: where the run is remembered for a resumption.
+            recipe: hash of what the training depends on.
+            params: of a new run.
+            retry_s: time between two attempts.
+            patience_s: how long the end of the training waits for what is not sent yet.
+        """
+        self._experiment, self._name = experiment, name
+        self._note, self._recipe = note, recipe
+        self._params = dict(params)
+        self._retry_s, self._patience_s = retry_s, patience_s
+        self._run_id: str | None = None
+        self._tasks: queue.Queue[Callable[[MlflowClient, str], None] | None] = queue.Queue()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to send; the run is opened even if nothing is ever measured."""
+        self._tasks.put(lambda client, run_id: None)  # noqa: ARG005
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Send what is left, and say how the run ended."""
+        status = "FINISHED" if kind is None else "FAILED"
+        self._tasks.put(lambda client, run_id: client.set_terminated(run_id, status))
+        self._tasks.put(None)
+        self._ending.set()
+        self._thread.join(self._patience_s)
+        if self._thread.is_alive() or not self._tasks.empty():
+            log.warning("MLflow could not be reached: what it lacks is in the training's history")
+
+    def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Log figures of a step."""
+        now_ms = round(time.time() * 1000)
+        entries = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
+        self._tasks.put(lambda client, run_id: client.log_batch(run_id, metrics=entries))
+
+    def log_files(self, paths: Sequence[Path], folder: str) -> None:
+        """Log files under a folder of the run's artifacts."""
+        for path in paths:
+            self._tasks.put(_log_file(path, folder))
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            while True:
+                is_last = self._ending.is_set()
+                if self._sent(task):
+                    break
+                if is_last:
+                    return
+                self._ending.wait(self._retry_s)
+
+    def _sent(self, task: Callable[[MlflowClient, str], None]) -> bool:
+        try:
+            if self._run_id is None:
+                self._run_id = self._open()
+            task(MlflowClient(), self._run_id)
+        except MlflowException as error:
+            log.warning("MLflow at %s: %s; tries again", tracking_uri(), error)
+            return False
+        return True
+
+    def _open(self) -> str:
+        """Go on with the noted run, or make one."""
+        experiment = connect(self._experiment)
+        client = MlflowClient()
+        if run_id := noted_run(self._note, self._recipe):
+            client.update_run(run_id, status="RUNNING")
+            return run_id
+        made = str(client.create_run(experiment, run_name=self._name).info.run_id)
+        client.log_batch(
+            made,
+            params=[Param(name, str(value)) for name, value in self._params.items()],
+            tags=[RunTag(RECIPE_TAG, self._recipe)],
+        )
+        client.log_text(made, environment_text(), "environment/packages.txt")
+        note_run(self._note, self._recipe, made)
+        return made
+
+
+def _log_file(path: Path, folder: str) -> Callable[[MlflowClient, str], None]:
+    return lambda client, run_id: client.log_artifact(run_id, str(path), folder)
 
 
 def environment_text() -> str:

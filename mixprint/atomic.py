@@ -4,6 +4,8 @@ A killed step must leave no half file, so everything is written under a temporar
 same folder (a rename across file systems is a copy) and renamed when it is complete.
 """
 
+import errno
+import hashlib
 import json
 import os
 import uuid
@@ -15,6 +17,7 @@ from typing import Any
 from mixprint.errors import DataError
 
 TEMPORARY_PREFIX = ".writing-"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -28,18 +31,55 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         a path in the same folder with the same suffix, because some writers choose the format
         by suffix. The body must create that file. When the body raises, the file is removed and
         an older file under the final name stays as it was.
+
+    Raises:
+        DataError: the disk is full.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}{final.suffix}"
+    with disk_full_named(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.parent / f"{_temporary_stem(final)}{uuid.uuid4().hex}{final.suffix}"
+        try:
+            yield temporary
+            # Without fsync a power cut can leave the new name with the old length of zero.
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path | str) -> list[Path]:
+    """Remove what killed writers of a file have left beside it.
+
+    Only for who alone writes that file now: a writer that lives would lose its work.
+
+    Returns:
+        the temporary files that were removed.
+    """
+    final = Path(path)
+    leftovers = sorted(final.parent.glob(f"{_temporary_stem(final)}*"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return leftovers
+
+
+@contextmanager
+def disk_full_named(path: Path | str) -> Iterator[None]:
+    """Turn the error of a full disk or a used-up quota into one that names the file.
+
+    Raises:
+        DataError: in place of such an error; others pass.
+    """
     try:
-        yield temporary
-        # Without fsync a power cut can leave the new name with the old length of zero.
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise DataError(
+            f"{path}: expected room to write it, found the disk full "
+            f"({errno.errorcode[error.errno]}); what is finished is intact"
+        ) from error
 
 
 def write_json(path: Path | str, value: Any) -> None:
@@ -66,3 +106,8 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected a readable JSON file, found: {error}") from error
+
+
+def _temporary_stem(final: Path) -> str:
+    """Begin the names of a file's temporaries; as a hash, because a name may have full length."""
+    return f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]}-"

@@ -16,7 +16,7 @@ Shape suffixes: C channel, T sample; N channels as in the file.
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -158,6 +158,61 @@ def read_audio(
         AudioError: see `open_audio`; ``truncated``, ``not_finite``; ``too_short`` when the part
             reaches beyond the end; ``too_long`` when it does not fit into memory.
     """
+    with _open_part(path, sample_rate_hz, start_s, duration_s) as (num_samples, blocks):
+        try:
+            audio_CT = np.empty((NUM_CHANNELS, num_samples), np.float32)
+        except MemoryError as error:
+            raise AudioError(
+                "too_long", f"{shown(path)}: {num_samples} samples do not fit into memory"
+            ) from error
+        position = 0
+        for block_CT in blocks:
+            audio_CT[:, position : position + block_CT.shape[1]] = block_CT
+            position += block_CT.shape[1]
+    # A few frames fewer than an MP3 without a header seemed to have are not missing audio.
+    return torch.from_numpy(audio_CT[:, :position])
+
+
+def stream_audio(
+    path: Path | str,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+) -> Generator[Tensor, None, None]:
+    """Read the samples of `read_audio` in blocks, in memory that does not grow with the file.
+
+    Nothing is opened before the first block is asked for. The file is closed after the last one,
+    or when the generator is closed.
+
+    Args:
+        path: see `read_audio`.
+        sample_rate_hz: see `read_audio`.
+        start_s: see `read_audio`.
+        duration_s: see `read_audio`.
+
+    Yields:
+        block_CT, float32, two channels, of at least one sample.
+
+    Raises:
+        ValueError: see `read_audio`.
+        AudioError: see `read_audio`; ``truncated`` and ``not_finite`` come where the reading
+            meets them, after the blocks before.
+    """
+    with _open_part(path, sample_rate_hz, start_s, duration_s) as (_, blocks):
+        for block_CT in blocks:
+            yield torch.from_numpy(block_CT)
+
+
+@contextmanager
+def _open_part(
+    path: Path | str, sample_rate_hz: int, start_s: float, duration_s: float | None
+) -> Iterator[tuple[int, Iterator[FloatArray]]]:
+    """Open a part of a file; give its declared length in samples, and its blocks.
+
+    Raises:
+        ValueError, AudioError: see `read_audio`.
+    """
     if start_s < 0 or (duration_s is not None and duration_s <= 0):
         raise ValueError(f"need start_s >= 0 and duration_s > 0, got {start_s=}, {duration_s=}")
     with open_audio(path) as file:
@@ -180,26 +235,22 @@ def read_audio(
         file.seek(begin)
         parts = _resampled_parts(stereo_blocks(file, path, end - begin), up, down)
         skip = first - begin // down * up
-        try:
-            audio_CT = np.empty((NUM_CHANNELS, last - first), np.float32)
-        except MemoryError as error:
-            raise AudioError(
-                "too_long", f"{shown(path)}: {last - first} samples do not fit into memory"
-            ) from error
-        position = -skip
-        for part_CT in parts:
-            low, high = max(position, 0), min(position + part_CT.shape[1], last - first)
-            if low < high:
-                audio_CT[:, low:high] = part_CT[:, low - position : high - position]
-            position += part_CT.shape[1]
-    if duration_s is not None and position < last - first:
-        raise AudioError(
-            "truncated",
-            f"{shown(path)}: expected {last - first} samples from {start_s:.3f} s, found "
-            f"{max(position, 0)}",
-        )
-    # A few frames fewer than an MP3 without a header seemed to have are not missing audio.
-    return torch.from_numpy(audio_CT[:, : max(position, 0)])
+
+        def blocks() -> Iterator[FloatArray]:
+            position = -skip
+            for part_CT in parts:
+                low, high = max(position, 0), min(position + part_CT.shape[1], last - first)
+                if low < high:
+                    yield part_CT[:, low - position : high - position]
+                position += part_CT.shape[1]
+            if duration_s is not None and position < last - first:
+                raise AudioError(
+                    "truncated",
+                    f"{shown(path)}: expected {last - first} samples from {start_s:.3f} s, found "
+                    f"{max(position, 0)}",
+                )
+
+        yield last - first, blocks()
 
 
 def stereo_blocks(file: sf.SoundFile, path: Path | str, num_frames: int) -> Iterator[FloatArray]:

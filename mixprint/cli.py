@@ -7,14 +7,17 @@ so that `mixprint --help` answers at once.
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import CheckpointError, ConfigError, MixprintError
 from mixprint.log import setup_logging
 
@@ -52,12 +55,60 @@ class TableFormat(StrEnum):
     csv = "csv"
 
 
+class Task(StrEnum):
+    """Steps whose cost can be estimated."""
+
+    separate = "separate"
+
+
+class EstimateFormat(StrEnum):
+    """How an estimate is printed."""
+
+    table = "table"
+    json = "json"
+
+
+class Container(StrEnum):
+    """Format of stem files."""
+
+    wav = "wav"
+    flac = "flac"
+
+
+class BitDepth(StrEnum):
+    """Sample format of stem files."""
+
+    int16 = "16"
+    int24 = "24"
+    float32 = "float32"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Residual(StrEnum):
+    """What becomes of the difference between a song and its stems' sum."""
+
+    none = "none"
+    stem = "stem"
+    distribute = "distribute"
+
+
+# WAV keeps every level as it is; FLAC has no float.
+DEFAULT_BIT_DEPTHS = {Container.wav: "float32", Container.flac: "24"}
+
+
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:<index>")]
 SeparatorOption = Annotated[
     str, typer.Option("--scnet_model", help="Separator checkpoint; `default` is the shipped one.")
 ]
 SeparatorConfigOption = Annotated[
-    Path | None, typer.Option("--scnet_config", help="YAML of a foreign separator checkpoint.")
+    str | None, typer.Option("--scnet_config", help="YAML of a foreign separator checkpoint.")
 ]
 
 
@@ -71,7 +122,8 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except MixprintError as error:
             typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(1) from error
+            # As for an option that does not exist: 2 says that the call is wrong, not the data.
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
 
     return run
 
@@ -168,27 +220,116 @@ def transfer(
 @app.command()
 @_command
 def separate(
-    songs: Annotated[list[Path], typer.Argument(help="Audio files.")],
+    songs: Annotated[
+        list[Path], typer.Argument(help="Audio files, and folders of them.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", help="Receives a folder per song.")],
-    scnet_model: SeparatorOption = "default",
-    scnet_config: SeparatorConfigOption = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint",
+            help="`default` is the shipped one; else a file, or https://...#sha256=<its hash>.",
+        ),
+    ] = "default",
+    config: Annotated[
+        str | None,
+        typer.Option("--config", help="YAML of a published checkpoint; a file or such a URL."),
+    ] = None,
+    container: Annotated[
+        Container, typer.Option("--format", help="Of the files that are written.")
+    ] = Container.wav,
+    bit_depth: Annotated[
+        BitDepth | None,
+        typer.Option("--bit-depth", help="Default: float32, and 24 with flac.", show_default=False),
+    ] = None,
+    stems: Annotated[
+        str | None,
+        typer.Option(
+            "--stems",
+            help="Which to write, for example vocals,drums. Default: all.",
+            show_default=False,
+        ),
+    ] = None,
+    two_stems: Annotated[
+        str | None,
+        typer.Option("--two-stems", help="Write this stem, and all the rest as one other file."),
+    ] = None,
+    residual: Annotated[
+        Residual,
+        typer.Option(
+            "--residual",
+            help="What the stems' sum lacks of the song: leave it out, write it as a file of its "
+            "own, or distribute it among the stems.",
+        ),
+    ] = Residual.none,
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window",
+            help="What the network sees at once, in s. Default: as in its training.",
+            show_default=False,
+        ),
+    ] = None,
+    overlap: Annotated[
+        float, typer.Option("--overlap", help="Part of a window that it shares with the next.")
+    ] = 0.25,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            min=0,
+            help="Windows at a time. 0: what a GPU's memory holds, 1 on a CPU.",
+        ),
+    ] = 0,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Of the network; half precision suits GPUs.")
+    ] = Precision.float32,
     device: DeviceOption = "auto",
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Songs side by side, which share the CPU's cores.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier separation has written.")
+    ] = False,
 ) -> None:
-    """Separate songs into vocals, bass, drums and other."""
-    from mixprint.audio import read_audio, write_audio
-    from mixprint.device import resolve_device
-    from mixprint.stems import SAMPLE_RATE_HZ, unpack
+    """Separate songs into vocals, bass, drums and other.
 
-    folders = [out / path.stem for path in songs]
-    if len(set(folders)) < len(folders):
-        raise ConfigError(f"songs: expected different names, got {[p.name for p in songs]}")
-    separator = _load_separator(scnet_model, scnet_config, resolve_device(device))
-    for path, folder in zip(songs, folders, strict=True):
-        stems_SCT = separator.separate(read_audio(path))
-        for stem, stem_CT in unpack(stems_SCT).items():
-            # Float, because an estimated stem may exceed full scale.
-            write_audio(folder / f"{stem}.wav", stem_CT, SAMPLE_RATE_HZ, subtype="FLOAT")
-        typer.echo(str(folder))
+    Each song gets a folder with its stems and a report, separation.json: how far their sum is
+    from the song, how much they leak into each other, their levels, and the gain that was needed
+    to stay within full scale (16 and 24 bits only; float32 keeps all levels). A folder that holds
+    the same song, separated in the same way, is left as it is.
+
+    Exit code: 0 if all songs are done, 1 if one failed, 2 if an option is wrong.
+    """
+    from mixprint.separation.batch import SeparatorSource, find_jobs, separate_files
+    from mixprint.separation.files import FileSettings
+    from mixprint.stems import STEMS
+
+    settings = FileSettings(
+        container=container.value,
+        bit_depth=bit_depth.value if bit_depth else DEFAULT_BIT_DEPTHS[container],
+        stems=tuple(stem.strip() for stem in stems.split(",")) if stems else STEMS,
+        two_stems=two_stems,
+        residual=residual.value,
+        window_s=window,
+        overlap=overlap,
+        batch_size=batch_size,
+    )
+    counts = Counter[str]()
+    found, failures = find_jobs(songs, out)
+    source = SeparatorSource(checkpoint, config, device, precision.value)
+    done = separate_files(found, source, settings, num_processes=jobs, overwrite=overwrite)
+    for outcome in chain(failures, done):
+        counts[outcome.status] += 1
+        if outcome.status == "failed":
+            typer.echo(f"failed: {outcome.detail}", err=True)
+        else:
+            note = " (was there already)" if outcome.status == "present" else ""
+            typer.echo(f"{outcome.detail}{note}")
+    summary = f"{counts['separated']} separated, {counts['present']} there already"
+    typer.echo(f"{summary}, {counts['failed']} failed", err=True)
+    if counts["failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -235,6 +376,82 @@ def features(
         writer.writerow([name, units[name], *(row[name] for row in rows.values())])
 
 
+@app.command()
+@_command
+def estimate(
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Folder of the collection; two for pairs.", show_default=False),
+    ],
+    task: Annotated[Task, typer.Option("--task", help="The step whose cost is asked for.")],
+    source: Annotated[
+        str, typer.Option("--source", help="folder, fma, musdbhq, pairs or synthetic")
+    ] = "folder",
+    params: Annotated[
+        Path, typer.Option("--params", help="The parameters that the step will have.")
+    ] = Path("params.yaml"),
+    profile: Annotated[
+        str, typer.Option("--profile", help="tiny, or an overlay of the parameters.")
+    ] = BASE_PROFILE,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="Another one than in the parameters.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help="YAML of such a published checkpoint.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Another one than in the parameters.")
+    ] = None,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", min=1, help="Workers at a time. On the CPU they share its cores."),
+    ] = 1,
+    table_format: Annotated[
+        EstimateFormat, typer.Option("--format", help="How it is printed.")
+    ] = EstimateFormat.table,
+) -> None:
+    """Tell time, memory and storage of a step beforehand, from a short measurement."""
+    import time
+
+    import psutil  # type: ignore[import-untyped]
+
+    from mixprint.device import resolve_device
+    from mixprint.estimate import SeparationPlan, estimate_separation, measure_separation, survey
+
+    assert task is Task.separate  # the only one there is
+    sections = load_params(params, profile)
+    rules, values = sections["ingest"], sections["separate"]
+    separator = _load_separator(
+        checkpoint or values["checkpoint"],
+        config if checkpoint else values["config"] or None,
+        resolve_device(device or values["device"]),
+    )
+    separator.precision = values["precision"]
+    # As long as a worker takes, from its first breath to here.
+    start_s = time.time() - psutil.Process().create_time()
+    songs, num_left_out = survey(
+        source,
+        data,
+        min_duration_s=max(rules["min_duration_s"], values["segment_s"]),
+        max_duration_s=rules["max_duration_s"],
+    )
+    plan = SeparationPlan(
+        segment_s=values["segment_s"],
+        window_s=values["window_s"] or separator.window_s,
+        overlap=values["overlap"],
+        batch_size=values["batch_size"],
+        export=values["export"],
+        num_shards=rules["num_shards"],
+        jobs=jobs,
+    )
+    measured = measure_separation(separator, songs, plan)
+    found = estimate_separation(songs, num_left_out, plan, measured, start_s=start_s)
+    if table_format is EstimateFormat.json:
+        typer.echo(json.dumps(found.to_values(), indent=2))
+    else:
+        typer.echo(found.to_text())
+
+
 def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
     """Load the encoder that is named, else the shipped one, else none."""
     from mixprint.encoder.checkpoint import load_checkpoint
@@ -263,8 +480,7 @@ def _load_standardisation(encoder: "Encoder | None") -> "Standardisation":
     return Standardisation.load(SHIPPED_STANDARDISATION)
 
 
-def _load_separator(checkpoint: str, config: Path | None, device: "torch.device") -> "Separator":
+def _load_separator(checkpoint: str, config: str | None, device: "torch.device") -> "Separator":
     from mixprint.separation import load_separator
 
-    source = checkpoint if checkpoint == "default" else Path(checkpoint)
-    return load_separator(source, config, device)
+    return load_separator(checkpoint, config, device)

@@ -6,11 +6,13 @@ piece. Samples are int16 PCM, little endian, interleaved (left, right, left, ...
 columns with zstd: lists of numbers read several times slower.
 
 Beside each finished shard lies ``<shard>.done.json`` with the fingerprint of what it was made
-from; a shard without its marker is not finished, whatever it looks like.
+from, and what was measured on whole songs (`StemShardWriter.report`); a shard without its marker
+is not finished, whatever it looks like.
 
 Shape suffixes: S stem, C channel, T sample.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,8 @@ from torch import Tensor
 from mixprint.atomic import atomic_path, read_json, write_json
 from mixprint.errors import DataError
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
+
+log = logging.getLogger("mixprint.shards")
 
 SCHEMA_VERSION = 1
 DONE_SUFFIX = ".done.json"
@@ -97,6 +101,7 @@ class StemShardWriter:
         self._sample_rate_hz = sample_rate_hz
         self._separator = separator
         self.num_segments = 0
+        self.reports: dict[str, Mapping[str, float]] = {}
 
     def write(self, track_id: str, segment: int, start_s: float, stems_SCT: Tensor) -> None:
         """Append one segment.
@@ -133,6 +138,17 @@ class StemShardWriter:
         } | {stem: pcm_TC.tobytes() for stem, pcm_TC in zip(STEMS, pcm_STC, strict=True)}
         self._writer.write_table(pa.Table.from_pylist([row], SCHEMA), row_group_size=1)
         self.num_segments += 1
+
+    def report(self, track_id: str, values: Mapping[str, float]) -> None:
+        """Keep what was measured on a whole song; it goes into the shard's marker.
+
+        Args:
+            track_id: the song.
+            values: name -> value; finite.
+        """
+        self.reports[track_id] = dict(values)
+        shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        log.info("track %s: %s", track_id, shown)
 
 
 def pcm_gain(samples: np.ndarray) -> float:
@@ -200,6 +216,7 @@ def write_shard(
             "fingerprint": fingerprint,
             "num_bytes": path.stat().st_size,
             "num_segments": writer.num_segments,
+            "reports": writer.reports,
             "track_ids": sorted(track_ids),
         },
     )
@@ -258,8 +275,9 @@ def remove_other_shards(folder: Path, num_shards: int) -> list[Path]:
         if (match := _NAME.fullmatch(path.name)) and int(match[2]) != num_shards
     ]
     for path in others:
+        # Several workers may clear away the same set.
         done_path(path).unlink(missing_ok=True)
-        path.unlink()
+        path.unlink(missing_ok=True)
     return others
 
 

@@ -1,8 +1,9 @@
+import errno
 from pathlib import Path
 
 import pytest
 
-from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
 from mixprint.errors import DataError
 
 
@@ -30,6 +31,36 @@ def test_success_replaces_and_creates_folders(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_bytes() == b"whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_leftovers_of_one_file_are_told_from_those_of_another(tmp_path: Path) -> None:
+    def leave_behind(path: Path) -> Path:
+        """Write the name of a temporary file again, which a killed writer would not remove."""
+        with atomic_path(path) as temporary:
+            temporary.write_text("whole")
+        path.unlink()
+        temporary.write_text("half")
+        return temporary
+
+    mine = [leave_behind(tmp_path / "a.wav") for _ in range(2)]
+    other = leave_behind(tmp_path / ("b" * 251 + ".wav"))
+    assert remove_leftovers(tmp_path / "a.wav") == sorted(mine)
+    assert list(tmp_path.iterdir()) == [other]
+    assert remove_leftovers(tmp_path / "nowhere" / "a.wav") == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "a.txt"
+
+    def fill_up() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(number, "full")
+
+    with pytest.raises(DataError, match=rf"a\.txt.*disk full \({errno.errorcode[number]}\)"):
+        fill_up()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_round_trip_is_sorted(tmp_path: Path) -> None:

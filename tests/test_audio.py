@@ -9,7 +9,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from mixprint.audio import probe, read_audio, resample, shown, write_audio
+from mixprint.audio import probe, read_audio, resample, shown, stream_audio, write_audio
 from mixprint.errors import AudioError
 
 MakeAudio = Callable[..., Tensor]
@@ -151,6 +151,62 @@ def test_blocks_leave_no_seam(
     whole_CT = read_audio(path)
     monkeypatch.setattr("mixprint.audio.BLOCK_FRAMES", 777)
     assert torch.allclose(read_audio(path), whole_CT, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3"])
+@pytest.mark.parametrize("sample_rate_hz", [44_100, 48_000])
+@pytest.mark.parametrize("part", [{}, {"start_s": 0.5, "duration_s": 1.0}, {"start_s": 1.2345}])
+def test_blocks_are_the_samples_of_the_whole(
+    tmp_path: Path,
+    write_song: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    sample_rate_hz: int,
+    part: dict[str, float],
+) -> None:
+    path = write_song(tmp_path / name, 2.0, sample_rate_hz=sample_rate_hz)
+    monkeypatch.setattr("mixprint.audio.BLOCK_FRAMES", 10_000)
+    blocks = list(stream_audio(path, **part))
+    assert all(0 < block_CT.shape[1] <= 10_000 for block_CT in blocks)
+    assert torch.equal(torch.cat(blocks, dim=1), read_audio(path, **part))
+
+
+def test_a_stream_reads_no_further_than_asked_and_closes_its_file(
+    tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_song(tmp_path / "a.wav", 1.0)
+    monkeypatch.setattr("mixprint.audio.BLOCK_FRAMES", 1_000)
+    files: list[sf.SoundFile] = []
+
+    def open_file(name: bytes) -> sf.SoundFile:
+        files.append(SoundFile(name))
+        return files[-1]
+
+    SoundFile = sf.SoundFile
+    monkeypatch.setattr("mixprint.audio.sf.SoundFile", open_file)
+    blocks = stream_audio(path)
+    assert not files
+    next(blocks)
+    next(blocks)
+    assert files[0].tell() == 2_000
+    blocks.close()
+    assert files[0].closed
+    list(stream_audio(path))
+    assert files[1].closed
+
+
+def test_what_is_wrong_comes_with_the_block_that_holds_it(tmp_path: Path) -> None:
+    audio_TC = np.zeros((600_000, 2), np.float32)
+    audio_TC[500_000, 1] = np.nan
+    sf.write(tmp_path / "a.wav", audio_TC, 44_100, subtype="FLOAT")
+    blocks = stream_audio(tmp_path / "a.wav")
+    assert next(blocks).shape == (2, 262_144)
+    with pytest.raises(AudioError, match="frame 500000"):
+        next(blocks)
+    with pytest.raises(AudioError, match="no_such"):
+        next(stream_audio(tmp_path / "no_such.wav"))
+    with pytest.raises(ValueError, match="start_s"):
+        next(stream_audio(tmp_path / "a.wav", start_s=-1.0))
 
 
 def test_beyond_the_end_is_refused_and_not_padded(

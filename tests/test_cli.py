@@ -1,7 +1,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,10 @@ from typer.testing import CliRunner
 import mixprint.cli
 import mixprint.separation
 from mixprint.atomic import read_json
+from mixprint.audio import stream_audio
 from mixprint.features import FEATURE_NAMES, Standardisation
-from mixprint.stems import STEMS
+from mixprint.separation import batch
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 runner = CliRunner()
 
@@ -23,8 +25,16 @@ class QuarterSeparator:
 
     fingerprint = {"model": "quarter", "checkpoint_sha256": "0"}  # noqa: RUF012 (read only)
 
+    sample_rate_hz = SAMPLE_RATE_HZ
+    window_s = 4.0
+    precision = "float32"
+
     def separate(self, audio_CT: Tensor) -> Tensor:
         return torch.stack([audio_CT / 4] * len(STEMS))
+
+    def stream_file(self, path: Path, **_: object) -> Iterator[tuple[Tensor, Tensor]]:
+        for block_CT in stream_audio(path):
+            yield block_CT, self.separate(block_CT)
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +45,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     # Its handler would outlive the stream that the runner lends it.
     monkeypatch.setattr(mixprint.cli, "setup_logging", lambda: None)
     monkeypatch.setattr(mixprint.separation, "load_separator", load, raising=False)
+    monkeypatch.setattr(batch, "load_separator", load)
     ones_D = torch.ones(len(FEATURE_NAMES))
     path = tmp_path / "shipped" / "standardisation.json"
     Standardisation(-20 * ones_D, 5 * ones_D).save(path)
@@ -79,43 +90,110 @@ def test_transfer_accepts_hyphens_and_underscores(
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "message", "exit_code"),
     [
-        (["--mixing_checkpoint", "models:/mixprint-encoder@champion"], "component"),
-        (["--mixing_checkpoint", "nowhere"], "nowhere"),
-        (["--optimize_target", "embeddings"], "--mixing_checkpoint"),
-        (["--segment_offset", "2"], "at least 3"),
-        (["--device", "tpu"], "tpu"),
-        (["--segment_duration", "1"], "segment_duration"),
+        (["--mixing_checkpoint", "models:/mixprint-encoder@champion"], "component", 2),
+        (["--mixing_checkpoint", "nowhere"], "nowhere", 1),
+        (["--optimize_target", "embeddings"], "--mixing_checkpoint", 2),
+        (["--segment_offset", "2"], "at least 3", 1),
+        (["--device", "tpu"], "tpu", 2),
+        (["--segment_duration", "1"], "segment_duration", 2),
     ],
 )
 def test_what_a_person_can_mend_is_a_sentence(
-    songs: tuple[Path, Path], tmp_path: Path, more: list[str], message: str
+    songs: tuple[Path, Path], tmp_path: Path, more: list[str], message: str, exit_code: int
 ) -> None:
     arguments = ["transfer", "--input_audio", str(songs[0]), "--target_audio", str(songs[1])]
     arguments += ["--optimize_target", "features", "--output_dir", str(tmp_path / "out"), *more]
     result = runner.invoke(mixprint.cli.app, arguments)
-    assert result.exit_code == 1
+    assert result.exit_code == exit_code
     assert message in result.output.replace("\n", " ")
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
 
 
 def test_separate_writes_a_folder_per_song(tmp_path: Path, songs: tuple[Path, Path]) -> None:
-    result = runner.invoke(
-        mixprint.cli.app, ["separate", *map(str, songs), "--out", str(tmp_path / "stems")]
-    )
+    arguments = ["separate", *map(str, songs), "--out", str(tmp_path / "stems")]
+    result = runner.invoke(mixprint.cli.app, arguments)
     assert result.exit_code == 0, result.output
-    found = {str(p.relative_to(tmp_path / "stems")) for p in (tmp_path / "stems").rglob("*.wav")}
-    assert found == {f"{song}/{stem}.wav" for song in ("a song", "b") for stem in STEMS}
+    found = {str(p.relative_to(tmp_path / "stems")) for p in (tmp_path / "stems").rglob("*.*")}
+    names = [*(f"{stem}.wav" for stem in STEMS), "separation.json"]
+    assert found == {f"{song}/{name}" for song in ("a song", "b") for name in names}
+    assert result.stdout.splitlines() == [str(tmp_path / "stems" / s) for s in ("a song", "b")]
+    assert "2 separated, 0 there already, 0 failed" in result.stderr
+    again = runner.invoke(mixprint.cli.app, arguments)
+    assert again.exit_code == 0
+    assert again.stdout.count("(was there already)") == 2
+    assert "0 separated, 2 there already, 0 failed" in again.stderr
 
 
-def test_separate_refuses_names_that_collide(tmp_path: Path, songs: tuple[Path, Path]) -> None:
+def test_separate_goes_on_after_a_bad_file(tmp_path: Path, songs: tuple[Path, Path]) -> None:
+    (tmp_path / "bad.wav").write_text("no audio")
+    arguments = [str(songs[0]), str(tmp_path / "bad.wav"), str(tmp_path / "no.mp3"), str(songs[1])]
     result = runner.invoke(
-        mixprint.cli.app, ["separate", str(songs[0]), str(songs[0]), "--out", str(tmp_path / "x")]
+        mixprint.cli.app, ["separate", *arguments, "--out", str(tmp_path / "stems")]
     )
     assert result.exit_code == 1
-    assert "different names" in result.output
+    assert "bad.wav: expected audio" in result.stderr
+    assert "no.mp3: expected audio" in result.stderr
+    assert "2 separated, 0 there already, 2 failed" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "stems").iterdir()) == ["a song", "b"]
+
+
+@pytest.mark.parametrize("separator", ["_", "-"])
+def test_options_of_separate(tmp_path: Path, songs: tuple[Path, Path], separator: str) -> None:
+    options = {
+        "out": tmp_path / "stems",
+        "checkpoint": "default",
+        "format": "flac",
+        "bit_depth": "16",
+        "two_stems": "vocals",
+        "residual": "distribute",
+        "window": 2.0,
+        "overlap": 0.5,
+        "batch_size": 2,
+        "precision": "bfloat16",
+        "device": "cpu",
+        "jobs": 1,
+    }
+    arguments = [
+        part for k, v in options.items() for part in (f"--{k.replace('_', separator)}", str(v))
+    ]
+    result = runner.invoke(mixprint.cli.app, ["separate", str(songs[1]), *arguments])
+    assert result.exit_code == 0, result.output
+    report = read_json(tmp_path / "stems" / "b" / "separation.json")
+    assert report["files"] == ["vocals.flac", "no_vocals.flac"]
+    assert report["settings"] == {
+        "container": "flac",
+        "bit_depth": "16",
+        "stems": list(STEMS),
+        "two_stems": "vocals",
+        "residual": "distribute",
+        "window_s": 2.0,
+        "overlap": 0.5,
+        "precision": "bfloat16",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--format", "flac", "--bit-depth", "float32"], "16 or 24 with flac"),
+        (["--stems", "vocals,piano"], "'piano'"),
+        (["--format", "mp3"], "--format"),
+        (["--jobs", "0"], "--jobs"),
+        (["--overlap", "1"], "overlap"),
+    ],
+)
+def test_wrong_options_of_separate_exit_with_2(
+    tmp_path: Path, songs: tuple[Path, Path], options: list[str], message: str
+) -> None:
+    result = runner.invoke(
+        mixprint.cli.app, ["separate", str(songs[0]), "--out", str(tmp_path / "stems"), *options]
+    )
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not (tmp_path / "stems").exists()
 
 
 def test_features_as_json_and_csv(songs: tuple[Path, Path]) -> None:

@@ -169,6 +169,7 @@ def test_done_only_with_marker_same_fingerprint_and_same_size(folder: Path) -> N
         "fingerprint": "f",
         "num_bytes": path.stat().st_size,
         "num_segments": 3,
+        "reports": {},
         "track_ids": ["b"],
     }
     marker = done_path(path).read_text()
@@ -203,6 +204,14 @@ def test_a_step_that_dies_leaves_the_old_shard_but_no_marker(folder: Path) -> No
     assert not is_done(path, "f")
     with pytest.raises(DataError, match="no done marker"):
         list_shards(folder)
+
+
+def test_what_was_measured_on_a_song_is_in_the_marker(tmp_path: Path) -> None:
+    path = tmp_path / shard_name(0, 1)
+    with write_shard(path, fingerprint="g", sample_rate_hz=44_100, separator=SEPARATOR) as writer:
+        writer.report("b", {"null_depth_db": -31.5, "clipped_samples": 2})
+    reports = json.loads(done_path(path).read_text())["reports"]
+    assert reports == {"b": {"null_depth_db": -31.5, "clipped_samples": 2}}
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:

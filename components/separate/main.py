@@ -2,6 +2,11 @@
 
 A shard is the unit of work: the fan-out of the DAG gives each its own task, and a run that was
 killed redoes only the shards that have no done marker.
+
+Any number of workers may share the work, on one machine or many: start this several times with
+the same root. Each takes shards that no other has (`mixprint.claims`), waits for those that
+others have, and takes over what a killed one has left. When it returns, all shards that it was
+asked for are done.
 """
 
 import logging
@@ -18,12 +23,28 @@ from mixprint.stems import STEMS
 
 if TYPE_CHECKING:
     from mixprint.catalogue import Track
+    from mixprint.claims import Claim
     from mixprint.separation import Separator
-    from mixprint.shards import StemShardWriter
+    from mixprint.shards import SeparatorFingerprint, StemShardWriter
 
 log = logging.getLogger("mixprint.separate")
 
 EXPORT_FOLDER = "stems_audio"
+CLAIMS_FOLDER = "claims"
+# What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
+SEPARATING_CODE = (
+    "mixprint.audio",
+    "mixprint.segments",
+    "mixprint.separation.checkpoint",
+    "mixprint.separation.nulltest",
+    "mixprint.separation.runner",
+    "mixprint.separation.scnet",
+    "mixprint.separation.separator",
+    "mixprint.separation.sharding",
+    "mixprint.shards",
+)
+# As in mixprint.separation.runner, which takes a second to import.
+PRECISIONS = ("float32", "bfloat16", "float16")
 ALL_SHARDS = -1
 
 
@@ -39,17 +60,22 @@ class SeparateConfig(StepConfig):
     overlap: float
     batch_size: int
     device: str
+    precision: str
     export: str
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.segment_s <= 0 or self.window_s < 0 or self.batch_size < 1:
+        if self.segment_s <= 0 or self.window_s < 0 or self.batch_size < 0:
             raise ConfigError(
-                f"separate: expected segment_s > 0, window_s >= 0 and batch_size >= 1, got "
+                f"separate: expected segment_s > 0, window_s >= 0 and batch_size >= 0, got "
                 f"{self.segment_s}, {self.window_s} and {self.batch_size}"
             )
         if not 0 <= self.overlap < 1:
             raise ConfigError(f"separate.overlap must be in [0, 1), got {self.overlap}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"separate.precision must be one of {PRECISIONS}, got {self.precision!r}"
+            )
         if self.export not in {"none", "wav", "flac"}:
             raise ConfigError(f"separate.export must be none, wav or flac, got {self.export!r}")
 
@@ -87,51 +113,96 @@ def _separate(
     root: Path, config: SeparateConfig, num_shards: int, catalogue_dir: Path, wanted: Sequence[int]
 ) -> list[Manifest]:
     from mixprint.catalogue import read_catalogue, shard_of
+    from mixprint.claims import work_through
     from mixprint.device import resolve_device
     from mixprint.fingerprint import code_version, fingerprint
-    from mixprint.progress import progress
     from mixprint.separation import load_separator
-    from mixprint.shards import SeparatorFingerprint, is_done, shard_name, write_shard
-    from mixprint.stems import SAMPLE_RATE_HZ
+    from mixprint.shards import SeparatorFingerprint, is_done, shard_name
 
     folder = root / STEMS_FOLDER
     share_cores()
     separator = load_separator(
         config.checkpoint, config.config or None, device=resolve_device(config.device)
     )
+    separator.precision = config.precision
     made_with = SeparatorFingerprint(
         model=separator.fingerprint["model"],
         checkpoint_sha256=separator.fingerprint["checkpoint_sha256"],
-        code_version=code_version("mixprint.separation", "mixprint.audio", "mixprint.segments"),
+        code_version=code_version(*SEPARATING_CODE),
     )
-    tracks = sorted(read_catalogue(catalogue_dir), key=lambda track: track.track_id)
-    manifests = []
-    for index in wanted:
-        path = folder / shard_name(index, num_shards)
-        members = [t for t in tracks if shard_of(t.track_id, num_shards) == index]
-        recipe = fingerprint(
+    members: dict[str, list[Track]] = {shard_name(index, num_shards): [] for index in wanted}
+    for track in sorted(read_catalogue(catalogue_dir), key=lambda track: track.track_id):
+        name = shard_name(shard_of(track.track_id, num_shards), num_shards)
+        if name in members:
+            members[name].append(track)
+    recipes = {
+        name: fingerprint(
             {
-                "tracks": [track.track_id for track in members],
+                "tracks": [track.track_id for track in tracks],
                 "segment_s": config.segment_s,
                 "window_s": config.window_s,
                 "overlap": config.overlap,
+                "precision": config.precision,
                 "separator": asdict(made_with),
             }
         )
-        if is_done(path, recipe) and _exported(root, config, members):
-            log.info("%s: unchanged and finished, nothing to do", path.name)
+        for name, tracks in members.items()
+    }
+
+    def is_finished(name: str) -> bool:
+        return is_done(folder / name, recipes[name]) and _exported(root, config, members[name])
+
+    def work(name: str, claim: "Claim") -> None:
+        _make_shard(
+            root, folder / name, recipes[name], config, separator, made_with, members[name], claim
+        )
+
+    left = []
+    for name in members:
+        if is_finished(name):
+            log.info("%s: unchanged and finished, nothing to do", name)
         else:
-            with write_shard(
-                path,
-                fingerprint=recipe,
-                sample_rate_hz=SAMPLE_RATE_HZ,
-                separator=made_with,
-                track_ids=[track.track_id for track in members],
-            ) as writer:
-                for track in progress(members, len(members), "separated", "songs", log):
-                    _separate_track(root, config, separator, track, writer)
-        manifests.append(shard_manifest(root, index, num_shards))
-    return manifests
+            left.append(name)
+    work_through(root / CLAIMS_FOLDER, left, is_done=is_finished, work=work)
+    return [shard_manifest(root, index, num_shards) for index in wanted]
+
+
+def _make_shard(
+    root: Path,
+    path: Path,
+    recipe: str,
+    config: SeparateConfig,
+    separator: "Separator",
+    made_with: "SeparatorFingerprint",
+    tracks: Sequence["Track"],
+    claim: "Claim",
+) -> None:
+    """Separate the songs of a shard that this worker has claimed."""
+    from mixprint.atomic import remove_leftovers
+    from mixprint.progress import progress
+    from mixprint.shards import done_path, write_shard
+    from mixprint.stems import SAMPLE_RATE_HZ
+
+    for target in (path, done_path(path)):
+        for leftover in remove_leftovers(target):
+            log.info("removed %s, left by a writer of %s", leftover, target.name)
+    # Writing begins with the removal of an old marker: it must not be a new owner's.
+    claim.check()
+    try:
+        with write_shard(
+            path,
+            fingerprint=recipe,
+            sample_rate_hz=SAMPLE_RATE_HZ,
+            separator=made_with,
+            track_ids=[track.track_id for track in tracks],
+        ) as writer:
+            for track in progress(tracks, len(tracks), "separated", "songs", log):
+                _separate_track(root, config, separator, track, writer)
+                claim.check()
+    except FileNotFoundError:
+        # A new owner clears away the temporary files of one that it takes for dead.
+        claim.check()
+        raise
 
 
 def _separate_track(
@@ -142,38 +213,54 @@ def _separate_track(
     writer: "StemShardWriter",
 ) -> None:
     """Separate one song, add its segments to the shard, and export the stems if wanted."""
-    from mixprint.audio import read_audio, write_audio
     from mixprint.catalogue import path_from_uri
-    from mixprint.segments import segment_starts
-    from mixprint.stems import SAMPLE_RATE_HZ, unpack
+    from mixprint.separation.files import FileSettings, separate_file
+    from mixprint.separation.sharding import ShardedSong
 
-    audio_CT = read_audio(path_from_uri(track.uri), sample_rate_hz=SAMPLE_RATE_HZ)
-    stems_SCT = separator.separate(
-        audio_CT,
-        window_s=config.window_s or None,
-        overlap=config.overlap,
-        batch_size=config.batch_size,
+    path = path_from_uri(track.uri)
+    song = ShardedSong(
+        writer,
+        track.track_id,
+        segment_s=config.segment_s,
+        sample_rate_hz=separator.sample_rate_hz,
     )
-    num_samples = round(config.segment_s * SAMPLE_RATE_HZ)
-    starts_s = segment_starts(audio_CT.shape[-1] / SAMPLE_RATE_HZ, config.segment_s)
-    for segment, start_s in enumerate(starts_s):
-        # The last start is a rounded quotient; it must not reach beyond the song's end.
-        first = min(round(start_s * SAMPLE_RATE_HZ), audio_CT.shape[-1] - num_samples)
-        writer.write(track.track_id, segment, start_s, stems_SCT[..., first : first + num_samples])
-    if config.export != "none":
-        for stem, stem_CT in unpack(stems_SCT).items():
-            write_audio(_export_path(root, config, track, stem), stem_CT, SAMPLE_RATE_HZ)
+    if config.export == "none":
+        for mixture_CT, stems_SCT in separator.stream_file(
+            path,
+            window_s=config.window_s or None,
+            overlap=config.overlap,
+            batch_size=config.batch_size,
+        ):
+            song.add(mixture_CT, stems_SCT)
+    else:
+        separate_file(
+            separator,
+            path,
+            _export_folder(root, track),
+            FileSettings(
+                container=config.export,
+                bit_depth="16",
+                window_s=config.window_s or None,
+                overlap=config.overlap,
+                batch_size=config.batch_size,
+            ),
+            overwrite=True,
+            on_piece=song.add,
+        )
+    song.finish()
 
 
 def _exported(root: Path, config: SeparateConfig, tracks: Sequence["Track"]) -> bool:
     """Tell whether the files that the export would write are there."""
     return config.export == "none" or all(
-        _export_path(root, config, track, stem).is_file() for track in tracks for stem in STEMS
+        (_export_folder(root, track) / f"{stem}.{config.export}").is_file()
+        for track in tracks
+        for stem in STEMS
     )
 
 
-def _export_path(root: Path, config: SeparateConfig, track: "Track", stem: str) -> Path:
-    return root / EXPORT_FOLDER / track.track_id / f"{stem}.{config.export}"
+def _export_folder(root: Path, track: "Track") -> Path:
+    return root / EXPORT_FOLDER / track.track_id
 
 
 def main() -> None:

@@ -1,9 +1,6 @@
-"""Train: `torchrun` starts the worker processes, here or on every pod that runs this step."""
+"""Train the encoder: `torchrun` starts the workers, here or on every pod that runs this step."""
 
-import logging
-import os
-import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +13,9 @@ from components.layout import (
     stems_manifest,
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from mixprint.atomic import read_json, write_json
+from components.train.launch import start_workers
 from mixprint.encoder.settings import TrainConfig
-from mixprint.errors import TrainingError
 from mixprint.fingerprint import code_version, fingerprint
-
-log = logging.getLogger("mixprint.train")
 
 __all__ = ["Job", "TrainConfig", "run"]
 
@@ -51,11 +45,6 @@ class Job:
     data_fingerprint: str
     recipe: str
     device: str
-
-    @property
-    def error_path(self) -> Path:
-        """Where a worker leaves the error that ended it."""
-        return state_dir(Path(self.out_dir)) / "error.json"
 
 
 def state_dir(out_dir: Path) -> Path:
@@ -108,7 +97,7 @@ def run(
                 # Each rank takes the GPU of its own number.
                 device=resolve_device(config.device).type,
             )
-            _start_workers(job, config.num_processes)
+            start_workers(WORKER, asdict(job), state_dir(folder), config.num_processes)
             return {"processes": config.num_processes}
 
         return once(
@@ -121,27 +110,9 @@ def run(
         )
 
 
-def _start_workers(job: Job, num_processes: int) -> None:
-    """Start one worker per rank and wait for all of them."""
-    job_path = state_dir(Path(job.out_dir)) / "job.json"
-    write_json(job_path, asdict(job))
-    job.error_path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node", str(num_processes), "-m", WORKER, str(job_path)]
-    # torchrun gives each of several workers one thread; they can have their part of the cores.
-    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    log.info("starting %d worker processes, %d threads each", num_processes, threads)
-    code = subprocess.run(command, env=environment, check=False).returncode
-    if code != 0:
-        reason = read_json(job.error_path)["error"] if job.error_path.exists() else "no message"
-        raise TrainingError(f"a training worker ended with exit code {code}: {reason}")
-
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run."""
-    parser = step_parser(__doc__)
-    args = parser.parse_args()
+    args = step_parser(__doc__).parse_args(arguments)
     run(
         root=str(args.root),
         config=TrainConfig.load(args.params, args.profile),

@@ -3,21 +3,17 @@
 `python -m torch.distributed.run --standalone --nproc-per-node 2 -m components.train.worker JOB`
 """
 
-import argparse
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from components.train.launch import rank_job
 from components.train.main import Job, state_dir
-from mixprint.atomic import read_json, write_json
 from mixprint.catalogue import read_catalogue
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.training import train
 from mixprint.log import setup_logging
-
-log = logging.getLogger("mixprint.train")
 
 EpochCallback = Callable[[int, dict[str, float]], None]
 _SYSTEM_METRICS_EVERY_S = 5.0
@@ -25,16 +21,9 @@ _SYSTEM_METRICS_EVERY_S = 5.0
 
 def main() -> None:
     """Read the job and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("job", type=Path)
-    job = Job(**read_json(parser.parse_args().job))
     setup_logging()
-    try:
-        work(job)
-    except Exception as error:
-        # torchrun shows only that a worker has failed; the step wants to say why.
-        write_json(job.error_path, {"error": f"{type(error).__name__}: {error}"})
-        raise
+    with rank_job(__doc__) as values:
+        work(Job(**values))
 
 
 def work(job: Job) -> None:
@@ -78,11 +67,8 @@ def tracked(
 
     experiment = tracking.connect()
     mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
-    note = state_dir(Path(job.out_dir)) / "mlflow.json"
-    known = read_json(note) if note.exists() else {}
-    resumed = known.get("run_id") if known.get("recipe") == job.recipe else None
-    if resumed is not None and not tracking.run_exists(resumed):
-        resumed = None
+    note = state_dir(Path(job.out_dir)) / tracking.NOTE_FILE
+    resumed = tracking.noted_run(note, job.recipe)
     with mlflow.start_run(
         run_id=resumed,
         experiment_id=experiment,
@@ -90,7 +76,7 @@ def tracked(
         log_system_metrics=True,
     ) as active:
         if resumed is None:
-            write_json(note, {"run_id": active.info.run_id, "recipe": job.recipe})
+            tracking.note_run(note, job.recipe, active.info.run_id)
             mlflow.log_params(config.to_values())
             mlflow.set_tags({"mixprint.data": job.data_fingerprint, "mixprint.recipe": job.recipe})
             mlflow.log_text(tracking.environment_text(), "environment/packages.txt")

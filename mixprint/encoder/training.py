@@ -9,20 +9,19 @@ T sample, D features, E embedding, Q segment of the validation.
 
 import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixprint.atomic import atomic_path, write_json
 from mixprint.catalogue import Track
+from mixprint.distributed import barrier, process_group, rank_and_world, rank_device, sum_over_ranks
 from mixprint.encoder.augment import Chains, apply_chains, draw_chains
 from mixprint.encoder.checkpoint import save_checkpoint
 from mixprint.encoder.data import (
@@ -130,11 +129,9 @@ def train(
         TrainingError: there is too little to train on, or a loss or gradient is not finite.
         DataError: shards and features do not fit each other.
     """
-    device = torch.device(device)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = rank_device(torch.device(device))
     gpus = [device] if device.type == "cuda" else []
-    with _process_group(device), torch.random.fork_rng(devices=gpus):
+    with process_group(device), torch.random.fork_rng(devices=gpus):
         trainer = _Trainer(config, tracks, stems_dir, features_dir, out_dir, device)
         return trainer.run(data_fingerprint, on_epoch)
 
@@ -150,7 +147,7 @@ class _Trainer:
         device: torch.device,
     ) -> None:
         self.config, self.out_dir, self.device = config, out_dir, device
-        self.rank, self.world_size = _rank_and_world()
+        self.rank, self.world_size = rank_and_world()
         references = read_index(stems_dir)
         self.train_tracks = tracks_of_split(references, tracks, "train")
         self.valid_tracks = tracks_of_split(references, tracks, "valid")
@@ -246,7 +243,7 @@ class _Trainer:
         }
         if self.rank == 0:
             self._save_best(data_fingerprint, result)
-        _barrier()
+        barrier()
         return result
 
     def _finished(self) -> bool:
@@ -331,7 +328,7 @@ class _Trainer:
         loss_B = contrastive_loss(
             views, rows, scale, shared_chain_weight=config.shared_chain_weight
         )
-        batch_loss = _sum_over_ranks(loss_B.detach().sum()) / len(pairs)
+        batch_loss = float(sum_over_ranks(loss_B.detach().sum())) / len(pairs)
         self._check_finite(batch_loss, "loss", pairs, view_PGE.detach())
         self.optimizer.zero_grad(set_to_none=True)
         # DDP averages the ranks' gradients; this makes that the gradient of the batch's mean.
@@ -522,38 +519,6 @@ def retrieval_metrics(
         "valid_mrr": float((1.0 / rank_Q).mean()),
         "valid_loss": float(loss_G.mean()),
     }
-
-
-@contextmanager
-def _process_group(device: torch.device) -> Iterator[None]:
-    """Join the ranks that `torchrun` started; a group that exists already is used and left."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
-        yield
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()
-
-
-def _sum_over_ranks(value: Tensor) -> float:
-    if distributed.is_initialized():
-        distributed.all_reduce(value)
-    return float(value)
-
-
-def _barrier() -> None:
-    if distributed.is_initialized():
-        distributed.barrier()
 
 
 def _length(rows: slice) -> int:

@@ -2,12 +2,18 @@
 
 Our own format is a safetensors file with the weights and, beside it under the same name, a JSON
 file with variant, architecture, sampling rate, window and what is known of the training.
+
+Published checkpoints come with a YAML file of one of two kinds: that of the authors
+(github.com/starrytong/SCNet) and that of Music-Source-Separation-Training. Both hold much that
+concerns training alone. Read are `model`, the sampling rate, the window, whether songs are
+brought to one level first, and the order of the stems.
 """
 
 import json
 import logging
 import pickle
 from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ from torch import Tensor, nn
 
 from mixprint.atomic import atomic_path, read_json, write_json
 from mixprint.device import resolve_device
+from mixprint.download import fetch, is_url
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation.scnet import SCNet, SCNetConfig, Variant, build_scnet
@@ -60,24 +67,27 @@ def load_separator(
 
     Args:
         checkpoint: `default` for the one that mixprint ships; a `.safetensors` file of our own
-            format; or a published `.ckpt`, `.th`, `.pt` or `.pth` file.
-        config_path: the YAML (or JSON) configuration of a published checkpoint.
+            format; or a published `.ckpt`, `.th`, `.pt` or `.pth` file. Also a URL with a pinned
+            hash, see `mixprint.download.fetch`.
+        config_path: the YAML (or JSON) configuration of a published checkpoint, or its pinned
+            URL; of our own format only where the JSON file does not lie beside the weights.
         device: a device, or its name for `mixprint.device.resolve_device`.
 
     Raises:
         CheckpointError: a file is missing or unreadable, or its tensors do not fit the
             configuration; the message names tensors that differ.
-        ConfigError: the configuration is not one of an SCNet.
+        ConfigError: the configuration is not one of an SCNet, or a URL has no pinned hash.
     """
-    path = DEFAULT_WEIGHTS if str(checkpoint) == DEFAULT else Path(checkpoint)
+    path = DEFAULT_WEIGHTS if str(checkpoint) == DEFAULT else _local(checkpoint)
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a separator's checkpoint, found no such file")
-    if path.suffix == WEIGHTS_SUFFIX and config_path is None:
-        separator = _load_own(path)
-    elif config_path is None:
+    config_file = None if config_path is None else _local(config_path)
+    if path.suffix == WEIGHTS_SUFFIX and (config_file is None or _is_own(config_file)):
+        separator = _load_own(path, config_file or path.with_suffix(CONFIG_SUFFIX))
+    elif config_file is None:
         raise CheckpointError(f"{path}: expected a configuration file with this kind of checkpoint")
     else:
-        separator = _load_foreign(path, Path(config_path))
+        separator = _load_foreign(path, config_file)
     resolved = resolve_device(device) if isinstance(device, str) else device
     separator.model.to(resolved)
     return separator
@@ -176,8 +186,22 @@ def read_plain(path: Path, device: torch.device | str = "cpu") -> Any:
         ) from error
 
 
-def _load_own(path: Path) -> Separator:
-    config_path = path.with_suffix(CONFIG_SUFFIX)
+def _local(source: str | Path) -> Path:
+    """Give the path of a file, downloaded if it is one behind a URL."""
+    if not is_url(source):
+        return Path(source)
+    try:
+        return fetch(str(source))
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _is_own(config_path: Path) -> bool:
+    """Tell a description of our own format from a published configuration."""
+    return config_path.suffix == CONFIG_SUFFIX and "schema_version" in _read_mapping(config_path)
+
+
+def _load_own(path: Path, config_path: Path) -> Separator:
     try:
         description = read_json(config_path)
         version = description["schema_version"]
@@ -213,7 +237,7 @@ def _load_foreign(path: Path, config_path: Path) -> Separator:
     state = _read_safetensors(path) if path.suffix == WEIGHTS_SUFFIX else _read_foreign(path)
     # The masked variant has a positional embedding, whatever the file is called.
     variant: Variant = "masked" if MASK_TENSOR in state else "plain"
-    config, window_s, rate_hz = _read_foreign_config(config_path)
+    config, window_s, rate_hz, normalised = _read_foreign_config(config_path)
     model = build_scnet(config, variant)
     load_weights(model, state, f"{path} with {config_path}")
     log.info("loaded %s (%s SCNet)", path.name, variant)
@@ -222,6 +246,7 @@ def _load_foreign(path: Path, config_path: Path) -> Separator:
         fingerprint={"model": f"scnet-{variant}", "checkpoint_sha256": file_sha256(path)},
         window_s=window_s,
         sample_rate_hz=rate_hz,
+        normalised=normalised,
     )
 
 
@@ -275,8 +300,32 @@ def _construct_tuple(loader: yaml.SafeLoader, node: yaml.nodes.SequenceNode) -> 
 _TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
 
 
-def _read_foreign_config(path: Path) -> tuple[SCNetConfig, float, int]:
-    """Read architecture, window in seconds and sampling rate in hertz."""
+def _read_foreign_config(path: Path) -> tuple[SCNetConfig, float, int, bool]:
+    """Read architecture, window in seconds, sampling rate in hertz, and `normalised`."""
+    loaded = _read_mapping(path)
+    values = loaded.get("model", loaded)
+    audio, data, training, inference = (
+        loaded.get(section) or {} for section in ("audio", "data", "training", "inference")
+    )
+    try:
+        config = SCNetConfig.from_values(_without_idle_switches(values, path))
+        config = _in_trained_order(config, training.get("instruments"), path)
+        rate_hz = int(audio.get("sample_rate", data.get("samplerate", SAMPLE_RATE_HZ)))
+        if "chunk_size" in audio:
+            window_s = float(audio["chunk_size"] / rate_hz)
+        else:
+            window_s = float(data.get("segment", FOREIGN_WINDOW_S))
+        normalised = bool(data.get("normalize") or inference.get("normalize"))
+    except (ConfigError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if rate_hz != SAMPLE_RATE_HZ:
+        raise CheckpointError(
+            f"{path}: expected a model for {SAMPLE_RATE_HZ} Hz, found one for {rate_hz} Hz"
+        )
+    return config, window_s, rate_hz, normalised
+
+
+def _read_mapping(path: Path) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         # JSON is read as such: YAML 1.1 takes 1e-5 for text.
@@ -285,16 +334,31 @@ def _read_foreign_config(path: Path) -> tuple[SCNetConfig, float, int]:
         raise CheckpointError(f"{path}: expected a configuration file, found: {error}") from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a mapping, found {type(loaded).__name__}")
-    values = loaded.get("model", loaded)
-    audio = loaded.get("audio") or {}
-    try:
-        config = SCNetConfig.from_values(values)
-        rate_hz = int(audio.get("sample_rate", SAMPLE_RATE_HZ))
-        window_s = audio.get("chunk_size", FOREIGN_WINDOW_S * rate_hz) / rate_hz
-    except (ConfigError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    if rate_hz != SAMPLE_RATE_HZ:
-        raise CheckpointError(
-            f"{path}: expected a model for {SAMPLE_RATE_HZ} Hz, found one for {rate_hz} Hz"
-        )
-    return config, float(window_s), rate_hz
+    return loaded
+
+
+def _without_idle_switches(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Leave out unknown keys of a `model` section that ask for nothing.
+
+    A newer training code writes switches that mixprint does not know. One that is off (false,
+    null, 0, empty) changes nothing and is left out with a warning. Any other stays and is
+    refused with the rest: it may change the arithmetic without changing a tensor's shape, and
+    then nothing else would tell that the result is wrong.
+    """
+    known = {field.name for field in fields(SCNetConfig)}
+    idle = sorted(str(key) for key, value in values.items() if key not in known and not value)
+    if idle:
+        log.warning("%s: unknown keys of `model` that are off are left out: %s", path, idle)
+    return {key: value for key, value in values.items() if key in known or value}
+
+
+def _in_trained_order(config: SCNetConfig, instruments: Any, path: Path) -> SCNetConfig:
+    """Take the stems' order from the training, where a configuration names it apart.
+
+    Music-Source-Separation-Training stacks its targets as `training.instruments` lists them, so
+    that list says which output is which stem.
+    """
+    if instruments is None or tuple(instruments) == config.sources:
+        return config
+    log.warning("%s: the stems' order is that of training.instruments: %s", path, instruments)
+    return replace(config, sources=tuple(instruments))

@@ -1,10 +1,13 @@
 """SCNet, the sparse compression network, in its two published variants.
 
 Names and shapes of the parameters are those of the published checkpoints, so that their state
-dicts load as they are; the arithmetic is laid out for speed.
+dicts load as they are; the arithmetic is laid out for speed. Channels lie last in memory from the
+first convolution to the last, as (B, F, N, D): oneDNN and cuDNN convolve that without reordering,
+a frequency row with its frames is one piece, and the LSTMs read it as it is.
+`benchmarks.plain_scnet` has the same network as the paper writes it.
 
 Shape suffixes: B batch, S stem (in SCNet's order), C audio channel, T sample, D feature channel,
-F frequency row, N frame, R row of one batch entry (B x F).
+F frequency row, N frame, R frequency row of a batch entry (B x F), 1 a dimension of size one.
 
 Source: Tong et al., "SCNet: Sparse Compression Network for Music Source Separation",
 arXiv 2401.13276.
@@ -152,6 +155,24 @@ def _band_rows(num_rows: int, shares: Sequence[float]) -> list[int]:
     return [low, mid - low, num_rows - mid]
 
 
+def _to_rows(x_BDFN: Tensor) -> Tensor:
+    """View each frequency row as an image of height 1: x_RD1N, channels last like x_BDFN."""
+    return x_BDFN.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+
+
+def _from_rows(x_RD1N: Tensor, batch: int) -> Tensor:
+    """Invert `_to_rows`."""
+    return x_RD1N.squeeze(2).unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def _along_time(conv: nn.Module, x_RD1N: Tensor) -> Tensor:
+    """Convolve rows along time."""
+    assert isinstance(conv, nn.Conv1d)
+    weight = conv.weight.unsqueeze(2)
+    padding = (0, conv.kernel_size[0] // 2)
+    return functional.conv2d(x_RD1N, weight, conv.bias, padding=padding, groups=conv.groups)
+
+
 class _ConvModule(nn.Module):
     """A residual stack of convolutions along time, each frequency row on its own."""
 
@@ -171,10 +192,14 @@ class _ConvModule(nn.Module):
             for _ in range(depth)
         )
 
-    def forward(self, x_RDN: Tensor) -> Tensor:
+    def forward(self, x_RD1N: Tensor) -> Tensor:
         for layer in self.layers:
-            x_RDN = x_RDN + layer(x_RDN)
-        return x_RDN
+            assert isinstance(layer, nn.Sequential)
+            y_RD1N = x_RD1N
+            for step in layer:
+                y_RD1N = _along_time(step, y_RD1N) if isinstance(step, nn.Conv1d) else step(y_RD1N)
+            x_RD1N = x_RD1N + y_RD1N
+        return x_RD1N
 
 
 class _BandDown(nn.Module):
@@ -246,9 +271,8 @@ class _DownBlock(nn.Module):
         bands, rows_before = self.SDlayer(x_BDFN)
         done = []
         for module, band_BDFN in zip(self.conv_modules, bands, strict=True):
-            band_BFDN = band_BDFN.transpose(1, 2)
-            rows_RDN = band_BFDN.flatten(0, 1)
-            done.append(functional.gelu(module(rows_RDN)).view(band_BFDN.shape).transpose(1, 2))
+            rows_RD1N = functional.gelu(module(_to_rows(band_BDFN)))
+            done.append(_from_rows(rows_RD1N, len(band_BDFN)))
         skip = torch.cat(done, dim=2)
         return self.globalconv(skip), skip, [band.shape[2] for band in bands], rows_before
 
@@ -281,29 +305,36 @@ class _DualPath(nn.Module):
         self.linear_layers = nn.ModuleList(nn.Linear(2 * hidden, channels) for _ in range(2))
         self.norm_layers = nn.ModuleList(nn.GroupNorm(1, channels) for _ in range(2))
 
-    def forward(self, x_FBND: Tensor) -> Tensor:
-        """Run both paths; frequency leads, as the LSTM wants its sequence first."""
-        num_rows, batch, num_frames, channels = x_FBND.shape
-        rows = self._normalised(x_FBND, 0).reshape(num_rows, batch * num_frames, channels)
-        x_FBND = x_FBND + self._linear(self.lstm_layers[0](rows)[0], 0).view_as(x_FBND)
+    def forward(self, x_BFND: Tensor) -> Tensor:
+        """Run both paths; an LSTM wants its sequence first."""
+        x_BFND = x_BFND + self._path(0, x_BFND, (1, 0, 2, 3))
+        return x_BFND + self._path(1, x_BFND, (2, 0, 1, 3))
 
-        frames = self._normalised(x_FBND, 1).permute(2, 0, 1, 3)
-        frames = frames.reshape(num_frames, num_rows * batch, channels)
-        out = self._linear(self.lstm_layers[1](frames)[0], 1)
-        out = out.view(num_frames, num_rows, batch, channels).permute(1, 2, 0, 3)
-        return x_FBND + out
+    def _path(self, path: int, x_BFND: Tensor, order: Sequence[int]) -> Tensor:
+        """Run a norm, an LSTM along the first dimension of `order`, and a linear layer."""
+        x = self._normalised(path, x_BFND).permute(*order)
+        hidden: Tensor = self.lstm_layers[path](x.flatten(1, 2))[0]
+        linear = self.linear_layers[path]
+        assert isinstance(linear, nn.Linear)
+        # As a convolution of size 1, which oneDNN computes; a linear layer goes to MKL, which is
+        # less than half as fast in float32 on processors that are not Intel's.
+        weight_DH11 = linear.weight[:, :, None, None]
+        out = functional.conv2d(hidden.transpose(1, 2).unsqueeze(2), weight_DH11, linear.bias)
+        out = out.squeeze(2).transpose(1, 2).reshape(x.shape)
+        return out.permute(*(order.index(axis) for axis in range(x.ndim)))
 
-    def _linear(self, x: Tensor, path: int) -> Tensor:
-        out: Tensor = self.linear_layers[path](x)
-        return out
+    def _normalised(self, path: int, x_BFND: Tensor) -> Tensor:
+        """Group norm with one group, in the layout of this network.
 
-    def _normalised(self, x_FBND: Tensor, path: int) -> Tensor:
-        """Group norm with one group, in the layout of this network."""
+        `torch.var_mean` is exact too, but three times as slow on a CPU; `functional.group_norm`
+        subtracts large sums there, and on a GPU brings its channels to the front.
+        """
         norm = self.norm_layers[path]
         assert isinstance(norm, nn.GroupNorm)
-        variance, mean = torch.var_mean(x_FBND, dim=(0, 2, 3), correction=0, keepdim=True)
-        scale = torch.rsqrt(variance + norm.eps) * norm.weight
-        return torch.addcmul(norm.bias - mean * scale, x_FBND, scale)
+        centred = x_BFND - x_BFND.mean(dim=(1, 2, 3), keepdim=True)
+        variance = centred.square().mean(dim=(1, 2, 3), keepdim=True)
+        assert norm.bias is not None
+        return torch.addcmul(norm.bias, centred, torch.rsqrt(variance + norm.eps) * norm.weight)
 
 
 class _SeparationNet(nn.Module):
@@ -317,16 +348,19 @@ class _SeparationNet(nn.Module):
         )
 
     def forward(self, x_BDFN: Tensor) -> Tensor:
-        x_FBND = x_BDFN.permute(2, 0, 3, 1).contiguous()
+        # In float32 also under autocast: what the layers add up are small steps.
+        x_BFND = x_BDFN.permute(0, 2, 3, 1).float()
         for index, layer in enumerate(self.dp_modules):
-            x_FBND = layer(x_FBND)
+            x_BFND = layer(x_BFND)
             if index % 2 == 0:
-                spectrum = torch.fft.rfft(x_FBND.float(), dim=2, norm="ortho")
-                x_FBND = torch.cat([spectrum.real, spectrum.imag], dim=3)
+                spectrum = torch.fft.rfft(x_BFND, dim=2, norm="ortho")
+                x_BFND = torch.cat([spectrum.real, spectrum.imag], dim=3)
             else:
-                real, imag = x_FBND.float().chunk(2, dim=3)
-                x_FBND = torch.fft.irfft(torch.complex(real, imag), dim=2, norm="ortho")
-        return x_FBND.permute(1, 3, 0, 2)
+                real, imag = x_BFND.chunk(2, dim=3)
+                # The inverse transform leaves time, not channels, last in memory.
+                signal = torch.fft.irfft(torch.complex(real, imag), dim=2, norm="ortho")
+                x_BFND = signal.contiguous()
+        return x_BFND.permute(0, 3, 1, 2)
 
 
 class SCNet(nn.Module):
@@ -416,15 +450,20 @@ class SCNet(nn.Module):
             length: samples of the result.
         """
         config = self.config
-        audio = torch.istft(
-            spectrum_CFN.flatten(0, -3),
-            config.nfft,
-            config.hop_size,
-            config.win_size,
-            self.stft_window,
-            normalized=config.normalized,
-            length=length,
-        )
+        # In parts, for torch holds each frame three times on the way.
+        parts = [
+            torch.istft(
+                part,
+                config.nfft,
+                config.hop_size,
+                config.win_size,
+                self.stft_window,
+                normalized=config.normalized,
+                length=length,
+            )
+            for part in spectrum_CFN.flatten(0, -3).chunk(len(config.sources))
+        ]
+        audio = torch.cat(parts)
         return audio.unflatten(0, spectrum_CFN.shape[:-2])
 
     def estimate(self, mixture_BCFN: Tensor) -> Tensor:
@@ -436,9 +475,9 @@ class SCNet(nn.Module):
         Returns:
             stems_BSCFN, complex64.
         """
-        batch, channels, num_bins, num_frames = mixture_BCFN.shape
-        x_BDFN = torch.view_as_real(mixture_BCFN).permute(0, 1, 4, 2, 3)
-        x_BDFN = x_BDFN.reshape(batch, 2 * channels, num_bins, num_frames)
+        channels = mixture_BCFN.shape[1]
+        x_BFNCP = torch.view_as_real(mixture_BCFN).permute(0, 2, 3, 1, 4)  # P: real, imaginary
+        x_BDFN = x_BFNCP.flatten(3).permute(0, 3, 1, 2)
         if self.masked:
             x_BDFN = x_BDFN + self.pos_embed_f
         skips = []
@@ -452,7 +491,19 @@ class SCNet(nn.Module):
             skip, rows, wanted = skips.pop()
             x_BDFN = expand(fusion(x_BDFN, skip), rows, wanted)
         if self.masked:
-            x_BDFN = self.mask_layer(x_BDFN)
-        x = x_BDFN.float().view(batch, -1, channels, 2, num_bins, num_frames)
-        stems_BSCFN = torch.complex(*x.unbind(dim=3))
+            x_BDFN = self._mask(x_BDFN)
+        x_BFNSCP = x_BDFN.float().permute(0, 2, 3, 1).unflatten(3, (-1, channels, 2))
+        stems_BSCFN = torch.view_as_complex(x_BFNSCP.contiguous()).permute(0, 3, 4, 1, 2)
         return stems_BSCFN * mixture_BCFN.unsqueeze(1) if self.masked else stems_BSCFN
+
+    def _mask(self, x_BDFN: Tensor) -> Tensor:
+        """Run the mask head."""
+        for step in self.mask_layer:
+            if isinstance(step, nn.Conv2d) and step.kernel_size == (1, 1):
+                # By rows: torch sends a 1x1 convolution of one image to a kernel of its own, which
+                # is slow and brings the channels to the front.
+                rows_RD1N = functional.conv2d(_to_rows(x_BDFN), step.weight, step.bias)
+                x_BDFN = _from_rows(rows_RD1N, len(x_BDFN))
+            else:
+                x_BDFN = step(x_BDFN)
+        return x_BDFN

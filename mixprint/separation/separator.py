@@ -5,18 +5,26 @@ Shape suffixes: B window of a batch, S stem, C channel, T sample.
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from mixprint.audio import stream_audio
+from mixprint.errors import ConfigError
+from mixprint.separation.runner import PRECISIONS, Run, Runner
 from mixprint.separation.scnet import SCNet
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 
 log = logging.getLogger("mixprint.separation")
 
 DEFAULT_OVERLAP = 0.25
+BLOCK_SAMPLES = 1 << 18  # of audio in memory, handed to `stream` at a time
 
 
 class Separator:
@@ -29,6 +37,8 @@ class Separator:
         fingerprint: Mapping[str, Any],
         window_s: float,
         sample_rate_hz: int = SAMPLE_RATE_HZ,
+        normalised: bool = False,
+        precision: str = "float32",
     ) -> None:
         """Take the network in evaluation mode, on the device it is on.
 
@@ -37,11 +47,18 @@ class Separator:
             fingerprint: what tells it from others: `model` and `checkpoint_sha256`.
             window_s: window that suits it, usually that of its training.
             sample_rate_hz: rate that it was trained at.
+            normalised: it was trained on songs of level 1 (see `song_level`) and is shown such.
+            precision: see the property.
+
+        Raises:
+            ConfigError: the precision is not known.
         """
         self.model = model.eval()
         self.fingerprint = dict(fingerprint)
         self.window_s = window_s
         self.sample_rate_hz = sample_rate_hz
+        self.normalised = normalised
+        self.precision = precision
         # The network's order of stems becomes ours here and nowhere else.
         self._order = [model.config.sources.index(stem) for stem in STEMS]
 
@@ -49,6 +66,22 @@ class Separator:
     def device(self) -> torch.device:
         """Where the network runs."""
         return self.model.stft_window.device
+
+    @property
+    def precision(self) -> str:
+        """What the network computes in: `float32`, or `bfloat16` or `float16` for autocast.
+
+        Below float32 the convolutions, LSTMs and linear layers are computed in that type. The STFT
+        and its inverse, the residuals and norms of the dual paths and the transform along time
+        stay in float32. bfloat16 pays on a CPU with AVX-512 BF16 too; float16 is for GPUs.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, name: str) -> None:
+        if name not in PRECISIONS:
+            raise ConfigError(f"precision: expected one of {list(PRECISIONS)}, found {name!r}")
+        self._precision = name
 
     def separate(
         self,
@@ -65,7 +98,9 @@ class Separator:
             window_s: what the network sees at once; the one that suits it when None.
             overlap: part of a window that it shares with the next, 0 up to but not including 1.
             batch_size: windows per run of the network. It changes speed and memory, not the
-                result beyond rounding.
+                result beyond rounding. 0 lets a GPU's memory decide, and is 1 on a CPU, where
+                batches gain nothing. Where a GPU's memory does not suffice it is halved, with a
+                warning.
 
         Returns:
             stems_SCT in the order of `STEMS`, on the CPU, as long as the audio and aligned with
@@ -73,66 +108,266 @@ class Separator:
 
         Raises:
             ValueError: the audio is not stereo or empty, or a parameter is out of range.
+            torch.OutOfMemoryError: a GPU's memory does not hold a single window.
         """
         if audio_CT.ndim != 2 or audio_CT.shape[0] != NUM_CHANNELS or audio_CT.shape[1] == 0:
             raise ValueError(
                 f"audio_CT must be ({NUM_CHANNELS}, T) with T > 0, got {tuple(audio_CT.shape)}"
             )
+        pieces = self.stream(
+            audio_CT.split(BLOCK_SAMPLES, dim=1),
+            window_s=window_s,
+            overlap=overlap,
+            batch_size=batch_size,
+            level=song_level([audio_CT]) if self.normalised else None,
+        )
+        stems_SCT = torch.empty(len(STEMS), *audio_CT.shape)
+        position = 0
+        for _, piece_SCT in pieces:
+            stems_SCT[..., position : position + piece_SCT.shape[-1]] = piece_SCT
+            position += piece_SCT.shape[-1]
+        return stems_SCT
+
+    def stream(
+        self,
+        blocks: Iterable[Tensor],
+        *,
+        window_s: float | None = None,
+        overlap: float = DEFAULT_OVERLAP,
+        batch_size: int = 1,
+        level: float | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Separate audio that comes in blocks; give back what is finished as it is finished.
+
+        Windows begin every `1 - overlap` of a window, and the last one ends with the audio. Only
+        the first does not fade in and only the last does not fade out. Neither the lengths of
+        the blocks nor the batch size change the result beyond rounding. What is held does not
+        grow with the audio: the windows of a batch (on a GPU, of two, for one is prepared while
+        the other is computed), and the block that was read last.
+
+        Args:
+            blocks: block_CT of any lengths, stereo at `sample_rate_hz`, full scale at +-1; read
+                as far as the next batch needs and one sample further. How long they are together
+                need not be known.
+            window_s: see `separate`.
+            overlap: see `separate`.
+            batch_size: see `separate`.
+            level: the whole song's `song_level`; a `normalised` separator needs it, another one
+                does not look at it.
+
+        Returns:
+            iterator of pairs mixture_CT, stems_SCT in the order of `STEMS`, on the CPU, of equal
+            lengths: consecutive pieces which together are the audio. A piece comes as soon as no
+            further window reaches it. Nothing, when the blocks hold nothing.
+
+        Raises:
+            ValueError: a parameter is out of range, or the level is needed and missing; from the
+                iterator: a block is not stereo.
+            torch.OutOfMemoryError: see `separate`; from the iterator.
+        """
+        if self.normalised and level is None:
+            raise ValueError("expected the song's level, for this separator is normalised")
         window_s = self.window_s if window_s is None else window_s
-        if window_s <= 0 or not 0 <= overlap < 1 or batch_size < 1:
+        if window_s <= 0 or not 0 <= overlap < 1 or batch_size < 0:
             raise ValueError(
-                "expected window_s > 0, overlap in [0, 1) and batch_size >= 1, got "
+                "expected window_s > 0, overlap in [0, 1) and batch_size >= 0, got "
                 f"{window_s}, {overlap} and {batch_size}"
             )
-        total = audio_CT.shape[1]
         window = max(round(window_s * self.sample_rate_hz), 1)
-        starts = window_starts(total, window, overlap)
-        window = min(window, total)
-        stems_SCT = torch.zeros(len(STEMS), *audio_CT.shape)
-        weight_T = torch.zeros(total)
-        for start, estimate_SCT in self._windows(audio_CT, starts, window, batch_size):
-            fade_T = window_fade(
-                window,
-                round(window * overlap),
-                first=start == starts[0],
-                last=start == starts[-1],
-            )
-            stems_SCT[..., start : start + window].addcmul_(estimate_SCT, fade_T)
-            weight_T[start : start + window] += fade_T
-        return stems_SCT.div_(weight_T)
+        scale = level if self.normalised and level is not None else 1.0
+        return self._stream(blocks, window, round(window * overlap), batch_size, scale)
 
-    def _windows(
-        self, audio_CT: Tensor, starts: list[int], window: int, batch_size: int
-    ) -> Iterator[tuple[int, Tensor]]:
-        """Run the network and give back each window's start and stems, in our order."""
-        device = self.device
-        for first in range(0, len(starts), batch_size):
-            members = starts[first : first + batch_size]
-            audio_BCT = torch.stack([audio_CT[:, s : s + window] for s in members])
-            with torch.inference_mode():
-                stems_BSCT = self.model(audio_BCT.to(device, torch.float32)).cpu()
-            log.debug("separated windows %d/%d", first + len(members), len(starts))
-            for start, stems_SCT in zip(members, stems_BSCT, strict=True):
-                yield start, stems_SCT[self._order]
+    def stream_file(
+        self,
+        path: Path | str,
+        *,
+        window_s: float | None = None,
+        overlap: float = DEFAULT_OVERLAP,
+        batch_size: int = 1,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Separate a file as `stream` does; it is read twice where its level is needed.
+
+        Args:
+            path: see `mixprint.audio.stream_audio`.
+            window_s: see `separate`.
+            overlap: see `separate`.
+            batch_size: see `separate`.
+
+        Returns:
+            see `stream`.
+
+        Raises:
+            ValueError: see `stream`.
+            AudioError: see `stream_audio`; also from the iterator.
+        """
+        level = None
+        if self.normalised:
+            level = song_level(stream_audio(path, sample_rate_hz=self.sample_rate_hz))
+        return self.stream(
+            stream_audio(path, sample_rate_hz=self.sample_rate_hz),
+            window_s=window_s,
+            overlap=overlap,
+            batch_size=batch_size,
+            level=level,
+        )
+
+    def _stream(
+        self, blocks: Iterable[Tensor], window: int, fade: int, batch_size: int, scale: float
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Separate in windows of `window` samples that share `fade` samples with the next."""
+
+        def network(audio_BCT: Tensor) -> Tensor:
+            stems_BSCT: Tensor = self.model(audio_BCT / scale)[:, self._order]
+            return stems_BSCT.mul_(scale)
+
+        song = _Song(blocks, window, max(window - fade, 1))
+        runner = Runner(network, self.device, precision=self.precision, batch_size=batch_size)
+        queue: deque[tuple[list[_Window], list[Run]]] = deque()
+        while True:
+            windows = song.cut(runner.batch_size)
+            if windows:
+                log.debug("separating windows from sample %d on", windows[0].start)
+                audio_BCT = torch.stack([placed.audio_CT for placed in windows])
+                queue.append((windows, runner.start(audio_BCT)))
+            if not queue:
+                return
+            if windows and len(queue) <= runner.num_ahead:
+                continue
+            windows, runs = queue.popleft()
+            for placed, stems_SCT in zip(windows, runner.finish(runs), strict=True):
+                song.add(placed, stems_SCT, fade)
+            yield song.take(queue[0][0][0].start if queue else None)
 
 
-def window_starts(total: int, window: int, overlap: float) -> list[int]:
-    """Place windows over audio.
+@dataclass(frozen=True)
+class _Window:
+    """A window that is cut and not yet added.
+
+    Attributes:
+        start: its first sample in the audio.
+        audio_CT: its samples.
+        first: it begins the audio.
+        last: it ends the audio.
+    """
+
+    start: int
+    audio_CT: Tensor
+    first: bool
+    last: bool
+
+
+class _Song:
+    """The stretch of a song between what has been given back and what has been read.
+
+    Window `index` starts at `index` times the hop; the last one ends with the audio instead, and
+    is as long as the audio when that is shorter than a window. Whether a window is the last is
+    known one sample behind its end.
+    """
+
+    def __init__(self, blocks: Iterable[Tensor], window: int, hop: int) -> None:
+        self._blocks = iter(blocks)
+        self._window = window
+        self._hop = hop
+        self._index = 0  # of the next window to cut
+        self._is_cut = False  # the last window has been cut
+        self._is_read = False  # there are no more blocks
+        self._start = 0  # first sample that is held
+        self._mixture_CT = torch.empty(NUM_CHANNELS, 0)
+        # What the windows gave so far, times their fades, and the sum of the fades.
+        self._stems_SCT = torch.empty(len(STEMS), NUM_CHANNELS, 0)
+        self._weight_T = torch.empty(0)
+
+    @property
+    def _end(self) -> int:
+        """One behind the last sample that has been read."""
+        return self._start + self._mixture_CT.shape[1]
+
+    @property
+    def _next_start(self) -> int:
+        """Where the next window starts; while more can be read, it starts there or later."""
+        return max(min(self._index * self._hop, self._end - self._window), 0)
+
+    def cut(self, num_windows: int) -> list[_Window]:
+        """Cut the next windows: so many, or what is left at the end of the song."""
+        self._read((self._index + num_windows - 1) * self._hop + self._window + 1)
+        windows: list[_Window] = []
+        while len(windows) < num_windows and not self._is_cut and self._end > 0:
+            start = self._next_start
+            end = min(start + self._window, self._end)
+            self._is_cut = self._is_read and end == self._end
+            audio_CT = self._mixture_CT[:, start - self._start : end - self._start]
+            windows.append(_Window(start, audio_CT, first=self._index == 0, last=self._is_cut))
+            self._index += 1
+        return windows
+
+    def _read(self, end: int) -> None:
+        """Read up to a sample, or to the end of the song if that comes before."""
+        parts, position = [self._mixture_CT], self._end
+        while position < end and not self._is_read:
+            block_CT = next(self._blocks, None)
+            if block_CT is None:
+                self._is_read = True
+            elif block_CT.ndim != 2 or block_CT.shape[0] != NUM_CHANNELS:
+                raise ValueError(
+                    f"blocks must be ({NUM_CHANNELS}, T), got {tuple(block_CT.shape)} "
+                    f"after {position} samples"
+                )
+            else:
+                parts.append(block_CT.to("cpu", torch.float32))
+                position += block_CT.shape[1]
+        self._mixture_CT = torch.cat(parts, dim=1)
+
+    def add(self, window: _Window, stems_SCT: Tensor, fade: int) -> None:
+        """Add what the network made of a window."""
+        length = window.audio_CT.shape[1]
+        low, high = window.start - self._start, window.start - self._start + length
+        missing = max(high - len(self._weight_T), 0)
+        self._stems_SCT = functional.pad(self._stems_SCT, (0, missing))
+        self._weight_T = functional.pad(self._weight_T, (0, missing))
+        fade_T = window_fade(length, fade, first=window.first, last=window.last)
+        self._stems_SCT[..., low:high].addcmul_(stems_SCT, fade_T)
+        self._weight_T[low:high] += fade_T
+
+    def take(self, wanted_from: int | None) -> tuple[Tensor, Tensor]:
+        """Give back what no further window reaches, as mixture_CT and stems_SCT, and forget it.
+
+        Args:
+            wanted_from: start of the first window that is cut and not added; None: all are.
+        """
+        if wanted_from is None:
+            wanted_from = self._end if self._is_cut else self._next_start
+        length = wanted_from - self._start
+        mixture_CT, stems_SCT = self._mixture_CT[:, :length], self._stems_SCT[..., :length]
+        weight_T = self._weight_T[:length]
+        # Copies, so that what is held does not keep the memory of what is given away.
+        self._mixture_CT = self._mixture_CT[:, length:].clone()
+        self._stems_SCT = self._stems_SCT[..., length:].clone()
+        self._weight_T = self._weight_T[length:].clone()
+        self._start += length
+        return mixture_CT, stems_SCT / weight_T
+
+
+def song_level(blocks: Iterable[Tensor]) -> float:
+    """Measure what a song is divided by for a network that was trained on songs of level 1.
+
+    The published models that want this divide by the standard deviation of the mono mix. They
+    also take its mean away and give it back to every stem; a song's mean is nil, or an offset
+    that should not come four times, so here it stays where it is.
 
     Args:
-        total: samples of the audio.
-        window: samples of a window.
-        overlap: part of a window that it shares with the next.
+        blocks: block_CT, the whole song.
 
     Returns:
-        first sample of each window. All are whole: the last one ends with the audio and so may
-        share more with its predecessor. One window when the audio is no longer than that.
+        the standard deviation of the mean of the channels; 1 for silence.
     """
-    if total <= window:
-        return [0]
-    hop = max(window - round(window * overlap), 1)
-    num_more = math.ceil((total - window) / hop)
-    return [min(index * hop, total - window) for index in range(num_more + 1)]
+    total = squares = count = 0.0
+    for block_CT in blocks:
+        mono_T = block_CT.double().mean(dim=0)
+        total += mono_T.sum().item()
+        squares += mono_T.square().sum().item()
+        count += len(mono_T)
+    variance = squares / count - (total / count) ** 2 if count else 0.0
+    return math.sqrt(variance) if variance > 0 else 1.0
 
 
 def window_fade(window: int, fade: int, *, first: bool, last: bool) -> Tensor:

@@ -1,196 +1,92 @@
-"""Training of an SCNet on songs with true stems.
+"""Training of an SCNet on songs with true stems, in one process or under `torchrun`.
 
-Shape suffixes: B batch, S stem, C channel, T sample, F frequency row, N frame.
+Every random choice is derived from the seed, the step and the number of the example in the batch:
+a training that is resumed goes on as an undisturbed one would have, and several processes learn
+together what one would have learned.
+
+Shape suffixes: B batch of this rank, S stem, C channel, T sample, F frequency row, N frame.
 """
 
-import argparse
-import ctypes
+import fcntl
 import json
 import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 import torch
-import yaml
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
 
-from mixprint.atomic import atomic_path, write_json
+from mixprint.atomic import write_json
 from mixprint.device import resolve_device
+from mixprint.distributed import (
+    barrier,
+    of_first_rank,
+    process_group,
+    rank_and_world,
+    rank_device,
+    sum_over_ranks,
+)
 from mixprint.errors import CheckpointError, ConfigError, MixprintError, TrainingError
 from mixprint.fingerprint import fingerprint
-from mixprint.log import setup_logging
+from mixprint.progress import progress
 from mixprint.separation.checkpoint import (
+    WEIGHTS_SUFFIX,
     export_separator,
     load_separator,
     load_weights,
-    read_plain,
 )
-from mixprint.separation.metrics import evaluate_separator
-from mixprint.separation.remix import (
-    RemixConfig,
-    Remixer,
-    Song,
-    find_songs,
-    split_songs,
+from mixprint.separation.metrics import score_separator
+from mixprint.separation.pool import (
+    FixedPool,
+    MadePool,
+    MakingAhead,
+    SongPool,
+    SongWriter,
+    SynthesisWriter,
 )
-from mixprint.separation.scnet import SCNetConfig, build_scnet
+from mixprint.separation.recipe import DEFAULT_MODEL, DEFAULT_VARIANT, Recipe
+from mixprint.separation.remix import Remixer
+from mixprint.separation.scnet import SCNet, SCNetConfig, build_scnet
 from mixprint.separation.separator import Separator
+from mixprint.separation.songs import Song, find_songs, long_enough, read_song, training_songs
+from mixprint.separation.state import StateFiles
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 log = logging.getLogger("mixprint.separation.training")
 
-STATE_FILE = "state.pt"
+STATE_FOLDER = "state"
+SONGS_FOLDER = "songs"
 HISTORY_FILE = "history.json"
-PRECISIONS = ("float32", "bfloat16")
+WEIGHTS_FILE = f"separator{WEIGHTS_SUFFIX}"
+HELD_OUT = "held_out"
+LOCK_FILE = "lock"
+# Processes that make examples outlive a training that is killed by some seconds.
+LOCK_PATIENCE_S, LOCK_POLL_S = 30.0, 0.2
 # Keeps the gradient of a root finite where estimate and target are equal; -80 dB of full scale.
 ERROR_FLOOR = 1e-8
 SECONDS_PER_MINUTE = 60.0
-Section = TypeVar("Section")
+# The other ranks wait while the first one validates on full songs. One that dies is noticed by
+# `torchrun`, not by waiting.
+RANK_TIMEOUT = timedelta(hours=12)
 
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How an SCNet is trained. The defaults are the recipe of the separator that mixprint ships.
-
-    Attributes:
-        segment_s: length of an example.
-        batch_size: examples per step.
-        learning_rate: at its highest.
-        final_fraction: part of it that is left at the end of the cosine.
-        warmup_steps: steps to the highest.
-        weight_decay: of AdamW.
-        betas: of AdamW.
-        max_grad_norm: gradients are scaled down to this.
-        ema_decay: of the averaged weights, which are those that are validated and exported.
-        waveform_weight: weight of the L1 distance of waveforms, beside the spectral loss.
-        precision: `float32`, or `bfloat16` for autocast.
-        max_steps: length of the training; 0: `max_minutes` alone decides.
-        max_minutes: length in minutes of work, over all resumed runs; 0: `max_steps` decides.
-            Only with `max_steps` alone does a training give the same weights again.
-        log_steps: steps between two lines of the log.
-        save_steps: steps between two saved states.
-        valid_steps: steps between two validations.
-        num_valid: compositions that are held out.
-        max_valid_songs: of their songs, so many are validated on.
-        valid_s: the middle of each, so long.
-        seed: of weights and examples.
-    """
-
-    segment_s: float = 4.0
-    batch_size: int = 3
-    learning_rate: float = 1.0e-3
-    final_fraction: float = 0.02
-    warmup_steps: int = 100
-    weight_decay: float = 1.0e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    waveform_weight: float = 0.0
-    precision: str = "bfloat16"
-    max_steps: int = 0
-    max_minutes: float = 62.0
-    log_steps: int = 50
-    save_steps: int = 250
-    valid_steps: int = 500
-    num_valid: int = 6
-    max_valid_songs: int = 8
-    valid_s: float = 8.0
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"training.precision: expected {PRECISIONS}, found {self.precision}")
-        if self.max_steps <= 0 and self.max_minutes <= 0:
-            raise ConfigError("training: expected max_steps or max_minutes above 0, found neither")
-        for name in ("segment_s", "batch_size", "learning_rate", "log_steps", "save_steps"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    f"training.{name}: expected a value above 0, found {getattr(self, name)}"
-                )
-        if not 0 <= self.ema_decay < 1:
-            raise ConfigError(f"training.ema_decay: expected 0 to 1, found {self.ema_decay}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A whole training: what is trained, on what, and how.
-
-    Attributes:
-        variant: of the SCNet.
-        model: its architecture.
-        remix: how examples are made.
-        training: everything else.
-    """
-
-    variant: str = "masked"
-    # Frames of half a window, not a quarter: half the work, and the shipped model is small.
-    model: SCNetConfig = field(
-        default_factory=lambda: SCNetConfig(dims=(4, 16, 32, 64), hop_size=2048, num_dplayer=4)
-    )
-    remix: RemixConfig = field(default_factory=RemixConfig)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Read a recipe; what is not named keeps its default.
-
-        Raises:
-            ConfigError: a section or a key is unknown, or a value does not fit.
-        """
-        default = cls()
-        if unknown := sorted(values.keys() - {f.name for f in fields(cls)}):
-            raise ConfigError(f"recipe: unknown sections {unknown}")
-        model = {**default.model.to_values(), **values.get("model", {})}
-        return cls(
-            variant=values.get("variant", default.variant),
-            model=SCNetConfig.from_values(model),
-            remix=_section("remix", default.remix, values.get("remix", {})),
-            training=_section("training", default.training, values.get("training", {})),
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> "Recipe":
-        """Read a recipe from a YAML or JSON file."""
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: expected a readable recipe, found: {error}") from error
-        if not isinstance(values, Mapping):
-            raise ConfigError(f"{path}: expected a mapping, found {type(values).__name__}")
-        return cls.from_values(values)
-
-    def to_values(self) -> dict[str, Any]:
-        """Give the recipe back as plain values."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
-
-
-def _section(name: str, default: Section, values: Mapping[str, Any]) -> Section:
-    """Lay values over a section's defaults, and check their types by them."""
-    known: dict[str, Any] = dict(vars(default))
-    if unknown := sorted(values.keys() - known.keys()):
-        raise ConfigError(f"{name}: unknown keys {unknown}; known are {sorted(known)}")
-    for key, value in values.items():
-        expected = type(known[key])
-        if expected is tuple and isinstance(value, list | tuple):
-            known[key] = tuple(float(element) for element in value)
-        elif expected is float and type(value) is int:
-            known[key] = float(value)
-        elif type(value) is expected:
-            known[key] = value
-        else:
-            raise ConfigError(f"{name}.{key}: expected {expected.__name__}, found {value!r}")
-    return type(default)(**known)
+# Called on the first rank with a step and what was measured there: `train.*` and `valid.*`.
+MetricsCallback = Callable[[int, Mapping[str, float]], None]
+# stems_BSCT and gain_BSF of one rank.
+Batch = tuple[Tensor, Tensor]
 
 
 class _Clock:
-    """Minutes of work, those of earlier runs included."""
+    """Seconds of work, those of earlier runs included."""
 
     def __init__(self, spent_s: float) -> None:
         self._spent_s = spent_s
@@ -200,14 +96,69 @@ class _Clock:
         return self._spent_s + time.monotonic() - self._start_s
 
 
+class _Estimator(nn.Module):
+    """The network as it is trained: from spectrum to spectra, in one forward."""
+
+    def __init__(self, network: SCNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, mixture_BCFN: Tensor) -> Tensor:
+        return self.network.estimate(mixture_BCFN)
+
+
+class _Examples(Dataset[Batch | MixprintError]):
+    """What a rank learns from, by the number of the step."""
+
+    def __init__(
+        self, remixer: Remixer, rows: range, num_bins: int, sources: Sequence[str]
+    ) -> None:
+        self._remixer, self._rows, self._num_bins = remixer, rows, num_bins
+        self._order = [STEMS.index(stem) for stem in sources]
+
+    def __getitem__(self, step: int) -> Batch | MixprintError:
+        size, first = len(self._rows), self._rows.start
+        try:
+            stems_BSCT = self._remixer.batch(step, size, first)
+            gain_BSF = self._remixer.equalisers(step, size, self._num_bins, first)
+        except MixprintError as error:
+            # Raised in a worker it would come out with the worker's traceback for a message.
+            return error
+        return stems_BSCT[:, self._order], gain_BSF[:, self._order]
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What is learned from.
+
+    Attributes:
+        pool: songs to draw from.
+        held_out: gives the songs to validate on.
+        fingerprint: tells other songs apart.
+        num_songs: so many are trained on, or made at a time.
+        made: the pool, when it makes its songs.
+        ahead: what makes them, on the first rank of a machine.
+    """
+
+    pool: SongPool
+    held_out: Callable[[], list[Song]]
+    fingerprint: str
+    num_songs: int
+    made: MadePool | None = None
+    ahead: MakingAhead | None = None
+
+
 class _Run:
     """A training under way: all that changes from step to step."""
 
     def __init__(self, recipe: Recipe, device: torch.device) -> None:
-        torch.manual_seed(recipe.training.seed)
+        assert recipe.model is not None
+        assert recipe.variant is not None
         config = recipe.training
+        torch.manual_seed(config.seed)
         self.recipe = recipe
         self.device = device
+        self.rank, self.world_size = rank_and_world()
         self.model = build_scnet(recipe.model, recipe.variant).to(device)
         self.average = build_scnet(recipe.model, recipe.variant).to(device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
@@ -218,23 +169,25 @@ class _Run:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self._forward: nn.Module | None = None
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.clock = _Clock(0.0)
 
     def progress(self) -> float:
-        """How much of the training is done, 0 to 1 and beyond."""
+        """How much of the training is done, 0 to 1 and beyond; the same on every rank."""
         config = self.recipe.training
         by_steps = self.step / config.max_steps if config.max_steps > 0 else 0.0
         limit_s = config.max_minutes * SECONDS_PER_MINUTE
-        by_time = self.clock.elapsed_s() / limit_s if limit_s > 0 else 0.0
-        return max(by_steps, by_time)
+        if limit_s <= 0:
+            return by_steps
+        return max(by_steps, of_first_rank(self.clock.elapsed_s(), self.device) / limit_s)
 
-    def set_learning_rate(self) -> float:
+    def set_learning_rate(self, done: float) -> float:
         """Set the rate of the step to come: a linear rise, then half a cosine."""
         config = self.recipe.training
         rise = min((self.step + 1) / max(config.warmup_steps, 1), 1.0)
-        fall = (1 + math.cos(math.pi * min(self.progress(), 1.0))) / 2
+        fall = (1 + math.cos(math.pi * min(done, 1.0))) / 2
         rate = rise * (config.final_fraction + (1 - config.final_fraction) * fall)
         rate *= config.learning_rate
         for group in self.optimiser.param_groups:
@@ -245,11 +198,11 @@ class _Run:
         """Learn from one batch.
 
         Args:
-            stems_BSCT: true stems in the network's order.
+            stems_BSCT: true stems in the network's order, this rank's part.
             gain_BSF: gains for their spectra.
 
         Returns:
-            the loss divided by that of an estimate of silence.
+            the loss of the whole batch divided by that of an estimate of silence.
 
         Raises:
             TrainingError: the loss or the gradient is not finite.
@@ -257,21 +210,25 @@ class _Run:
         config = self.recipe.training
         length = stems_BSCT.shape[-1]
         with torch.no_grad():
-            target = self.model.analyse(stems_BSCT.to(self.device))
-            target *= gain_BSF.to(self.device)[:, :, None, :, None]
+            target = self.model.analyse(stems_BSCT.to(self.device, non_blocking=True))
+            target *= gain_BSF.to(self.device, non_blocking=True)[:, :, None, :, None]
             mixture = target.sum(dim=1)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
         ):
-            estimate = self.model.estimate(mixture)
+            estimate = self._estimator()(mixture)
         loss = spectral_rmse(estimate, target)
         if config.waveform_weight:
             difference_BSCT = self.model.synthesise(estimate - target, length)
             loss = loss + config.waveform_weight * difference_BSCT.abs().mean()
+        # Ranks have equally many examples, so the mean over ranks is that of the batch; of the
+        # gradients DDP takes it too.
         with torch.no_grad():
-            relative = loss / spectral_rmse(torch.zeros_like(target), target)
-        if not math.isfinite(loss.item()):
-            raise TrainingError(f"step {self.step}: expected a finite loss, found {loss.item()}")
+            silence = spectral_rmse(torch.zeros_like(target), target)
+            sums = sum_over_ranks(torch.stack([loss.detach(), silence]).double())
+        total, total_silence = (sums / self.world_size).tolist()
+        if not math.isfinite(total):
+            raise TrainingError(f"step {self.step}: expected a finite loss, found {total}")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm).item()
@@ -280,7 +237,20 @@ class _Run:
         self.optimiser.step()
         self.step += 1
         self._update_average()
-        return relative.item()
+        return float(total / total_silence)
+
+    def _estimator(self) -> nn.Module:
+        """Wrap the network when it is first used, with the weights that it starts from."""
+        if self._forward is None:
+            module: nn.Module = _Estimator(self.model)
+            if self.recipe.training.compile:
+                module = cast(nn.Module, torch.compile(module))
+            if self.world_size > 1:
+                gpus = [self.device.index] if self.device.type == "cuda" else None
+                # The one buffer is the window of the STFT, which never changes.
+                module = DistributedDataParallel(module, device_ids=gpus, broadcast_buffers=False)
+            self._forward = module
+        return self._forward
 
     def _update_average(self) -> None:
         # Early on a long average would be an average with the random start.
@@ -290,10 +260,11 @@ class _Run:
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1 - decay)
 
-    def save(self, path: Path) -> None:
-        """Write everything that the next run needs to go on."""
-        state = {
+    def state(self, data_fingerprint: str) -> dict[str, Any]:
+        """Give everything that the next run needs to go on."""
+        return {
             "recipe": json.dumps(self.recipe.to_values()),
+            "data": data_fingerprint,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -301,29 +272,23 @@ class _Run:
             "elapsed_s": self.clock.elapsed_s(),
             "history": json.dumps(self.history),
         }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
 
-    def load(self, path: Path) -> None:
+    def restore(self, state: Mapping[str, Any], where: Path) -> None:
         """Go on from a saved state.
 
         Raises:
-            CheckpointError: it is unreadable, or of another model or other examples.
+            CheckpointError: it is one of another model or other examples.
         """
-        state = read_plain(path, self.device)
-        try:
-            recipe = json.loads(state["recipe"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path}: expected a training state, found: {error!r}") from error
+        found = json.loads(state["recipe"])
         # The length may change between runs; what is learned, and from what, may not.
         for section in ("variant", "model", "remix"):
             expected = self.recipe.to_values()[section]
-            if recipe[section] != expected:
+            if found[section] != expected:
                 raise CheckpointError(
-                    f"{path}: expected a state of {section} {expected}, found {recipe[section]}"
+                    f"{where}: expected a state of {section} {expected}, found {found[section]}"
                 )
-        load_weights(self.model, state["model"], path)
-        load_weights(self.average, state["average"], path)
+        load_weights(self.model, state["model"], where)
+        load_weights(self.average, state["average"], where)
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = state["step"]
         self.history = json.loads(state["history"])
@@ -345,7 +310,7 @@ def spectral_rmse(estimate: Tensor, target: Tensor) -> Tensor:
 
 
 def train_separator(
-    data_dir: str | Path,
+    data_dir: str | Path | None,
     out_dir: str | Path,
     recipe: Recipe | None = None,
     *,
@@ -353,183 +318,317 @@ def train_separator(
     extra_valid: Mapping[str, str | Path] | None = None,
     initial: str | Path | None = None,
     initial_config: str | Path | None = None,
+    writer: SongWriter | None = None,
+    on_metrics: MetricsCallback | None = None,
 ) -> Path:
-    """Train an SCNet, or go on where a killed training left off.
+    """Train an SCNet, or go on where a killed training left off; call it on every rank.
 
     Args:
-        data_dir: songs in MUSDB18-HQ's layout; a `settings.json` with `song` names the
-            composition, of which a song may be one of several mixes.
+        data_dir: songs in MUSDB18-HQ's layout, see `songs.training_songs`; a `settings.json` with
+            `song` names the composition, of which a song may be one of several mixes. None:
+            songs are made while the training goes on.
         out_dir: receives `separator.safetensors` and `separator.json` (the averaged weights),
-            the state to resume from, and the history of validations.
+            the states to resume from, the history of validations, and the songs that are made.
         recipe: the training; the one of the shipped separator when None.
-        device: see `mixprint.device.resolve_device`.
+        device: see `mixprint.device.resolve_device`; ranks take the GPU of their number.
         extra_valid: name -> folder of more songs to validate on, for example real recordings.
-        initial: a checkpoint to start from, see `load_separator`; its shapes must be the
-            recipe's. It is not read when a training is resumed.
+        initial: a checkpoint to start from, see `load_separator`. A model that the recipe names
+            must be the checkpoint's. It is not read when a training is resumed.
         initial_config: the configuration that goes with `initial`.
+        writer: makes the songs when there is no `data_dir`; by default `mixprint.synthesis`.
+        on_metrics: called on the first rank with every line of the log and every validation.
 
     Returns:
         path of the exported weights.
 
     Raises:
-        DataError: there are too few songs, or one is unreadable.
-        TrainingError: a loss or gradient is not finite.
+        DataError: there are too few songs, or too many that cannot be used.
+        ConfigError: the batch cannot be divided among the ranks, or what makes songs is not
+            installed.
+        TrainingError: a loss or gradient is not finite, a state cannot be saved, or another
+            training works in `out_dir`.
         CheckpointError: the state in `out_dir`, or `initial`, does not fit.
     """
     recipe = recipe or Recipe()
-    config = recipe.training
     out_dir = Path(out_dir)
-    songs = find_songs(Path(data_dir))
-    train_songs, held_out = split_songs(songs, config.num_valid)
-    valid = {"generated": held_out[: config.max_valid_songs]} if held_out else {}
-    for name, folder in (extra_valid or {}).items():
-        valid[name] = find_songs(Path(folder))
-    num_samples = round(config.segment_s * SAMPLE_RATE_HZ)
-    remixer = Remixer(train_songs, recipe.remix, num_samples=num_samples, seed=config.seed)
-
-    run = _Run(recipe, resolve_device(device))
-    state_path = out_dir / STATE_FILE
-    if state_path.exists():
-        run.load(state_path)
-        log.info("goes on from step %d, %.1f min", run.step, run.clock.elapsed_s() / 60)
-    elif initial is not None:
-        state = load_separator(initial, initial_config).model.state_dict()
-        load_weights(run.model, state, initial)
-        load_weights(run.average, state, initial)
-    log.info(
-        "trains a %s SCNet of %d parameters on %d songs, holds out %d",
-        recipe.variant,
-        sum(p.numel() for p in run.model.parameters()),
-        len(train_songs),
-        len(held_out),
-    )
-    _train(run, remixer, valid, out_dir)
-    run.save(state_path)
-    if not run.history or run.history[-1]["step"] != run.step:
-        _validate(run, valid, out_dir)
-    return export_separator(
-        run.average,
-        out_dir,
-        window_s=config.segment_s,
-        training={
-            "recipe": recipe.to_values(),
-            "steps": run.step,
-            "minutes": round(run.clock.elapsed_s() / SECONDS_PER_MINUTE, 2),
-            "songs": len(train_songs),
-            "data_fingerprint": _data_fingerprint(train_songs, Path(data_dir)),
-            "validation": run.history[-1] if run.history else {},
-        },
-    )
-
-
-def _train(run: _Run, remixer: Remixer, valid: Mapping[str, Sequence[Song]], out_dir: Path) -> None:
-    """Take steps until the training is as long as it should be."""
-    config = run.recipe.training
-    order = [STEMS.index(stem) for stem in run.model.config.sources]
-    losses: list[float] = []
-    last_s = time.monotonic()
-    while run.progress() < 1:
-        rate = run.set_learning_rate()
-        stems_BSCT = remixer.batch(run.step, config.batch_size)[:, order]
-        gain_BSF = remixer.equalisers(run.step, config.batch_size, run.model.config.num_bins)
-        losses.append(run.train_step(stems_BSCT, gain_BSF[:, order]))
-        if run.step % config.log_steps == 0:
-            now_s = time.monotonic()
-            log.info(
-                "step %d, %.1f min, %.0f %%: relative loss %.4f, rate %.1e, %.2f s/step",
-                run.step,
-                run.clock.elapsed_s() / SECONDS_PER_MINUTE,
-                100 * run.progress(),
-                sum(losses) / len(losses),
-                rate,
-                (now_s - last_s) / len(losses),
+    resolved = rank_device(resolve_device(device))
+    gpus = [resolved] if resolved.type == "cuda" else []
+    with (
+        process_group(resolved, RANK_TIMEOUT),
+        torch.random.fork_rng(devices=gpus),
+        ExitStack() as stack,
+    ):
+        states = StateFiles(out_dir / STATE_FOLDER)
+        if rank_and_world()[0] == 0:
+            stack.enter_context(_alone(states.folder))
+        state = states.load(resolved)
+        run = _start(recipe, state, resolved, states.folder, initial, initial_config)
+        if data_dir is None:
+            material = _made_songs(out_dir / SONGS_FOLDER, run, writer, stack)
+        else:
+            material = _songs_of_folder(Path(data_dir), recipe)
+        if state is not None and state["data"] != material.fingerprint:
+            log.warning(
+                "%s: the songs are others than before: it goes on, but not as an undisturbed "
+                "training would have",
+                states.folder,
             )
-            losses.clear()
-            last_s = now_s
-        if run.step % config.valid_steps == 0:
-            _validate(run, valid, out_dir)
-            losses.clear()
-            last_s = time.monotonic()
-        if run.step % config.save_steps == 0:
-            run.save(out_dir / STATE_FILE)
+        extra = {name: find_songs(Path(folder)) for name, folder in (extra_valid or {}).items()}
+        return _Trainer(run, material, states, out_dir, on_metrics).run_to_the_end(extra)
 
 
-def _validate(run: _Run, valid: Mapping[str, Sequence[Song]], out_dir: Path) -> None:
-    """Measure the averaged weights on songs that were held out, and note the figures."""
-    config = run.recipe.training
-    separator = Separator(run.average, fingerprint={}, window_s=config.segment_s)
-    entry: dict[str, Any] = {"step": run.step, "minutes": round(run.clock.elapsed_s() / 60, 2)}
-    for name, songs in valid.items():
-        folders = [song.path for song in songs]
-        scores = evaluate_separator(separator, folders, max_duration_s=config.valid_s)
-        entry[name] = {stem: round(value, 3) for stem, value in scores.items()}
-        text = ", ".join(f"{stem} {value:.2f}" for stem, value in scores.items())
-        log.info("step %d, SDR in dB on %d %s songs: %s", run.step, len(songs), name, text)
-    run.history.append(entry)
-    write_json(out_dir / HISTORY_FILE, run.history)
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make sure that no other training works in this folder, for example one believed killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as file:
+        deadline_s = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline_s:
+                    raise TrainingError(
+                        f"{folder}: expected to be the only training there, found another at work"
+                    ) from error
+                time.sleep(LOCK_POLL_S)
+        yield
 
 
-def _data_fingerprint(songs: Sequence[Song], root: Path) -> str:
-    """Tell data sets apart by names and lengths: hashing hours of audio would take minutes."""
-    return fingerprint([[str(s.path.relative_to(root)), s.num_samples] for s in songs])
+def _start(
+    recipe: Recipe,
+    state: Mapping[str, Any] | None,
+    device: torch.device,
+    where: Path,
+    initial: str | Path | None,
+    initial_config: str | Path | None,
+) -> _Run:
+    """Begin with fresh weights, those of a checkpoint, or a saved state."""
+    if state is not None:
+        known = json.loads(state["recipe"])
+        recipe = recipe.completed(known["variant"], SCNetConfig.from_values(known["model"]))
+        run = _Run(recipe, device)
+        run.restore(state, where)
+        log.info("goes on from step %d, %.1f min", run.step, run.clock.elapsed_s() / 60)
+        return run
+    if initial is None:
+        return _Run(recipe.completed(DEFAULT_VARIANT, DEFAULT_MODEL), device)
+    network = load_separator(initial, initial_config).model
+    run = _Run(recipe.completed(network.variant, network.config), device)
+    load_weights(run.model, network.state_dict(), initial)
+    load_weights(run.average, network.state_dict(), initial)
+    return run
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed instead of returning it to the system.
-
-    A step allocates and frees gigabytes in pieces so large that each would be mapped and zeroed
-    anew, which costs a fifth of the step on the CPU. Does nothing where there is no glibc.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    m_trim_threshold, m_mmap_max, never = -1, -4, 2**31 - 1
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(m_mmap_max, 0)
-        mallopt(m_trim_threshold, never)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a training from the command line."""
-    parser = argparse.ArgumentParser(description="Train a separator on songs with true stems.")
-    parser.add_argument("--data", type=Path, required=True, help="songs in MUSDB18-HQ's layout")
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights and state")
-    parser.add_argument("--config", type=Path, help="YAML recipe; laid over the default one")
-    parser.add_argument("--minutes", type=float, help="overrides training.max_minutes")
-    parser.add_argument("--steps", type=int, help="overrides training.max_steps")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--valid", action="append", default=[], metavar="NAME=DIR", help="more songs to validate on"
+def _songs_of_folder(data_dir: Path, recipe: Recipe) -> _Material:
+    config = recipe.training
+    songs, held_out = training_songs(
+        data_dir, config.num_valid, max_bad_fraction=config.max_bad_fraction
     )
-    parser.add_argument("--initial", type=Path, help="checkpoint to start from")
-    parser.add_argument("--initial-config", type=Path, help="its configuration")
-    options = parser.parse_args(arguments)
-    setup_logging()
-    torch.set_num_threads(options.threads)
-    keep_freed_memory()
-    try:
-        values = Recipe.load(options.config).to_values() if options.config else {}
-        training = dict(values.get("training", {}))
-        if options.minutes is not None:
-            training["max_minutes"] = options.minutes
-        if options.steps is not None:
-            training["max_steps"] = options.steps
-        extra = dict(text.partition("=")[::2] for text in options.valid)
-        train_separator(
-            options.data,
-            options.out,
-            Recipe.from_values({**values, "training": training}),
-            device=options.device,
-            extra_valid=extra,
-            initial=options.initial,
-            initial_config=options.initial_config,
+    num_samples = round(config.segment_s * SAMPLE_RATE_HZ)
+    songs = long_enough(songs, recipe.remix.longest_clip(num_samples))
+    # By names and lengths: hashing hours of audio would take minutes.
+    names = [[str(song.path.relative_to(data_dir)), song.num_samples] for song in songs]
+    return _Material(FixedPool(songs), lambda: held_out, fingerprint(names), len(songs))
+
+
+def _made_songs(folder: Path, run: _Run, writer: SongWriter | None, stack: ExitStack) -> _Material:
+    config = run.recipe.songs
+    num_valid = run.recipe.training.num_valid
+    if writer is None:
+        writer = SynthesisWriter(config.seed, config.duration_s, config.sampled, num_valid)
+        writer.check_installed()
+    pool = MadePool(folder, writer, config, first_number=num_valid)
+    ahead = None
+    if config.num_generators and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        ahead = stack.enter_context(MakingAhead(pool, config.num_generators, run.step))
+
+    def held_out() -> list[Song]:
+        numbers = progress(range(num_valid), num_valid, "made", "songs to validate on", log)
+        return [read_song(pool.make(number)) for number in numbers]
+
+    known = [writer.fingerprint, config.pool_size, config.refresh_steps, config.new_songs]
+    return _Material(pool, held_out, fingerprint(known), config.pool_size, pool, ahead)
+
+
+class _Trainer:
+    """Takes a run to its end; the first rank validates, saves, reports and exports."""
+
+    def __init__(
+        self,
+        run: _Run,
+        material: _Material,
+        states: StateFiles,
+        out_dir: Path,
+        on_metrics: MetricsCallback | None,
+    ) -> None:
+        self._run, self._material, self._states = run, material, states
+        self._out_dir, self._on_metrics = out_dir, on_metrics
+        self._is_first = run.rank == 0
+        self._valid: dict[str, Sequence[Song]] = {}
+
+    def run_to_the_end(self, extra_valid: Mapping[str, Sequence[Song]]) -> Path:
+        run, config = self._run, self._run.recipe.training
+        if self._is_first:
+            held_out = self._material.held_out()[: config.max_valid_songs]
+            self._valid = {**({HELD_OUT: held_out} if held_out else {}), **extra_valid}
+        log.info(
+            "trains a %s SCNet of %d parameters on %d songs, rank %d of %d, %s",
+            run.model.variant,
+            sum(p.numel() for p in run.model.parameters()),
+            self._material.num_songs,
+            run.rank,
+            run.world_size,
+            run.device,
         )
-    except MixprintError as error:
-        log.error("%s", error)
-        return 1
-    return 0
+        self._take_steps()
+        if self._is_first:
+            # A run that had nothing left to do keeps its state.
+            if self._states.newest_step != run.step:
+                self._save()
+            if not run.history or run.history[-1]["step"] != run.step:
+                self._validate()
+                self._save()
+            self._export()
+        barrier()
+        return self._out_dir / WEIGHTS_FILE
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Make this rank's batches from the present step on."""
+        run, config = self._run, self._run.recipe.training
+        if config.batch_size % run.world_size:
+            raise ConfigError(
+                f"training.batch_size: expected a multiple of {run.world_size} processes, found "
+                f"{config.batch_size}"
+            )
+        size = config.batch_size // run.world_size
+        remixer = Remixer(
+            self._material.pool,
+            run.recipe.remix,
+            num_samples=round(config.segment_s * SAMPLE_RATE_HZ),
+            seed=config.seed,
+            max_bad_fraction=config.max_bad_fraction,
+        )
+        rows = range(run.rank * size, (run.rank + 1) * size)
+        network = run.model.config
+        steps: Iterable[int] = count(run.step)
+        if config.max_steps > 0:
+            steps = range(run.step, config.max_steps)
+        batches = DataLoader(
+            _Examples(remixer, rows, network.num_bins, network.sources),
+            sampler=steps,
+            batch_size=None,
+            num_workers=config.num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=run.device.type == "cuda",
+        )
+        for batch in batches:
+            if isinstance(batch, MixprintError):
+                raise batch
+            yield batch
+
+    def _take_steps(self) -> None:
+        """Take steps until the training is as long as it should be."""
+        run, config = self._run, self._run.recipe.training
+        batches = self._batches()
+        losses: list[float] = []
+        last_s = time.monotonic()
+        while (done := run.progress()) < 1:
+            if self._material.ahead is not None:
+                self._material.ahead.reached(run.step)
+            rate = run.set_learning_rate(done)
+            losses.append(run.train_step(*next(batches)))
+            if not self._is_first:
+                continue
+            if run.step % config.log_steps == 0:
+                step_s = (time.monotonic() - last_s) / len(losses)
+                self._log(done, sum(losses) / len(losses), rate, step_s)
+                losses.clear()
+                last_s = time.monotonic()
+            if run.step % config.valid_steps == 0:
+                self._validate()
+                losses.clear()
+                last_s = time.monotonic()
+            if run.step % config.save_steps == 0:
+                self._save()
+
+    def _log(self, done: float, loss: float, rate: float, step_s: float) -> None:
+        run = self._run
+        log.info(
+            "step %d, %.1f min, %.0f %%: relative loss %.4f, rate %.1e, %.2f s/step",
+            run.step,
+            run.clock.elapsed_s() / SECONDS_PER_MINUTE,
+            100 * done,
+            loss,
+            rate,
+            step_s,
+        )
+        self._report(
+            {"train.relative_loss": loss, "train.learning_rate": rate, "train.step_s": step_s}
+        )
+
+    def _report(self, metrics: Mapping[str, float]) -> None:
+        if self._on_metrics is not None and metrics:
+            self._on_metrics(self._run.step, metrics)
+
+    def _validate(self) -> None:
+        """Measure the averaged weights on songs that were held out, and note the figures."""
+        run, config = self._run, self._run.recipe.training
+        separator = Separator(run.average, fingerprint={}, window_s=config.segment_s)
+        minutes = round(run.clock.elapsed_s() / SECONDS_PER_MINUTE, 2)
+        entry: dict[str, Any] = {"step": run.step, "minutes": minutes}
+        reported: dict[str, float] = {}
+        for name, songs in self._valid.items():
+            scores = score_separator(
+                separator,
+                [song.path for song in songs],
+                max_duration_s=config.valid_s or None,
+            )
+            entry[name] = {
+                measure: {stem: round(value, 3) for stem, value in by_stem.items()}
+                for measure, by_stem in scores.items()
+            }
+            for measure, by_stem in scores.items():
+                text = ", ".join(f"{stem} {value:.2f}" for stem, value in by_stem.items())
+                log.info(
+                    "step %d, %s in dB on %d %s songs: %s",
+                    run.step,
+                    measure,
+                    len(songs),
+                    name,
+                    text,
+                )
+                reported |= {
+                    f"valid.{name}.{measure}.{stem}": value for stem, value in by_stem.items()
+                }
+        run.history.append(entry)
+        write_json(self._out_dir / HISTORY_FILE, run.history)
+        self._report(reported)
+
+    def _save(self) -> None:
+        run = self._run
+        self._states.save(run.state(self._material.fingerprint), run.step)
+        if self._material.made is not None:
+            # A resumption may start from the older of the two states.
+            self._material.made.forget_before(self._states.oldest_step)
+
+    def _export(self) -> None:
+        run = self._run
+        export_separator(
+            run.average,
+            self._out_dir,
+            window_s=run.recipe.training.segment_s,
+            training={
+                "recipe": run.recipe.to_values(),
+                "steps": run.step,
+                "minutes": round(run.clock.elapsed_s() / SECONDS_PER_MINUTE, 2),
+                "songs": self._material.num_songs,
+                "data_fingerprint": self._material.fingerprint,
+                "validation": run.history[-1],
+            },
+        )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -41,6 +41,8 @@ def test_sections_fit_their_steps(config: type[StepConfig], profile: str) -> Non
         (IngestConfig, "max_reject_fraction", 1.5),
         (SeparateConfig, "overlap", 1.0),
         (SeparateConfig, "export", "mp3"),
+        (SeparateConfig, "precision", "int8"),
+        (SeparateConfig, "batch_size", -1),
         (FeaturesConfig, "batch_size", 0),
         (EvaluateConfig, "bootstrap_samples", 0),
         (PromoteConfig, "max_regression", -0.1),

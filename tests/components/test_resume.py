@@ -9,25 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 
 from components.features.main import FeaturesConfig
 from components.features.main import run as run_features
-from components.ingest.main import IngestConfig
-from components.ingest.main import run as run_ingest
 from components.layout import catalogue_manifest, stems_manifest
 from components.separate.main import ALL_SHARDS, SeparateConfig
 from components.separate.main import run as run_separate
 from mixprint.catalogue import read_catalogue
-from mixprint.config import load_params
 from mixprint.features import FEATURE_NAMES
 from mixprint.features.table import read_features
-from mixprint.fingerprint import file_sha256
-from mixprint.separation import SCNetConfig, build_scnet, export_separator
 from mixprint.shards import done_path, list_shards, read_index
+from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_SONGS, NUM_SHARDS = 6, 3
 
 
@@ -35,50 +28,14 @@ NUM_SONGS, NUM_SHARDS = 6, 3
 def workplace(
     tmp_path_factory: pytest.TempPathFactory, write_song: Callable[..., Path]
 ) -> tuple[Path, Path]:
-    """Songs of 7 s and the parameters for them: a network far too small to separate anything."""
-    folder = tmp_path_factory.mktemp("workplace")
-    for index in range(NUM_SONGS):
-        write_song(folder / "songs" / f"song {index}.wav", 7.0, seed=index)
-    torch.manual_seed(0)
-    network = build_scnet(SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2), "plain")
-    export_separator(network, folder, window_s=2.0)
-    params = load_params(REPOSITORY / "params.yaml")
-    params["ingest"] |= {
-        "min_duration_s": 3.0,
-        "num_shards": NUM_SHARDS,
-        "valid_fraction": 0.1,
-        "test_fraction": 0.1,
-    }
-    params["separate"] |= {
-        "checkpoint": str(folder / "separator.safetensors"),
-        "segment_s": 3.0,
-        "window_s": 2.0,
-        "device": "cpu",
-    }
-    params["features"] |= {"device": "cpu"}
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    return folder / "songs", folder / "params.yaml"
-
-
-def ingest(root: Path, songs: Path, params: Path) -> None:
-    config = IngestConfig.load(params)
-    run_ingest(root=str(root), config=config, source="folder", locations=[str(songs)])
-
-
-def separate(root: Path, params: Path, shard: int) -> list[str]:
-    """Separate in this process; returns the fingerprints of the shards."""
-    manifests = run_separate(
-        root=str(root),
-        config=SeparateConfig.load(params),
+    return make_workplace(
+        tmp_path_factory.mktemp("workplace"),
+        write_song,
+        num_songs=NUM_SONGS,
+        duration_s=7.0,
         num_shards=NUM_SHARDS,
-        catalogue=catalogue_manifest(root),
-        shard=shard,
+        segment_s=3.0,
     )
-    return [manifest.fingerprint for manifest in manifests]
-
-
-def hashes(root: Path) -> dict[str, str]:
-    return {path.name: file_sha256(path) for path in list_shards(root / "stems")}
 
 
 def test_killed_separation_goes_on(tmp_path: Path, workplace: tuple[Path, Path]) -> None:
@@ -105,7 +62,7 @@ def test_killed_separation_goes_on(tmp_path: Path, workplace: tuple[Path, Path])
     assert 1 <= len(finished) < NUM_SHARDS, "killed in the middle"
 
     assert separate(killed, params, ALL_SHARDS) == whole
-    assert hashes(killed) == hashes(undisturbed)
+    assert shard_hashes(killed) == shard_hashes(undisturbed)
     for name, mtime_ns in finished.items():
         assert (folder / name).stat().st_mtime_ns == mtime_ns, "finished shards are kept"
 

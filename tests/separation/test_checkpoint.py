@@ -8,8 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.errors import CheckpointError
-from mixprint.separation import SCNet, build_scnet, export_separator, load_separator
+from mixprint.errors import CheckpointError, ConfigError, DataError
+from mixprint.fingerprint import file_sha256
+from mixprint.separation import (
+    SCNet,
+    Separator,
+    build_scnet,
+    checkpoint,
+    export_separator,
+    load_separator,
+)
 
 VALUES = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
 YAML = """
@@ -85,6 +93,105 @@ def test_published_forms_load(
     assert separator.model.variant == variant
     assert _same(separator.model, state)
     assert separator.window_s == 0.5
+
+
+AUTHORS_YAML = """
+data: {samplerate: 44100, segment: 3, channels: 2, normalize: true}
+ema: {epoch: [0.9, 0.95], batch: [0.9995, 0.9999]}
+model:
+  sources: ['drums', 'bass', 'other', 'vocals']
+  dims: [4, 8, 8]
+  nfft: 512
+  hop_size: 128
+  win_size: 512
+  num_dplayer: 2
+epochs: 150
+optim: {lr: 0.0005, optim: adam}
+save_every:
+"""
+
+
+def test_the_authors_configuration_loads(tmp_path: Path) -> None:
+    state = build_scnet(VALUES, "plain").state_dict()
+    torch.save({"best_state": state, "state": state, "epoch": 9}, tmp_path / "checkpoint.th")
+    (tmp_path / "config.yaml").write_text(AUTHORS_YAML)
+    separator = load_separator(tmp_path / "checkpoint.th", tmp_path / "config.yaml")
+    assert separator.window_s == 3.0
+    assert separator.normalised
+    assert _same(separator.model, state)
+
+
+MORE_SECTIONS = """
+  {key}
+training:
+  instruments: [vocals, bass, drums, other]
+  use_amp: true
+augmentations:
+  mixup_probs: !!python/tuple [0.2, 0.02]
+inference:
+  batch_size: 8
+  num_overlap: 4
+"""
+
+
+def _load_with(tmp_path: Path, model: SCNet, key: str) -> Separator:
+    torch.save(model.state_dict(), tmp_path / "model.ckpt")
+    path = tmp_path / "more.yaml"
+    path.write_text(YAML.partition("training:")[0].rstrip() + MORE_SECTIONS.format(key=key))
+    return load_separator(tmp_path / "model.ckpt", path)
+
+
+def test_what_concerns_training_alone_is_left_out(
+    tmp_path: Path, model: SCNet, caplog: pytest.LogCaptureFixture
+) -> None:
+    separator = _load_with(tmp_path, model, "use_checkpointing: false")
+    assert "use_checkpointing" in caplog.text
+    assert not separator.normalised
+    # The targets were stacked in this order, so it is that of the outputs.
+    assert separator.model.config.sources == ("vocals", "bass", "drums", "other")
+    assert "training.instruments" in caplog.text
+
+
+def test_an_unknown_switch_that_is_on_is_refused(tmp_path: Path, model: SCNet) -> None:
+    with pytest.raises(CheckpointError, match="gated_skips"):
+        _load_with(tmp_path, model, "gated_skips: true")
+
+
+def _pinned(path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Put a file into the cache, and give a URL for it."""
+    digest = file_sha256(path)
+    cache = path.parent / "cache"
+    cache.mkdir(exist_ok=True)
+    path.rename(cache / f"{digest}{path.suffix}")
+    monkeypatch.setenv("MIXPRINT_CACHE", str(cache))
+    return f"https://nowhere.invalid/files/{path.name}#sha256={digest}"
+
+
+def test_checkpoint_and_configuration_behind_urls(
+    tmp_path: Path, model: SCNet, config_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.ckpt")
+    checkpoint_url = _pinned(tmp_path / "model.ckpt", monkeypatch)
+    separator = load_separator(checkpoint_url, _pinned(config_path, monkeypatch))
+    assert _same(separator.model, model.state_dict())
+    own = export_separator(model, tmp_path, window_s=2.0, dtype=torch.float32)
+    description_url = _pinned(own.with_suffix(".json"), monkeypatch)
+    separator = load_separator(_pinned(own, monkeypatch), description_url)
+    assert _same(separator.model, model.state_dict())
+    assert separator.window_s == 2.0
+    with pytest.raises(ConfigError, match="sha256sum"):
+        load_separator("https://nowhere.invalid/model.ckpt", config_path)
+
+
+def test_a_checkpoint_that_cannot_be_downloaded_is_a_checkpoint_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str) -> Path:
+        raise DataError(f"{source}: 404")
+
+    monkeypatch.setattr(checkpoint, "fetch", refuse)
+    with pytest.raises(CheckpointError, match="404"):
+        load_separator("https://nowhere.invalid/model.ckpt", "config.yaml")
 
 
 @pytest.mark.parametrize("name", ["scnet-small", "scnet-large", "scnet-masked-large"])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from benchmarks.plain_scnet import PlainSCNet
 from mixprint.errors import ConfigError
 from mixprint.separation.scnet import SCNetConfig, build_scnet
 
@@ -40,6 +41,25 @@ def test_output_is_the_references(shared_dir: Path, name: str) -> None:
         output_BSCT = model(tensors["input"])
     assert (output_BSCT - tensors["output"]).abs().max() < 1e-4 * tensors["output"].abs().max()
     torch.testing.assert_close(output_BSCT, tensors["output"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", ["plain", "masked"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"dims": [4, 16, 32, 64], "conv_kernel": 5, "expand": 2, "num_dplayer": 4}]
+)
+def test_output_is_that_of_the_plain_network(variant: str, changes: dict) -> None:
+    torch.manual_seed(0)
+    model = build_scnet({**TINY, **changes}, variant).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # a fresh norm or embedding would hide mistakes
+            parameter += 0.1 * torch.randn_like(parameter)
+    audio_BCT = torch.randn(2, 2, 6000)
+    with torch.inference_mode():
+        expected_BSCT = PlainSCNet(model)(audio_BCT)
+        output_BSCT = model(audio_BCT)
+    scale = expected_BSCT.abs().max()
+    torch.testing.assert_close(output_BSCT / scale, expected_BSCT / scale, rtol=0, atol=1e-5)
+    assert scale > 0.01
 
 
 @pytest.mark.parametrize("variant", ["plain", "masked"])

@@ -1,17 +1,26 @@
 """Training: it learns, resumes exactly, exports what loads, and stops on what is broken."""
 
+import fcntl
 import json
-from collections.abc import Callable
+import logging
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile as sf
 import torch
-import yaml
 
-from mixprint.errors import CheckpointError, ConfigError, TrainingError
-from mixprint.separation import load_separator, training
-from mixprint.separation.training import Recipe, spectral_rmse, train_separator
+from mixprint.errors import CheckpointError, DataError, TrainingError
+from mixprint.fingerprint import file_sha256
+from mixprint.separation import SCNetConfig, build_scnet, export_separator, load_separator, training
+from mixprint.separation.recipe import Recipe
+from mixprint.separation.training import spectral_rmse, train_separator
+from mixprint.stems import STEMS
 
 MODEL = {"dims": [4, 4, 4], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2}
 TRAINING = {
@@ -26,6 +35,7 @@ TRAINING = {
     "num_valid": 1,
     "max_valid_songs": 1,
     "valid_s": 0.3,
+    "max_bad_fraction": 0.0,
     "precision": "float32",
 }
 
@@ -41,8 +51,23 @@ def data_dir(tmp_path: Path, make_songs: Callable[..., Path]) -> Path:
     return make_songs(tmp_path / "songs", 3)
 
 
+def _states(folder: Path) -> list[dict[str, Any]]:
+    """Read the states that are kept, the older one first."""
+    paths = (folder / "state").glob("state-*.pt")
+    return sorted((torch.load(p, weights_only=True) for p in paths), key=lambda s: s["step"])
+
+
 def _state(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "state.pt", weights_only=True)
+    return _states(folder)[-1]
+
+
+def _assert_equal_states(one: Path, other: Path) -> None:
+    for part in ("model", "average"):
+        first, second = _state(one)[part], _state(other)[part]
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert file_sha256(one / "separator.safetensors") == file_sha256(
+        other / "separator.safetensors"
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -59,32 +84,188 @@ def test_outputs(tmp_path: Path, data_dir: Path, variant: str, precision: str) -
     assert description["training"]["steps"] == 4
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert [entry["step"] for entry in history] == [2, 4]
-    assert set(history[-1]["more"]) == {"vocals", "bass", "drums", "other", "average"}
-    assert set(history[-1]) == {"step", "minutes", "generated", "more"}
+    assert set(history[-1]) == {"step", "minutes", "held_out", "more"}
+    for name in ("held_out", "more"):
+        assert set(history[-1][name]) == {"utterance_sdr", "museval_sdr"}
+        for scores in history[-1][name].values():
+            assert set(scores) == {*STEMS, "average"}
+    assert description["training"]["validation"] == history[-1]
+    assert description["training"]["recipe"] == recipe.to_values()
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from mixprint.separation import training
+from mixprint.separation.recipe import Recipe
+
+torch.set_num_threads(1)
+data_dir, out_dir, values = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+step = training._Run.train_step
+
+def killed(run, *batch):
+    if run.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(run, *batch)
+
+training._Run.train_step = killed
+training.train_separator(data_dir, out_dir, Recipe.from_values(values), device="cpu")
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, data_dir: Path) -> None:
+    recipe = _recipe(max_steps=6)
+    train_separator(data_dir, tmp_path / "whole", recipe, device="cpu")
+    values = json.dumps(recipe.to_values())
+    command = [sys.executable, "-c", KILLED, str(data_dir), str(tmp_path / "killed"), values]
+    ended = subprocess.run(command, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [state["step"] for state in _states(tmp_path / "killed")] == [2, 4]
+    assert not (tmp_path / "killed" / "separator.safetensors").exists()
+    train_separator(data_dir, tmp_path / "killed", recipe, device="cpu")
+    _assert_equal_states(tmp_path / "whole", tmp_path / "killed")
+    history = (tmp_path / "whole" / "history.json", tmp_path / "killed" / "history.json")
+    steps = [[entry["step"] for entry in json.loads(path.read_text())] for path in history]
+    assert steps == [[2, 4, 6], [2, 4, 6]]
+
+
+def test_a_longer_training_goes_on_from_a_finished_one(tmp_path: Path, data_dir: Path) -> None:
+    train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    before = file_sha256(tmp_path / "out" / "separator.safetensors")
+    train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    assert file_sha256(tmp_path / "out" / "separator.safetensors") == before
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=5), device="cpu")
+    assert _state(tmp_path / "out")["step"] == 5
+
+
+def test_a_damaged_state_costs_no_more_than_the_steps_since_the_one_before(
+    tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, out_dir = _recipe(max_steps=6), tmp_path / "out"
+    train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
+    # With one flipped bit the state of step 4 still is an archive that torch would load.
+    markers = {p: json.loads(p.read_text())["step"] for p in (out_dir / "state").glob("*.json")}
+    newest = max(markers, key=lambda p: markers[p]).with_suffix(".pt")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(bytes(content))
+    with caplog.at_level(logging.WARNING, "mixprint.separation.training"):
+        train_separator(data_dir, out_dir, recipe, device="cpu")
+    assert "expected SHA-256" in caplog.text
+    assert _state(out_dir)["step"] == 6
+
+    for path in (out_dir / "state").glob("*.pt"):
+        path.write_bytes(b"broken")
+    with pytest.raises(
+        CheckpointError, match=r"state: expected a whole state .* remove the folder"
+    ):
+        train_separator(data_dir, out_dir, recipe, device="cpu")
+
+
+def test_a_full_disk_keeps_the_state_before(tmp_path: Path, data_dir: Path) -> None:
+    out_dir = tmp_path / "out"
+    train_separator(data_dir, out_dir, _recipe(max_steps=2), device="cpu")
+    before = {path.name: file_sha256(path) for path in (out_dir / "state").iterdir()}
+    size = max(path.stat().st_size for path in (out_dir / "state").iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"state of step 4, found: .*kept: that of step 2"):
+            train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    after = {path.name: file_sha256(path) for path in (out_dir / "state").iterdir()}
+    assert after == before
+    train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
+    assert _state(out_dir)["step"] == 4
+
+
+def test_two_trainings_in_one_folder_are_refused(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = train_separator(data_dir, tmp_path / "whole", _recipe(), device="cpu")
+    monkeypatch.setattr(training, "LOCK_PATIENCE_S", 0.3)
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    with (tmp_path / "out" / "state" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="found another at work"):
+            train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=1), device="cpu")
 
+
+def test_workers_change_no_weight(tmp_path: Path, data_dir: Path) -> None:
+    for num_workers in (0, 2):
+        recipe = _recipe(num_workers=num_workers)
+        train_separator(data_dir, tmp_path / str(num_workers), recipe, device="cpu")
+    _assert_equal_states(tmp_path / "0", tmp_path / "2")
+
+
+class NoiseWriter:
+    """Writes songs of noise, a hundredth of a second apart in length, and notes which."""
+
+    fingerprint = "noise" * 4
+
+    def __call__(self, number: int, folder: Path) -> None:
+        generator = torch.Generator().manual_seed(number)
+        for stem in STEMS:
+            audio_TC = 0.1 * torch.randn(22_050 + 441 * number, 2, generator=generator).clamp(-3, 3)
+            sf.write(folder / f"{stem}.wav", audio_TC.numpy(), 44_100)
+
+
+SONGS = {"pool_size": 3, "refresh_steps": 2, "new_songs": 2, "num_generators": 0}
+
+
+def _made_recipe(**changes: Any) -> Recipe:
+    values = _recipe(max_steps=6).to_values()
+    return Recipe.from_values({**values, "songs": {**SONGS, **changes}})
+
+
+def test_songs_are_made_while_the_training_goes_on(tmp_path: Path) -> None:
+    outs = {}
+    for name, recipe in (
+        ("inline", _made_recipe()),
+        ("ahead", _made_recipe(num_generators=2)),
+    ):
+        outs[name] = tmp_path / name
+        train_separator(None, outs[name], recipe, device="cpu", writer=NoiseWriter())
+    _assert_equal_states(outs["inline"], outs["ahead"])
+    made = {int(p.name) for p in (outs["inline"] / "songs").glob("*/[0-9]*")}
+    # Song 0 is held out. Step 6, the last, has songs 7 to 9 and takes none; the state before, of
+    # step 4, has 5 to 7: what lies before is gone.
+    assert 0 in made
+    assert made - {0} <= set(range(5, 10))
+
+
+def test_a_training_on_made_songs_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    train_separator(None, whole, _made_recipe(), device="cpu", writer=NoiseWriter())
     step = training._Run.train_step
 
     def killed(run: training._Run, *batch: torch.Tensor) -> float:
-        if run.step == 3:
+        if run.step == 5:
             raise KeyboardInterrupt
         return step(run, *batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(training._Run, "train_step", killed)
         with pytest.raises(KeyboardInterrupt):
-            train_separator(data_dir, tmp_path / "killed", _recipe(), device="cpu")
-    assert _state(tmp_path / "killed")["step"] == 2
-    resumed = train_separator(data_dir, tmp_path / "killed", _recipe(), device="cpu")
-    assert resumed.read_bytes() == whole.read_bytes()
-    for part in ("model", "average"):
-        first, second = _state(tmp_path / "whole")[part], _state(tmp_path / "killed")[part]
-        assert all(torch.equal(first[key], second[key]) for key in first)
+            train_separator(
+                None, tmp_path / "killed", _made_recipe(), device="cpu", writer=NoiseWriter()
+            )
+    train_separator(None, tmp_path / "killed", _made_recipe(), device="cpu", writer=NoiseWriter())
+    _assert_equal_states(whole, tmp_path / "killed")
+
+
+def test_other_songs_are_noticed(
+    tmp_path: Path, data_dir: Path, make_songs: Callable[..., Path], caplog: Any
+) -> None:
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=2), device="cpu")
+    other = make_songs(tmp_path / "other", 4)
+    with caplog.at_level(logging.WARNING, "mixprint.separation.training"):
+        train_separator(other, tmp_path / "out", _recipe(), device="cpu")
+    assert "the songs are others than before" in caplog.text
 
 
 def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
@@ -98,24 +279,85 @@ def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
     }
     recipe = Recipe.from_values({**recipe.to_values(), "remix": quiet})
     train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
-    scores = json.loads((tmp_path / "out" / "history.json").read_text())[-1]["generated"]
+    scores = json.loads((tmp_path / "out" / "history.json").read_text())[-1]["held_out"][
+        "utterance_sdr"
+    ]
     # Wiener: the error of the loudest stem is its power times 14/30, so 3.3 dB; silence gives 0.
     assert scores["other"] > 2.0
     assert scores["average"] > 0.5
 
 
-def test_a_training_can_start_from_a_checkpoint(tmp_path: Path, data_dir: Path) -> None:
-    first = train_separator(data_dir, tmp_path / "first", _recipe(), device="cpu")
+def _unmoving(**changes: Any) -> Recipe:
+    """Give a recipe that names no model, and a rate at which nothing is learned."""
+    training_values = {**TRAINING, "max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    return Recipe.from_values({"training": training_values, **changes})
+
+
+@pytest.mark.parametrize("variant", ["plain", "masked"])
+def test_a_training_can_start_from_a_checkpoint_of_any_model(
+    tmp_path: Path, data_dir: Path, variant: str
+) -> None:
+    model = SCNetConfig.from_values({**MODEL, "dims": [4, 8, 4]})
+    first = export_separator(build_scnet(model, variant), tmp_path / "first", window_s=0.1)
     second = train_separator(
-        data_dir,
-        tmp_path / "second",
-        _recipe(max_steps=1, learning_rate=1e-12, weight_decay=0.0),
-        device="cpu",
-        initial=first,
+        data_dir, tmp_path / "second", _unmoving(), device="cpu", initial=first
     )
-    before, after = (load_separator(path).model.state_dict() for path in (first, second))
-    for key, value in before.items():
-        torch.testing.assert_close(after[key], value, rtol=0, atol=1e-3)
+    before, after = (load_separator(path).model for path in (first, second))
+    assert after.variant == variant
+    assert after.config == model
+    for key, value in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[key], value, rtol=0, atol=1e-3)
+    # A resumption takes the model from its state, whether the checkpoint is named again or not.
+    train_separator(data_dir, tmp_path / "second", _unmoving(), device="cpu")
+
+
+def test_a_recipe_that_names_another_model_than_the_checkpoint_is_refused(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    network = build_scnet({**MODEL, "dims": [4, 8, 4]}, "plain")
+    first = export_separator(network, tmp_path / "first", window_s=0.1)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        train_separator(
+            data_dir, tmp_path / "second", _unmoving(model=MODEL), device="cpu", initial=first
+        )
+
+
+def test_metrics_are_reported(tmp_path: Path, data_dir: Path) -> None:
+    seen: list[tuple[int, Mapping[str, float]]] = []
+    train_separator(
+        data_dir,
+        tmp_path / "out",
+        _recipe(),
+        device="cpu",
+        on_metrics=lambda step, metrics: seen.append((step, metrics)),
+    )
+    logged = [(step, set(metrics)) for step, metrics in seen if "train.relative_loss" in metrics]
+    assert logged == [
+        (step, {"train.relative_loss", "train.learning_rate", "train.step_s"}) for step in (2, 4)
+    ]
+    valid = [metrics for _, metrics in seen if "train.relative_loss" not in metrics]
+    names = {
+        f"valid.held_out.{measure}.{stem}"
+        for measure in ("utterance_sdr", "museval_sdr")
+        for stem in (*STEMS, "average")
+    }
+    assert [set(metrics) for metrics in valid] == [names, names]
+
+
+def test_broken_songs_are_left_out_until_there_are_too_many(
+    tmp_path: Path, make_songs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    data_dir = make_songs(tmp_path / "songs", 6)
+    (data_dir / "song1" / "bass.wav").unlink()
+    # Its header promises more than there is: found only when it is read.
+    cut = data_dir / "song2" / "other.wav"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    recipe = _recipe(max_bad_fraction=0.4, max_steps=6)
+    with caplog.at_level(logging.WARNING):
+        train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    assert "song1/bass.wav: expected a readable stem" in caplog.text
+    with pytest.raises(DataError, match=r"at most 0% of 6 songs .* found 1: .*song1/bass\.wav"):
+        train_separator(data_dir, tmp_path / "strict", _recipe(), device="cpu")
 
 
 def test_a_loss_that_is_not_finite_stops_it(
@@ -126,16 +368,13 @@ def test_a_loss_that_is_not_finite_stops_it(
     )
     with pytest.raises(TrainingError, match="step 0"):
         train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").rglob("*.pt"))
 
 
 def test_a_state_of_another_model_is_refused(tmp_path: Path, data_dir: Path) -> None:
     train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
     with pytest.raises(CheckpointError, match="variant"):
         train_separator(data_dir, tmp_path / "out", _recipe("plain"), device="cpu")
-    (tmp_path / "out" / "state.pt").write_bytes(b"broken")
-    with pytest.raises(CheckpointError, match=r"state\.pt"):
-        train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
 
 
 def test_spectral_rmse_of_known_errors() -> None:
@@ -151,38 +390,3 @@ def test_silence_has_a_finite_gradient() -> None:
     spectral_rmse(estimate, torch.zeros_like(estimate)).backward()
     assert estimate.grad is not None
     assert torch.view_as_real(estimate.grad).isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"modell": {}}, "modell"),
-        ({"training": {"epochs": 3}}, "epochs"),
-        ({"training": {"segment_s": "4"}}, "segment_s"),
-        ({"training": {"precision": "float16"}}, "precision"),
-        ({"training": {"max_minutes": 0.0}}, "max_minutes"),
-        ({"remix": {"gain": 1.0}}, "gain"),
-        ({"model": {"num_dplayer": 3}}, "num_dplayer"),
-    ],
-)
-def test_wrong_recipes_are_refused(values: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Recipe.from_values(values)
-
-
-def test_recipe_round_trip() -> None:
-    assert Recipe.from_values(json.loads(json.dumps(_recipe().to_values()))) == _recipe()
-
-
-def test_command_line(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Both change the whole process, and so the tests that come after.
-    monkeypatch.setattr(training, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(training, "setup_logging", lambda: None)
-    config_path = tmp_path / "recipe.yaml"
-    config_path.write_text(yaml.safe_dump({"model": MODEL, "training": TRAINING}))
-    out_dir = tmp_path / "out"
-    options = ["--data", str(data_dir), "--out", str(out_dir), "--config", str(config_path)]
-    options += ["--threads", "1", "--device", "cpu"]
-    assert training.main([*options, "--steps", "2", "--valid", f"same={data_dir}"]) == 0
-    assert (out_dir / "separator.safetensors").exists()
-    assert training.main([*options[:1], str(tmp_path / "absent"), *options[2:]]) == 1

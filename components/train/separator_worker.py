@@ -1,0 +1,79 @@
+"""One rank of a separator's training, started by `torchrun`; rank 0 tracks the run in MLflow.
+
+`python -m torch.distributed.run --standalone -m components.train.separator_worker JOB`
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components.train.launch import rank_job
+from components.train.separator import SeparatorJob
+from mixprint.fingerprint import fingerprint
+from mixprint.log import setup_logging
+from mixprint.memory import keep_freed_memory
+from mixprint.separation.checkpoint import CONFIG_SUFFIX
+from mixprint.separation.recipe import Recipe
+from mixprint.separation.training import (
+    HISTORY_FILE,
+    STATE_FOLDER,
+    MetricsCallback,
+    train_separator,
+)
+
+
+def main() -> None:
+    """Read the job and train."""
+    setup_logging()
+    with rank_job(__doc__) as values:
+        work(SeparatorJob(**values))
+
+
+def work(job: SeparatorJob) -> None:
+    """Train on this rank."""
+    keep_freed_memory()
+
+    def rank_train(on_metrics: MetricsCallback | None) -> Path:
+        return train_separator(
+            job.data_dir or None,
+            job.out_dir,
+            Recipe.from_values(job.recipe),
+            device=job.device,
+            extra_valid=job.extra_valid,
+            initial=job.initial or None,
+            initial_config=job.initial_config or None,
+            on_metrics=on_metrics,
+        )
+
+    if int(os.environ["RANK"]) > 0:
+        rank_train(None)
+        return
+    # MLflow takes seconds to import, and only rank 0 needs it.
+    from components import tracking
+
+    out_dir = Path(job.out_dir)
+    params = {**dict(_flat(job.recipe)), "data_dir": job.data_dir, "initial": job.initial}
+    with tracking.BackgroundRun(
+        tracking.SEPARATOR_EXPERIMENT,
+        "separator",
+        note=out_dir / STATE_FOLDER / tracking.NOTE_FILE,
+        recipe=fingerprint([job.recipe, job.data_dir, job.initial]),
+        params=params,
+    ) as tracked:
+        weights = rank_train(tracked.log_metrics)
+        files = [weights, weights.with_suffix(CONFIG_SUFFIX), out_dir / HISTORY_FILE]
+        tracked.log_files(files, tracking.MODEL_FOLDER)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Name nested values by their paths, as MLflow wants its parameters."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,372 @@
+"""Claims: many workers share a list of tasks over one folder, without a coordinator.
+
+The workers may be processes of one machine or of many (pods, hosts with a common NFS). All that
+is asked of the folder is that a file can be created exclusively, so no locks are involved.
+
+A claim is a file ``<name>.<generation>.claim`` that says who owns it. The newest generation
+counts. Its owner renews it while it works, by touching the file, and removes it at the end. A
+claim whose owner is gone is taken over by creating the next generation: of several workers that
+want to, one succeeds, and no claim that somebody lives by is ever moved or overwritten. (A claim
+that is renamed or deleted to make room may by then be that of a faster worker.)
+
+An owner is gone when its process has ended, if it ran on this machine; from anywhere else, when
+the claim was not renewed for the length of a lease, by the clock of the file system.
+
+What a claim cannot do is to stop an owner that was suspended for longer than the lease: it wakes
+up and believes that it still owns the task, until it looks (`Claim.check`) or its next renewal
+looks. Tasks therefore have to give the same result whoever does them, and publish it by a
+rename: then the late owner at worst puts the same bytes in their own place once more.
+"""
+
+import errno
+import json
+import logging
+import os
+import re
+import secrets
+import socket
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Self
+
+from mixprint.atomic import disk_full_named
+from mixprint.errors import MixprintError
+
+log = logging.getLogger("mixprint.claims")
+
+# NFS clients may believe for a minute that nothing has changed; a claim is opened before its age
+# is read, which asks the server, but a lease below that would be rash all the same.
+LEASE_S = 90.0
+RENEWALS_PER_LEASE = 6
+POLL_S = 1.0
+CLAIM_SUFFIX = ".claim"
+
+_GENERATION = re.compile(r"\.(\d+)\.claim")
+
+
+class ClaimLostError(MixprintError):
+    """A task is somebody else's now, because its owner did not renew the claim in time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Owner:
+    """Who holds a claim.
+
+    Attributes:
+        token: tells this claim from all others.
+        host: name of the machine, for messages.
+        machine: tells running systems apart, see `_machine`.
+        pid: the process on that machine.
+        started_ticks: when it started; process ids are used again.
+    """
+
+    token: str
+    host: str
+    machine: str
+    pid: int
+    started_ticks: int
+
+
+class Claim:
+    """A task of one's own; made by `take_claim`, used as a context.
+
+    Inside the context a thread renews the claim; at its end the claim is released.
+    """
+
+    def __init__(self, folder: Path, name: str, generation: int, owner: Owner, lease_s: float):
+        """Describe a claim whose file exists."""
+        self._folder, self._name, self._generation = folder, name, generation
+        self._path = _claim_path(folder, name, generation)
+        self._owner = owner
+        self._renew_every_s = lease_s / RENEWALS_PER_LEASE
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"claim-{name}", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Start to renew."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop to renew, and let others have the task if it is still ours to give."""
+        self._stop.set()
+        self._thread.join()
+        self.release()
+
+    def check(self) -> None:
+        """Make sure that the task is still ours; cheap enough for every step of the work.
+
+        Raises:
+            ClaimLostError: it has been taken over.
+        """
+        if not self._is_held():
+            raise ClaimLostError(
+                f"{self._path}: expected the claim of process {self._owner.pid} on "
+                f"{self._owner.host}, found that it was taken over: it was not renewed in time"
+            )
+
+    def release(self) -> None:
+        """Remove the claim, if it is still ours."""
+        if self._is_held():
+            self._path.unlink(missing_ok=True)
+
+    def _is_held(self) -> bool:
+        seen = _look(self._path)
+        return (
+            seen is not None
+            and seen.owner == self._owner
+            and max(_generations(self._folder, self._name), default=0) <= self._generation
+        )
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self._renew_every_s):
+            try:
+                if not self._is_held():
+                    log.warning("%s: the claim was taken over", self._name)
+                    return
+                os.utime(self._path)
+            except OSError as error:
+                # A file server may be away for a moment; the lease bears some failures.
+                log.warning("%s: the claim could not be renewed: %s", self._name, error)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a claim's file says: the owner, None if it is not yet written, and the last renewal."""
+
+    owner: Owner | None
+    renewed_s: float
+
+
+def take_claim(folder: Path, name: str, *, lease_s: float = LEASE_S) -> Claim | None:
+    """Claim a task, unless a living worker has it.
+
+    Args:
+        folder: where the claims lie, common to all workers; created if it is missing.
+        name: of the task; fit for a file name.
+        lease_s: how long a claim from another machine is good for without renewal. The same for
+            all workers.
+
+    Returns:
+        the claim, to be entered at once; None if the task is somebody else's, or if several
+        workers went for it in this moment and another one has got it.
+
+    Raises:
+        DataError: the disk is full.
+    """
+    with disk_full_named(folder / name):
+        return _take(folder, name, lease_s)
+
+
+def _take(folder: Path, name: str, lease_s: float) -> Claim | None:
+    folder.mkdir(parents=True, exist_ok=True)
+    generations = _generations(folder, name)
+    newest = max(generations, default=0)
+    if newest:
+        seen = _look(_claim_path(folder, name, newest))
+        if seen is None or not _is_abandoned(folder, seen, lease_s):
+            return None
+        log.info("%s: taken over from %s, which is gone", name, _described(seen.owner))
+    owner = _this_process()
+    if not _create(_claim_path(folder, name, newest + 1), owner):
+        return None
+    claim = Claim(folder, name, newest + 1, owner, lease_s)
+    # Who looked before us, and was slow, may have created a higher generation in the meantime.
+    if not claim._is_held():
+        claim.release()
+        return None
+    for older in generations:
+        _claim_path(folder, name, older).unlink(missing_ok=True)
+    return claim
+
+
+def claim_owner(folder: Path, name: str) -> str:
+    """Say who has a task, for the log; empty if nobody has."""
+    newest = max(_generations(folder, name), default=0)
+    seen = _look(_claim_path(folder, name, newest)) if newest else None
+    return _described(seen.owner) if seen else ""
+
+
+def work_through(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    is_done: Callable[[str], bool],
+    work: Callable[[str, Claim], None],
+    lease_s: float = LEASE_S,
+    poll_s: float = POLL_S,
+) -> None:
+    """Do tasks together with all other workers that call this with the same folder.
+
+    Each worker begins at another place of the list, leaves out what is done or claimed, and at
+    the end waits for what others still have, and takes that over if they die.
+
+    Args:
+        folder: where the claims lie.
+        names: of the tasks.
+        is_done: tells whether a task is finished, by whomever.
+        work: does a task. It may call `Claim.check` and should do so before it publishes.
+        lease_s: see `take_claim`.
+        poll_s: time between two looks at what others have.
+
+    Raises:
+        whatever `work` raises, but `ClaimLostError`: that task is waited for again.
+    """
+    first = secrets.randbelow(len(names)) if names else 0
+    left = [*names[first:], *names[:first]]
+    told: set[str] = set()
+    while True:
+        left = [name for name in left if not _done_or_did(folder, name, is_done, work, lease_s)]
+        if not left:
+            return
+        for name in left:
+            owner = claim_owner(folder, name)
+            if owner and name not in told:
+                told.add(name)
+                log.info("%s: %s works on it, waiting", name, owner)
+        time.sleep(poll_s)
+
+
+def _done_or_did(
+    folder: Path,
+    name: str,
+    is_done: Callable[[str], bool],
+    work: Callable[[str, Claim], None],
+    lease_s: float,
+) -> bool:
+    """Do a task if it is left to be done and free; tell whether it is done now."""
+    if is_done(name):
+        return True
+    claim = take_claim(folder, name, lease_s=lease_s)
+    if claim is None:
+        return False
+    with claim:
+        # Its last owner may have finished it between our look and our claim.
+        if is_done(name):
+            return True
+        try:
+            work(name, claim)
+        except ClaimLostError as error:
+            log.warning("%s", error)
+            return False
+    return True
+
+
+def _claim_path(folder: Path, name: str, generation: int) -> Path:
+    return folder / f"{name}.{generation}{CLAIM_SUFFIX}"
+
+
+def _generations(folder: Path, name: str) -> list[int]:
+    """List the generations of a task's claim; several if one was just taken over."""
+    return [
+        int(match[1])
+        for path in os.listdir(folder)  # noqa: PTH208 - names alone, without a Path for each
+        if path.startswith(name) and (match := _GENERATION.fullmatch(path, len(name)))
+    ]
+
+
+def _create(path: Path, owner: Owner) -> bool:
+    """Create a claim; False if it exists.
+
+    Whoever looks between creation and writing sees a claim without an owner, and judges it by
+    its age. A hard link would bring the content with it, but not every file system has those.
+    """
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(asdict(owner), file)
+    except FileExistsError:
+        return False
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True
+
+
+def _look(path: Path) -> _Seen | None:
+    """Read a claim; None if it is gone."""
+    try:
+        # Time and content from one open file: on NFS, opening it asks the server.
+        with path.open("rb") as file:
+            renewed_s = os.fstat(file.fileno()).st_mtime
+            content = file.read()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return None
+        raise
+    try:
+        owner = Owner(**json.loads(content))
+    except (ValueError, TypeError):
+        return _Seen(None, renewed_s)
+    return _Seen(owner, renewed_s)
+
+
+def _is_abandoned(folder: Path, seen: _Seen, lease_s: float) -> bool:
+    """Tell whether a claim's owner is gone."""
+    owner = seen.owner
+    if owner and owner.machine == _machine() and not _runs(owner.pid, owner.started_ticks):
+        return True
+    # Clocks of two machines differ: a new file tells the time by the clock that dates the claims.
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as probe:
+        now_s = os.fstat(probe.fileno()).st_mtime
+    return now_s - seen.renewed_s > lease_s
+
+
+def _described(owner: Owner | None) -> str:
+    return f"process {owner.pid} on {owner.host}" if owner else "an unknown process"
+
+
+def _this_process() -> Owner:
+    pid = os.getpid()
+    return Owner(
+        token=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        machine=_machine(),
+        pid=pid,
+        started_ticks=_process_state(pid)[1],
+    )
+
+
+@cache
+def _machine() -> str:
+    """Name the running system and the space of process ids that this process lives in.
+
+    Containers of one host have ids of their own, and may have one host name: a process of the
+    other one must not be looked for here. Where Linux does not tell, every process counts as a
+    machine of its own, and then leases decide.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return uuid.uuid4().hex
+
+
+def _runs(pid: int, started_ticks: int) -> bool:
+    """Tell whether a process of this machine is alive, and not another one of the same id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but alive
+    state, started = _process_state(pid)
+    return state not in ("Z", "X") and started in (started_ticks, 0)
+
+
+def _process_state(pid: int) -> tuple[str, int]:
+    """Read a process's state and its start in clock ticks since boot; ("", 0) if hidden.
+
+    Source: proc_pid_stat(5): fields 3 and 22; the name in field 2 may hold spaces and brackets.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "", 0
+    fields = text.rpartition(")")[2].split()
+    return fields[0], int(fields[19])

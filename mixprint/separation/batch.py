@@ -1,0 +1,283 @@
+"""Many songs, separated one after the other or side by side: names, jobs, what became of each."""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from mixprint.audio import probe, shown
+from mixprint.device import resolve_device
+from mixprint.errors import AudioError, ConfigError, DataError
+from mixprint.fingerprint import file_sha256
+from mixprint.progress import Progress
+from mixprint.separation.checkpoint import load_separator
+from mixprint.separation.files import FileSettings, separate_file
+from mixprint.sources import find_songs
+
+if TYPE_CHECKING:
+    from mixprint.separation.separator import Separator
+
+log = logging.getLogger("mixprint.separation.batch")
+
+DIGITS_IN_NAME = 8
+
+
+@dataclass(frozen=True)
+class SeparatorSource:
+    """Where a separator comes from (see `load_separator`): each process loads its own."""
+
+    checkpoint: str = "default"
+    config: str | None = None
+    device: str = "auto"
+    precision: str = "float32"
+
+    def load(self) -> "Separator":
+        """Load it."""
+        separator = load_separator(self.checkpoint, self.config, self.device)
+        separator.precision = self.precision
+        return separator
+
+
+@dataclass(frozen=True)
+class Job:
+    """A song and the folder that receives its stems."""
+
+    song: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a song.
+
+    Attributes:
+        song: the song, or a folder in which none was found.
+        status: `separated`; `present`: the same was there already; `failed`.
+        detail: the folder of the stems, or why there is none.
+    """
+
+    song: Path
+    status: Literal["separated", "present", "failed"]
+    detail: str
+
+
+def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome]]:
+    """Choose a folder for each song.
+
+    A song is called as its file without the suffix; one that was found in a folder keeps the
+    folders between. Where several songs would get one name, each gets the beginning of its file's
+    SHA-256 too. So the same songs get the same names, in whatever order they are given.
+
+    Args:
+        songs: audio files, and folders that are searched for audio files.
+        out: receives the stems; it is not searched.
+
+    Returns:
+        the jobs, and what cannot become one.
+    """
+    named, failures = _names(songs, out)
+    by_name: dict[Path, list[Path]] = defaultdict(list)
+    for song, name in named.items():
+        # Some file systems take A and a for one name.
+        by_name[Path(str(name).casefold())].append(song)
+    jobs: dict[Path, Job] = {}
+    for song, name in named.items():
+        if len(by_name[Path(str(name).casefold())]) > 1:
+            try:
+                digest = file_sha256(song)[:DIGITS_IN_NAME]
+            except DataError as error:
+                failures.append(Outcome(song, "failed", str(error)))
+                continue
+            name = name.with_name(f"{name.name}-{digest}")
+        folder = out / name
+        if folder in jobs:
+            log.info("%s: the same file as %s", shown(song), shown(jobs[folder].song))
+        jobs.setdefault(folder, Job(song, folder))
+    return list(jobs.values()), failures
+
+
+def separate_files(
+    jobs: Sequence[Job],
+    source: SeparatorSource,
+    settings: FileSettings,
+    *,
+    num_processes: int = 1,
+    overwrite: bool = False,
+) -> Iterator[Outcome]:
+    """Separate songs, and go on where one fails.
+
+    Processes share the cores. The result is that of one process with as many threads as each of
+    them gets; another number of threads can change the last bit.
+
+    Args:
+        jobs: the songs.
+        source: the separator.
+        settings: what is separated and written.
+        num_processes: songs side by side, on the CPU.
+        overwrite: see `separate_file`.
+
+    Yields:
+        an outcome per job, as they finish.
+
+    Raises:
+        CheckpointError, ConfigError: the separator cannot be loaded, or several processes would
+            share a GPU.
+    """
+    num_processes = min(num_processes, len(jobs))
+    if num_processes > 1:
+        if resolve_device(source.device).type != "cpu":
+            raise ConfigError(
+                f"jobs: expected 1 with a GPU, found {num_processes}; a larger batch size fills it"
+            )
+        yield from _side_by_side(jobs, source, settings, num_processes, overwrite)
+    elif jobs:
+        yield from _one_by_one(jobs, source.load(), settings, overwrite)
+
+
+def _names(songs: Sequence[Path], out: Path) -> tuple[dict[Path, Path], list[Outcome]]:
+    """Name each song, files as they are, those in folders with the folders between."""
+    named: dict[Path, Path] = {}
+    seen: set[Path] = set()
+    failures: list[Outcome] = []
+
+    def add(song: Path, name: Path) -> None:
+        if (resolved := song.resolve()) not in seen:
+            seen.add(resolved)
+            named[song] = name
+
+    for given in songs:
+        if not given.is_dir():
+            add(given, Path(_stem(given)))
+            continue
+        candidates, refusals = find_songs("folder", [given])
+        failures += [Outcome(refusal.path, "failed", refusal.detail) for refusal in refusals]
+        found = [c.path for c in candidates if not c.path.resolve().is_relative_to(out.resolve())]
+        if not found:
+            detail = f"{shown(given)}: expected audio files, found none"
+            failures.append(Outcome(given, "failed", detail))
+        for path in found:
+            add(path, path.relative_to(given).with_name(_stem(path)))
+    return named, failures
+
+
+def _stem(path: Path) -> str:
+    """Take the suffix off, unless nothing but dots is left."""
+    return path.stem if path.stem.strip(".") else path.name.replace(".", "_")
+
+
+def _one_by_one(
+    jobs: Sequence[Job], separator: "Separator", settings: FileSettings, overwrite: bool
+) -> Iterator[Outcome]:
+    lengths_s = [_length_s(job.song) for job in jobs]
+    finished_s = 0
+    with Progress(log, "separated", total=sum(lengths_s), unit="s of audio") as progress:
+        num_samples = 0
+
+        def advance(mixture_CT: Tensor, _stems_SCT: Tensor) -> None:
+            nonlocal num_samples
+            num_samples += mixture_CT.shape[-1]
+            done_s = finished_s + num_samples // separator.sample_rate_hz
+            progress.advance(done_s - progress.done)
+
+        for job, length_s in zip(jobs, lengths_s, strict=True):
+            num_samples = 0
+            outcome = _separate(job, separator, settings, overwrite, advance)
+            # A song that failed or was there already is no work that is left.
+            finished_s += length_s
+            progress.advance(finished_s - progress.done)
+            yield outcome
+
+
+def _separate(
+    job: Job,
+    separator: "Separator",
+    settings: FileSettings,
+    overwrite: bool,
+    on_piece: Callable[[Tensor, Tensor], None] | None = None,
+) -> Outcome:
+    try:
+        _, is_new = separate_file(
+            separator, job.song, job.folder, settings, overwrite=overwrite, on_piece=on_piece
+        )
+    except (AudioError, DataError) as error:
+        return Outcome(job.song, "failed", str(error))
+    return Outcome(job.song, "separated" if is_new else "present", shown(job.folder))
+
+
+def _side_by_side(
+    jobs: Sequence[Job],
+    source: SeparatorSource,
+    settings: FileSettings,
+    num_processes: int,
+    overwrite: bool,
+) -> Iterator[Outcome]:
+    # Fetched and checked once, before each process loads its own.
+    replace(source, device="cpu").load()
+    lengths_s = {job: _length_s(job.song) for job in jobs}
+    # Forking a process whose torch has started threads can lock up.
+    context = multiprocessing.get_context("spawn")
+    num_threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    pool = ProcessPoolExecutor(
+        num_processes, context, initializer=_start_worker, initargs=(source, num_threads)
+    )
+    # The longest first, so that no process is left with a long song at the end.
+    order = sorted(jobs, key=lambda job: lengths_s[job], reverse=True)
+    try:
+        futures: dict[Future[Outcome], Job] = {
+            pool.submit(_run_job, job, settings, overwrite): job for job in order
+        }
+        total_s = sum(lengths_s.values())
+        with Progress(log, "separated", total=total_s, unit="s of audio") as progress:
+            for future in as_completed(futures):
+                job = futures[future]
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    detail = (
+                        f"{shown(job.song)}: a process ended while it was at work, most likely "
+                        "for want of memory; try fewer jobs"
+                    )
+                    outcome = Outcome(job.song, "failed", detail)
+                progress.advance(lengths_s[job])
+                yield outcome
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _length_s(song: Path) -> int:
+    """Read a song's length in whole seconds for the progress; 0 if it cannot be read."""
+    try:
+        return round(probe(song).duration_s)
+    except AudioError:
+        return 0
+
+
+class _Worker:
+    """What a process of `_side_by_side` keeps between its songs."""
+
+    separator: "Separator"
+
+
+def _start_worker(source: SeparatorSource, num_threads: int) -> None:
+    # Ctrl-C reaches all processes; one that waits for a song has nothing to tidy up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(num_threads)
+    _Worker.separator = source.load()
+
+
+def _run_job(job: Job, settings: FileSettings, overwrite: bool) -> Outcome:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return _separate(job, _Worker.separator, settings, overwrite)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,175 @@
+"""Batches of windows through a network: precision, copies, and what to do when memory is short.
+
+Shape suffixes: B window of a batch, S stem, C channel, T sample.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixprint.memory import keep_freed_memory
+
+log = logging.getLogger("mixprint.separation")
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+AUTO_BATCH_SIZE = 0
+# Beyond this a GPU is busy anyway, and the windows that wait on the host only grow.
+MAX_AUTO_BATCH_SIZE = 32
+# Left free are what fragmentation loses, cuDNN's workspaces, and the batch that is copied
+# meanwhile.
+USABLE_MEMORY = 0.7
+
+
+@dataclass(frozen=True)
+class Run:
+    """Windows that the network has been given.
+
+    Attributes:
+        stems_BSCT: on the host; whole only when `done` has happened.
+        done: None where nothing runs aside.
+    """
+
+    stems_BSCT: Tensor
+    done: torch.cuda.Event | None = None
+
+
+class Runner:
+    """Runs a network over one song's batches, in order.
+
+    On a GPU the work is only queued: the upload of a batch, the network and the download of the
+    batch before have a stream each, so that they and the host, which reads and adds up, work at
+    the same time. `num_ahead` says how many batches should be queued before one is waited for.
+
+    On the CPU the process keeps freed memory from the first runner on, see
+    `mixprint.memory.keep_freed_memory`.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        device: torch.device,
+        *,
+        precision: str,
+        batch_size: int,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            network: audio_BCT to stems_BSCT, float32, on the device.
+            device: where it runs.
+            precision: a key of `PRECISIONS`; below float32 the network runs under autocast.
+            batch_size: windows per run. `AUTO_BATCH_SIZE`: on a GPU as many as its memory holds
+                by the measure of the first window, on the CPU one, for more gain nothing there.
+        """
+        self._network = network
+        self._device = device
+        self._dtype = PRECISIONS[precision]
+        self._is_gpu = device.type == "cuda"
+        self._is_to_choose = self._is_gpu and batch_size == AUTO_BATCH_SIZE
+        # Shrinks when memory runs out.
+        self.batch_size = max(batch_size, 1)
+        self.num_ahead = 1 if self._is_gpu else 0
+        if self._is_gpu:
+            self._upload, self._download = torch.cuda.Stream(device), torch.cuda.Stream(device)
+        else:
+            keep_freed_memory()
+
+    def start(self, audio_BCT: Tensor) -> list[Run]:
+        """Give windows to the network, in smaller batches where memory does not suffice.
+
+        Args:
+            audio_BCT: float32, on the CPU.
+
+        Returns:
+            runs that are together the windows, for `finish`.
+
+        Raises:
+            torch.OutOfMemoryError: not even a single window fits.
+        """
+        runs: list[Run] = []
+        num_started = 0
+        while num_started < len(audio_BCT):
+            part_BCT = audio_BCT[num_started : num_started + self.batch_size]
+            try:
+                runs.append(self._measured(part_BCT) if self._is_to_choose else self._run(part_BCT))
+            except torch.OutOfMemoryError:
+                if len(part_BCT) == 1:
+                    raise
+                self.batch_size = len(part_BCT) // 2
+            else:
+                num_started += len(part_BCT)
+                continue
+            # Only here, behind the handler, does no traceback hold the failed run's tensors.
+            log.warning(
+                "%s: %d windows of %d samples do not fit into memory; going on with %d",
+                self._device,
+                len(part_BCT),
+                part_BCT.shape[-1],
+                self.batch_size,
+            )
+            if self._is_gpu:
+                torch.cuda.empty_cache()
+        return runs
+
+    def finish(self, runs: list[Run]) -> Tensor:
+        """Wait for runs; return stems_BSCT on the CPU."""
+        for run in runs:
+            if run.done is not None:
+                run.done.synchronize()
+        return torch.cat([run.stems_BSCT for run in runs])
+
+    def _run(self, audio_BCT: Tensor) -> Run:
+        if not self._is_gpu:
+            return Run(self._forward(audio_BCT))
+        compute = torch.cuda.current_stream(self._device)
+        with torch.cuda.stream(self._upload):
+            audio_BCT = audio_BCT.pin_memory().to(self._device, non_blocking=True)
+        compute.wait_stream(self._upload)
+        audio_BCT.record_stream(compute)
+        result_BSCT = self._forward(audio_BCT)
+        self._download.wait_stream(compute)
+        with torch.cuda.stream(self._download):
+            stems_BSCT = torch.empty(result_BSCT.shape, pin_memory=True)
+            stems_BSCT.copy_(result_BSCT, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+        result_BSCT.record_stream(self._download)
+        return Run(stems_BSCT, done)
+
+    def _forward(self, audio_BCT: Tensor) -> Tensor:
+        is_reduced = self._dtype != torch.float32
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, self._dtype, enabled=is_reduced),
+        ):
+            return self._network(audio_BCT)
+
+    def _measured(self, audio_BCT: Tensor) -> Run:
+        """Run the first window, and choose the size of the next batches by what it took."""
+        self._is_to_choose = False
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before_bytes = torch.cuda.memory_allocated(self._device)
+        run = self._run(audio_BCT)
+        window_bytes = torch.cuda.max_memory_allocated(self._device) - before_bytes
+        held_bytes = torch.cuda.memory_reserved(self._device)
+        free_bytes = torch.cuda.mem_get_info(self._device)[0] + held_bytes - before_bytes
+        self.batch_size = fitting_batch_size(free_bytes, window_bytes)
+        log.info("%s: %d windows a batch", self._device, self.batch_size)
+        return run
+
+
+def fitting_batch_size(free_bytes: int, window_bytes: int) -> int:
+    """Say how many windows fit into memory at once.
+
+    Args:
+        free_bytes: what there is.
+        window_bytes: what a run with one window took at its highest.
+
+    Returns:
+        at least 1, at most `MAX_AUTO_BATCH_SIZE`.
+    """
+    num_fitting = int(USABLE_MEMORY * free_bytes) // max(window_bytes, 1)
+    return max(1, min(num_fitting, MAX_AUTO_BATCH_SIZE))

@@ -1,0 +1,282 @@
+"""Songs with true stems, as in MUSDB18-HQ: a folder per song with one file per stem.
+
+Shape suffixes: S stem (in the order of `STEMS`), C channel, T sample.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile as sf
+import torch
+from torch import Tensor
+
+from mixprint.atomic import read_json
+from mixprint.errors import DataError
+from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
+
+log = logging.getLogger("mixprint.separation.songs")
+
+SETTINGS_FILE = "settings.json"
+MIXTURE = "mixture"
+MAX_REASONS = 10
+TRAIN_FOLDER = "train"
+# What the authors of MUSDB18 set aside for validation (sigsep/sigsep-mus-db, configs/mus.yaml).
+MUSDB_VALIDATION = frozenset(
+    {
+        "ANiMAL - Rockshow",
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
+
+
+class UnreadableStemError(DataError):
+    """A song cannot be used: a stem is missing, broken, too short or of another kind."""
+
+    def __init__(self, song: Path, detail: str) -> None:
+        """Keep the song apart from the message.
+
+        Args:
+            song: its folder.
+            detail: names the file, what was expected and what was found.
+        """
+        super().__init__(detail)
+        self.song = song
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song with its true stems.
+
+    Attributes:
+        path: folder with `vocals.wav`, `bass.wav`, `drums.wav`, `other.wav`.
+        composition: what the song is a mix of; all mixes of it go to one side of the split.
+        num_samples: length of the shortest stem.
+    """
+
+    path: Path
+    composition: str
+    num_samples: int
+
+
+def find_songs(folder: Path, *, max_bad_fraction: float = 0.0) -> list[Song]:
+    """List the songs under a folder, at any depth, by path.
+
+    Args:
+        folder: is searched for folders that hold a stem.
+        max_bad_fraction: songs that cannot be used are left out with a warning up to this part of
+            all; beyond it they are an error.
+
+    Raises:
+        DataError: there are no songs, or too many cannot be used: a stem is missing or
+            unreadable, has another sampling rate or more than two channels.
+    """
+    songs, reasons = [], []
+    for path in sorted({file.parent for stem in STEMS for file in folder.rglob(f"{stem}.wav")}):
+        try:
+            songs.append(read_song(path))
+        except DataError as error:
+            reasons.append(str(error))
+    check_bad_songs(reasons, len(songs) + len(reasons), max_bad_fraction)
+    for reason in reasons:
+        log.warning("leaves out a song: %s", reason)
+    if not songs:
+        raise DataError(f"{folder}: expected folders with {STEMS[0]}.wav, found none")
+    return songs
+
+
+def check_bad_songs(reasons: Sequence[str], num_songs: int, max_bad_fraction: float) -> None:
+    """Refuse a collection of which too much cannot be used.
+
+    Args:
+        reasons: why, one per song.
+        num_songs: size of the collection.
+        max_bad_fraction: what is tolerable.
+
+    Raises:
+        DataError: it is too much; the message lists the reasons.
+    """
+    if len(reasons) > max_bad_fraction * num_songs:
+        shown = "; ".join(reasons[:MAX_REASONS])
+        more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+        raise DataError(
+            f"expected at most {max_bad_fraction:.0%} of {num_songs} songs to be unusable, found "
+            f"{len(reasons)}: {shown}{more}"
+        )
+
+
+def read_song(path: Path) -> Song:
+    """Read the headers of a song's stems.
+
+    Raises:
+        DataError: a stem is missing or unreadable, or of another kind; or the settings are no
+            JSON.
+    """
+    lengths = []
+    for stem in STEMS:
+        file = path / f"{stem}.wav"
+        try:
+            info = sf.info(file)
+        except (sf.LibsndfileError, OSError) as error:
+            raise UnreadableStemError(
+                path, f"{file}: expected a readable stem, found: {error}"
+            ) from error
+        if info.samplerate != SAMPLE_RATE_HZ or info.channels > NUM_CHANNELS:
+            raise UnreadableStemError(
+                path,
+                f"{file}: expected {SAMPLE_RATE_HZ} Hz and at most {NUM_CHANNELS} channels, "
+                f"found {info.samplerate} Hz and {info.channels}",
+            )
+        lengths.append(info.frames)
+    settings = path / SETTINGS_FILE
+    composition = read_json(settings).get("song", path.name) if settings.exists() else path.name
+    return Song(path, composition, min(lengths))
+
+
+def training_songs(
+    folder: Path, num_valid: int, *, max_bad_fraction: float = 0.0
+) -> tuple[list[Song], list[Song]]:
+    """Find the songs to train on and those to validate on.
+
+    Args:
+        folder: songs; or MUSDB18-HQ, of which only `train` is looked at: `test` is for what is
+            published.
+        num_valid: how many compositions are held out, see `split_songs`. Where songs of MUSDB18's
+            own validation split are among the songs, these are held out instead.
+        max_bad_fraction: see `find_songs`.
+
+    Returns:
+        songs to train on, songs held out.
+
+    Raises:
+        DataError: see `find_songs` and `split_songs`.
+    """
+    if (folder / TRAIN_FOLDER).is_dir():
+        folder = folder / TRAIN_FOLDER
+    songs = find_songs(folder, max_bad_fraction=max_bad_fraction)
+    official = [song for song in songs if song.path.name in MUSDB_VALIDATION]
+    if not official or not num_valid:
+        return split_songs(songs, num_valid)
+    return [song for song in songs if song not in official], official
+
+
+def long_enough(songs: Sequence[Song], num_samples: int) -> list[Song]:
+    """Choose the songs that have at least so many samples.
+
+    Raises:
+        DataError: none is long enough.
+    """
+    chosen = [song for song in songs if song.num_samples >= num_samples]
+    if not chosen:
+        raise DataError(
+            f"expected songs of at least {num_samples / SAMPLE_RATE_HZ:.1f} s, found "
+            f"{len(songs)} shorter ones"
+        )
+    if len(chosen) < len(songs):
+        log.warning("leaves out %d songs that are too short", len(songs) - len(chosen))
+    return chosen
+
+
+def split_songs(songs: Sequence[Song], num_valid: int) -> tuple[list[Song], list[Song]]:
+    """Hold out songs for validation, whole compositions only.
+
+    Args:
+        songs: the songs.
+        num_valid: how many compositions are held out: the first by a hash of their name.
+
+    Returns:
+        songs to train on, songs held out.
+
+    Raises:
+        DataError: nothing would be left to train on.
+    """
+    names = sorted(
+        {song.composition for song in songs}, key=lambda n: hashlib.sha256(n.encode()).hexdigest()
+    )
+    if num_valid >= len(names):
+        raise DataError(
+            f"expected more than {num_valid} compositions to hold out {num_valid}, "
+            f"found {len(names)}"
+        )
+    held_out = set(names[:num_valid])
+    train = [song for song in songs if song.composition not in held_out]
+    return train, [song for song in songs if song.composition in held_out]
+
+
+def read_stems(song: Song, start: int = 0, num_samples: int | None = None) -> Tensor:
+    """Read an excerpt of all stems.
+
+    Args:
+        song: the song.
+        start: first sample.
+        num_samples: length; to the end of the shortest stem when None.
+
+    Returns:
+        stems_SCT in the order of `STEMS`.
+    """
+    if num_samples is None:
+        num_samples = song.num_samples - start
+    return torch.stack([read_clip(song, stem, start, num_samples) for stem in STEMS])
+
+
+def read_mixture(song: Song, start: int = 0, num_samples: int | None = None) -> Tensor:
+    """Read an excerpt of the mixture: of `mixture.wav` if it is there, else the stems' sum.
+
+    A released mixture was mastered and is not quite the sum of its stems.
+
+    Args:
+        song: the song.
+        start: first sample.
+        num_samples: length; to the end of the shortest stem when None.
+
+    Returns:
+        mixture_CT.
+    """
+    if not (song.path / f"{MIXTURE}.wav").exists():
+        return read_stems(song, start, num_samples).sum(dim=0)
+    return read_clip(song, MIXTURE, start, num_samples or song.num_samples - start)
+
+
+def read_clip(song: Song, stem: str, start: int, num_samples: int) -> Tensor:
+    """Read an excerpt of one stem.
+
+    Returns:
+        audio_CT; one channel is copied to both sides.
+
+    Raises:
+        UnreadableStemError: the file is broken, ends early, or holds NaN or infinities.
+    """
+    path = song.path / f"{stem}.wav"
+    try:
+        audio_TC, _ = sf.read(
+            path, frames=num_samples, start=start, dtype="float32", always_2d=True
+        )
+    except (sf.LibsndfileError, OSError) as error:
+        raise UnreadableStemError(
+            song.path, f"{path}: expected a readable stem, found: {error}"
+        ) from error
+    if len(audio_TC) != num_samples:
+        raise UnreadableStemError(
+            song.path,
+            f"{path}: expected {num_samples} samples from {start} on, found {len(audio_TC)}",
+        )
+    audio_CT = torch.from_numpy(audio_TC).T.expand(NUM_CHANNELS, -1)
+    if not audio_CT.isfinite().all():
+        raise UnreadableStemError(
+            song.path, f"{path}: expected finite samples, found NaN or an infinity"
+        )
+    return audio_CT

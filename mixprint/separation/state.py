@@ -1,0 +1,120 @@
+"""The state of a training on disk: the last two, so that one that is damaged costs little.
+
+<folder>/state-0.pt, state-1.pt      written in turn
+<folder>/state-0.json, state-1.json  step and SHA-256 of the state; without it there is no state
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
+from mixprint.errors import CheckpointError, DataError, TrainingError
+from mixprint.fingerprint import file_sha256
+from mixprint.separation.checkpoint import read_plain
+
+log = logging.getLogger("mixprint.separation.training")
+
+NUM_STATES = 2
+
+
+class StateFiles:
+    """The states of one training; only one process at a time may write them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._newest: int | None = None
+        self._steps: dict[int, int] = {}
+
+    @property
+    def newest_step(self) -> int | None:
+        """The step of the newest whole state that this process knows of."""
+        return None if self._newest is None else self._steps[self._newest]
+
+    @property
+    def oldest_step(self) -> int:
+        """The step of the older whole state that this process knows of; 0 if there is none."""
+        return min(self._steps.values(), default=0)
+
+    def load(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+        """Read the newest state that is whole.
+
+        Returns:
+            the state, or None where none was ever saved.
+
+        Raises:
+            CheckpointError: states were saved, and none of them is whole.
+        """
+        found: list[tuple[int, int, str]] = []
+        damages = []
+        for slot in range(NUM_STATES):
+            if not self._marker(slot).exists():
+                continue
+            try:
+                marker = read_json(self._marker(slot))
+                found.append((int(marker["step"]), slot, str(marker["sha256"])))
+            except (DataError, LookupError, TypeError, ValueError) as error:
+                damages.append(f"{self._marker(slot)}: expected step and sha256: {error}")
+        state: dict[str, Any] | None = None
+        for step, slot, expected in sorted(found, reverse=True):
+            if state is not None:
+                self._steps[slot] = step
+                continue
+            path = self._path(slot)
+            try:
+                digest = file_sha256(path)
+                if digest != expected:
+                    raise CheckpointError(f"{path}: expected SHA-256 {expected}, found {digest}")
+                state = read_plain(path, device)
+            except (CheckpointError, DataError) as error:
+                damages.append(str(error))
+                continue
+            self._newest, self._steps[slot] = slot, step
+        if state is None and damages:
+            raise CheckpointError(
+                f"{self.folder}: expected a whole state to go on from, found none; to start anew "
+                f"remove the folder. {'; '.join(damages)}"
+            )
+        for damage in damages:
+            log.warning("%s: goes on from the state before", damage)
+        return state
+
+    def save(self, state: Mapping[str, Any], step: int) -> None:
+        """Write a state in place of the older one.
+
+        Args:
+            state: tensors and plain values.
+            step: of the training.
+
+        Raises:
+            TrainingError: it cannot be written, for example because the disk is full; the newest
+                state stays as it is.
+        """
+        slot = 0 if self._newest is None else (self._newest + 1) % NUM_STATES
+        path, marker = self._path(slot), self._marker(slot)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for target in (path, marker):
+                remove_leftovers(target)
+            with atomic_path(path) as temporary:
+                torch.save(dict(state), temporary)
+                digest = file_sha256(temporary)
+                marker.unlink(missing_ok=True)
+            write_json(marker, {"step": step, "sha256": digest})
+        # torch tells of a full disk as a RuntimeError.
+        except (OSError, RuntimeError, DataError) as error:
+            kept = "none" if self._newest is None else f"that of step {self.newest_step}"
+            raise TrainingError(
+                f"{path}: expected to save the state of step {step}, found: {error}; the state "
+                f"that is kept: {kept}"
+            ) from error
+        self._newest, self._steps[slot] = slot, step
+
+    def _path(self, slot: int) -> Path:
+        return self.folder / f"state-{slot}.pt"
+
+    def _marker(self, slot: int) -> Path:
+        return self.folder / f"state-{slot}.json"

@@ -1,0 +1,295 @@
+"""Many workers share one collection; workers that are killed and disks that are full."""
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+
+import components.separate.main
+import mixprint.separation.runner
+from components.separate.main import (
+    ALL_SHARDS,
+    CLAIMS_FOLDER,
+    EXPORT_FOLDER,
+    PRECISIONS,
+    SEPARATING_CODE,
+)
+from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftovers
+from mixprint.audio import read_audio
+from mixprint.catalogue import read_catalogue, shard_of
+from mixprint.claims import take_claim
+from mixprint.errors import DataError
+from mixprint.fingerprint import file_sha256
+from mixprint.segments import segment_starts
+from mixprint.shards import done_path, read_index, read_segment, shard_name
+from mixprint.stems import STEMS
+from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
+
+NUM_SONGS, NUM_SHARDS, DURATION_S, SEGMENT_S = 40, 40, 1.6, 0.75
+NUM_WORKERS, NUM_KILLED = 4, 2
+
+
+@pytest.fixture(scope="module")
+def workplace(
+    tmp_path_factory: pytest.TempPathFactory, write_song: Callable[..., Path]
+) -> tuple[Path, Path]:
+    return make_workplace(
+        tmp_path_factory.mktemp("workplace"),
+        write_song,
+        num_songs=NUM_SONGS,
+        duration_s=DURATION_S,
+        num_shards=NUM_SHARDS,
+        segment_s=SEGMENT_S,
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, workplace: tuple[Path, Path]) -> Path:
+    """The root of a run by one worker whom nobody disturbs."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    ingest(root, *workplace)
+    separate(root, workplace[1], ALL_SHARDS)
+    return root
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of 8 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip(f"needs to mount a tmpfs: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def start_worker(root: Path, params: Path, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "components.separate.main"]
+    command += ["--root", str(root), "--params", str(params), *arguments]
+    with log.open("w") as file:
+        return subprocess.Popen(
+            command, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=file
+        )
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline_s, what
+        time.sleep(0.002)
+
+
+def first_shard(root: Path) -> int:
+    """The number of a shard that is not empty."""
+    return shard_of(read_catalogue(root / "catalogue")[0].track_id, NUM_SHARDS)
+
+
+def leftovers(root: Path) -> list[Path]:
+    return list(root.rglob(f"{TEMPORARY_PREFIX}*"))
+
+
+def owners(root: Path) -> set[int]:
+    """The processes that have a claim at this moment."""
+    found = set()
+    for path in (root / CLAIMS_FOLDER).glob("*.claim"):
+        try:
+            found.add(int(json.loads(path.read_text())["pid"]))
+        except (FileNotFoundError, ValueError):
+            continue  # released, or being written
+    return found
+
+
+def test_four_workers_two_killed_each_segment_once(
+    tmp_path: Path, workplace: tuple[Path, Path], undisturbed: Path
+) -> None:
+    songs, params = workplace
+    ingest(tmp_path, songs, params)
+    logs = [tmp_path / f"worker{index}.log" for index in range(NUM_WORKERS)]
+    names = [shard_name(index, NUM_SHARDS) for index in range(NUM_SHARDS)]
+    with ExitStack() as stack:
+        # All shards are ours until all workers wait for them: so that all start to work at once.
+        for name in names:
+            claim = take_claim(tmp_path / CLAIMS_FOLDER, name)
+            assert claim is not None
+            stack.enter_context(claim)
+        workers = [start_worker(tmp_path, params, log) for log in logs]
+        for log in logs:
+            wait_until(lambda log=log: "waiting" in log.read_text(), f"{log} waits")
+    victims: list[int] = []
+    while len(victims) < NUM_KILLED:
+        # In the middle of a shard, and of the run.
+        wait_until(lambda: bool(owners(tmp_path) - set(victims)), "a worker at work")
+        victim = min(owners(tmp_path) - set(victims), default=None)
+        if victim is not None and list(tmp_path.glob("stems/*.done.json")):
+            os.kill(victim, signal.SIGKILL)
+            victims.append(victim)
+    finished = {p.name: p.stat().st_mtime_ns for p in tmp_path.glob("stems/*.done.json")}
+    assert len(finished) < NUM_SHARDS - NUM_KILLED
+
+    for worker in workers:
+        killed = worker.pid in victims
+        assert worker.wait(300) == (-signal.SIGKILL if killed else 0), logs
+    assert "taken over" in "".join(log.read_text() for log in logs)
+
+    segments = [(ref.track_id, ref.segment) for ref in read_index(tmp_path / "stems")]
+    num_each = len(segment_starts(DURATION_S, SEGMENT_S))
+    tracks = [track.track_id for track in read_catalogue(tmp_path / "catalogue")]
+    assert len(tracks) == NUM_SONGS
+    assert sorted(segments) == [(t, index) for t in sorted(tracks) for index in range(num_each)]
+    assert shard_hashes(tmp_path) == shard_hashes(undisturbed)
+    for name, mtime_ns in finished.items():
+        assert (tmp_path / "stems" / name).stat().st_mtime_ns == mtime_ns, "never redone"
+    assert leftovers(tmp_path) == []
+    assert list((tmp_path / CLAIMS_FOLDER).iterdir()) == []
+
+
+def test_a_task_waits_for_who_has_its_shard(
+    tmp_path: Path, workplace: tuple[Path, Path], undisturbed: Path
+) -> None:
+    """As when a cluster starts a pod again, and the first one was not dead."""
+    songs, params = workplace
+    ingest(tmp_path, songs, params)
+    name, log = shard_name(7, NUM_SHARDS), tmp_path / "worker.log"
+    path = tmp_path / "stems" / name
+    claim = take_claim(tmp_path / CLAIMS_FOLDER, name)
+    assert claim is not None
+    with claim:
+        worker = start_worker(tmp_path, params, log, "--shard", "7")
+        waiting = f"{name}: process {os.getpid()} on"
+        wait_until(lambda: waiting in log.read_text(), "it waits")
+        assert not path.parent.exists()
+        # The first one ends its work: what it puts there is not made a second time.
+        for made in (path, done_path(path)):
+            with atomic_path(made) as temporary:
+                temporary.write_bytes((undisturbed / "stems" / made.name).read_bytes())
+        made_ns = path.stat().st_mtime_ns
+    assert worker.wait(300) == 0
+    assert path.stat().st_mtime_ns == made_ns
+
+
+def test_a_worker_taken_for_dead_leaves_the_new_owners_shard_alone(
+    tmp_path: Path,
+    workplace: tuple[Path, Path],
+    undisturbed: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    songs, params = workplace
+    ingest(tmp_path, songs, params)
+    shard = first_shard(tmp_path)
+    name = shard_name(shard, NUM_SHARDS)
+    path, claims = tmp_path / "stems" / name, tmp_path / CLAIMS_FOLDER
+    made_ns: list[int] = []
+
+    def sleep_too_long(*_: object) -> None:
+        """Stand for the separation of the first song; meanwhile another worker does all of it."""
+        held = claims / f"{name}.1.claim"
+        held.write_text(json.dumps(json.loads(held.read_text()) | {"machine": "another one"}))
+        os.utime(held, (0, 0))
+        other = take_claim(claims, name)
+        assert other is not None
+        assert len(remove_leftovers(path)) == 1
+        for made in (path, done_path(path)):
+            with atomic_path(made) as temporary:
+                temporary.write_bytes((undisturbed / "stems" / made.name).read_bytes())
+        made_ns.extend(made.stat().st_mtime_ns for made in (path, done_path(path)))
+        other.release()
+
+    monkeypatch.setattr(components.separate.main, "_separate_track", sleep_too_long)
+    separate(tmp_path, params, shard)
+    assert [made.stat().st_mtime_ns for made in (path, done_path(path))] == made_ns
+    assert leftovers(tmp_path) == []
+    assert list(claims.iterdir()) == []
+
+
+def test_exported_stems_are_those_of_the_shard(
+    tmp_path: Path, workplace: tuple[Path, Path], undisturbed: Path
+) -> None:
+    songs, params = workplace
+    ingest(tmp_path, songs, params)
+    shard = first_shard(tmp_path)
+    path = tmp_path / "stems" / shard_name(shard, NUM_SHARDS)
+    separate(tmp_path, params, shard, "separate.export=flac")
+    assert file_sha256(path) == file_sha256(undisturbed / "stems" / path.name)
+
+    everything = read_index(undisturbed / "stems")
+    references = [ref for ref in everything if ref.shard_path.name == path.name]
+    reports = json.loads(done_path(path).read_text())["reports"]
+    assert reports.keys() == {reference.track_id for reference in references}
+    for reference in references:
+        folder = tmp_path / EXPORT_FOLDER / reference.track_id
+        report = json.loads((folder / "separation.json").read_text())
+        expected = reports[reference.track_id]
+        assert report["null_depth_db"] == pytest.approx(expected["null_depth_db"], abs=0.006)
+        assert expected["clipped_samples"] == sum(
+            report["levels"][stem]["clipped_samples"] for stem in STEMS
+        )
+        segment_SCT = read_segment(reference)
+        for stem, stem_CT in zip(STEMS, segment_SCT, strict=True):
+            exported_CT = read_audio(
+                folder / f"{stem}.flac", start_s=reference.start_s, duration_s=SEGMENT_S
+            )
+            # Both are rounded to 16 bits, each at its own gain.
+            atol = 2 / 32_768 / report["gain"]
+            assert torch.allclose(exported_CT / report["gain"], stem_CT, rtol=0, atol=atol)
+
+    made_ns = path.stat().st_mtime_ns
+    separate(tmp_path, params, shard, "separate.export=flac")
+    assert path.stat().st_mtime_ns == made_ns
+    (folder / "bass.flac").unlink()
+    separate(tmp_path, params, shard, "separate.export=flac")
+    assert (folder / "bass.flac").is_file()
+
+
+def test_an_edit_of_what_separates_is_noticed() -> None:
+    """Whatever module of the separation the stems pass through counts as its code."""
+    package = "mixprint.separation."
+    waiting = [name for name in SEPARATING_CODE if name.startswith(package)]
+    reached = set()
+    while waiting:
+        name = waiting.pop()
+        reached.add(name)
+        tree = ast.parse((REPOSITORY / f"{name.replace('.', '/')}.py").read_text())
+        imports = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        waiting += [m for m in imports if m and m.startswith(package) and m not in reached]
+    assert reached <= set(SEPARATING_CODE)
+    assert set(PRECISIONS) == set(mixprint.separation.runner.PRECISIONS)
+
+
+def test_a_full_disk_is_a_clear_error_and_harms_nothing(
+    small_disk: Path, workplace: tuple[Path, Path], undisturbed: Path
+) -> None:
+    songs, params = workplace
+    root = small_disk / "run"
+    ingest(root, songs, params)
+    with pytest.raises(DataError, match=r"shard-.*disk full \(ENOSPC\)"):
+        separate(root, params, ALL_SHARDS)
+    expected = shard_hashes(undisturbed)
+    finished = {path.name for path in root.glob("stems/*.done.json")}
+    assert 1 <= len(finished) < NUM_SHARDS
+    shards = list(root.glob("stems/*.parquet"))
+    assert {done_path(path).name for path in shards} == finished, "no half shard"
+    assert all(file_sha256(path) == expected[path.name] for path in shards), "the rest intact"
+    assert leftovers(root) == []
+    assert list((root / CLAIMS_FOLDER).iterdir()) == []
+    assert json.loads((root / "steps" / "separate.json").read_text())["state"] == "failed"
+
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    separate(root, params, ALL_SHARDS)
+    assert shard_hashes(root) == expected

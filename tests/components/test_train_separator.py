@@ -1,0 +1,239 @@
+"""Training a separator through its component: processes, tracking, command line, errors."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile as sf
+import torch
+import yaml
+from mlflow.tracking import MlflowClient
+from safetensors.torch import load_file
+
+from components import tracking
+from components.train import __main__ as command
+from components.train import separator
+from mixprint.errors import ConfigError, TrainingError
+from mixprint.separation.recipe import Recipe
+from mixprint.separation.training import train_separator
+from mixprint.stems import STEMS
+
+VALUES = {
+    "variant": "plain",
+    "model": {"dims": [4, 4, 4], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2},
+    "training": {
+        "segment_s": 0.1,
+        "batch_size": 4,
+        "max_minutes": 0.0,
+        "max_steps": 3,
+        "warmup_steps": 1,
+        "log_steps": 1,
+        "save_steps": 3,
+        "valid_steps": 3,
+        "num_valid": 1,
+        "max_valid_songs": 1,
+        "precision": "float32",
+        "max_bad_fraction": 0.0,
+    },
+}
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """The command line sets up logging as in a program; other tests want pytest's own."""
+    root = logging.getLogger("mixprint")
+    before = root.handlers[:], root.level, root.propagate
+    yield
+    root.handlers[:], root.level, root.propagate = before
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    for index in range(3):
+        folder = tmp_path / "songs" / f"song{index}"
+        folder.mkdir(parents=True)
+        generator = torch.Generator().manual_seed(index)
+        for stem in STEMS:
+            audio_TC = 0.05 * torch.randn(22_050, 2, generator=generator)
+            sf.write(folder / f"{stem}.wav", audio_TC.numpy(), 44_100)
+    return tmp_path / "songs"
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tracking.connect()
+    return MlflowClient()
+
+
+def test_two_processes_learn_together_what_one_learns(
+    tmp_path: Path, data_dir: Path, client: MlflowClient
+) -> None:
+    recipe = Recipe.from_values(VALUES)
+    alone = train_separator(data_dir, tmp_path / "alone", recipe, device="cpu")
+    both = separator.run(
+        out_dir=tmp_path / "both", recipe=recipe, data_dir=data_dir, num_processes=2, device="cpu"
+    )
+    first, second = load_file(alone), load_file(both)
+    fresh = train_separator(
+        data_dir,
+        tmp_path / "fresh",
+        Recipe.load([], [f"{key}={yaml.safe_dump(value)}" for key, value in _one_step().items()]),
+        device="cpu",
+    )
+    moved = max((load_file(fresh)[key] - first[key]).abs().max().item() for key in first)
+    assert moved > 1e-4, "the weights have moved by more than the tolerance below"
+    for key, value in first.items():
+        # Stored as float16: a difference of rounding may move the last of its ten bits.
+        torch.testing.assert_close(second[key], value, rtol=2e-3, atol=2e-5)
+
+    experiment = client.get_experiment_by_name(tracking.SEPARATOR_EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.batch_size"] == "4"
+    assert run.data.params["data_dir"] == str(data_dir)
+    assert {"train.relative_loss", "valid.held_out.museval_sdr.average"} <= set(run.data.metrics)
+    losses = client.get_metric_history(run.info.run_id, "train.relative_loss")
+    assert [metric.step for metric in losses] == [1, 2, 3]
+    files = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "model")}
+    assert files == {"separator.safetensors", "separator.json", "history.json"}
+
+
+def _one_step() -> dict[str, Any]:
+    """Give the recipe for weights that have hardly moved."""
+    values = {**VALUES["training"], "max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    return {"variant": VALUES["variant"], "model": VALUES["model"], "training": values}
+
+
+def test_an_error_of_a_worker_ends_the_job_with_its_message(
+    tmp_path: Path, data_dir: Path, client: MlflowClient
+) -> None:
+    (data_dir / "song1" / "bass.wav").unlink()
+    with pytest.raises(TrainingError, match=r"DataError: .* found 1: .*song1/bass\.wav"):
+        separator.run(
+            out_dir=tmp_path / "out",
+            recipe=Recipe.from_values(VALUES),
+            data_dir=data_dir,
+            num_processes=2,
+            device="cpu",
+        )
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, data_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="found 4 and 3"):
+        separator.run(
+            out_dir=tmp_path / "out",
+            recipe=Recipe.from_values(VALUES),
+            data_dir=data_dir,
+            num_processes=3,
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def run(**arguments: Any) -> Path:
+        seen.update(arguments)
+        return tmp_path
+
+    monkeypatch.setattr(separator, "run", run)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(VALUES))
+    line = f"--task separator --data songs --out out --recipe {path} --processes 2"
+    line += " --set training.seed=5 --valid real=folder --initial weights.ckpt"
+    monkeypatch.setattr(sys, "argv", ["train", *line.split()])
+    command.main()
+    assert seen.pop("recipe").training.seed == 5
+    assert seen == {
+        "out_dir": Path("out"),
+        "data_dir": Path("songs"),
+        "num_processes": 2,
+        "device": "auto",
+        "extra_valid": {"real": Path("folder")},
+        "initial": Path("weights.ckpt"),
+        "initial_config": None,
+    }
+    monkeypatch.setattr(sys, "argv", ["train", "--task", "separator", "--generate", "--out", "o"])
+    command.main()
+    assert seen["data_dir"] is None
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--valid", "folder"])
+    with pytest.raises(SystemExit, match="error: --valid: expected NAME=DIR"):
+        command.main()
+
+
+def _background_run(tmp_path: Path, recipe: str = "a", **changes: float) -> tracking.BackgroundRun:
+    return tracking.BackgroundRun(
+        tracking.SEPARATOR_EXPERIMENT,
+        "test",
+        note=tmp_path / tracking.NOTE_FILE,
+        recipe=recipe,
+        params={"batch_size": 3},
+        **changes,
+    )
+
+
+def test_a_resumed_training_goes_on_with_its_run(tmp_path: Path, client: MlflowClient) -> None:
+
+    def fail() -> None:
+        with _background_run(tmp_path) as run:
+            run.log_metrics(1, {"loss": 1.0})
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    experiment = client.get_experiment_by_name(tracking.SEPARATOR_EXPERIMENT)
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FAILED"
+    with _background_run(tmp_path) as run:
+        run.log_metrics(2, {"loss": 0.5})
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.info.status == "FINISHED"
+    history = client.get_metric_history(found.info.run_id, "loss")
+    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
+    with _background_run(tmp_path, recipe="another"):
+        pass
+    assert len(client.search_runs([experiment.experiment_id])) == 2
+
+
+def test_a_server_that_is_lost_costs_nothing_but_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with (
+        caplog.at_level(logging.WARNING, "mixprint.tracking"),
+        _background_run(tmp_path, retry_s=0.01, patience_s=20.0) as run,
+    ):
+        run.log_metrics(1, {"loss": 1.0})
+    assert "could not be reached" in caplog.text
+    assert not (tmp_path / tracking.NOTE_FILE).exists()
+
+
+def test_what_could_not_be_sent_is_sent_when_the_server_is_back(
+    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = tracking.connect
+    failures = [1, 2]
+
+    def failing(experiment: str) -> str:
+        if failures:
+            failures.pop()
+            raise tracking.MlflowException("the server is away")
+        return connect(experiment)
+
+    monkeypatch.setattr(tracking, "connect", failing)
+    with _background_run(tmp_path, retry_s=0.01) as run:
+        run.log_metrics(1, {"loss": 1.0})
+        while failures:
+            pass
+    experiment = client.get_experiment_by_name(tracking.SEPARATOR_EXPERIMENT)
+    assert experiment is not None
+    (found,) = client.search_runs([experiment.experiment_id])
+    assert found.data.metrics == {"loss": 1.0}

@@ -1,0 +1,112 @@
+"""Many songs: names that do not collide, and jobs side by side."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+import torch
+
+from mixprint.errors import CheckpointError, ConfigError
+from mixprint.fingerprint import file_sha256
+from mixprint.separation import batch, build_scnet, export_separator
+from mixprint.separation.batch import Job, SeparatorSource, find_jobs, separate_files
+from mixprint.separation.files import FileSettings
+from mixprint.stems import STEMS
+
+VALUES = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SeparatorSource:
+    torch.manual_seed(0)
+    path = export_separator(build_scnet(VALUES, "plain"), tmp_path / "weights", window_s=0.5)
+    return SeparatorSource(str(path), None, "cpu")
+
+
+def names(songs: list[Path], out: Path) -> dict[Path, str]:
+    jobs, failures = find_jobs(songs, out)
+    assert failures == []
+    return {job.song: str(job.folder.relative_to(out)) for job in jobs}
+
+
+def test_songs_are_called_as_their_files(tmp_path: Path, write_song: Callable[..., Path]) -> None:
+    music = tmp_path / "music"
+    songs = [
+        write_song(music / "one" / "01 intro.wav", 0.1),
+        write_song(music / "two" / "01 intro.flac", 0.1, seed=1),
+        write_song(music / "v1.2.wav", 0.1, seed=2),
+    ]
+    single = write_song(tmp_path / "single.wav", 0.1, seed=3)
+    (music / "cover.jpg").write_bytes(b"")
+    expected = dict(zip(songs, ["one/01 intro", "two/01 intro", "v1.2"], strict=True))
+    assert names([music, single], tmp_path / "out") == {**expected, single: "single"}
+    # A song that is named twice is one song.
+    assert names([music, songs[0]], tmp_path / "out") == expected
+    # What was written there is no song.
+    assert names([music], music / "two") == {k: v for k, v in expected.items() if k != songs[1]}
+
+
+def test_equal_names_are_told_apart_in_any_order(
+    tmp_path: Path, write_song: Callable[..., Path]
+) -> None:
+    songs = [
+        write_song(tmp_path / "a" / "song.wav", 0.1, seed=1),
+        write_song(tmp_path / "b" / "Song.wav", 0.1, seed=2),
+        write_song(tmp_path / "b" / "song.flac", 0.1, seed=1),
+    ]
+    found = names(songs, tmp_path / "out")
+    assert found == {song: f"{song.stem}-{file_sha256(song)[:8]}" for song in songs}
+    assert names(songs[::-1], tmp_path / "out") == found
+    # Two copies of one file give one result.
+    copy = tmp_path / "c" / "song.wav"
+    copy.parent.mkdir()
+    copy.write_bytes(songs[0].read_bytes())
+    assert list(names([songs[0], copy], tmp_path / "out").values()) == [found[songs[0]]]
+
+
+def test_what_cannot_become_a_job(tmp_path: Path, write_song: Callable[..., Path]) -> None:
+    (tmp_path / "empty").mkdir()
+    write_song(tmp_path / "music" / "a.wav", 0.1)
+    (tmp_path / "music" / "b.m4a").write_bytes(b"x")
+    absent = [tmp_path / "x" / "gone.wav", tmp_path / "y" / "gone.wav"]
+    jobs, failures = find_jobs([tmp_path / "empty", tmp_path / "music", *absent], tmp_path / "out")
+    assert [job.song.name for job in jobs] == ["a.wav"]
+    assert {f.song.name: f.status for f in failures} == dict.fromkeys(
+        ("empty", "b.m4a", "gone.wav"), "failed"
+    )
+    assert "none" in failures[0].detail
+
+
+def test_jobs_side_by_side_give_the_same(
+    tmp_path: Path, write_song: Callable[..., Path], source: SeparatorSource
+) -> None:
+    songs = [write_song(tmp_path / f"song{i}.wav", 1.0 + i, seed=i) for i in range(3)]
+    (tmp_path / "bad.wav").write_bytes(b"none")
+    songs.append(tmp_path / "bad.wav")
+    statuses = {}
+    for num_processes in (1, 2):
+        jobs, _ = find_jobs(songs, tmp_path / str(num_processes))
+        outcomes = separate_files(jobs, source, FileSettings(), num_processes=num_processes)
+        statuses[num_processes] = {o.song.name: o.status for o in outcomes}
+    assert statuses[1] == statuses[2]
+    assert sorted(statuses[2].values()) == ["failed", "separated", "separated", "separated"]
+    for name in (f"song{i}/{stem}.wav" for i in range(3) for stem in STEMS):
+        first, second = (sf.read(tmp_path / side / name)[0] for side in ("1", "2"))
+        assert (first == second).all()
+    again = separate_files(find_jobs(songs, tmp_path / "2")[0], source, FileSettings())
+    assert sorted(outcome.status for outcome in again) == ["failed", *["present"] * 3]
+
+
+def test_a_bad_separator_is_said_before_work_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Job(tmp_path / f"{i}.wav", tmp_path / str(i)) for i in range(2)]
+    source = SeparatorSource("nowhere.safetensors", None, "cpu")
+    for num_processes in (1, 2):
+        with pytest.raises(CheckpointError, match="nowhere"):
+            list(separate_files(jobs, source, FileSettings(), num_processes=num_processes))
+    monkeypatch.setattr(batch, "resolve_device", lambda name: torch.device("cuda"))
+    with pytest.raises(ConfigError, match="GPU"):
+        list(separate_files(jobs, source, FileSettings(), num_processes=2))
+    assert list(separate_files([], source, FileSettings())) == []

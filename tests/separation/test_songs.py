@@ -1,0 +1,85 @@
+"""Songs with true stems: what is found, what is held out, what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import soundfile as sf
+import torch
+
+from mixprint.errors import DataError
+from mixprint.separation.songs import (
+    find_songs,
+    long_enough,
+    read_stems,
+    split_songs,
+    training_songs,
+)
+from mixprint.stems import STEMS
+
+
+@pytest.fixture
+def songs_dir(tmp_path: Path, make_songs: Callable[..., Path]) -> Path:
+    return make_songs(tmp_path / "songs", 4, compositions=3)
+
+
+def test_split_keeps_compositions_together(songs_dir: Path) -> None:
+    songs = find_songs(songs_dir)
+    train, valid = split_songs(songs, 1)
+    assert {s.composition for s in train}.isdisjoint(s.composition for s in valid)
+    assert len(train) + len(valid) == 4
+    assert split_songs(list(reversed(songs)), 1)[1] == list(reversed(valid))
+    with pytest.raises(DataError, match="hold out"):
+        split_songs(songs, 3)
+
+
+def test_mono_stems_are_read_as_stereo(tmp_path: Path) -> None:
+    for stem in STEMS:
+        sf.write(tmp_path / f"{stem}.wav", torch.ones(100).numpy() * 0.5, 44_100)
+    assert read_stems(find_songs(tmp_path)[0], 10, 20).shape == (4, 2, 20)
+
+
+def test_what_is_wrong_with_the_data_is_said(
+    tmp_path: Path, make_songs: Callable[..., Path]
+) -> None:
+    with pytest.raises(DataError, match="found none"):
+        find_songs(tmp_path)
+    make_songs(tmp_path, 1, duration_s=0.1)
+    with pytest.raises(DataError, match=r"at least 0\.2 s, found 1 shorter"):
+        long_enough(find_songs(tmp_path), 8_820)
+    sf.write(tmp_path / "song0" / "bass.wav", torch.zeros(100, 2).numpy(), 48_000)
+    with pytest.raises(DataError, match="48000"):
+        find_songs(tmp_path)
+    (tmp_path / "song0" / "bass.wav").unlink()
+    with pytest.raises(DataError, match=r"bass\.wav"):
+        find_songs(tmp_path)
+
+
+def test_a_few_songs_that_cannot_be_used_are_left_out(
+    songs_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (songs_dir / "song1" / "vocals.wav").unlink()
+    (songs_dir / "song2" / "drums.wav").write_bytes(b"no audio")
+    with caplog.at_level("WARNING", "mixprint.separation.songs"):
+        songs = find_songs(songs_dir, max_bad_fraction=0.5)
+    assert [song.path.name for song in songs] == ["song0", "song3"]
+    assert "song1/vocals.wav" in caplog.text
+    assert "song2/drums.wav" in caplog.text
+    with pytest.raises(DataError, match=r"at most 40% of 4 songs to be unusable, found 2: .*song1"):
+        find_songs(songs_dir, max_bad_fraction=0.4)
+
+
+def test_of_musdb_only_the_training_songs_are_looked_at(
+    tmp_path: Path, make_songs: Callable[..., Path]
+) -> None:
+    make_songs(tmp_path / "train", 3)
+    make_songs(tmp_path / "test", 2)
+    train, held_out = training_songs(tmp_path, 1)
+    assert len(train) == 2
+    assert len(held_out) == 1
+    assert {song.path.parent.name for song in [*train, *held_out]} == {"train"}
+    (tmp_path / "train" / "song1").rename(tmp_path / "train" / "Leaf - Summerghost")
+    train, held_out = training_songs(tmp_path, 2)
+    assert [song.path.name for song in train] == ["song0", "song2"]
+    assert [song.path.name for song in held_out] == ["Leaf - Summerghost"]
+    assert training_songs(tmp_path, 0)[1] == []

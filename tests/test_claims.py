@@ -1,0 +1,284 @@
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from mixprint import claims
+from mixprint.claims import ClaimLostError, claim_owner, take_claim, work_through
+from mixprint.errors import DataError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from mixprint.claims import take_claim
+with take_claim(Path(sys.argv[1]), "task"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of its own that has the task."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def from_another_machine(folder: Path, name: str = "task", generation: int = 1) -> Path:
+    """Rewrite a claim as if its owner ran elsewhere: only the lease counts then."""
+    path = folder / f"{name}.{generation}.claim"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": "m", "host": "pod-7"}))
+    return path
+
+
+def age(path: Path, by_s: float) -> None:
+    then_s = time.time() - by_s
+    os.utime(path, (then_s, then_s))
+
+
+def test_one_holds_it_until_it_is_released(tmp_path: Path) -> None:
+    folder = tmp_path / "claims"
+    claim = take_claim(folder, "task")
+    assert claim is not None
+    with claim:
+        claim.check()
+        assert take_claim(folder, "task") is None
+        assert str(os.getpid()) in claim_owner(folder, "task")
+        with take_claim(folder, "task.2") or pytest.fail("another task"):
+            assert files(folder) == ["task.1.claim", "task.2.1.claim"]
+    assert files(folder) == []
+    assert claim_owner(folder, "task") == ""
+    assert take_claim(folder, "task") is not None
+
+
+def test_a_killed_owner_is_followed_at_once_a_living_one_not(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path) as process:
+        assert take_claim(tmp_path, "task") is None
+        # Killed and not yet waited for, so the system still lists it.
+        process.send_signal(signal.SIGKILL)
+        deadline_s = time.monotonic() + 10
+        while (claim := take_claim(tmp_path, "task")) is None:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+    assert files(tmp_path) == ["task.2.claim"]
+    with claim:
+        claim.check()
+    assert files(tmp_path) == []
+
+
+def test_a_process_id_that_was_used_again_is_no_owner(tmp_path: Path) -> None:
+    assert take_claim(tmp_path, "task") is not None
+    path = tmp_path / "task.1.claim"
+    owner = json.loads(path.read_text())
+    assert owner["pid"] == os.getpid()
+    path.write_text(json.dumps(owner | {"started_ticks": owner["started_ticks"] - 1}))
+    assert take_claim(tmp_path, "task") is not None
+
+
+def test_another_machines_claim_is_good_for_a_lease(tmp_path: Path) -> None:
+    assert take_claim(tmp_path, "task") is not None
+    path = from_another_machine(tmp_path)
+    age(path, 20)
+    assert take_claim(tmp_path, "task", lease_s=30) is None
+    assert claim_owner(tmp_path, "task").endswith("on pod-7")
+    age(path, 40)
+    assert take_claim(tmp_path, "task", lease_s=30) is not None
+
+
+def test_the_clock_is_that_of_the_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker whose clock is a day ahead takes nothing away from the others."""
+    assert take_claim(tmp_path, "task") is not None
+    from_another_machine(tmp_path)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 86_400)
+    assert take_claim(tmp_path, "task") is None
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"token": "t"}'])
+def test_a_claim_without_a_readable_owner_ages_too(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "task.1.claim"
+    path.write_text(content)
+    assert take_claim(tmp_path, "task", lease_s=30) is None
+    assert "unknown" in claim_owner(tmp_path, "task")
+    age(path, 40)
+    assert take_claim(tmp_path, "task", lease_s=30) is not None
+
+
+def test_a_claim_is_renewed_while_its_owner_works(tmp_path: Path) -> None:
+    claim = take_claim(tmp_path, "task", lease_s=0.3)
+    assert claim is not None
+    with claim:
+        path = from_another_machine(tmp_path)
+        # Only its content makes it somebody else's, and then it is no longer renewed.
+        first_ns = path.stat().st_mtime_ns
+        time.sleep(0.2)
+        assert path.stat().st_mtime_ns == first_ns
+        with pytest.raises(ClaimLostError, match="task"):
+            claim.check()
+    again = take_claim(tmp_path, "other", lease_s=0.3)
+    assert again is not None
+    with again:
+        time.sleep(0.6)
+        again.check()
+        assert take_claim(tmp_path, "other", lease_s=0.3) is None
+
+
+def test_who_sleeps_too_long_has_lost_it_and_takes_nothing_back(tmp_path: Path) -> None:
+    late = take_claim(tmp_path, "task")
+    assert late is not None
+    age(from_another_machine(tmp_path), 1_000)
+    new = take_claim(tmp_path, "task")
+    assert new is not None
+    with pytest.raises(ClaimLostError, match="taken over"):
+        late.check()
+    late.release()
+    new.check()
+    assert files(tmp_path) == ["task.2.claim"]
+
+
+def test_of_many_that_take_over_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All see the same dead claim before any of them acts: the worst moment."""
+    num_workers, num_rounds = 8, 20
+    real_is_abandoned = claims._is_abandoned
+    barrier = threading.Barrier(num_workers)
+
+    def is_abandoned(*arguments: object) -> bool:
+        found = real_is_abandoned(*arguments)  # type: ignore[arg-type]
+        barrier.wait()
+        return found
+
+    monkeypatch.setattr(claims, "_is_abandoned", is_abandoned)
+    for turn in range(num_rounds):
+        name = f"task-{turn}"
+        (tmp_path / f"{name}.1.claim").write_text("")
+        age(tmp_path / f"{name}.1.claim", 1_000)
+        with ThreadPoolExecutor(num_workers) as pool:
+            won = list(pool.map(lambda name: take_claim(tmp_path, name), [name] * num_workers))
+        assert sum(claim is not None for claim in won) == 1
+        assert files(tmp_path)[-1:] == [f"{name}.2.claim"]
+        (tmp_path / f"{name}.2.claim").unlink()
+
+
+def test_a_slow_look_cannot_take_a_living_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sees a dead claim and pauses; meanwhile another takes it over, and lives."""
+    (tmp_path / "task.1.claim").write_text("")
+    age(tmp_path / "task.1.claim", 1_000)
+    real_create = claims._create
+    others: list[claims.Claim | None] = []
+
+    def create(path: Path, owner: claims.Owner) -> bool:
+        monkeypatch.setattr(claims, "_create", real_create)
+        others.append(take_claim(tmp_path, "task"))
+        return real_create(path, owner)
+
+    monkeypatch.setattr(claims, "_create", create)
+    assert take_claim(tmp_path, "task") is None
+    (other,) = others
+    assert other is not None
+    other.check()
+
+
+def test_work_is_done_once_by_whomever(tmp_path: Path) -> None:
+    names = [f"task-{index:02d}" for index in range(40)]
+    done: list[str] = []
+
+    def work(name: str, claim: claims.Claim) -> None:
+        time.sleep(0.002)
+        claim.check()
+        done.append(name)
+
+    def share() -> None:
+        work_through(tmp_path, names, is_done=lambda n: n in done, work=work, poll_s=0.01)
+        assert set(done) == set(names), "whoever returns finds all of it done"
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(share) for _ in range(4)]:
+            future.result()
+    assert sorted(done) == names
+    assert files(tmp_path) == []
+    work_through(tmp_path, [], is_done=lambda n: False, work=work)
+
+
+def test_what_another_has_is_waited_for(tmp_path: Path) -> None:
+    done: list[str] = []
+    with held_elsewhere(tmp_path) as process:
+        waiting = threading.Thread(
+            target=lambda: work_through(
+                tmp_path,
+                ["task"],
+                is_done=lambda name: name in done,
+                work=lambda name, claim: done.append("here"),
+                poll_s=0.01,
+            )
+        )
+        waiting.start()
+        time.sleep(0.1)
+        assert waiting.is_alive()
+        assert process.poll() is None
+        done.append("task")
+        waiting.join(5)
+        assert not waiting.is_alive()
+    assert done == ["task"]
+
+
+def test_a_task_that_was_lost_is_waited_for(tmp_path: Path) -> None:
+    done: list[str] = []
+    tried: list[str] = []
+
+    def work(name: str, claim: claims.Claim) -> None:
+        tried.append(name)
+        if len(tried) == 1:
+            age(from_another_machine(tmp_path), 1_000)
+            with take_claim(tmp_path, "task") or pytest.fail("expired"):
+                claim.check()
+        done.append(name)
+
+    work_through(tmp_path, ["task"], is_done=lambda n: n in done, work=work, poll_s=0.01)
+    assert tried == ["task", "task"]
+    assert done == ["task"]
+    assert files(tmp_path) == []
+
+
+def test_a_failure_frees_the_task(tmp_path: Path) -> None:
+    def fail(name: str, claim: claims.Claim) -> None:
+        raise DataError(name)
+
+    with pytest.raises(DataError, match="task"):
+        work_through(tmp_path, ["task"], is_done=lambda n: False, work=fail)
+    assert files(tmp_path) == []
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", write)
+    with pytest.raises(DataError, match=r"task.*disk full \(ENOSPC\)"):
+        take_claim(tmp_path, "task")
+    assert files(tmp_path) == []

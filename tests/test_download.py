@@ -1,0 +1,221 @@
+"""Downloads from a small server on this machine that fails in the ways servers fail."""
+
+import hashlib
+import logging
+import multiprocessing
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from mixprint import download
+from mixprint.download import cache_dir, fetch, is_url
+from mixprint.errors import ConfigError, DataError
+
+CONTENT = bytes(range(256)) * 4000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves CONTENT; the path says what goes wrong, and how often it already did."""
+
+    def do_GET(self) -> None:
+        server = self.server
+        assert isinstance(server, Server)
+        start = int(re.sub(r"\D", "", self.headers.get("Range", "0")))
+        server.starts.append(start)
+        first_time = len(server.starts) == 1
+        action = self.path.strip("/").partition(".")[0]
+        if action == "busy" and first_time:
+            self.send_response(503)
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if action == "absent" or (action == "gone" and not first_time):
+            self.send_error(404)
+            return
+        body = CONTENT if action != "wrong" else CONTENT[::-1]
+        if action == "ignores":
+            start = 0
+        if start >= len(body):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(body)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if start:
+            self.send_response(206)
+            shift = 1 if action == "shifts" and len(server.starts) == 2 else 0
+            self.send_header("Content-Range", f"bytes {start + shift}-{len(body) - 1}/{len(body)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        breaks = action == "never" or (
+            action in {"breaks", "ignores", "shifts", "gone"} and first_time
+        )
+        self.wfile.write(body[start : len(body) // 2 if breaks else None])
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output clean."""
+
+
+class Server(ThreadingHTTPServer):
+    starts: list[int]
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as running:
+        running.starts = []
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MIXPRINT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "FIRST_WAIT_S", 0.001)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def url(server: Server) -> Callable[[str], str]:
+    return lambda name: f"http://127.0.0.1:{server.server_port}/{name}#sha256={DIGEST}"
+
+
+HALF = len(CONTENT) // 2
+
+
+@pytest.mark.parametrize(
+    ("action", "starts"),
+    [
+        ("plain", [0]),
+        ("breaks", [0, HALF]),
+        ("ignores", [0, HALF]),
+        ("shifts", [0, HALF, 0]),
+        ("busy", [0, 0]),
+    ],
+)
+def test_arrives_whole(
+    url: Callable[[str], str], server: Server, cache: Path, action: str, starts: list[int]
+) -> None:
+    path = fetch(url(f"{action}.ckpt"))
+    assert path == cache / f"{DIGEST}.ckpt"
+    assert path.read_bytes() == CONTENT
+    assert server.starts == starts
+    assert list(cache.iterdir()) == [path]
+
+
+def test_a_later_process_resumes(url: Callable[[str], str], server: Server, cache: Path) -> None:
+    with pytest.raises(DataError, match="404"):
+        fetch(url("gone.ckpt"))
+    assert [path.stat().st_size for path in cache.iterdir()] == [HALF]
+    assert fetch(url("breaks.ckpt")).read_bytes() == CONTENT
+    assert server.starts == [0, HALF, HALF]
+
+
+@pytest.mark.parametrize(("extra", "starts"), [(0, [len(CONTENT)]), (7, [len(CONTENT) + 7, 0])])
+def test_an_unfinished_file_with_all_or_more_than_all(
+    url: Callable[[str], str], server: Server, cache: Path, extra: int, starts: list[int]
+) -> None:
+    cache.mkdir()
+    (cache / f"{DIGEST}.ckpt.part").write_bytes(CONTENT + bytes(extra))
+    assert fetch(url("plain.ckpt")).read_bytes() == CONTENT
+    assert server.starts == starts
+
+
+def test_the_cache_needs_no_network(url: Callable[[str], str], server: Server) -> None:
+    path = fetch(url("plain.ckpt"))
+    again = fetch(f"https://nowhere.invalid/other.ckpt#sha256={DIGEST.upper()}")
+    assert again == path
+    assert server.starts == [0]
+
+
+def test_a_damaged_cache_is_mended(
+    url: Callable[[str], str], server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = fetch(url("plain.ckpt"))
+    path.write_bytes(CONTENT[:-1] + b"?")
+    with caplog.at_level(logging.WARNING):
+        assert fetch(url("plain.ckpt")).read_bytes() == CONTENT
+    assert "damaged" in caplog.text
+    assert server.starts == [0, 0]
+
+
+def test_wrong_bytes_are_refused_and_removed(url: Callable[[str], str], cache: Path) -> None:
+    with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, found [0-9a-f]{{64}}"):
+        fetch(url("wrong.ckpt"))
+    assert list(cache.iterdir()) == []
+
+
+def test_it_gives_up_after_attempts_that_bring_nothing(
+    url: Callable[[str], str], server: Server
+) -> None:
+    with pytest.raises(DataError, match="5 attempts in a row"):
+        fetch(url("never.ckpt"))
+    # The first one brought half of it; the five after it nothing.
+    assert server.starts == [0] + [HALF] * 5
+    with pytest.raises(DataError, match="404"):
+        fetch(url("absent.ckpt").replace(DIGEST, "0" * 64))
+
+
+def test_an_unreachable_server_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "ATTEMPTS", 2)
+    with pytest.raises(DataError, match="2 attempts"):
+        fetch(f"http://127.0.0.1:1/model.ckpt#sha256={DIGEST}")
+
+
+@pytest.mark.parametrize("pin", ["", "#sha256=", "#sha256=12ab", f"#md5={DIGEST}"])
+def test_a_url_without_a_pinned_hash_is_refused(pin: str) -> None:
+    with pytest.raises(ConfigError, match=r"#sha256=<64 hexadecimal digits>.*sha256sum"):
+        fetch(f"https://example.org/model.ckpt{pin}")
+
+
+def _fetch_in_process(source: str, results: "multiprocessing.Queue[bytes]") -> None:
+    results.put(fetch(source).read_bytes())
+
+
+def test_processes_that_want_one_file_share_it(
+    url: Callable[[str], str], server: Server, cache: Path
+) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    workers = [
+        context.Process(target=_fetch_in_process, args=(url("breaks.ckpt"), results))
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    assert [results.get(timeout=20) for _ in workers] == [CONTENT] * 4
+    for worker in workers:
+        worker.join()
+    # One process downloaded; the others waited and found the file.
+    assert server.starts == [0, HALF]
+    assert [path.name for path in cache.iterdir()] == [f"{DIGEST}.ckpt"]
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cache_dir() == Path(os.environ["MIXPRINT_CACHE"])
+    monkeypatch.delenv("MIXPRINT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / "mixprint"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir() == tmp_path / ".cache" / "mixprint"
+
+
+def test_urls_are_told_from_paths() -> None:
+    assert is_url("https://example.org/x")
+    assert is_url("HTTP://example.org/x")
+    assert not is_url("models/https/x.ckpt")
+    assert not is_url(Path("x.ckpt"))
