@@ -224,6 +224,7 @@ def work_through(
     while True:
         left = [name for name in left if not _done_or_did(folder, name, is_done, work, lease_s)]
         if not left:
+            _clear_dead(folder, names, lease_s)
             return
         for name in left:
             owner = claim_owner(folder, name)
@@ -231,6 +232,17 @@ def work_through(
                 told.add(name)
                 log.info("%s: %s works on it, waiting", name, owner)
         time.sleep(poll_s)
+
+
+def _clear_dead(folder: Path, names: Sequence[str], lease_s: float) -> None:
+    """Remove the claims of workers that died between the end of a task and its release."""
+    if not folder.is_dir():
+        return
+    claimed = {_GENERATION.sub("", path.name) for path in folder.glob(f"*{CLAIM_SUFFIX}")}
+    for name in claimed.intersection(names):
+        claim = take_claim(folder, name, lease_s=lease_s)
+        if claim is not None:
+            claim.release()
 
 
 def _done_or_did(

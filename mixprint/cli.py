@@ -37,6 +37,7 @@ app = typer.Typer(
     help="Learn what a mix sounds like, and give one song the mix of another.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",
     context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
 )
 

@@ -265,6 +265,21 @@ def test_a_task_that_was_lost_is_waited_for(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+def test_the_claim_of_one_killed_after_its_work_is_cleared_away(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path) as process:
+        process.kill()
+        process.wait()
+        assert files(tmp_path) == ["task.1.claim"]
+        work_through(tmp_path, ["task"], is_done=lambda n: True, work=lambda n, c: None)
+        assert files(tmp_path) == []
+
+
+def test_a_living_workers_claim_is_not_cleared_away(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path):
+        work_through(tmp_path, ["task"], is_done=lambda n: True, work=lambda n, c: None)
+        assert files(tmp_path) == ["task.1.claim"]
+
+
 def test_a_failure_frees_the_task(tmp_path: Path) -> None:
     def fail(name: str, claim: claims.Claim) -> None:
         raise DataError(name)

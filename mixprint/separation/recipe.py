@@ -65,7 +65,7 @@ class TrainingConfig:
     waveform_weight: float = 0.0
     precision: str = "bfloat16"
     max_steps: int = 0
-    max_minutes: float = 62.0
+    max_minutes: float = 170.0
     log_steps: int = 50
     save_steps: int = 250
     valid_steps: int = 500
