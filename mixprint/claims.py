@@ -112,17 +112,17 @@ class Claim:
             )
 
     def release(self) -> None:
-        """Remove the claim, if it is still ours."""
-        if self._is_held():
+        """Remove the claim's file, if it is still ours; a newer generation stays."""
+        if self._is_there():
             self._path.unlink(missing_ok=True)
 
-    def _is_held(self) -> bool:
+    def _is_there(self) -> bool:
         seen = _look(self._path)
-        return (
-            seen is not None
-            and seen.owner == self._owner
-            and max(_generations(self._folder, self._name), default=0) <= self._generation
-        )
+        return seen is not None and seen.owner == self._owner
+
+    def _is_held(self) -> bool:
+        newest = max(_generations(self._folder, self._name), default=0)
+        return self._is_there() and newest <= self._generation
 
     def _renew(self) -> None:
         while not self._stop.wait(self._renew_every_s):

@@ -13,6 +13,7 @@ import http.client
 import logging
 import os
 import re
+import string
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import file_sha256
@@ -191,7 +192,9 @@ def _attempt(url: str, file: BinaryIO) -> None:
     """
     start = file.tell()
     # Ranges and hashes count the bytes of the file, not those of a compressed transfer.
-    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})
+    # A URL as a browser shows it may hold spaces and letters that HTTP cannot carry.
+    encoded = quote(url, safe=string.punctuation)
+    request = urllib.request.Request(encoded, headers={"Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
@@ -220,8 +223,7 @@ def _attempt(url: str, file: BinaryIO) -> None:
         if start and not resumed:
             log.info("%s: the server cannot resume; starting anew", url)
             _empty(file)
-        length = response.headers.get("Content-Length")
-        _append(response, file, int(length) if length else None)
+        _append(response, file, response.length)
 
 
 def _append(response: http.client.HTTPResponse, file: BinaryIO, length: int | None) -> None:
@@ -235,7 +237,8 @@ def _append(response: http.client.HTTPResponse, file: BinaryIO, length: int | No
     with Progress(log, "downloaded", total=total, unit="MB") as shown:
         while True:
             try:
-                part = response.read(READ_BYTES)
+                # What there is: when a slow line breaks, nothing that came is lost.
+                part = response.read1(READ_BYTES)
             except (OSError, http.client.HTTPException) as error:
                 raise _BrokenOffError(error) from error
             if not part:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -297,3 +298,18 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(DataError, match=r"task.*disk full \(ENOSPC\)"):
         take_claim(tmp_path, "task")
     assert files(tmp_path) == []
+
+
+def test_who_comes_too_late_with_a_lower_generation_leaves_no_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = claims._create
+
+    def overtaken(path: Path, owner: claims.Owner) -> bool:
+        create(claims._claim_path(tmp_path, "a", 2), replace(owner, token="faster"))
+        return create(path, owner)
+
+    monkeypatch.setattr(claims, "_create", overtaken)
+    assert take_claim(tmp_path, "a") is None
+    # Its process lives, and nobody would renew it: it would block the task for a whole lease.
+    assert [path.name for path in tmp_path.iterdir()] == ["a.2.claim"]

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -59,6 +60,11 @@ class Handler(BaseHTTPRequestHandler):
         breaks = action == "never" or (
             action in {"breaks", "ignores", "shifts", "gone"} and first_time
         )
+        if action == "trickles":
+            # Less than is read at a time, then silence until the client gives up.
+            self.wfile.write(body[start : start + len(body) // 5 + 1])
+            time.sleep(2 * download.TIMEOUT_S)
+            return
         self.wfile.write(body[start : len(body) // 2 if breaks else None])
 
     def log_message(self, *_: object) -> None:
@@ -94,6 +100,18 @@ def url(server: Server) -> Callable[[str], str]:
 
 
 HALF = len(CONTENT) // 2
+
+
+def test_a_line_that_falls_silent_loses_nothing(
+    url: Callable[[str], str], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.1)
+    assert fetch(url("trickles.ckpt")).read_bytes() == CONTENT
+    assert server.starts == [i * (len(CONTENT) // 5 + 1) for i in range(5)]
+
+
+def test_a_url_as_a_browser_shows_it(url: Callable[[str], str]) -> None:
+    assert fetch(url("modèle 100%25.ckpt")).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(

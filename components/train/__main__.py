@@ -11,9 +11,19 @@ TASKS = {"encoder": encoder.main, "separator": separator.main}
 
 def main() -> None:
     """Read the task, and leave the rest of the command line to it."""
-    parser = argparse.ArgumentParser(description=__doc__, add_help=False, allow_abbrev=False)
-    parser.add_argument("--task", choices=sorted(TASKS), required=True)
+    parser = argparse.ArgumentParser(
+        prog="python -m components.train", description=__doc__, add_help=False, allow_abbrev=False
+    )
+    parser.add_argument("--task", choices=sorted(TASKS), help="what to train; it has more options")
+    parser.add_argument("-h", "--help", action="store_true", help="show help; with --task, its own")
     args, rest = parser.parse_known_args()
+    if args.task is None:
+        if not args.help:
+            parser.error("expected --task")
+        parser.print_help()
+        return
+    if args.help:
+        rest.append("--help")
     with clear_errors():
         TASKS[args.task](rest)
 

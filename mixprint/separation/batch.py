@@ -4,7 +4,8 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections import defaultdict
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +22,7 @@ from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.progress import Progress
 from mixprint.separation.checkpoint import load_separator
-from mixprint.separation.files import FileSettings, separate_file
+from mixprint.separation.files import REPORT_NAME, FileSettings, separate_file
 from mixprint.sources import find_songs
 
 if TYPE_CHECKING:
@@ -76,23 +77,23 @@ def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome
 
     A song is called as its file without the suffix; one that was found in a folder keeps the
     folders between. Where several songs would get one name, each gets the beginning of its file's
-    SHA-256 too. So the same songs get the same names, in whatever order they are given.
+    SHA-256 too, and so does one whose folder would hold another song's. So the same songs get the
+    same names, in whatever order they are given.
 
     Args:
-        songs: audio files, and folders that are searched for audio files.
-        out: receives the stems; it is not searched.
+        songs: audio files, and folders that are searched for audio files. What an earlier
+            separation has written is no song there.
+        out: receives the stems.
 
     Returns:
         the jobs, and what cannot become one.
     """
-    named, failures = _names(songs, out)
-    by_name: dict[Path, list[Path]] = defaultdict(list)
-    for song, name in named.items():
-        # Some file systems take A and a for one name.
-        by_name[Path(str(name).casefold())].append(song)
+    named, failures = _names(songs)
+    counts = Counter(_folded(name) for name in named.values())
+    between = {parent for name in counts for parent in name.parents}
     jobs: dict[Path, Job] = {}
     for song, name in named.items():
-        if len(by_name[Path(str(name).casefold())]) > 1:
+        if counts[_folded(name)] > 1 or _folded(name) in between:
             try:
                 digest = file_sha256(song)[:DIGITS_IN_NAME]
             except DataError as error:
@@ -144,24 +145,30 @@ def separate_files(
         yield from _one_by_one(jobs, source.load(), settings, overwrite)
 
 
-def _names(songs: Sequence[Path], out: Path) -> tuple[dict[Path, Path], list[Outcome]]:
+def _folded(name: Path) -> Path:
+    """Some file systems take A and a for one name."""
+    return Path(str(name).casefold())
+
+
+def _names(songs: Sequence[Path]) -> tuple[dict[Path, Path], list[Outcome]]:
     """Name each song, files as they are, those in folders with the folders between."""
     named: dict[Path, Path] = {}
-    seen: set[Path] = set()
+    seen: set[str] = set()
     failures: list[Outcome] = []
 
     def add(song: Path, name: Path) -> None:
-        if (resolved := song.resolve()) not in seen:
-            seen.add(resolved)
+        # Path.resolve raises on a link to itself, which is to fail like any unreadable song.
+        if (real := os.path.realpath(song)) not in seen:
+            seen.add(real)
             named[song] = name
 
     for given in songs:
-        if not given.is_dir():
+        if not os.path.isdir(given):  # noqa: PTH112 - Path raises where a name is too long
             add(given, Path(_stem(given)))
             continue
         candidates, refusals = find_songs("folder", [given])
         failures += [Outcome(refusal.path, "failed", refusal.detail) for refusal in refusals]
-        found = [c.path for c in candidates if not c.path.resolve().is_relative_to(out.resolve())]
+        found = [c.path for c in candidates if not (c.path.parent / REPORT_NAME).exists()]
         if not found:
             detail = f"{shown(given)}: expected audio files, found none"
             failures.append(Outcome(given, "failed", detail))
@@ -268,7 +275,16 @@ class _Worker:
     separator: "Separator"
 
 
+def _end_with_parent() -> None:
+    """Wait for the parent's end: a killed one stops nobody, and its workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _start_worker(source: SeparatorSource, num_threads: int) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C reaches all processes; one that waits for a song has nothing to tidy up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(num_threads)

@@ -11,6 +11,7 @@ brought to one level first, and the order of the stems.
 
 import json
 import logging
+import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -40,6 +41,8 @@ WEIGHTS_SUFFIX = ".safetensors"
 CONFIG_SUFFIX = ".json"
 FOREIGN_SUFFIXES = (".ckpt", ".th", ".pt", ".pth")
 STATE_KEYS = ("best_state", "state_dict", "model_state_dict", "model", "state")
+MAX_ALIASES = 16
+MAX_WRAPPERS = 4  # published files have two at most
 DISTRIBUTED_PREFIX = "module."
 MASK_TENSOR = "pos_embed_f"
 FOREIGN_WINDOW_S = 11.0  # what the published models were trained and are run with
@@ -88,6 +91,8 @@ def load_separator(
         raise CheckpointError(f"{path}: expected a configuration file with this kind of checkpoint")
     else:
         separator = _load_foreign(path, config_file)
+    if not 0 < separator.window_s < math.inf:
+        raise CheckpointError(f"{path}: expected a window above 0 s, found {separator.window_s}")
     resolved = resolve_device(device) if isinstance(device, str) else device
     separator.model.to(resolved)
     return separator
@@ -266,7 +271,9 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
         )
     state: Any = read_plain(path)
     # A training checkpoint wraps its weights, at times twice (`state` inside `best_state`).
-    while isinstance(state, Mapping) and not _is_state_dict(state):
+    for _ in range(MAX_WRAPPERS):
+        if not isinstance(state, Mapping) or _is_state_dict(state):
+            break
         inner = next((state[key] for key in STATE_KEYS if key in state), None)
         if inner is None:
             raise CheckpointError(
@@ -274,7 +281,7 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
                 f"found the keys {sorted(map(str, state))[:NUM_TENSORS_SHOWN]}"
             )
         state = inner
-    if not isinstance(state, Mapping):
+    if not isinstance(state, Mapping) or not _is_state_dict(state):
         raise CheckpointError(
             f"{path}: expected a dictionary of tensors, found {type(state).__name__}"
         )
@@ -286,11 +293,27 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
 
 
 def _is_state_dict(value: Mapping[Any, Any]) -> bool:
-    return bool(value) and all(isinstance(entry, Tensor) for entry in value.values())
+    return bool(value) and all(
+        isinstance(key, str) and isinstance(entry, Tensor) for key, entry in value.items()
+    )
 
 
 class _TupleLoader(yaml.SafeLoader):
-    """Reads plain YAML and, beyond it, the one tag that published configurations use."""
+    """Reads plain YAML and, beyond it, the one tag that published configurations use.
+
+    Aliases of aliases make a small file stand for one that no memory holds: few are allowed.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._num_aliases = 0
+
+    def compose_node(self, parent: yaml.nodes.Node | None, index: Any) -> yaml.nodes.Node | None:
+        if self.check_event(yaml.events.AliasEvent):
+            self._num_aliases += 1
+            if self._num_aliases > MAX_ALIASES:
+                raise yaml.YAMLError(f"more than {MAX_ALIASES} aliases")
+        return super().compose_node(parent, index)
 
 
 def _construct_tuple(loader: yaml.SafeLoader, node: yaml.nodes.SequenceNode) -> tuple[Any, ...]:
@@ -316,7 +339,14 @@ def _read_foreign_config(path: Path) -> tuple[SCNetConfig, float, int, bool]:
         else:
             window_s = float(data.get("segment", FOREIGN_WINDOW_S))
         normalised = bool(data.get("normalize") or inference.get("normalize"))
-    except (ConfigError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+    except (
+        ConfigError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(f"{path}: {error}") from error
     if rate_hz != SAMPLE_RATE_HZ:
         raise CheckpointError(
@@ -330,7 +360,7 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8")
         # JSON is read as such: YAML 1.1 takes 1e-5 for text.
         loaded = json.loads(text) if path.suffix == CONFIG_SUFFIX else yaml.load(text, _TupleLoader)
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise CheckpointError(f"{path}: expected a configuration file, found: {error}") from error
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{path}: expected a mapping, found {type(loaded).__name__}")

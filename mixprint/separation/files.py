@@ -228,6 +228,8 @@ def separate_file(
                 num_declared=num_declared,
                 show=on_piece,
             )
+            # Another command may have written there meanwhile.
+            _earlier(folder, recipe, overwrite=overwrite)
     if report.gain != 1:
         log.info(
             "%s: written %.2f dB lower, to stay within full scale", shown(folder), -report.gain_db
@@ -531,6 +533,7 @@ def _earlier(
 @contextmanager
 def _whole_folder(final: Path) -> Iterator[Path]:
     """Fill a folder under a temporary name and rename it on success; an older one is replaced."""
+    final = Path(os.path.realpath(final))  # a link stays, and what it leads to is replaced
     final.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(final.parent)
     temporary = final.parent / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"

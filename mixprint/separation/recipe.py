@@ -48,7 +48,6 @@ class TrainingConfig:
         valid_s: the middle of each, so long; 0: all of it.
         max_bad_fraction: songs that cannot be used are left out up to this part.
         seed: of weights and examples.
-        compile: use `torch.compile`.
         num_workers: processes that make examples ahead of time; 0: the training itself makes
             them. It changes no example.
     """
@@ -74,7 +73,6 @@ class TrainingConfig:
     valid_s: float = 0.0
     max_bad_fraction: float = 0.1
     seed: int = 1
-    compile: bool = False
     num_workers: int = 0
 
     def __post_init__(self) -> None:
@@ -173,7 +171,10 @@ class Recipe:
             name, dot, inner = key.partition(".")
             if not equals:
                 raise ConfigError(f"override {text!r}: expected section.key=value")
-            parsed = yaml.safe_load(value)
+            try:
+                parsed = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"override {text!r}: expected YAML, found: {error}") from error
             _lay_over(values, name, {inner: parsed} if dot else parsed)
         return cls.from_values(values)
 

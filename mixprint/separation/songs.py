@@ -142,9 +142,21 @@ def read_song(path: Path) -> Song:
                 f"found {info.samplerate} Hz and {info.channels}",
             )
         lengths.append(info.frames)
+    return Song(path, _composition(path), min(lengths))
+
+
+def _composition(path: Path) -> str:
+    """Read what a song is a mix of; its own name where it does not say."""
     settings = path / SETTINGS_FILE
-    composition = read_json(settings).get("song", path.name) if settings.exists() else path.name
-    return Song(path, composition, min(lengths))
+    if not settings.exists():
+        return path.name
+    values = read_json(settings)
+    composition = values.get("song", path.name) if isinstance(values, dict) else None
+    if not isinstance(composition, str):
+        raise UnreadableStemError(
+            path, f"{settings}: expected a mapping with a text under `song`, found {values!r}"
+        )
+    return composition
 
 
 def training_songs(

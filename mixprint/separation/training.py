@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,9 @@ SONGS_FOLDER = "songs"
 HISTORY_FILE = "history.json"
 WEIGHTS_FILE = f"separator{WEIGHTS_SUFFIX}"
 HELD_OUT = "held_out"
+# What an entry of the history holds beside the songs of `extra_valid`.
+RESERVED_NAMES = ("step", "minutes", HELD_OUT)
+METRIC_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # MLflow refuses some other characters
 LOCK_FILE = "lock"
 # Processes that make examples outlive a training that is killed by some seconds.
 LOCK_PATIENCE_S, LOCK_POLL_S = 30.0, 0.2
@@ -243,8 +247,6 @@ class _Run:
         """Wrap the network when it is first used, with the weights that it starts from."""
         if self._forward is None:
             module: nn.Module = _Estimator(self.model)
-            if self.recipe.training.compile:
-                module = cast(nn.Module, torch.compile(module))
             if self.world_size > 1:
                 gpus = [self.device.index] if self.device.type == "cuda" else None
                 # The one buffer is the window of the STFT, which never changes.
@@ -343,14 +345,15 @@ def train_separator(
 
     Raises:
         DataError: there are too few songs, or too many that cannot be used.
-        ConfigError: the batch cannot be divided among the ranks, or what makes songs is not
-            installed.
+        ConfigError: the batch cannot be divided among the ranks, what makes songs is not
+            installed, or a name in `extra_valid` cannot be used.
         TrainingError: a loss or gradient is not finite, a state cannot be saved, or another
             training works in `out_dir`.
         CheckpointError: the state in `out_dir`, or `initial`, does not fit.
     """
     recipe = recipe or Recipe()
     out_dir = Path(out_dir)
+    _check_names(extra_valid or {})
     resolved = rank_device(resolve_device(device))
     gpus = [resolved] if resolved.type == "cuda" else []
     with (
@@ -361,6 +364,8 @@ def train_separator(
         states = StateFiles(out_dir / STATE_FOLDER)
         if rank_and_world()[0] == 0:
             stack.enter_context(_alone(states.folder))
+        # A training that is just ending may save once more: no rank reads before it is gone.
+        barrier()
         state = states.load(resolved)
         run = _start(recipe, state, resolved, states.folder, initial, initial_config)
         if data_dir is None:
@@ -375,6 +380,16 @@ def train_separator(
             )
         extra = {name: find_songs(Path(folder)) for name, folder in (extra_valid or {}).items()}
         return _Trainer(run, material, states, out_dir, on_metrics).run_to_the_end(extra)
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names of validation songs that the history or a metric cannot have."""
+    for name in names:
+        if name in RESERVED_NAMES or not METRIC_NAME.fullmatch(name):
+            raise ConfigError(
+                f"extra_valid: expected names of letters, digits, `_`, `-` and `.`, other than "
+                f"{', '.join(RESERVED_NAMES)}, found {name!r}"
+            )
 
 
 @contextmanager

@@ -237,3 +237,21 @@ def test_what_could_not_be_sent_is_sent_when_the_server_is_back(
     assert experiment is not None
     (found,) = client.search_runs([experiment.experiment_id])
     assert found.data.metrics == {"loss": 1.0}
+
+
+def test_help_names_the_tasks_and_a_task_has_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train", "--help"])
+    command.main()
+    assert "{encoder,separator}" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["train", "--task", "separator", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 0
+    assert "--initial-config" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert "expected --task" in capsys.readouterr().err

@@ -1,8 +1,11 @@
 """Many songs: names that do not collide, and jobs side by side."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import soundfile as sf
 import torch
@@ -11,7 +14,7 @@ from mixprint.errors import CheckpointError, ConfigError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import batch, build_scnet, export_separator
 from mixprint.separation.batch import Job, SeparatorSource, find_jobs, separate_files
-from mixprint.separation.files import FileSettings
+from mixprint.separation.files import REPORT_NAME, FileSettings
 from mixprint.stems import STEMS
 
 VALUES = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
@@ -43,8 +46,10 @@ def test_songs_are_called_as_their_files(tmp_path: Path, write_song: Callable[..
     assert names([music, single], tmp_path / "out") == {**expected, single: "single"}
     # A song that is named twice is one song.
     assert names([music, songs[0]], tmp_path / "out") == expected
-    # What was written there is no song.
-    assert names([music], music / "two") == {k: v for k, v in expected.items() if k != songs[1]}
+    # What a separation has written is no song, but songs may lie in the folder that receives it.
+    assert names([music], tmp_path) == expected
+    (music / "two" / REPORT_NAME).write_text("{}")
+    assert names([music], music) == {k: v for k, v in expected.items() if k != songs[1]}
 
 
 def test_equal_names_are_told_apart_in_any_order(
@@ -63,6 +68,58 @@ def test_equal_names_are_told_apart_in_any_order(
     copy.parent.mkdir()
     copy.write_bytes(songs[0].read_bytes())
     assert list(names([songs[0], copy], tmp_path / "out").values()) == [found[songs[0]]]
+
+
+def test_no_song_is_written_into_the_folder_of_another(
+    tmp_path: Path, write_song: Callable[..., Path]
+) -> None:
+    album = write_song(tmp_path / "music" / "Album.wav", 0.1)
+    track = write_song(tmp_path / "music" / "album" / "track.wav", 0.1, seed=1)
+    found = names([tmp_path / "music"], tmp_path / "out")
+    assert found == {album: f"Album-{file_sha256(album)[:8]}", track: "album/track"}
+
+
+@pytest.mark.parametrize("name", ["music", "music/loop.wav", "x" * 300])
+def test_a_song_that_cannot_be_reached_fails_alone(
+    tmp_path: Path, source: SeparatorSource, name: str
+) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "loop.wav").symlink_to("loop.wav")
+    jobs, failures = find_jobs([tmp_path / name], tmp_path / "out")
+    outcomes = [*failures, *separate_files(jobs, source, FileSettings())]
+    assert {outcome.status for outcome in outcomes} == {"failed"}
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from mixprint.separation import batch
+from mixprint.separation.files import FileSettings
+
+def main():
+    source = batch.SeparatorSource(sys.argv[1], None, "cpu")
+    jobs = [batch.Job(Path(sys.argv[2]), Path(sys.argv[3]) / str(i)) for i in range(50)]
+    for outcome in batch.separate_files(jobs, source, FileSettings(), num_processes=2):
+        print(outcome.status, flush=True)
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_the_processes_of_a_killed_command_end(
+    tmp_path: Path, write_song: Callable[..., Path], source: SeparatorSource
+) -> None:
+    (tmp_path / "killed.py").write_text(KILLED)
+    song = write_song(tmp_path / "song.wav", 1.0)
+    command = [sys.executable, "killed.py", source.checkpoint, str(song), str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"separated\n"
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        process.kill()
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
 def test_what_cannot_become_a_job(tmp_path: Path, write_song: Callable[..., Path]) -> None:

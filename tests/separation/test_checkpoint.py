@@ -3,9 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from mixprint.errors import CheckpointError, ConfigError, DataError
@@ -231,6 +233,56 @@ def test_unsafe_files_are_refused(tmp_path: Path, model: SCNet, config_path: Pat
     config_path.write_text("model: !!python/object/apply:os.getcwd []")
     with pytest.raises(CheckpointError, match="configuration"):
         load_separator(path, config_path)
+
+
+def _inside_itself() -> dict[str, Any]:
+    state: dict[str, Any] = {}
+    state["state"] = state
+    return state
+
+
+@pytest.mark.parametrize("content", [_inside_itself(), {1: torch.zeros(1)}, {"state": {}}])
+def test_dictionaries_without_named_tensors_are_refused(
+    tmp_path: Path, config_path: Path, content: dict[Any, Any]
+) -> None:
+    torch.save(content, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match=r"model\.ckpt: expected"):
+        load_separator(tmp_path / "model.ckpt", config_path)
+
+
+# Each line holds the one before it nine times.
+BOMB = "a0: &a0 [1]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB + "model: {sources: *a19}",
+        "model: " + "[" * 5000 + "]" * 5000,
+        "model: {dims: &dims [*dims]}",
+        "model: {dims: [4, 8, 8]}\naudio: {sample_rate: .inf}",
+        *(f"model: {{}}\ndata: {{segment: {value}}}" for value in ("0", "-5", ".inf", ".nan")),
+    ],
+    ids=["bomb", "deep", "endless", "rate", "empty", "negative", "infinite", "nan"],
+)
+def test_hostile_configurations_are_refused(tmp_path: Path, text: str) -> None:
+    torch.save(build_scnet({}, "plain").state_dict(), tmp_path / "model.ckpt")
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(CheckpointError):
+        load_separator(tmp_path / "model.ckpt", tmp_path / "config.yaml")
+
+
+def test_an_alias_is_read(tmp_path: Path, model: SCNet) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.ckpt")
+    values = {**model.config.to_values(), "sources": list(model.config.sources)}
+    config = {"model": values, "training": {"instruments": values["sources"]}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "*id" in (tmp_path / "config.yaml").read_text()
+    assert load_separator(tmp_path / "model.ckpt", tmp_path / "config.yaml").model.config == (
+        model.config
+    )
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,30 @@ def test_other_results_are_not_overwritten_silently(
     assert not list(tmp_path.glob(".*"))
 
 
+def test_what_another_command_writes_meanwhile_is_kept(
+    tmp_path: Path, song: Path, write_song: Callable[..., Path]
+) -> None:
+    other = write_song(tmp_path / "other.wav", 1.0, seed=5)
+
+    def write(*_: Tensor) -> None:
+        if not (tmp_path / "out").exists():
+            separate_file(SharesSeparator(), other, tmp_path / "out", FileSettings())
+
+    with pytest.raises(DataError, match=r"those of another \(other.wav\)"):
+        separate_file(SharesSeparator(), song, tmp_path / "out", FileSettings(), on_piece=write)
+    assert read_stems(tmp_path / "out")["bass"].shape[1] == SAMPLE_RATE_HZ
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_link_to_a_folder_is_followed(tmp_path: Path, song: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    separate(song, tmp_path / "out")
+    separate_file(SharesSeparator(), song, tmp_path / "out", FileSettings(), overwrite=True)
+    assert (tmp_path / "out").is_symlink()
+    assert set(read_stems(tmp_path / "real")) == set(STEMS)
+
+
 def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     audio_CT = torch.zeros(2, 4 * SAMPLE_RATE_HZ * 4)
     audio_CT[0, -1] = torch.nan

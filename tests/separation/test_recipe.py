@@ -64,3 +64,8 @@ def test_files_and_overrides_that_are_no_recipes(tmp_path: Path) -> None:
         Recipe.load([], ["training"])
     with pytest.raises(ConfigError, match="trainig"):
         Recipe.load([], ["trainig.seed=1"])
+
+
+def test_an_override_that_is_no_yaml_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"override 'training\.seed=\[1': expected YAML"):
+        Recipe.load([], ["training.seed=[1"])

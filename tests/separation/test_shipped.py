@@ -32,8 +32,8 @@ def test_it_separates_generated_songs_of_an_unseen_seed(
 def test_it_separates_real_music(separator: Separator, shared_dir: Path) -> None:
     scores = evaluate_separator(separator, [shared_dir / "audio" / "musdbhq"])
     # Silence scores 0 dB, the mixture itself about -5 dB.
-    assert min(scores[stem] for stem in STEMS) > 0.0, scores
-    assert scores["average"] > 2.0, scores
+    assert min(scores[stem] for stem in STEMS) > 1.0, scores
+    assert scores["average"] >= 4.0, scores
 
 
 def test_a_standardisation_lies_beside_it() -> None:

@@ -83,3 +83,13 @@ def test_of_musdb_only_the_training_songs_are_looked_at(
     assert [song.path.name for song in train] == ["song0", "song2"]
     assert [song.path.name for song in held_out] == ["Leaf - Summerghost"]
     assert training_songs(tmp_path, 0)[1] == []
+
+
+@pytest.mark.parametrize("content", ["[]", '{"song": ["a"]}', "{"])
+def test_settings_that_are_none_make_a_song_unusable(
+    tmp_path: Path, make_songs: Callable[..., Path], content: str
+) -> None:
+    folder = make_songs(tmp_path, 2)
+    (folder / "song1" / "settings.json").write_text(content)
+    found = find_songs(folder, max_bad_fraction=0.5)
+    assert [song.path.name for song in found] == ["song0"]

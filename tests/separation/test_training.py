@@ -15,7 +15,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from mixprint.errors import CheckpointError, DataError, TrainingError
+from mixprint.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import SCNetConfig, build_scnet, export_separator, load_separator, training
 from mixprint.separation.recipe import Recipe
@@ -390,3 +390,27 @@ def test_silence_has_a_finite_gradient() -> None:
     spectral_rmse(estimate, torch.zeros_like(estimate)).backward()
     assert estimate.grad is not None
     assert torch.view_as_real(estimate.grad).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["step", "held_out", "my songs!", ""])
+def test_validation_songs_cannot_have_every_name(tmp_path: Path, data_dir: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"found {name!r}"):
+        train_separator(
+            data_dir, tmp_path / "out", _recipe(), device="cpu", extra_valid={name: data_dir}
+        )
+
+
+def test_no_rank_reads_a_state_before_the_first_has_the_folder_for_itself(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    load = training.StateFiles.load
+
+    def noted_load(states: training.StateFiles, device: torch.device) -> Any:
+        seen.append("load")
+        return load(states, device)
+
+    monkeypatch.setattr(training, "barrier", lambda: seen.append("barrier"))
+    monkeypatch.setattr(training.StateFiles, "load", noted_load)
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=1), device="cpu")
+    assert seen[:2] == ["barrier", "load"]
