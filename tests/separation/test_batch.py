@@ -114,11 +114,13 @@ def test_the_processes_of_a_killed_command_end(
     song = write_song(tmp_path / "song.wav", 1.0)
     command = [sys.executable, "killed.py", source.checkpoint, str(song), str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"separated\n"
-        workers = psutil.Process(process.pid).children(recursive=True)
-        assert len(workers) >= 2
-        process.kill()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"separated\n"
+            workers = psutil.Process(process.pid).children(recursive=True)
+            assert len(workers) >= 2
+        finally:
+            process.kill()
     assert psutil.wait_procs(workers, timeout=20)[1] == []
 
 
