@@ -19,11 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from mixprint.atomic import TEMPORARY_PREFIX
-from mixprint.audio import write_audio
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.separation.songs import Song, read_song
-from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
@@ -109,11 +107,10 @@ class SynthesisWriter:
         Raises:
             ConfigError: something is missing; the message names the packages.
         """
-        from mixprint.synthesis import singer, soundbank
+        from mixprint.synthesis import training_songs
 
         if self.sampled:
-            soundbank.check_installed()
-            singer.check_installed()
+            training_songs.check_installed()
 
     @property
     def fingerprint(self) -> str:
@@ -122,33 +119,16 @@ class SynthesisWriter:
 
     def __call__(self, number: int, folder: Path) -> None:
         """Make a song."""
-        if self.sampled:
-            self._write_sampled(number, folder)
-        else:
-            self._write_plain(number, folder)
-
-    def _write_sampled(self, number: int, folder: Path) -> None:
+        from mixprint.synthesis.dataset import write_files
         from mixprint.synthesis.training_songs import SongSource
 
-        held_out = number < self.num_held_out
-        source = SongSource(seed=self.seed, duration_s=self.duration_s, held_out=held_out)
-        written = source.write(number, folder)
-        for path in written.iterdir():
-            path.rename(folder / path.name)
-        written.rmdir()
-
-    def _write_plain(self, number: int, folder: Path) -> None:
-        from mixprint.synthesis.compose import compose
-        from mixprint.synthesis.exact import Rng
-        from mixprint.synthesis.instruments import render
-        from mixprint.synthesis.mixing import STYLE_NAMES, draw_settings, mix
-
-        name = f"song{number}"
-        rng = Rng(self.seed, name, "mix")
-        dry = render(compose(name, self.seed, self.duration_s), self.seed)
-        stems_CT = mix(dry, draw_settings(rng.choice(STYLE_NAMES), rng))
-        for stem in STEMS:
-            write_audio(folder / f"{stem}.wav", torch.from_numpy(stems_CT[stem]), SAMPLE_RATE_HZ)
+        source = SongSource(
+            seed=self.seed,
+            duration_s=self.duration_s,
+            held_out=number < self.num_held_out,
+            sampled=self.sampled,
+        )
+        write_files(folder, *source.make(number))
 
 
 class SongPool(Protocol):

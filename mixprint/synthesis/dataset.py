@@ -123,12 +123,23 @@ def write_mix(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
+    write_files(temporary, stems_CT, truth)
+    temporary.rename(folder)
+
+
+def write_files(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:
+    """Write the files of one mix.
+
+    Args:
+        folder: receives them.
+        stems_CT: stem name -> signal, full scale at +-1.
+        truth: content of `settings.json`.
+    """
     # Rounded first and summed then: the mixture is the sum of its stems to the bit.
     rounded = {stem: np.floor(stems_CT[stem] * 32767.0 + 0.5).astype("<i2") for stem in STEMS}
     mixture = np.add.reduce([rounded[stem] for stem in STEMS])
     for name, pcm_CT in {"mixture": mixture, **rounded}.items():
-        with wave.open(str(temporary / f"{name}.wav"), "wb") as file:
+        with wave.open(str(folder / f"{name}.wav"), "wb") as file:
             file.setparams((2, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
             file.writeframes(pcm_CT.T.astype("<i2").tobytes())
-    (temporary / "settings.json").write_text(json.dumps(truth, indent=2, sort_keys=True) + "\n")
-    temporary.rename(folder)
+    (folder / "settings.json").write_text(json.dumps(truth, indent=2, sort_keys=True) + "\n")

@@ -13,7 +13,6 @@ Source: source-filter analysis with the true envelope, Roebel and Rodet, "Effici
 envelope estimation and its application to pitch shifting and envelope preservation", DAFx 2005.
 """
 
-import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,12 +25,12 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 from scipy.signal import istft, stft
 
-from mixprint.errors import ConfigError, DataError
+from mixprint.errors import DataError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.synthesis.compose import Syllable
 from mixprint.synthesis.exact import Rng, Signal, midi_hz, samples
 
-PACKAGES = "flite espeak-ng"
+PROGRAMS = ("flite", "espeak-ng")
 FLITE_VOICES = ("kal16", "awb", "rms", "slt")
 # Male and female variants, then languages, whose sounds differ.
 ESPEAK_VOICES = (
@@ -71,19 +70,6 @@ class Speech:
     envelope_NF: NDArray[np.float32]
     voiced_N: NDArray[np.float32]
     rate_hz: int
-
-
-def check_installed() -> None:
-    """Make sure that the speaking programs are there.
-
-    Raises:
-        ConfigError: one is missing; the message names the packages.
-    """
-    if missing := [name for name in ("flite", "espeak-ng") if not shutil.which(name)]:
-        raise ConfigError(
-            f"training songs: expected the programs {PACKAGES}, did not find "
-            f"{' and '.join(missing)}; `apt-get install {PACKAGES}` brings them"
-        )
 
 
 def sing(

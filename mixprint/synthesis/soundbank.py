@@ -5,7 +5,6 @@ needed for the training songs of the separator and for nothing else; the embedde
 without them, because a sample player does not give the same bits on every machine.
 """
 
-import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +15,13 @@ import mido
 import numpy as np
 import soundfile as sf
 
-from mixprint.errors import ConfigError, DataError
+from mixprint.errors import DataError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.synthesis.compose import Note
 from mixprint.synthesis.exact import Signal, samples
 
 BANK_PATH = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 PLAYER = "fluidsynth"
-PACKAGES = "fluidsynth fluid-soundfont-gm"
 
 _TICKS_PER_BEAT = 480
 _TICKS_PER_S = 2 * _TICKS_PER_BEAT  # MIDI's tempo when none is set is 120 beats a minute
@@ -54,24 +52,6 @@ class Part:
     drums: bool = False
     pan: float = 0.0
     detune_semitones: float = 0.0
-
-
-def check_installed() -> None:
-    """Make sure that player and sound bank are there.
-
-    Raises:
-        ConfigError: one is missing; the message names the packages.
-    """
-    missing = [
-        what
-        for what, there in ((PLAYER, shutil.which(PLAYER)), (BANK_PATH, BANK_PATH.is_file()))
-        if not there
-    ]
-    if missing:
-        raise ConfigError(
-            f"training songs: expected {PLAYER} and {BANK_PATH}, did not find "
-            f"{' and '.join(map(str, missing))}; `apt-get install {PACKAGES}` brings them"
-        )
 
 
 def play(parts: Sequence[Part], duration_s: float) -> Signal:

@@ -10,6 +10,7 @@ into two camps, so that songs for validation are played by instruments that no t
 import argparse
 import logging
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mixprint.errors import ConfigError
 from mixprint.log import setup_logging
 from mixprint.progress import Progress
 from mixprint.stems import STEMS
@@ -45,6 +47,8 @@ from mixprint.synthesis.mixing import (
 )
 
 log = logging.getLogger("mixprint.synthesis.training_songs")
+
+PACKAGES = "fluidsynth fluid-soundfont-gm flite espeak-ng"
 
 _Option = TypeVar("_Option")
 
@@ -94,6 +98,23 @@ _PERCUSSION = (54, 56, 60, 61, 62, 63, 64, 65, 67, 69, 70, 75, 76)
 _STRUCK_S = 0.2  # length of a drum's note; the sample rings out by itself
 
 
+def check_installed() -> None:
+    """Make sure that all is there that plays and sings.
+
+    Raises:
+        ConfigError: something is missing; the message names the packages.
+    """
+    programs = (soundbank.PLAYER, *singer.PROGRAMS)
+    missing = [name for name in programs if not shutil.which(name)]
+    if not soundbank.BANK_PATH.is_file():
+        missing.append(str(soundbank.BANK_PATH))
+    if missing:
+        raise ConfigError(
+            f"training songs: expected {', '.join(programs)} and {soundbank.BANK_PATH}, did not "
+            f"find {', '.join(missing)}; `apt-get install {PACKAGES}` brings them"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class SongSource:
     """A supply of songs, each of which depends on its number alone.
@@ -102,14 +123,17 @@ class SongSource:
         seed: of all songs.
         duration_s: of each song.
         held_out: whether instruments that are held out play, or all the others.
+        sampled: False: they are played as in the embedded data set, which needs no packages and
+            holds no instrument out.
     """
 
     seed: int
     duration_s: float = 16.0
     held_out: bool = False
+    sampled: bool = True
 
     def write(self, number: int, folder: Path) -> Path:
-        """Compose, play and mix a song; one that is there already is kept.
+        """Make a song; one that is there already is kept.
 
         Args:
             number: number of the song.
@@ -118,14 +142,30 @@ class SongSource:
         Returns:
             the song's folder.
         """
-        name = f"{'valid' if self.held_out else 'train'}{self.seed}-{number:05d}"
-        path = folder / name
+        path = folder / self._name(number)
         if not path.is_dir():
-            score = compose(name, self.seed, self.duration_s)
-            settings = _settings(Rng(self.seed, name, "mix"))
-            truth = {"song": name, "source": asdict(self), "genre": score.genre}
-            write_mix(path, mix(self._play(score), settings), truth | {"mix": settings.to_values()})
+            write_mix(path, *self.make(number))
         return path
+
+    def make(self, number: int) -> tuple[dict[str, Signal], dict[str, Any]]:
+        """Compose, play and mix a song.
+
+        Returns:
+            stem name -> signal_CT as it sounds in the mix, and the truth about the song.
+        """
+        name = self._name(number)
+        score = compose(name, self.seed, self.duration_s)
+        rng = Rng(self.seed, name, "mix")
+        if self.sampled:
+            dry, settings = self._play(score), _settings(rng)
+        else:
+            dry = instruments.render(score, self.seed)
+            settings = draw_settings(rng.choice(STYLE_NAMES), rng)
+        truth = {"song": name, "source": asdict(self), "genre": score.genre}
+        return mix(dry, settings), truth | {"mix": settings.to_values()}
+
+    def _name(self, number: int) -> str:
+        return f"{'valid' if self.held_out else 'train'}{self.seed}-{number:05d}"
 
     def _play(self, score: Score) -> dict[str, Signal]:
         """Play a score; a stem that is not sampled is played as in the embedded data set."""
@@ -348,8 +388,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args(arguments)
     setup_logging()
-    soundbank.check_installed()
-    singer.check_installed()
+    check_installed()
     source = SongSource(seed=args.seed, duration_s=args.duration, held_out=args.held_out)
     args.out.mkdir(parents=True, exist_ok=True)
     work: Any = partial(source.write, folder=args.out)

@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 
-from mixprint.errors import ConfigError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.synthesis import singer
 from mixprint.synthesis.compose import Syllable
@@ -100,9 +99,3 @@ def test_a_speaker_has_vowels_and_consonants() -> None:
     speech = singer.speak("flite:slt", 0)
     assert len(speech.voiced_N) > 1000
     assert 0.5 < speech.voiced_N.mean() < 0.95
-
-
-def test_says_which_packages_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(ConfigError, match="flite"):
-        singer.check_installed()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from mixprint.errors import ConfigError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis import training_songs
 from mixprint.synthesis.exact import Rng
@@ -45,6 +46,20 @@ def test_stems_sound_and_add_up(tmp_path: Path, held_out: bool) -> None:
     assert all(np.abs(audio[stem]).max() > 300 for stem in STEMS)
     assert np.abs(audio["mixture"].astype(int)).max() < 32_767
     assert json.loads((folder / "settings.json").read_text())["song"] == folder.name
+
+
+def test_songs_that_are_not_sampled_need_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    folder = SongSource(seed=3, duration_s=4.0, sampled=False).write(0, tmp_path)
+    assert all(np.abs(sf.read(folder / f"{stem}.wav")[0]).max() > 0.01 for stem in STEMS)
+
+
+def test_says_what_is_missing_and_which_packages_bring_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match=r"did not find fluidsynth, flite.*fluid-soundfont-gm"):
+        training_songs.check_installed()
 
 
 @needs_programs
