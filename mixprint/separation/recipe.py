@@ -89,12 +89,12 @@ class TrainingConfig:
             "save_steps",
             "valid_steps",
         ):
-            if getattr(self, name) <= 0:
+            if not getattr(self, name) > 0:  # NaN, too
                 raise ConfigError(
                     f"training.{name}: expected a value above 0, found {getattr(self, name)}"
                 )
         for name in ("num_valid", "max_valid_songs", "valid_s", "num_workers"):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ConfigError(
                     f"training.{name}: expected 0 or more, found {getattr(self, name)}"
                 )

@@ -20,6 +20,7 @@ from mixprint.separation.recipe import DEFAULT_MODEL, Recipe
         ({"training": {"max_minutes": 0.0}}, "max_minutes"),
         ({"training": {"valid_steps": 0}}, "valid_steps"),
         ({"training": {"num_workers": -1}}, "num_workers"),
+        ({"training": {"learning_rate": float("nan")}}, "learning_rate"),
         ({"training": 3}, "training"),
         ({"remix": {"gain": 1.0}}, "gain"),
         ({"remix": {"tempo_range": 0.9}}, "tempo_range"),
