@@ -1,7 +1,7 @@
 """Time the separator, and measure its memory: `python -m benchmarks.separation`.
 
 Two networks: `small`, the shape of the small published checkpoint with random weights, on windows
-of 11 s; and `shipped`, the one in `mixprint/weights`, on windows of 4 s. The baseline beside them
+of 11 s; and `shipped`, the one in `mixprint/weights`, on windows of 8 s. The baseline beside them
 is `benchmarks.plain_scnet`: the same weights in plain torch modules, float32, one window after
 the other, the whole song in memory.
 
