@@ -26,6 +26,7 @@ import psutil
 
 from mixprint.atomic import read_json, write_json
 from mixprint.config import BASE_PROFILE
+from mixprint.cores import threads_each
 from mixprint.errors import DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
@@ -250,7 +251,7 @@ def share_cores() -> None:
     if workers > 1:
         import torch
 
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+        torch.set_num_threads(threads_each(workers))
 
 
 def num_shards_of(ingest_params: str) -> int:

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,25 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.replace(final)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Fill a new folder under a temporary name and rename it on success.
+
+    Only for who alone makes that folder now. What a killed maker has left is removed first.
+
+    Args:
+        path: the final name, which does not exist yet; its parent exists.
+
+    Yields:
+        an empty folder beside it.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    yield temporary
+    temporary.rename(path)
 
 
 def remove_leftovers(path: Path | str) -> list[Path]:

@@ -9,7 +9,6 @@ Shape suffixes: S stem, C channel, T sample.
 
 import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mixprint.audio import probe, stream_audio, write_audio
+from mixprint.cores import threads_each
 from mixprint.errors import AudioError, DataError
 from mixprint.progress import progress
 from mixprint.segments import segment_starts
@@ -207,7 +207,7 @@ def measure_separation(
     import torch
 
     if separator.device.type == "cpu":
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // plan.jobs))
+        torch.set_num_threads(threads_each(plan.jobs))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         seconds = []

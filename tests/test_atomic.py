@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
+from mixprint.atomic import atomic_folder, atomic_path, read_json, remove_leftovers, write_json
 from mixprint.errors import DataError
 
 
@@ -83,3 +83,19 @@ def test_broken_json_is_named(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json")
     with pytest.raises(DataError, match=r"missing\.json"):
         read_json(tmp_path / "missing.json")
+
+
+def test_a_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    folder = tmp_path / "song"
+
+    def break_off() -> None:
+        with atomic_folder(folder) as temporary:
+            (temporary / "half").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
+    assert not folder.exists()
+    with atomic_folder(folder) as temporary:
+        (temporary / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["song", "whole"]

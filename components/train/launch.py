@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprint.atomic import read_json, write_json
+from mixprint.cores import threads_each
 from mixprint.errors import TrainingError
 
 JOB_FILE = "job.json"
@@ -37,7 +38,7 @@ def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", str(num_processes), "-m", worker, str(job_path)]
     # torchrun gives each of several workers one thread; they can have their part of the cores.
-    threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    threads = threads_each(num_processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     log.info(
         "starting %d worker processes, %s threads each",

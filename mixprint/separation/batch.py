@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mixprint.audio import probe, shown
+from mixprint.cores import threads_each
 from mixprint.device import resolve_device
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
@@ -233,7 +234,7 @@ def _side_by_side(
     lengths_s = {job: _length_s(job.song) for job in jobs}
     # Forking a process whose torch has started threads can lock up.
     context = multiprocessing.get_context("spawn")
-    num_threads = max(1, len(os.sched_getaffinity(0)) // num_processes)
+    num_threads = threads_each(num_processes)
     pool = ProcessPoolExecutor(
         num_processes, context, initializer=_start_worker, initargs=(source, num_threads)
     )

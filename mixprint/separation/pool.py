@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from mixprint.atomic import TEMPORARY_PREFIX
+from mixprint.atomic import atomic_folder
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.separation.songs import Song, read_song
@@ -134,8 +134,9 @@ class SynthesisWriter:
 class SongPool(Protocol):
     """The songs that there are at a step."""
 
-    def size(self, step: int) -> int:
-        """Tell how many there are."""
+    @property
+    def size(self) -> int:
+        """How many there are, at every step."""
         ...
 
     def song(self, step: int, index: int) -> Song:
@@ -149,11 +150,12 @@ class FixedPool:
     def __init__(self, songs: Sequence[Song]) -> None:
         self.songs = list(songs)
 
-    def size(self, step: int) -> int:  # noqa: ARG002 - the same at every step
-        """Tell how many there are."""
+    @property
+    def size(self) -> int:
+        """How many there are."""
         return len(self.songs)
 
-    def song(self, step: int, index: int) -> Song:  # noqa: ARG002
+    def song(self, step: int, index: int) -> Song:  # noqa: ARG002 - the same at every step
         """Give one of them."""
         return self.songs[index]
 
@@ -185,8 +187,9 @@ class MadePool:
         first = self._first_number + refreshes * config.new_songs
         return range(first, first + config.pool_size)
 
-    def size(self, step: int) -> int:  # noqa: ARG002 - the same at every step
-        """Tell how many there are."""
+    @property
+    def size(self) -> int:
+        """How many there are."""
         return self._config.pool_size
 
     def song(self, step: int, index: int) -> Song:
@@ -214,11 +217,8 @@ class MadePool:
             # A lock per song would have to be removed, and then two could hold it at once.
             with _locked(self.folder / f"lock-{number % NUM_LOCKS}"):
                 if not path.is_dir():
-                    partial = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-                    shutil.rmtree(partial, ignore_errors=True)
-                    partial.mkdir()
-                    self._writer(number, partial)
-                    partial.rename(path)
+                    with atomic_folder(path) as temporary:
+                        self._writer(number, temporary)
         except OSError as error:
             raise DataError(f"{path}: expected to make a song, found: {error}") from error
         return path

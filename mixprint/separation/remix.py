@@ -222,7 +222,7 @@ class Remixer:
             try:
                 return self._drawn(step, self._rng(step, index, CLIP_STREAM, attempt))
             except UnreadableStemError as error:
-                self._leave_out(error, self.pool.size(step))
+                self._leave_out(error, self.pool.size)
         raise DataError(
             f"step {step}: expected an example within {MAX_ATTEMPTS} attempts, found broken songs: "
             f"{'; '.join(self._bad.values())}"
@@ -256,7 +256,7 @@ class Remixer:
         return torch.stack(stems)
 
     def _position(self, step: int, rng: Generator) -> tuple[Song, int]:
-        song = self.pool.song(step, int(rng.integers(self.pool.size(step))))
+        song = self.pool.song(step, int(rng.integers(self.pool.size)))
         if song.num_samples < self._longest:
             raise UnreadableStemError(
                 song.path,

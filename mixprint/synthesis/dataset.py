@@ -7,7 +7,6 @@
 
 import json
 import logging
-import shutil
 import wave
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixprint.atomic import atomic_path
+from mixprint.atomic import atomic_folder, atomic_path
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
@@ -119,12 +118,9 @@ def _generate_song(job: tuple[Path, DataConfig, int, str]) -> list[Path]:
 
 
 def write_mix(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:
-    """Write one mix under a temporary name and rename it, so that a folder is always whole."""
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    write_files(temporary, stems_CT, truth)
-    temporary.rename(folder)
+    """Write one mix; its folder is whole or absent."""
+    with atomic_folder(folder) as temporary:
+        write_files(temporary, stems_CT, truth)
 
 
 def write_files(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:

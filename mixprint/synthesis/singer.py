@@ -13,22 +13,20 @@ Source: source-filter analysis with the true envelope, Roebel and Rodet, "Effici
 envelope estimation and its application to pitch shifting and envelope preservation", DAFx 2005.
 """
 
-import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import soundfile as sf
 from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 from scipy.signal import istft, stft
 
-from mixprint.errors import DataError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.synthesis.compose import Syllable
 from mixprint.synthesis.exact import Rng, Signal, midi_hz, samples
+from mixprint.synthesis.programs import written_audio
 
 PROGRAMS = ("flite", "espeak-ng")
 FLITE_VOICES = ("kal16", "awb", "rms", "slt")
@@ -156,11 +154,8 @@ def speak(voice: str, text_number: int) -> Speech:
                 str(path),
                 text,
             ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not path.is_file():
-            raise DataError(f"{voice}: ended with exit code {done.returncode}: {done.stderr}")
-        speech_T, rate_hz = sf.read(path, dtype="float64")
-    return _take_apart(speech_T, rate_hz)
+        speech_TC, rate_hz = written_audio(command, path)
+    return _take_apart(speech_TC[:, 0], rate_hz)
 
 
 def _take_apart(speech_T: Signal, rate_hz: int) -> Speech:

@@ -5,7 +5,6 @@ needed for the training songs of the separator and for nothing else; the embedde
 without them, because a sample player does not give the same bits on every machine.
 """
 
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from tempfile import TemporaryDirectory
 
 import mido
 import numpy as np
-import soundfile as sf
 
-from mixprint.errors import DataError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.synthesis.compose import Note
 from mixprint.synthesis.exact import Signal, samples
+from mixprint.synthesis.programs import written_audio
 
 BANK_PATH = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
 PLAYER = "fluidsynth"
@@ -73,10 +71,7 @@ def play(parts: Sequence[Part], duration_s: float) -> Signal:
         # Reverb and chorus off: rooms are the mix's business.
         command = [PLAYER, "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.3", "-O", "float"]
         command += ["-r", str(SAMPLE_RATE_HZ), "-F", str(sound), str(BANK_PATH), str(score)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not sound.is_file():
-            raise DataError(f"{PLAYER}: ended with exit code {done.returncode}: {done.stderr}")
-        audio_TC, _ = sf.read(sound, dtype="float64", always_2d=True)
+        audio_TC, _ = written_audio(command, sound)
     signal_CT = np.zeros((2, samples(duration_s)))
     length = min(signal_CT.shape[1], len(audio_TC))
     signal_CT[:, :length] = audio_TC[:length].T

@@ -1,6 +1,4 @@
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,15 +6,6 @@ import pytest
 from components.step import Manifest, num_shards_of, once, recorded, section_json
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging() -> Iterator[None]:
-    """`recorded` sets up logging as in a program; other tests want pytest's own."""
-    root = logging.getLogger("mixprint")
-    before = root.handlers[:], root.level, root.propagate
-    yield
-    root.handlers[:], root.level, root.propagate = before
 
 
 class Work:
