@@ -128,6 +128,11 @@ def read_json(path: Path | str) -> Any:
         raise DataError(f"{path}: expected a readable JSON file, found: {error}") from error
 
 
+def name_digest(final: Path) -> str:
+    """Stand for a name in other names: as a hash, because a name may have full length."""
+    return hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]
+
+
 def _temporary_stem(final: Path) -> str:
-    """Begin the names of a file's temporaries; as a hash, because a name may have full length."""
-    return f"{TEMPORARY_PREFIX}{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]}-"
+    """Begin the names of a file's temporaries."""
+    return f"{TEMPORARY_PREFIX}{name_digest(final)}-"

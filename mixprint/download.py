@@ -33,6 +33,8 @@ CACHE_VARIABLE = "MIXPRINT_CACHE"
 PIN = "#sha256="
 SCHEMES = ("http://", "https://")
 PARTIAL_SUFFIX = ".part"
+# Many times the largest separator: a server that never ends its answer does not fill the disk.
+MAX_BYTES = 16 << 30
 
 ATTEMPTS = 5  # in a row that bring nothing; a slow line that brings something goes on
 FIRST_WAIT_S = 1.0  # doubled after each attempt
@@ -53,6 +55,15 @@ class _BrokenOffError(Exception):
         self.wait_s = wait_s
 
 
+class _TooLargeError(DataError):
+    """The file has more bytes than were allowed for."""
+
+    def __init__(self, url: str, max_bytes: int, found: str) -> None:
+        super().__init__(
+            f"{url}: expected a file of at most {max_bytes} bytes, found {found}; it was removed"
+        )
+
+
 def is_url(source: str | Path) -> bool:
     """Tell a URL from a path."""
     return str(source).lower().startswith(SCHEMES)
@@ -66,7 +77,7 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "mixprint"
 
 
-def fetch(source: str) -> Path:
+def fetch(source: str, max_bytes: int = MAX_BYTES) -> Path:
     """Give the path of a file behind a URL, downloaded unless the cache has it.
 
     A download that broke off is resumed where it stopped, by a later process too. Processes that
@@ -74,13 +85,15 @@ def fetch(source: str) -> Path:
 
     Args:
         source: ``https://...#sha256=`` and 64 hexadecimal digits.
+        max_bytes: most that is downloaded.
 
     Returns:
         the file in the cache, with the suffix that it has in the URL.
 
     Raises:
         ConfigError: there is no pinned hash.
-        DataError: the file cannot be had, or its hash is another; then nothing of it is kept.
+        DataError: the file cannot be had; or its hash is another or it is too large, and then
+            nothing of it is kept.
     """
     url, expected = _split_pin(source)
     suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix
@@ -93,7 +106,11 @@ def fetch(source: str) -> Path:
             if _is_intact(path, expected):
                 partial.unlink()
                 return path
-            _download(url, file)
+            try:
+                _download(url, file, max_bytes)
+            except _TooLargeError:
+                partial.unlink()
+                raise
             os.fsync(file.fileno())
             found = file_sha256(partial)
             if found != expected:
@@ -155,10 +172,11 @@ def _is_at(file: BinaryIO, path: Path) -> bool:
         return False
 
 
-def _download(url: str, file: BinaryIO) -> None:
+def _download(url: str, file: BinaryIO, max_bytes: int) -> None:
     """Complete a file that is open for appending.
 
     Raises:
+        _TooLargeError: there are more bytes than that.
         DataError: the server refuses, or cannot be reached often enough.
     """
     failures = 0
@@ -166,7 +184,7 @@ def _download(url: str, file: BinaryIO) -> None:
     while True:
         before = file.tell()
         try:
-            _attempt(url, file)
+            _attempt(url, file, max_bytes)
             return
         except _BrokenOffError as error:
             if file.tell() > before:
@@ -183,11 +201,12 @@ def _download(url: str, file: BinaryIO) -> None:
             wait_s *= 2
 
 
-def _attempt(url: str, file: BinaryIO) -> None:
+def _attempt(url: str, file: BinaryIO, max_bytes: int) -> None:
     """Ask for what is missing and append it, or start anew where the server knows no ranges.
 
     Raises:
         _BrokenOffError: it ended early.
+        _TooLargeError: there are more bytes than allowed.
         DataError: the server refuses for good.
     """
     start = file.tell()
@@ -223,15 +242,20 @@ def _attempt(url: str, file: BinaryIO) -> None:
         if start and not resumed:
             log.info("%s: the server cannot resume; starting anew", url)
             _empty(file)
-        _append(response, file, response.length)
+        _append(url, response, file, max_bytes)
 
 
-def _append(response: http.client.HTTPResponse, file: BinaryIO, length: int | None) -> None:
+def _append(url: str, response: http.client.HTTPResponse, file: BinaryIO, max_bytes: int) -> None:
     """Append a response's body.
 
     Raises:
         _BrokenOffError: the connection broke, or the body is shorter than declared.
+        _TooLargeError: the file would be larger than allowed.
     """
+    length = response.length
+    declared = max(file.tell() + (length or 0), _total(response.headers.get("Content-Range")) or 0)
+    if declared > max_bytes:
+        raise _TooLargeError(url, max_bytes, f"one of {declared}")
     received = 0
     total = (length or 0) // MEGABYTE
     with Progress(log, "downloaded", total=total, unit="MB") as shown:
@@ -243,6 +267,9 @@ def _append(response: http.client.HTTPResponse, file: BinaryIO, length: int | No
                 raise _BrokenOffError(error) from error
             if not part:
                 break
+            # A server need not declare a length, nor keep to it.
+            if file.tell() + len(part) > max_bytes:
+                raise _TooLargeError(url, max_bytes, "more")
             file.write(part)
             received += len(part)
             shown.advance(received // MEGABYTE - shown.done)

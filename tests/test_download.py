@@ -1,5 +1,6 @@
 """Downloads from a small server on this machine that fails in the ways servers fail."""
 
+import contextlib
 import hashlib
 import logging
 import multiprocessing
@@ -55,6 +56,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start + shift}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
+        if action == "endless":
+            self.end_headers()
+            with contextlib.suppress(OSError):  # the client has had enough
+                while True:
+                    self.wfile.write(body)
+            return
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         breaks = action == "never" or (
@@ -173,6 +180,38 @@ def test_a_damaged_cache_is_mended(
 def test_wrong_bytes_are_refused_and_removed(url: Callable[[str], str], cache: Path) -> None:
     with pytest.raises(DataError, match=f"expected SHA-256 {DIGEST}, found [0-9a-f]{{64}}"):
         fetch(url("wrong.ckpt"))
+    assert list(cache.iterdir()) == []
+
+
+def test_a_file_may_be_as_large_as_allowed(url: Callable[[str], str]) -> None:
+    assert fetch(url("breaks.ckpt"), max_bytes=len(CONTENT)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("action", "num_there", "found"),
+    [
+        ("plain", 0, f"one of {len(CONTENT)}"),
+        ("plain", HALF, f"one of {len(CONTENT)}"),  # a part that an earlier process has left
+        ("endless", 0, "more"),
+    ],
+)
+def test_a_file_that_is_too_large_is_refused_and_removed(
+    url: Callable[[str], str],
+    server: Server,
+    cache: Path,
+    action: str,
+    num_there: int,
+    found: str,
+) -> None:
+    if num_there:
+        cache.mkdir()
+        (cache / f"{DIGEST}.ckpt.part").write_bytes(CONTENT[:num_there])
+    most = len(CONTENT) - 1
+    with pytest.raises(
+        DataError, match=rf"{action}\.ckpt: .* at most {most} bytes, found {found};"
+    ):
+        fetch(url(f"{action}.ckpt"), max_bytes=most)
+    assert server.starts == [num_there]
     assert list(cache.iterdir()) == []
 
 

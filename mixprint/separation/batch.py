@@ -23,7 +23,8 @@ from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.progress import Progress
 from mixprint.separation.checkpoint import load_separator
-from mixprint.separation.files import REPORT_NAME, FileSettings, separate_file
+from mixprint.separation.files import FileSettings, separate_file
+from mixprint.separation.report import REPORT_NAME
 from mixprint.sources import find_songs
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint.separation.batch")
 
 DIGITS_IN_NAME = 8
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,24 @@ def _separate(
         )
     except (AudioError, DataError) as error:
         return Outcome(job.song, "failed", str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        detail = (
+            f"{shown(job.song)}: expected memory for windows of "
+            f"{settings.window_s or separator.window_s:g} s, found too little; try a batch size "
+            "of 1, a smaller window or fewer jobs"
+        )
+        log.info("%s: %s", shown(job.song), error)
+        return Outcome(job.song, "failed", detail)
     return Outcome(job.song, "separated" if is_new else "present", shown(job.folder))
+
+
+def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Tell whether memory was short; on the CPU torch says so in nothing but its message."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return CPU_OUT_OF_MEMORY in str(error)
 
 
 def _side_by_side(

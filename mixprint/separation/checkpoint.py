@@ -13,7 +13,7 @@ import json
 import logging
 import math
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from mixprint.atomic import atomic_path, read_json, write_json
 from mixprint.device import resolve_device
-from mixprint.download import fetch, is_url
+from mixprint.download import MAX_BYTES, fetch, is_url
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation.scnet import SCNet, SCNetConfig, Variant, build_scnet
@@ -58,6 +58,9 @@ UNREADABLE = (
     AttributeError,
 )
 NUM_TENSORS_SHOWN = 5
+# All others would lose something on the way to float32, or hold no values.
+WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+MAX_CONFIG_BYTES = 1 << 20  # published ones have a few kB
 SCHEMA_VERSION = 1
 
 
@@ -84,7 +87,7 @@ def load_separator(
     path = DEFAULT_WEIGHTS if str(checkpoint) == DEFAULT else _local(checkpoint)
     if not path.is_file():
         raise CheckpointError(f"{path}: expected a separator's checkpoint, found no such file")
-    config_file = None if config_path is None else _local(config_path)
+    config_file = None if config_path is None else _local(config_path, MAX_CONFIG_BYTES)
     if path.suffix == WEIGHTS_SUFFIX and (config_file is None or _is_own(config_file)):
         separator = _load_own(path, config_file or path.with_suffix(CONFIG_SUFFIX))
     elif config_file is None:
@@ -150,12 +153,31 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], what: str | Path
 
     Args:
         model: receives the weights.
-        state: the weights; any floating-point type.
+        state: the weights; dense, of any type in `WEIGHT_TYPES`.
         what: name of their source for the message.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, of another shape, or not finite.
+        CheckpointError: a tensor is missing, unknown, of another shape or kind, or not finite.
     """
+    _check_tensors(model, state, what)
+    # As float32, beyond which a finite number of float64 can lie.
+    if broken := [key for key, value in state.items() if not value.float().isfinite().all()]:
+        raise CheckpointError(f"{what}: expected finite weights, found others in {broken}")
+    model.load_state_dict(dict(state))
+
+
+def _check_tensors(model: nn.Module, state: Mapping[str, Tensor], what: str | Path) -> None:
+    """Compare kinds and shapes of tensors with those of a model.
+
+    Raises:
+        CheckpointError: a tensor is missing, unknown, of another shape or kind.
+    """
+    if odd := [
+        f"{key} is {kind}" for key, value in state.items() if (kind := _odd_kind(value)) is not None
+    ]:
+        raise CheckpointError(
+            f"{what}: expected dense floating-point tensors, found others: {_first_of(odd)}"
+        )
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
     differences = [f"{key} is missing" for key in expected if key not in found]
@@ -166,15 +188,26 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], what: str | Path
         if key in found and found[key] != shape
     ]
     if differences:
-        shown = "; ".join(differences[:NUM_TENSORS_SHOWN])
-        more = len(differences) - NUM_TENSORS_SHOWN
         raise CheckpointError(
-            f"{what}: the tensors do not fit the configuration: {shown}"
-            + (f"; and {more} more" if more > 0 else "")
+            f"{what}: the tensors do not fit the configuration: {_first_of(differences)}"
         )
-    if broken := [key for key, value in state.items() if not value.isfinite().all()]:
-        raise CheckpointError(f"{what}: expected finite weights, found others in {broken}")
-    model.load_state_dict(dict(state))
+
+
+def _odd_kind(value: Tensor) -> str | None:
+    """Say what keeps a tensor from being weights, if anything does."""
+    if value.is_meta:
+        return "without values (on the meta device)"
+    if value.is_nested:
+        return "nested"
+    if value.layout != torch.strided:
+        return f"sparse ({value.layout})"
+    return None if value.dtype in WEIGHT_TYPES else str(value.dtype)
+
+
+def _first_of(findings: Sequence[str]) -> str:
+    """Join the first findings, and say how many there are beyond them."""
+    more = len(findings) - NUM_TENSORS_SHOWN
+    return "; ".join(findings[:NUM_TENSORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def read_plain(path: Path, device: torch.device | str = "cpu") -> Any:
@@ -191,12 +224,12 @@ def read_plain(path: Path, device: torch.device | str = "cpu") -> Any:
         ) from error
 
 
-def _local(source: str | Path) -> Path:
+def _local(source: str | Path, max_bytes: int = MAX_BYTES) -> Path:
     """Give the path of a file, downloaded if it is one behind a URL."""
     if not is_url(source):
         return Path(source)
     try:
-        return fetch(str(source))
+        return fetch(str(source), max_bytes)
     except DataError as error:
         raise CheckpointError(str(error)) from error
 
@@ -214,7 +247,7 @@ def _load_own(path: Path, config_path: Path) -> Separator:
             raise CheckpointError(
                 f"{config_path}: expected schema version {SCHEMA_VERSION}, found {version}"
             )
-        model = build_scnet(description["config"], description["variant"])
+        config, variant = SCNetConfig.from_values(description["config"]), description["variant"]
         window_s, rate_hz = float(description["window_s"]), int(description["sample_rate_hz"])
         name, expected_hash = str(description["name"]), description["weights_sha256"]
     except DataError as error:
@@ -229,9 +262,8 @@ def _load_own(path: Path, config_path: Path) -> Separator:
             f"{path}: expected SHA-256 {expected_hash} (from {config_path.name}), "
             f"found {checkpoint_hash}: the two files are not of one export"
         )
-    load_weights(model, _read_safetensors(path), path)
     return Separator(
-        model,
+        _build_with(config, variant, _read_safetensors(path), path),
         fingerprint={"model": name, "checkpoint_sha256": checkpoint_hash},
         window_s=window_s,
         sample_rate_hz=rate_hz,
@@ -243,8 +275,7 @@ def _load_foreign(path: Path, config_path: Path) -> Separator:
     # The masked variant has a positional embedding, whatever the file is called.
     variant: Variant = "masked" if MASK_TENSOR in state else "plain"
     config, window_s, rate_hz, normalised = _read_foreign_config(config_path)
-    model = build_scnet(config, variant)
-    load_weights(model, state, f"{path} with {config_path}")
+    model = _build_with(config, variant, state, f"{path} with {config_path}")
     log.info("loaded %s (%s SCNet)", path.name, variant)
     return Separator(
         model,
@@ -255,12 +286,25 @@ def _load_foreign(path: Path, config_path: Path) -> Separator:
     )
 
 
+def _build_with(
+    config: SCNetConfig, variant: str, state: Mapping[str, Tensor], what: str | Path
+) -> SCNet:
+    """Build a network with given weights; see `load_weights`."""
+    # A network on the meta device takes no memory, however large the configuration makes it.
+    with torch.device("meta"):
+        outline = build_scnet(config, variant)
+    _check_tensors(outline, state, what)
+    model = build_scnet(config, variant)
+    load_weights(model, state, what)
+    return model
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        state = load_file(path)
+        state: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: expected safetensors, found: {error}") from error
-    return {key: value.float() for key, value in state.items()}
+    return state
 
 
 def _read_foreign(path: Path) -> dict[str, Tensor]:
@@ -286,7 +330,7 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
             f"{path}: expected a dictionary of tensors, found {type(state).__name__}"
         )
     return {
-        key.removeprefix(DISTRIBUTED_PREFIX): value.float()
+        key.removeprefix(DISTRIBUTED_PREFIX): value
         for key, value in state.items()
         if not key.endswith("num_batches_tracked")
     }

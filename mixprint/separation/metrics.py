@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixprint.separation.nulltest import NullTest
 from mixprint.separation.songs import find_songs, read_mixture, read_stems
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
@@ -103,18 +102,6 @@ def museval_sdr(
     frames_SN = framewise_sdr(estimate_SCT, reference_SCT, round(MUSEVAL_FRAME_S * sample_rate_hz))
     known = [row[~np.isnan(row)] for row in frames_SN.numpy()]
     return [float(np.median(row)) if len(row) else math.nan for row in known]
-
-
-def null_depth_db(stems_SCT: Tensor, mixture_CT: Tensor) -> float:
-    """Measure what is left when the stems' sum is taken from the mixture (the null test).
-
-    Returns:
-        level of the rest relative to the mixture in dB; lower is better, at least -`LIMIT_DB`;
-        0 for a silent mixture with a rest, -`LIMIT_DB` for one without.
-    """
-    test = NullTest()
-    test.add(stems_SCT, mixture_CT)
-    return max(test.depth_db, -LIMIT_DB)
 
 
 def score_separator(

@@ -30,6 +30,21 @@ VARIANTS: tuple[str, ...] = get_args(Variant)
 SCNET_STEMS = ("drums", "bass", "other", "vocals")
 MASK_CHANNELS = 64  # width of the mask head in every published masked checkpoint
 NUM_BANDS = 3  # low, mid and high
+# Many times what is published. Beyond it a configuration is a slip of the pen, or made to exhaust
+# the memory: no tensor's shape tells an STFT's size, and layers take memory even without tensors.
+MAX_SIZE = 1 << 16
+MAX_COUNT = 32
+SIZES = (
+    "dims",
+    "nfft",
+    "hop_size",
+    "win_size",
+    "band_stride",
+    "band_kernel",
+    "compress",
+    "conv_kernel",
+)
+COUNTS = ("conv_depths", "num_dplayer", "expand")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +109,17 @@ class SCNetConfig:
             raise ConfigError(
                 f"scnet.conv_kernel: expected an odd number, found {self.conv_kernel}"
             )
+        for names, highest in ((SIZES, MAX_SIZE), (COUNTS, MAX_COUNT)):
+            for name in names:
+                _check_range(name, getattr(self, name), highest)
+        if len(self.dims) > MAX_COUNT:
+            raise ConfigError(
+                f"scnet.dims: expected at most {MAX_COUNT} widths, found {len(self.dims)}"
+            )
+        if self.win_size > self.nfft:
+            raise ConfigError(
+                f"scnet.win_size: expected at most nfft ({self.nfft}), found {self.win_size}"
+            )
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> "SCNetConfig":
@@ -118,6 +144,12 @@ class SCNetConfig:
     def num_bins(self) -> int:
         """Frequency rows of the STFT."""
         return self.nfft // 2 + 1
+
+
+def _check_range(name: str, value: int | tuple[int, ...], highest: int) -> None:
+    numbers = value if isinstance(value, tuple) else (value,)
+    if not all(1 <= number <= highest for number in numbers):
+        raise ConfigError(f"scnet.{name}: expected 1 to {highest}, found {value}")
 
 
 def _as_default(name: str, default: Any, value: Any) -> Any:

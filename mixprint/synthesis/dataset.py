@@ -3,11 +3,17 @@
 <out>/<song>-<style>/{mixture,vocals,bass,drums,other}.wav   44.1 kHz, stereo, 16 bit
 <out>/<song>-<style>/settings.json                           song, style, score, mix settings
 <out>/LICENCE.txt
+<out>/.made-with.json                                        what each mix was made with
+
+The last one is no part of the data: it may differ while the songs are the same to the bit, so
+`.dvcignore` keeps it out of what `data.dvc` describes.
 """
 
 import json
 import logging
+import shutil
 import wave
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +21,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixprint.atomic import atomic_folder, atomic_path
+from mixprint.atomic import atomic_folder, atomic_path, read_json, remove_leftovers, write_json
 from mixprint.config import StepConfig
-from mixprint.errors import ConfigError
+from mixprint.errors import ConfigError, DataError
+from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis.compose import compose
@@ -26,6 +33,21 @@ from mixprint.synthesis.instruments import render
 from mixprint.synthesis.mixing import STYLE_NAMES, draw_settings, mix
 
 log = logging.getLogger("mixprint.synthesis")
+
+RECORD_NAME = ".made-with.json"
+LICENCE_NAME = "LICENCE.txt"
+SETTINGS_NAME = "settings.json"
+MIXTURE = "mixture"
+FILE_NAMES = (*(f"{name}.wav" for name in (MIXTURE, *STEMS)), SETTINGS_NAME)
+# What the songs follow from, beside the parameters.
+CODE = (
+    "mixprint.stems",
+    "mixprint.synthesis.compose",
+    "mixprint.synthesis.dataset",
+    "mixprint.synthesis.exact",
+    "mixprint.synthesis.instruments",
+    "mixprint.synthesis.mixing",
+)
 
 _LICENCE = """\
 These songs were composed, played and mixed by the program mixprint (mixprint.synthesis).
@@ -59,7 +81,10 @@ class DataConfig(StepConfig):
 
 
 def generate(out_dir: Path, config: DataConfig, num_workers: int = 1) -> list[Path]:
-    """Write the data set; songs that are there already are kept.
+    """Write the data set; a mix that is there already is kept if it would become the same again.
+
+    What other parameters or other code have made is made anew, or removed where the data set has
+    no such mix any more. Folders of which nothing is recorded are not removed.
 
     Args:
         out_dir: folder that receives a folder per mix.
@@ -71,18 +96,34 @@ def generate(out_dir: Path, config: DataConfig, num_workers: int = 1) -> list[Pa
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     songs = [f"song{index:02d}" for index in range(config.num_songs)]
-    with atomic_path(out_dir / "LICENCE.txt") as temporary:
-        temporary.write_text(_LICENCE)
-    jobs = [(out_dir, config, index, song) for index, song in enumerate(songs)]
-    folders: list[Path] = []
+    mixes = {
+        song: {style: out_dir / f"{song}-{style}" for style in styles_of(index, config)}
+        for index, song in enumerate(songs)
+    }
+    folders = sorted(folder for by_style in mixes.values() for folder in by_style.values())
+    made_with = fingerprint(
+        {"seed": config.seed, "duration_s": config.duration_s, "code": code_version(*CODE)}
+    )
+    record = _clear_stale(out_dir, folders, made_with)
+    jobs = [
+        (config, song, {style: path for style, path in by_style.items() if path.name not in record})
+        for song, by_style in mixes.items()
+    ]
     with (
         Progress(log, "generated", total=len(jobs), unit="songs") as progress,
         ProcessPoolExecutor(num_workers) as pool,
     ):
         for written in pool.map(_generate_song, jobs):
-            folders += written
+            if written:
+                record |= dict.fromkeys(written, made_with)
+                write_json(out_dir / RECORD_NAME, record)
             progress.advance()
-    return sorted(folders)
+    # Left alone where it is right, for what depends on the data looks at the times of its files.
+    licence = out_dir / LICENCE_NAME
+    if not licence.is_file() or licence.read_text() != _LICENCE:
+        with atomic_path(licence) as temporary:
+            temporary.write_text(_LICENCE)
+    return folders
 
 
 def styles_of(index: int, config: DataConfig) -> list[str]:
@@ -96,14 +137,57 @@ def styles_of(index: int, config: DataConfig) -> list[str]:
     return [order[(index + turn) % num_styles] for turn in range(config.styles_per_song)]
 
 
-def _generate_song(job: tuple[Path, DataConfig, int, str]) -> list[Path]:
-    out_dir, config, index, song = job
-    folders = {style: out_dir / f"{song}-{style}" for style in styles_of(index, config)}
-    missing = {style: path for style, path in folders.items() if not path.is_dir()}
-    if missing:
+def _clear_stale(out_dir: Path, folders: Sequence[Path], made_with: str) -> dict[str, str]:
+    """Remove what is recorded and not part of the data set, and forget what is to be made anew.
+
+    Args:
+        out_dir: folder of the data set.
+        folders: its mixes.
+        made_with: fingerprint of what they should be made with.
+
+    Returns:
+        the record of the mixes that can be kept: name -> fingerprint.
+    """
+    path = out_dir / RECORD_NAME
+    remove_leftovers(path)
+    try:
+        before = dict(read_json(path)) if path.exists() else {}
+    except (DataError, TypeError, ValueError) as error:
+        log.warning("%s: unreadable, so all mixes are made anew: %s", path, error)
+        before = {}
+    kept = {
+        folder.name: made_with
+        for folder in folders
+        if before.get(folder.name) == made_with
+        and all((folder / name).is_file() for name in FILE_NAMES)
+    }
+    names = {folder.name for folder in folders}
+    present = {settings.parent.name for settings in out_dir.glob(f"*/{SETTINGS_NAME}")}
+    # Only what was found: a record that somebody else wrote could name any folder of the disk.
+    for name in sorted((before.keys() - names) & present):
+        log.info("%s: removed, for it is no part of the data set any more", out_dir / name)
+        shutil.rmtree(out_dir / name, ignore_errors=True)
+    # Before a stale mix is touched: if we are killed, no record takes half a mix for a whole one.
+    if kept != before:
+        write_json(path, kept)
+    if stale := [folder.name for folder in folders if folder.is_dir() and folder.name not in kept]:
+        log.info(
+            "%d mixes are made anew, as they are incomplete, or not known to be made with these "
+            "parameters and this code",
+            len(stale),
+        )
+    if foreign := sorted(present - names - before.keys()):
+        log.warning("%s: expected nothing but the data set, found also %s", out_dir, foreign)
+    return kept
+
+
+def _generate_song(job: tuple[DataConfig, str, Mapping[str, Path]]) -> list[str]:
+    """Make some mixes of a song; returns their names."""
+    config, song, folders = job
+    if folders:
         score = compose(song, config.seed, config.duration_s)
         dry = render(score, config.seed)
-        for style, folder in missing.items():
+        for style, folder in folders.items():
             settings = draw_settings(style, Rng(config.seed, song, style, "mix"))
             truth = {
                 "song": song,
@@ -113,8 +197,10 @@ def _generate_song(job: tuple[Path, DataConfig, int, str]) -> list[Path]:
                 "key": score.key,
                 "mix": settings.to_values(),
             }
+            if folder.is_dir():
+                shutil.rmtree(folder)
             write_mix(folder, mix(dry, settings), truth)
-    return list(folders.values())
+    return [folder.name for folder in folders.values()]
 
 
 def write_mix(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:
@@ -134,8 +220,8 @@ def write_files(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, obje
     # Rounded first and summed then: the mixture is the sum of its stems to the bit.
     rounded = {stem: np.floor(stems_CT[stem] * 32767.0 + 0.5).astype("<i2") for stem in STEMS}
     mixture = np.add.reduce([rounded[stem] for stem in STEMS])
-    for name, pcm_CT in {"mixture": mixture, **rounded}.items():
+    for name, pcm_CT in {MIXTURE: mixture, **rounded}.items():
         with wave.open(str(folder / f"{name}.wav"), "wb") as file:
             file.setparams((2, 2, SAMPLE_RATE_HZ, 0, "NONE", ""))
             file.writeframes(pcm_CT.T.astype("<i2").tobytes())
-    (folder / "settings.json").write_text(json.dumps(truth, indent=2, sort_keys=True) + "\n")
+    (folder / SETTINGS_NAME).write_text(json.dumps(truth, indent=2, sort_keys=True) + "\n")

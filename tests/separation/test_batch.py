@@ -1,21 +1,25 @@
 """Many songs: names that do not collide, and jobs side by side."""
 
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import soundfile as sf
 import torch
+from torch import Tensor
 
+from mixprint.audio import stream_audio
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import batch, build_scnet, export_separator
 from mixprint.separation.batch import Job, SeparatorSource, find_jobs, separate_files
-from mixprint.separation.files import REPORT_NAME, FileSettings
-from mixprint.stems import STEMS
+from mixprint.separation.files import FileSettings
+from mixprint.separation.report import REPORT_NAME
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 VALUES = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
 
@@ -155,6 +159,67 @@ def test_jobs_side_by_side_give_the_same(
         assert (first == second).all()
     again = separate_files(find_jobs(songs, tmp_path / "2")[0], source, FileSettings())
     assert sorted(outcome.status for outcome in again) == ["failed", *["present"] * 3]
+
+
+class ShortOfMemory:
+    """Stands for a separator that finds no memory for songs that are called so."""
+
+    sample_rate_hz = SAMPLE_RATE_HZ
+    window_s = 4.0
+    precision = "float32"
+    fingerprint = {"model": "short", "checkpoint_sha256": "0"}  # noqa: RUF012 (read only)
+
+    def __init__(self, fail: Callable[[], object]) -> None:
+        self.fail = fail
+
+    def stream_file(self, path: Path, **_: object) -> Iterator[tuple[Tensor, Tensor]]:
+        if path.stem == "large":
+            self.fail()
+        for block_CT in stream_audio(path):
+            yield block_CT, block_CT.expand(len(STEMS), -1, -1) / len(STEMS)
+
+
+def _no_gpu_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [_no_gpu_memory, lambda: torch.empty(1 << 58), lambda: bytearray(1 << 60)],
+    ids=["GPU", "CPU", "Python"],
+)
+def test_a_song_that_memory_does_not_suffice_for_fails_alone(
+    tmp_path: Path,
+    write_song: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    fail: Callable[[], object],
+) -> None:
+    for name in ("large", "small"):
+        write_song(tmp_path / "songs" / f"{name}.wav", 0.5)
+    jobs, _ = find_jobs([tmp_path / "songs"], tmp_path / "out")
+    monkeypatch.setattr(SeparatorSource, "load", lambda _: ShortOfMemory(fail))
+    outcomes = {o.song.stem: o for o in separate_files(jobs, SeparatorSource(), FileSettings())}
+    assert {name: outcome.status for name, outcome in outcomes.items()} == {
+        "large": "failed",
+        "small": "separated",
+    }
+    assert re.search(
+        r"large\.wav: expected memory for windows of 4 s.*smaller window", outcomes["large"].detail
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["small"]
+
+
+def test_errors_of_our_own_are_not_taken_for_a_song_that_fails(
+    tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("shapes do not fit")
+
+    write_song(tmp_path / "large.wav", 0.5)
+    monkeypatch.setattr(SeparatorSource, "load", lambda _: ShortOfMemory(fail))
+    jobs = [Job(tmp_path / "large.wav", tmp_path / "out")]
+    with pytest.raises(RuntimeError, match="shapes"):
+        list(separate_files(jobs, SeparatorSource(), FileSettings()))
 
 
 def test_a_bad_separator_is_said_before_work_begins(

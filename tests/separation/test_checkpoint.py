@@ -1,6 +1,8 @@
 """Checkpoints: our own format, the published ones, and what does not fit."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mixprint.errors import CheckpointError, ConfigError, DataError
@@ -188,7 +191,7 @@ def test_checkpoint_and_configuration_behind_urls(
 def test_a_checkpoint_that_cannot_be_downloaded_is_a_checkpoint_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(source: str) -> Path:
+    def refuse(source: str, max_bytes: int) -> Path:
         raise DataError(f"{source}: 404")
 
     monkeypatch.setattr(checkpoint, "fetch", refuse)
@@ -222,6 +225,96 @@ def test_a_mismatch_names_tensors(tmp_path: Path, model: SCNet, config_path: Pat
     config_path.write_text(YAML)
     with pytest.raises(CheckpointError, match=r"decoder\.9\.0\.conv\.bias is unknown"):
         load_separator(path, config_path)
+
+
+def test_a_configuration_behind_a_url_is_small(
+    tmp_path: Path, model: SCNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.ckpt")
+    allowed: list[int] = []
+
+    def refuse(source: str, max_bytes: int) -> Path:
+        allowed.append(max_bytes)
+        raise DataError("too large")
+
+    monkeypatch.setattr(checkpoint, "fetch", refuse)
+    with pytest.raises(CheckpointError, match="too large"):
+        load_separator(tmp_path / "model.ckpt", "https://nowhere.invalid/config.yaml")
+    assert allowed == [1 << 20]
+
+
+HUGE = """
+import resource, sys
+from pathlib import Path
+from mixprint.errors import CheckpointError
+from mixprint.separation import load_separator
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    load_separator(Path(sys.argv[1]), Path(sys.argv[2]))
+except CheckpointError as error:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, error)
+"""
+
+
+def test_a_network_that_does_not_fit_is_never_built(
+    tmp_path: Path, model: SCNet, config_path: Path
+) -> None:
+    torch.save(model.state_dict(), tmp_path / "model.ckpt")
+    # 65536 x 65536 x 9 weights: 155 GB in one convolution alone.
+    config_path.write_text(YAML.replace("[4, 8, 8]", "[4, 65536, 65536]"))
+    command = [sys.executable, "-c", HUGE, str(tmp_path / "model.ckpt"), str(config_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    memory_kib, _, message = result.stdout.partition(" ")
+    assert int(memory_kib) < 100_000
+    assert "encoder.0.SDlayer.convs.0.weight is (8, 4, 3, 1), expected (65536, 4, 3, 1)" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.zeros(8, dtype=torch.complex64), "torch.complex64"),
+        (torch.zeros(8, dtype=torch.int64), "torch.int64"),
+        (torch.zeros(8, dtype=torch.bool), "torch.bool"),
+        (torch.zeros(8).to(torch.float8_e4m3fn), "torch.float8_e4m3fn"),
+        (torch.quantize_per_tensor(torch.zeros(8), 0.1, 0, torch.qint8), "torch.qint8"),
+        (torch.zeros(8).to_sparse(), r"sparse \(torch.sparse_coo\)"),
+        (torch.zeros(8, device="meta"), r"without values \(on the meta device\)"),
+    ],
+    ids=["complex", "integer", "bool", "float8", "quantised", "sparse", "meta"],
+)
+def test_tensors_that_are_no_weights_are_refused(
+    tmp_path: Path, model: SCNet, config_path: Path, value: Tensor, kind: str
+) -> None:
+    name = "encoder.0.SDlayer.convs.0.bias"
+    state = model.state_dict()
+    assert state[name].shape == value.shape
+    torch.save({"state": state | {name: value}}, tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match=rf"model\.ckpt.*dense.*{name} is {kind}"):
+        load_separator(tmp_path / "model.ckpt", config_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int32])
+def test_our_own_format_holds_weights_alone(
+    tmp_path: Path, model: SCNet, dtype: torch.dtype
+) -> None:
+    path = export_separator(model, tmp_path, window_s=1.0)
+    save_file({k: v.to(dtype) for k, v in model.state_dict().items()}, path)
+    description = json.loads(path.with_suffix(".json").read_text())
+    description["weights_sha256"] = file_sha256(path)
+    path.with_suffix(".json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match=rf"separator.* is {dtype}; .* more"):
+        load_separator(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_real_type_become_float32(
+    tmp_path: Path, model: SCNet, config_path: Path, dtype: torch.dtype
+) -> None:
+    state = {key: value.to(dtype) for key, value in model.state_dict().items()}
+    torch.save(state, tmp_path / "model.ckpt")
+    loaded = load_separator(tmp_path / "model.ckpt", config_path).model
+    assert _same(loaded, {key: value.float() for key, value in state.items()})
 
 
 def test_unsafe_files_are_refused(tmp_path: Path, model: SCNet, config_path: Path) -> None:
@@ -325,7 +418,10 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_refused(
     tmp_path: Path, model: SCNet, config_path: Path
 ) -> None:
     state = model.state_dict()
-    state["pos_embed_f"][0, 0, 0, 0] = torch.nan
-    torch.save(state, tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match="pos_embed_f"):
-        load_separator(tmp_path / "model.ckpt", config_path)
+    # The last one is finite as float64 alone.
+    for broken in (torch.nan, torch.inf, 1e300):
+        state["pos_embed_f"] = state["pos_embed_f"].double()
+        state["pos_embed_f"][0, 0, 0, 0] = broken
+        torch.save(state, tmp_path / "model.ckpt")
+        with pytest.raises(CheckpointError, match=r"finite weights.*pos_embed_f"):
+            load_separator(tmp_path / "model.ckpt", config_path)

@@ -18,15 +18,10 @@ from mixprint.atomic import read_json
 from mixprint.audio import read_audio, stream_audio
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
-from mixprint.separation import Separator, build_scnet, files
-from mixprint.separation.files import (
-    REPORT_NAME,
-    FileSettings,
-    SeparationReport,
-    distribute_residual,
-    separate_file,
-)
+from mixprint.separation import Separator, build_scnet
+from mixprint.separation.files import FileSettings, distribute_residual, separate_file
 from mixprint.separation.nulltest import NullTest
+from mixprint.separation.report import REPORT_NAME, SeparationReport
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 SHARES = (0.4, 0.3, 0.2, 0.05)  # of the mixture: 5 % are missing
@@ -203,16 +198,6 @@ def test_some_stems_are_written_and_all_are_reported(tmp_path: Path, song: Path)
     assert report.gain == 1.0  # the drums are not written
 
 
-@pytest.mark.parametrize("bit_depth", ["16", "float32"])
-def test_a_large_wav_becomes_rf64(
-    tmp_path: Path, song: Path, monkeypatch: pytest.MonkeyPatch, bit_depth: str
-) -> None:
-    monkeypatch.setattr(files, "MAX_WAV_BYTES", 2 * SAMPLE_RATE_HZ * 2 * 2 - 1)
-    separate(song, tmp_path / "out", bit_depth=bit_depth)
-    assert (tmp_path / "out" / "bass.wav").read_bytes()[:4] == b"RF64"
-    assert read_stems(tmp_path / "out")["bass"].shape == (2, 2 * SAMPLE_RATE_HZ)
-
-
 def test_another_rate_and_the_pieces(tmp_path: Path, write_song: Callable[..., Path]) -> None:
     song = write_song(tmp_path / "song.flac", 1.0, sample_rate_hz=48_000)
     pieces: list[tuple[Tensor, Tensor]] = []
@@ -352,6 +337,43 @@ def test_a_killed_run_leaves_no_half_results(
     os.close(handle)
     separate_file(SharesSeparator(), song, out / "song", FileSettings())
     assert sorted(path.name for path in out.iterdir()) == ["another", "song", "third"]
+
+
+KILLED_BETWEEN = """
+import os, sys
+from pathlib import Path
+from tests.separation.test_files import SharesSeparator
+from mixprint import folders
+from mixprint.separation.files import FileSettings, separate_file
+
+renamed = folders._renamed
+
+def rename_and_die(source, target):
+    if renamed(source, target) and target.name.startswith(folders.OLDER_PREFIX):
+        os._exit(9)
+
+folders._renamed = rename_and_die
+song, folder = Path(sys.argv[1]), Path(sys.argv[2])
+separate_file(SharesSeparator(), song, folder, FileSettings(), overwrite=True)
+"""
+
+
+def test_a_run_killed_while_it_overwrites_keeps_the_older_result(
+    tmp_path: Path, song: Path
+) -> None:
+    folder = tmp_path / "out"
+    before = separate(song, folder, container="flac", bit_depth="24")
+    command = [sys.executable, "-c", KILLED_BETWEEN, str(song), str(folder)]
+    killed = subprocess.run(command, check=False, cwd=Path(__file__).parents[2])
+    assert killed.returncode == 9
+    assert not folder.exists()
+    again, is_new = separate_file(
+        SharesSeparator(), song, folder, FileSettings(container="flac", bit_depth="24")
+    )
+    assert not is_new
+    assert again.recipe() == before.recipe()
+    assert set(read_stems(folder, "flac")) == set(STEMS)
+    assert [path.name[:9] for path in tmp_path.glob(".*")] == [".writing-"]  # too young
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from mixprint.separation.metrics import (
     mean_sdr,
     median_sdr,
     museval_sdr,
-    null_depth_db,
     score_separator,
     utterance_sdr,
 )
@@ -91,15 +90,6 @@ def test_short_audio_is_one_frame_and_silent_or_perfect_songs_have_no_value() ->
     assert framewise_sdr(1.1 * reference_SCT, reference_SCT, 100).shape == (1, 1)
     assert math.isnan(museval_sdr(reference_SCT, reference_SCT, 100)[0])
     assert math.isnan(museval_sdr(reference_SCT, torch.zeros(1, 2, 50), 100)[0])
-
-
-def test_null_depth() -> None:
-    stems_SCT = _noise(4, 2, 1000)
-    mixture_CT = stems_SCT.sum(dim=0)
-    assert null_depth_db(torch.zeros_like(stems_SCT), mixture_CT) == pytest.approx(0)
-    assert null_depth_db(0.9 * stems_SCT, mixture_CT) == pytest.approx(-20, abs=1e-3)
-    assert null_depth_db(torch.zeros(4, 2, 9), torch.zeros(2, 9)) == -LIMIT_DB
-    assert null_depth_db(torch.ones(4, 2, 9), torch.zeros(2, 9)) == 0.0
 
 
 def test_mean_leaves_out_songs_in_which_a_stem_is_silent() -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
+from mixprint.atomic import read_json
 from mixprint.errors import ConfigError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-from mixprint.synthesis import STYLE_NAMES, DataConfig, generate
-from mixprint.synthesis.dataset import styles_of
+from mixprint.synthesis import STYLE_NAMES, DataConfig, dataset, generate
+from mixprint.synthesis.dataset import CODE, RECORD_NAME, styles_of
 
 CONFIG = DataConfig(num_songs=2, styles_per_song=2, duration_s=4.0, seed=5)
 # Written by this test's own generator; another value means that every data.dvc out there is stale.
@@ -29,9 +31,10 @@ def _pcm(path: Path) -> np.ndarray:
 
 
 def _tree_sha256(folder: Path) -> str:
+    """Hash what `data.dvc` describes."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name != RECORD_NAME:
             digest.update(str(path.relative_to(folder)).encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -85,10 +88,96 @@ def test_the_truth_lies_beside_each_mix(folders: list[Path]) -> None:
     assert set(truth["mix"]["stems"]) == set(STEMS)
 
 
+def _times(folder: Path) -> dict[str, int]:
+    """Give the times of folders and files, as names relative to a folder."""
+    paths = [folder, *folder.rglob("*")]
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
+
+
 def test_a_second_run_keeps_what_is_there(folders: list[Path]) -> None:
-    before = [(folder / "mixture.wav").stat().st_mtime_ns for folder in folders]
+    before = _times(folders[0].parent)
     assert generate(folders[0].parent, CONFIG) == folders
-    assert [(folder / "mixture.wav").stat().st_mtime_ns for folder in folders] == before
+    assert _times(folders[0].parent) == before
+
+
+SMALL = DataConfig(num_songs=2, styles_per_song=1, duration_s=1.0, seed=5)
+
+
+def test_mixes_of_other_parameters_are_made_again(tmp_path: Path) -> None:
+    generate(tmp_path / "made", SMALL)
+    for change in ({"seed": 6}, {"duration_s": 1.5}, {"num_songs": 1}, {"styles_per_song": 2}):
+        config = dataclasses.replace(SMALL, **change)
+        expected = generate(tmp_path / "fresh" / "-".join(change), config)
+        found = generate(tmp_path / "made", config)
+        assert [path.name for path in found] == [path.name for path in expected]
+        assert _tree_sha256(tmp_path / "made") == _tree_sha256(expected[0].parent), change
+
+
+def test_mixes_of_other_code_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder,) = generate(tmp_path, dataclasses.replace(SMALL, num_songs=1))
+    whole = _tree_sha256(tmp_path)
+    (folder / "bass.wav").write_bytes(b"made by other code")
+    monkeypatch.setattr(dataset, "code_version", lambda *modules: "another")
+    generate(tmp_path, dataclasses.replace(SMALL, num_songs=1))
+    assert _tree_sha256(tmp_path) == whole
+
+
+def test_what_is_incomplete_or_unrecorded_is_made_again_and_nothing_else(tmp_path: Path) -> None:
+    first, second = generate(tmp_path, SMALL)
+    whole, before = _tree_sha256(tmp_path), _times(second)
+    (first / "drums.wav").unlink()
+    generate(tmp_path, SMALL)
+    assert (_tree_sha256(tmp_path), _times(second)) == (whole, before)
+    for content in ("{", "[1]", "{}"):
+        (tmp_path / RECORD_NAME).write_text(content)
+        (first / "drums.wav").write_bytes(b"of an older version")
+        generate(tmp_path, SMALL)
+        assert _tree_sha256(tmp_path) == whole
+    assert set(read_json(tmp_path / RECORD_NAME)) == {first.name, second.name}
+
+
+def test_folders_that_are_not_recorded_are_not_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "settings.json").write_text("{}")
+    generate(tmp_path, dataclasses.replace(SMALL, num_songs=1))
+    assert (tmp_path / "mine" / "settings.json").is_file()
+    assert "'mine'" in caplog.text
+
+
+def test_a_killed_run_is_continued(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from mixprint.synthesis import *;"
+        "from mixprint.synthesis import dataset;"
+        "write = dataset.write_json;"
+        "dataset.write_json = lambda *a: (write(*a), os._exit(9) if a[1] else None);"
+        f"generate(Path(sys.argv[1]), {SMALL!r})"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "made")], check=False)
+    assert killed.returncode == 9
+    (done,) = read_json(tmp_path / "made" / RECORD_NAME)
+    before = _times(tmp_path / "made" / done)
+    generate(tmp_path / "made", SMALL)
+    assert _times(tmp_path / "made" / done) == before
+    generate(tmp_path / "fresh", SMALL)
+    assert _tree_sha256(tmp_path / "made") == _tree_sha256(tmp_path / "fresh")
+
+
+def test_the_record_names_all_code_that_makes_the_songs() -> None:
+    code = "import sys; import mixprint.synthesis; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    makers = {name for name in result.stdout.split() if name.startswith("mixprint.synthesis.")}
+    assert set(CODE) == {"mixprint.stems", *makers}
+
+
+def test_the_record_is_no_part_of_what_is_tracked() -> None:
+    ignored = (Path(__file__).parents[2] / ".dvcignore").read_text().split()
+    assert f"/data/{RECORD_NAME}" in ignored
 
 
 def test_every_style_meets_several_songs_and_other_styles() -> None:
