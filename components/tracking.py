@@ -8,15 +8,18 @@ import importlib.metadata
 import logging
 import os
 import queue
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import mlflow
-from mlflow.entities import Metric, Param, RunTag
+from alembic.util import CommandError
+from mlflow.entities import LifecycleStage, Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -25,9 +28,12 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 from mlflow.tracking import MlflowClient
+from requests import HTTPError
+from sqlalchemy.exc import SQLAlchemyError
 
 from mixprint.atomic import read_json, write_json
 from mixprint.errors import DataError
+from mixprint.locks import locked
 
 log = logging.getLogger("mixprint.tracking")
 
@@ -45,6 +51,12 @@ DECISION_TAG = "mixprint.decision"
 REASONS_TAG = "mixprint.reasons"
 PREVIOUS_TAG = "mixprint.previous_champion"
 _SQLITE = "sqlite:///"
+# What fails when a store is not there, is busy, or is being made by another program.
+_FAULTS = (MlflowException, OSError, SQLAlchemyError, CommandError)
+# Of HTTP: request timeout, conflict, too many requests; every server error but "not implemented".
+_PASSING_STATUS, _SERVER_ERROR, _NOT_IMPLEMENTED = frozenset({408, 409, 429}), 500, 501
+_LAST_RETRY_S = 1.0
+_NUM_SHOWN = 5
 
 
 def tracking_uri() -> str:
@@ -54,19 +66,33 @@ def tracking_uri() -> str:
 
 def artifact_root(uri: str) -> Path | None:
     """Give the folder of the artifacts beside an sqlite database; None if a server decides."""
-    if not uri.startswith(_SQLITE):
-        return None
-    return Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts"
+    database = _database(uri)
+    return None if database is None else database.parent / "mlartifacts"
+
+
+def _database(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
 
 
 def connect(experiment: str = EXPERIMENT) -> str:
-    """Point MLflow at the tracking store and return the id of one of mixprint's experiments."""
+    """Point MLflow at the tracking store and return the id of one of mixprint's experiments.
+
+    Steps may start at the same moment: of those on one machine, one makes an sqlite database.
+    """
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
+    if (database := _database(uri)) is None:
+        return _experiment_id(experiment, None)
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # Two that create the tables at once would undo each other's.
+    with locked(database.with_name(f"{database.name}.lock")):
+        return _experiment_id(experiment, artifact_root(uri))
+
+
+def _experiment_id(experiment: str, root: Path | None) -> str:
     client = MlflowClient()
     if existing := client.get_experiment_by_name(experiment):
         return str(existing.experiment_id)
-    root = artifact_root(uri)
     try:
         return str(
             client.create_experiment(
@@ -74,7 +100,7 @@ def connect(experiment: str = EXPERIMENT) -> str:
             )
         )
     except MlflowException as error:
-        # Two steps may start at the same moment; the one that lost takes the other's experiment.
+        # At a server another machine may have been faster: its experiment is taken.
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
         other = client.get_experiment_by_name(experiment)
@@ -84,14 +110,14 @@ def connect(experiment: str = EXPERIMENT) -> str:
 
 
 def run_exists(run_id: str) -> bool:
-    """Tell whether the store has this run."""
+    """Tell whether the store has this run; one that was deleted takes nothing any more."""
     try:
-        MlflowClient().get_run(run_id)
+        run = MlflowClient().get_run(run_id)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise
         return False
-    return True
+    return bool(run.info.lifecycle_stage == LifecycleStage.ACTIVE)
 
 
 def noted_run(note: Path, recipe: str) -> str | None:
@@ -106,11 +132,19 @@ def note_run(note: Path, recipe: str, run_id: str) -> None:
     write_json(note, {"run_id": run_id, "recipe": recipe})
 
 
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """One thing that a run is to have: what it is, and what sends it."""
+
+    what: str
+    send: Callable[[], object]
+
+
 class BackgroundRun:
     """A run that is written by a thread, so that a training never waits for the tracking server.
 
-    What cannot be sent is kept and tried again; a server that stays away costs the figures in
-    MLflow and nothing else.
+    What cannot be sent now is kept and tried again. What the server refuses for good is left out.
+    The end of the log says what MLflow lacks; the training itself loses nothing.
     """
 
     def __init__(
@@ -140,77 +174,137 @@ class BackgroundRun:
         self._params = dict(params)
         self._retry_s, self._patience_s = retry_s, patience_s
         self._run_id: str | None = None
-        self._tasks: queue.Queue[Callable[[MlflowClient, str], None] | None] = queue.Queue()
-        self._ending = threading.Event()
+        self._is_new = False
+        self._entries: queue.Queue[_Entry | None] = queue.Queue()
+        self._missing: list[_Entry] = []
+        self._refusals: set[str] = set()
+        self._ending, self._given_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to send; the run is opened even if nothing is ever measured."""
-        self._tasks.put(lambda client, run_id: None)  # noqa: ARG005
         self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Send what is left, and say how the run ended."""
         status = "FINISHED" if kind is None else "FAILED"
-        self._tasks.put(lambda client, run_id: client.set_terminated(run_id, status))
-        self._tasks.put(None)
+        self._put(f"status {status}", lambda: MlflowClient().set_terminated(self._run_id, status))
+        self._entries.put(None)
         self._ending.set()
         self._thread.join(self._patience_s)
-        if self._thread.is_alive() or not self._tasks.empty():
-            log.warning("MLflow could not be reached: what it lacks is in the training's history")
+        self._given_up.set()
+        if missing := [entry.what for entry in list(self._missing)]:
+            more = ["..."] if len(missing) > _NUM_SHOWN else []
+            log.warning(
+                "MLflow at %s lacks %d entries of this training's run: %s",
+                tracking_uri(),
+                len(missing),
+                ", ".join([*missing[:_NUM_SHOWN], *more]),
+            )
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log figures of a step."""
         now_ms = round(time.time() * 1000)
-        entries = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
-        self._tasks.put(lambda client, run_id: client.log_batch(run_id, metrics=entries))
+        values = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
+        self._put(f"figures of step {step}", lambda: MlflowClient().log_batch(self._run_id, values))
 
     def log_files(self, paths: Sequence[Path], folder: str) -> None:
         """Log files under a folder of the run's artifacts."""
         for path in paths:
-            self._tasks.put(_log_file(path, folder))
+            self._put(path.name, partial(self._log_file, path, folder))
+
+    def _log_file(self, path: Path, folder: str) -> None:
+        MlflowClient().log_artifact(self._run_id, str(path), folder)
+
+    def _put(self, what: str, send: Callable[[], object]) -> None:
+        self._entries.put(self._owed(what, send))
+
+    def _owed(self, what: str, send: Callable[[], object]) -> _Entry:
+        entry = _Entry(what, send)
+        self._missing.append(entry)
+        return entry
 
     def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            while True:
-                is_last = self._ending.is_set()
-                if self._sent(task):
-                    break
-                if is_last:
+        """Send everything in turn."""
+        self._deliver(self._owed("the run", self._open))
+        if self._is_new:
+            for what, send in (
+                ("the note for a resumption", self._write_note),
+                ("parameters", self._log_params),
+                ("list of packages", self._log_environment),
+            ):
+                self._deliver(self._owed(what, send))
+        while (entry := self._entries.get()) is not None:
+            if self._run_id is not None:
+                self._deliver(entry)
+
+    def _deliver(self, entry: _Entry) -> None:
+        """Send an entry, as often as it takes; what is refused stays missing."""
+        is_told = False
+        while not self._given_up.is_set():
+            try:
+                entry.send()
+            except (*_FAULTS, DataError) as error:
+                if not may_pass(error):
+                    self._leave_out(entry, error)
                     return
-                self._ending.wait(self._retry_s)
+                if not is_told:
+                    log.warning("MLflow at %s: %s; tries again", tracking_uri(), error)
+                    is_told = True
+            except Exception:
+                # A bug in one entry must not cost the others.
+                log.exception("MLflow at %s: %s is left out", tracking_uri(), entry.what)
+                return
+            else:
+                self._missing.remove(entry)
+                return
+            if self._ending.wait(self._retry_s):
+                self._given_up.wait(min(self._retry_s, _LAST_RETRY_S))
 
-    def _sent(self, task: Callable[[MlflowClient, str], None]) -> bool:
-        try:
-            if self._run_id is None:
-                self._run_id = self._open()
-            task(MlflowClient(), self._run_id)
-        except MlflowException as error:
-            log.warning("MLflow at %s: %s; tries again", tracking_uri(), error)
-            return False
-        return True
+    def _leave_out(self, entry: _Entry, error: Exception) -> None:
+        """Give the reason, once: a run that was deleted refuses each entry by the same one."""
+        if str(error) not in self._refusals:
+            self._refusals.add(str(error))
+            log.warning("MLflow at %s: %s is left out: %s", tracking_uri(), entry.what, error)
 
-    def _open(self) -> str:
+    def _open(self) -> None:
         """Go on with the noted run, or make one."""
         experiment = connect(self._experiment)
         client = MlflowClient()
         if run_id := noted_run(self._note, self._recipe):
             client.update_run(run_id, status="RUNNING")
-            return run_id
-        made = str(client.create_run(experiment, run_name=self._name).info.run_id)
-        client.log_batch(
-            made,
+        else:
+            run_id = str(client.create_run(experiment, run_name=self._name).info.run_id)
+            self._is_new = True
+        self._run_id = run_id
+
+    def _write_note(self) -> None:
+        assert self._run_id is not None
+        note_run(self._note, self._recipe, self._run_id)
+
+    def _log_params(self) -> None:
+        MlflowClient().log_batch(
+            self._run_id,
             params=[Param(name, str(value)) for name, value in self._params.items()],
             tags=[RunTag(RECIPE_TAG, self._recipe)],
         )
-        client.log_text(made, environment_text(), "environment/packages.txt")
-        note_run(self._note, self._recipe, made)
-        return made
+
+    def _log_environment(self) -> None:
+        MlflowClient().log_text(self._run_id, environment_text(), "environment/packages.txt")
 
 
-def _log_file(path: Path, folder: str) -> Callable[[MlflowClient, str], None]:
-    return lambda client, run_id: client.log_artifact(run_id, str(path), folder)
+def may_pass(error: Exception) -> bool:
+    """Tell a fault that time may mend, such as a server that is away, from a refusal for good."""
+    status: int | None = None
+    if isinstance(error, MlflowException):
+        status = error.get_http_status_code()
+    elif isinstance(error, HTTPError) and error.response is not None:
+        status = error.response.status_code
+    if status is not None:
+        is_server = status >= _SERVER_ERROR and status != _NOT_IMPLEMENTED
+        return is_server or status in _PASSING_STATUS
+    return isinstance(error, _FAULTS) and not isinstance(error, FileNotFoundError)
 
 
 def environment_text() -> str:
@@ -383,3 +477,38 @@ class Registry:
     def tag(self, version: str, key: str, value: str) -> None:
         """Set one tag of a version."""
         self._client.set_model_version_tag(self.model_name, version, key, value)
+
+
+def log_model_files(run_id: str, folder: Path) -> None:
+    """Add files to a run's `model/`, where they belong to the version that is made of it."""
+    MlflowClient().log_artifacts(run_id, str(folder), MODEL_FOLDER)
+
+
+def read_model_json(version: ModelVersion, name: str) -> Any | None:
+    """Read a JSON file that lies beside a version's weights; None if there is none."""
+    path = f"{MODEL_FOLDER}/{name}"
+    client = MlflowClient()
+    if path not in {item.path for item in client.list_artifacts(version.run_id, MODEL_FOLDER)}:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return read_json(client.download_artifacts(version.run_id, path, folder))
+
+
+def describe_version(
+    model_name: str, version: str, text: str, data_fingerprint: str, metrics: Mapping[str, float]
+) -> None:
+    """Write on a version what its newest evaluation found.
+
+    Args:
+        model_name: the registered model.
+        version: number of the version.
+        text: its model card, in Markdown.
+        data_fingerprint: hash of the data that the metrics were measured on.
+        metrics: its evaluation, as tags.
+    """
+    client = MlflowClient()
+    client.update_model_version(model_name, version, description=text)
+    tags = {DATA_TAG: data_fingerprint}
+    tags |= {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
+    for key, value in tags.items():
+        client.set_model_version_tag(model_name, version, key, value)

@@ -3,8 +3,11 @@
 import argparse
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +15,14 @@ from typing import Any
 
 from mixprint.atomic import read_json, write_json
 from mixprint.cores import threads_each
-from mixprint.errors import TrainingError
+from mixprint.errors import DataError, MixprintError, TrainingError
 
+TORCHRUN = "components.train.torchrun"
 JOB_FILE = "job.json"
 ERROR_FILE = "error.json"
+# What a rank that has lost another one waits for that one's own reason.
+REASON_PATIENCE_S, REASON_POLL_S = 3.0, 0.05
+PARENT_POLL_S = 0.5
 
 log = logging.getLogger("mixprint.train")
 
@@ -35,7 +42,7 @@ def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes:
     job_path = folder / JOB_FILE
     write_json(job_path, job)
     (folder / ERROR_FILE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [sys.executable, "-m", TORCHRUN, "--standalone"]
     command += ["--nproc-per-node", str(num_processes), "-m", worker, str(job_path)]
     # torchrun gives each of several workers one thread; they can have their part of the cores.
     threads = threads_each(num_processes)
@@ -47,14 +54,16 @@ def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes:
     )
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
-        error_path = folder / ERROR_FILE
-        reason = read_json(error_path)["error"] if error_path.exists() else "no message"
+        told = _told(folder)
+        if told is not None and told["is_users"]:
+            raise TrainingError(told["error"])
+        reason = "no message" if told is None else told["error"]
         raise TrainingError(f"a training worker ended with exit code {code}: {reason}")
 
 
 @contextmanager
 def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
-    """Read the job that the command line of a worker names; leave its error where it is looked for.
+    """Read the job that the command line of a worker names; its errors end as in `errors_told`.
 
     Args:
         description: of the worker, for its command line.
@@ -65,12 +74,73 @@ def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("job", type=Path)
     path = parser.parse_args().job
-    try:
+    end_with_parent()
+    with errors_told(path.parent):
         yield read_json(path)
+
+
+def end_with_parent() -> None:
+    """End this process, as SIGTERM does, when the one that started it is gone, however it ended.
+
+    A step that is killed stops nobody: its ranks would train on, and hold the cores, the GPUs and
+    the folder against the next start.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+@contextmanager
+def errors_told(folder: Path) -> Iterator[None]:
+    """Leave an error where `start_workers` looks for it.
+
+    Used around the training itself, too: what encloses it may take seconds to end, for example the
+    record in MLflow, and meanwhile `torchrun` may end this rank because another has failed.
+
+    Args:
+        folder: of the job.
+
+    Raises:
+        SystemExit: in place of an error that the user can mend, so that no traceback is shown; and
+            of what a rank suffers from another one's.
+    """
+    try:
+        yield
+    except MixprintError as error:
+        if not _is_users_told(folder):
+            _tell(folder, str(error), is_users=True)
+        raise SystemExit(1) from error
     except Exception as error:
-        # torchrun shows only that a worker has failed; the step wants to say why. The first that
-        # failed knows: the others lost it.
-        if not (path.parent / ERROR_FILE).exists():
-            message = f"{type(error).__name__}: {error}"
-            write_json(path.parent / ERROR_FILE, {"error": message})
+        # A rank that loses another one learns it from the connection, maybe before the other has
+        # told why it ends.
+        deadline_s = time.monotonic() + REASON_PATIENCE_S
+        while int(os.environ.get("WORLD_SIZE", "1")) > 1 and time.monotonic() < deadline_s:
+            if _is_users_told(folder):
+                raise SystemExit(1) from error
+            time.sleep(REASON_POLL_S)
+        # The first that failed knows: the others lost it.
+        if _told(folder) is None:
+            _tell(folder, f"{type(error).__name__}: {error}", is_users=False)
         raise
+
+
+def _tell(folder: Path, message: str, *, is_users: bool) -> None:
+    try:
+        write_json(folder / ERROR_FILE, {"error": message, "is_users": is_users})
+    except (DataError, OSError) as error:
+        log.error("%s (it could not be told to the step: %s)", message, error)
+
+
+def _told(folder: Path) -> dict[str, Any] | None:
+    path = folder / ERROR_FILE
+    return read_json(path) if path.exists() else None
+
+
+def _is_users_told(folder: Path) -> bool:
+    told = _told(folder)
+    return told is not None and told["is_users"]

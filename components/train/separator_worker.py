@@ -1,6 +1,6 @@
 """One rank of a separator's training, started by `torchrun`; rank 0 tracks the run in MLflow.
 
-`python -m torch.distributed.run --standalone -m components.train.separator_worker JOB`
+`python -m components.train.torchrun --standalone -m components.train.separator_worker JOB`
 """
 
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.train.launch import rank_job
+from components.train.launch import errors_told, rank_job
 from components.train.separator import SeparatorJob
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
@@ -33,18 +33,20 @@ def main() -> None:
 def work(job: SeparatorJob) -> None:
     """Train on this rank."""
     keep_freed_memory()
+    out_dir = Path(job.out_dir)
 
     def rank_train(on_metrics: MetricsCallback | None) -> Path:
-        return train_separator(
-            job.data_dir or None,
-            job.out_dir,
-            Recipe.from_values(job.recipe),
-            device=job.device,
-            extra_valid=job.extra_valid,
-            initial=job.initial or None,
-            initial_config=job.initial_config or None,
-            on_metrics=on_metrics,
-        )
+        with errors_told(out_dir / STATE_FOLDER):
+            return train_separator(
+                job.data_dir or None,
+                out_dir,
+                Recipe.from_values(job.recipe),
+                device=job.device,
+                extra_valid=job.extra_valid,
+                initial=job.initial or None,
+                initial_config=job.initial_config or None,
+                on_metrics=on_metrics,
+            )
 
     if int(os.environ["RANK"]) > 0:
         rank_train(None)
@@ -52,7 +54,6 @@ def work(job: SeparatorJob) -> None:
     # MLflow takes seconds to import, and only rank 0 needs it.
     from components import tracking
 
-    out_dir = Path(job.out_dir)
     params = {**dict(_flat(job.recipe)), "data_dir": job.data_dir, "initial": job.initial}
     with tracking.BackgroundRun(
         tracking.SEPARATOR_EXPERIMENT,

@@ -12,7 +12,6 @@ brought to one level first, and the order of the stems.
 import json
 import logging
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from mixprint.fingerprint import file_sha256
 from mixprint.separation.scnet import SCNet, SCNetConfig, Variant, build_scnet
 from mixprint.separation.separator import Separator
 from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.torchfile import read_plain
 
 log = logging.getLogger("mixprint.separation")
 
@@ -46,17 +46,6 @@ MAX_WRAPPERS = 4  # published files have two at most
 DISTRIBUTED_PREFIX = "module."
 MASK_TENSOR = "pos_embed_f"
 FOREIGN_WINDOW_S = 11.0  # what the published models were trained and are run with
-# What the restricted unpickler raises on bytes that are no pickle depends on the bytes.
-UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-)
 NUM_TENSORS_SHOWN = 5
 # All others would lose something on the way to float32, or hold no values.
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -208,20 +197,6 @@ def _first_of(findings: Sequence[str]) -> str:
     """Join the first findings, and say how many there are beyond them."""
     more = len(findings) - NUM_TENSORS_SHOWN
     return "; ".join(findings[:NUM_TENSORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
-
-
-def read_plain(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read a file of `torch.save` that holds nothing but tensors and plain values.
-
-    Raises:
-        CheckpointError: it is unreadable, or holds anything that would run code.
-    """
-    try:
-        return torch.load(path, map_location=device, weights_only=True)
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"{path}: expected a checkpoint of plain tensors, found: {error!r}"
-        ) from error
 
 
 def _local(source: str | Path, max_bytes: int = MAX_BYTES) -> Path:

@@ -5,14 +5,12 @@ an undisturbed one would have met. Made songs are a cache: whoever needs one tha
 it, and processes in the background make those that will be needed next.
 """
 
-import fcntl
 import logging
 import multiprocessing
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,10 +19,13 @@ import torch
 from mixprint.atomic import atomic_folder
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.locks import locked
 from mixprint.separation.songs import Song, read_song
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
+
+    from mixprint.synthesis.training_songs import SongSource
 
 log = logging.getLogger("mixprint.separation.pool")
 
@@ -89,16 +90,12 @@ class SynthesisWriter:
     """Writes songs of `mixprint.synthesis`.
 
     Attributes:
-        seed: of the songs.
-        duration_s: of each.
-        sampled: see `PoolConfig`.
+        source: makes the songs.
         num_held_out: the first so many songs are for validation: when instruments are sampled,
             those play them that play in no other song.
     """
 
-    seed: int
-    duration_s: float
-    sampled: bool
+    source: "SongSource"
     num_held_out: int
 
     def check_installed(self) -> None:
@@ -109,7 +106,7 @@ class SynthesisWriter:
         """
         from mixprint.synthesis import training_songs
 
-        if self.sampled:
+        if self.source.sampled:
             training_songs.check_installed()
 
     @property
@@ -120,14 +117,8 @@ class SynthesisWriter:
     def __call__(self, number: int, folder: Path) -> None:
         """Make a song."""
         from mixprint.synthesis.dataset import write_files
-        from mixprint.synthesis.training_songs import SongSource
 
-        source = SongSource(
-            seed=self.seed,
-            duration_s=self.duration_s,
-            held_out=number < self.num_held_out,
-            sampled=self.sampled,
-        )
+        source = replace(self.source, held_out=number < self.num_held_out)
         write_files(folder, *source.make(number))
 
 
@@ -215,7 +206,7 @@ class MadePool:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # A lock per song would have to be removed, and then two could hold it at once.
-            with _locked(self.folder / f"lock-{number % NUM_LOCKS}"):
+            with locked(self.folder / f"lock-{number % NUM_LOCKS}"):
                 if not path.is_dir():
                     with atomic_folder(path) as temporary:
                         self._writer(number, temporary)
@@ -307,11 +298,3 @@ def _make_ahead(pool: MadePool, step: "Synchronized[int]", turn: int, num_turns:
             time.sleep(IDLE_S)
         else:
             pool.make(number)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the system gives up when this process dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -5,6 +5,7 @@ Shape suffixes: S stem (in the order of `STEMS`), C channel, T sample.
 
 import hashlib
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,16 +106,18 @@ def check_bad_songs(reasons: Sequence[str], num_songs: int, max_bad_fraction: fl
     Args:
         reasons: why, one per song.
         num_songs: size of the collection.
-        max_bad_fraction: what is tolerable.
+        max_bad_fraction: what is tolerable, rounded up: above 0 one bad song never stops a small
+            collection, unless it is the only one.
 
     Raises:
         DataError: it is too much; the message lists the reasons.
     """
-    if len(reasons) > max_bad_fraction * num_songs:
+    num_tolerable = min(math.ceil(max_bad_fraction * num_songs), max(num_songs - 1, 0))
+    if len(reasons) > num_tolerable:
         shown = "; ".join(reasons[:MAX_REASONS])
         more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
         raise DataError(
-            f"expected at most {max_bad_fraction:.0%} of {num_songs} songs to be unusable, found "
+            f"expected at most {num_tolerable} of {num_songs} songs to be unusable, found "
             f"{len(reasons)}: {shown}{more}"
         )
 

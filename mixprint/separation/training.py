@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,13 @@ from mixprint.distributed import (
     rank_device,
     sum_over_ranks,
 )
-from mixprint.errors import CheckpointError, ConfigError, MixprintError, TrainingError
+from mixprint.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    MixprintError,
+    TrainingError,
+)
 from mixprint.fingerprint import fingerprint
 from mixprint.progress import progress
 from mixprint.separation.checkpoint import (
@@ -46,7 +52,14 @@ from mixprint.separation.checkpoint import (
     load_separator,
     load_weights,
 )
-from mixprint.separation.metrics import score_separator
+from mixprint.separation.metrics import (
+    MUSEVAL_SDR,
+    UTTERANCE_SDR,
+    Scores,
+    mean_sdr,
+    median_sdr,
+    score_separator,
+)
 from mixprint.separation.pool import (
     FixedPool,
     MadePool,
@@ -59,9 +72,16 @@ from mixprint.separation.recipe import DEFAULT_MODEL, DEFAULT_VARIANT, Recipe
 from mixprint.separation.remix import Remixer
 from mixprint.separation.scnet import SCNet, SCNetConfig, build_scnet
 from mixprint.separation.separator import Separator
-from mixprint.separation.songs import Song, find_songs, long_enough, read_song, training_songs
-from mixprint.separation.state import StateFiles
+from mixprint.separation.songs import (
+    Song,
+    check_bad_songs,
+    find_songs,
+    long_enough,
+    read_song,
+    training_songs,
+)
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.training_state import StateFiles
 
 log = logging.getLogger("mixprint.separation.training")
 
@@ -72,6 +92,8 @@ WEIGHTS_FILE = f"separator{WEIGHTS_SUFFIX}"
 HELD_OUT = "held_out"
 # What an entry of the history holds beside the songs of `extra_valid`.
 RESERVED_NAMES = ("step", "minutes", HELD_OUT)
+# What a resumption may not change of the recipe.
+RECIPE_KEPT = ("variant", "model", "remix")
 METRIC_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # MLflow refuses some other characters
 LOCK_FILE = "lock"
 # Processes that make examples outlive a training that is killed by some seconds.
@@ -87,6 +109,30 @@ RANK_TIMEOUT = timedelta(hours=12)
 MetricsCallback = Callable[[int, Mapping[str, float]], None]
 # stems_BSCT and gain_BSF of one rank.
 Batch = tuple[Tensor, Tensor]
+
+
+class TrainingState(TypedDict):
+    """Everything that a training needs to go on.
+
+    Attributes:
+        recipe: as JSON.
+        data: fingerprint of the songs.
+        model: weights of the network.
+        average: the averaged weights.
+        optimiser: its state.
+        step: how many steps were taken.
+        elapsed_s: time of work so far.
+        history: of validations, as JSON.
+    """
+
+    recipe: str
+    data: str
+    model: dict[str, Tensor]
+    average: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    step: int
+    elapsed_s: float
+    history: str
 
 
 class _Clock:
@@ -262,7 +308,7 @@ class _Run:
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1 - decay)
 
-    def state(self, data_fingerprint: str) -> dict[str, Any]:
+    def state(self, data_fingerprint: str) -> TrainingState:
         """Give everything that the next run needs to go on."""
         return {
             "recipe": json.dumps(self.recipe.to_values()),
@@ -275,15 +321,15 @@ class _Run:
             "history": json.dumps(self.history),
         }
 
-    def restore(self, state: Mapping[str, Any], where: Path) -> None:
+    def restore(self, state: TrainingState, where: Path) -> None:
         """Go on from a saved state.
 
         Raises:
             CheckpointError: it is one of another model or other examples.
         """
-        found = json.loads(state["recipe"])
+        found = _known_recipe(state, where)
         # The length may change between runs; what is learned, and from what, may not.
-        for section in ("variant", "model", "remix"):
+        for section in RECIPE_KEPT:
             expected = self.recipe.to_values()[section]
             if found[section] != expected:
                 raise CheckpointError(
@@ -291,7 +337,12 @@ class _Run:
                 )
         load_weights(self.model, state["model"], where)
         load_weights(self.average, state["average"], where)
-        self.optimiser.load_state_dict(state["optimiser"])
+        try:
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{where}: expected a state of this optimiser, found: {error!r}"
+            ) from error
         self.step = state["step"]
         self.history = json.loads(state["history"])
         self.clock = _Clock(state["elapsed_s"])
@@ -361,7 +412,7 @@ def train_separator(
         torch.random.fork_rng(devices=gpus),
         ExitStack() as stack,
     ):
-        states = StateFiles(out_dir / STATE_FOLDER)
+        states = StateFiles(out_dir / STATE_FOLDER, TrainingState)
         if rank_and_world()[0] == 0:
             stack.enter_context(_alone(states.folder))
         # A training that is just ending may save once more: no rank reads before it is gone.
@@ -378,7 +429,11 @@ def train_separator(
                 "training would have",
                 states.folder,
             )
-        extra = {name: find_songs(Path(folder)) for name, folder in (extra_valid or {}).items()}
+        bad = run.recipe.training.max_bad_fraction
+        extra = {
+            name: find_songs(Path(folder), max_bad_fraction=bad)
+            for name, folder in (extra_valid or {}).items()
+        }
         return _Trainer(run, material, states, out_dir, on_metrics).run_to_the_end(extra)
 
 
@@ -413,7 +468,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _start(
     recipe: Recipe,
-    state: Mapping[str, Any] | None,
+    state: TrainingState | None,
     device: torch.device,
     where: Path,
     initial: str | Path | None,
@@ -421,8 +476,12 @@ def _start(
 ) -> _Run:
     """Begin with fresh weights, those of a checkpoint, or a saved state."""
     if state is not None:
-        known = json.loads(state["recipe"])
-        recipe = recipe.completed(known["variant"], SCNetConfig.from_values(known["model"]))
+        known = _known_recipe(state, where)
+        try:
+            model = SCNetConfig.from_values(known["model"])
+        except ConfigError as error:
+            raise CheckpointError(f"{where}: expected a model of mixprint, {error}") from error
+        recipe = recipe.completed(known["variant"], model)
         run = _Run(recipe, device)
         run.restore(state, where)
         log.info("goes on from step %d, %.1f min", run.step, run.clock.elapsed_s() / 60)
@@ -434,6 +493,21 @@ def _start(
     load_weights(run.model, network.state_dict(), initial)
     load_weights(run.average, network.state_dict(), initial)
     return run
+
+
+def _known_recipe(state: TrainingState, where: Path) -> dict[str, Any]:
+    """Give the recipe of a saved state, as plain values.
+
+    Raises:
+        CheckpointError: a section is missing, for example because another version wrote it.
+    """
+    values: dict[str, Any] = json.loads(state["recipe"])
+    if missing := [section for section in RECIPE_KEPT if section not in values]:
+        raise CheckpointError(
+            f"{where}: expected a recipe with {', '.join(RECIPE_KEPT)}, found none of "
+            f"{', '.join(missing)}"
+        )
+    return values
 
 
 def _songs_of_folder(data_dir: Path, recipe: Recipe) -> _Material:
@@ -452,7 +526,10 @@ def _made_songs(folder: Path, run: _Run, writer: SongWriter | None, stack: ExitS
     config = run.recipe.songs
     num_valid = run.recipe.training.num_valid
     if writer is None:
-        writer = SynthesisWriter(config.seed, config.duration_s, config.sampled, num_valid)
+        from mixprint.synthesis.training_songs import SongSource
+
+        source = SongSource(seed=config.seed, duration_s=config.duration_s, sampled=config.sampled)
+        writer = SynthesisWriter(source, num_valid)
         writer.check_installed()
     pool = MadePool(folder, writer, config, first_number=num_valid)
     ahead = None
@@ -467,6 +544,50 @@ def _made_songs(folder: Path, run: _Run, writer: SongWriter | None, stack: ExitS
     return _Material(pool, held_out, fingerprint(known), config.pool_size, pool, ahead)
 
 
+class _ValidSongs:
+    """Songs to validate on; one that turns out to be broken is left out from then on."""
+
+    def __init__(
+        self, songs: Sequence[Song], max_duration_s: float | None, max_bad_fraction: float
+    ) -> None:
+        self._songs, self._num_found = list(songs), len(songs)
+        self._max_duration_s, self._max_bad_fraction = max_duration_s, max_bad_fraction
+        self._reasons: list[str] = []
+
+    @property
+    def num_songs(self) -> int:
+        """How many are left."""
+        return len(self._songs)
+
+    def score(self, separator: Separator) -> Scores:
+        """Score like `score_separator`, without the songs that cannot be read.
+
+        Raises:
+            DataError: these are too many.
+        """
+        readable: list[Song] = []
+        per_song: list[Scores] = []
+        for song in self._songs:
+            try:
+                scores = score_separator(
+                    separator, [song.path], max_duration_s=self._max_duration_s
+                )
+            except DataError as error:
+                self._reasons.append(str(error))
+                check_bad_songs(self._reasons, self._num_found, self._max_bad_fraction)
+                log.warning("leaves out a song to validate on: %s", error)
+                continue
+            readable.append(song)
+            per_song.append(scores)
+        self._songs = readable
+        # A stem that is silent has no figure; the summaries want to see that.
+        silent = dict.fromkeys(STEMS, math.nan)
+        return {
+            measure: summary([silent | scores[measure] for scores in per_song])
+            for measure, summary in ((UTTERANCE_SDR, mean_sdr), (MUSEVAL_SDR, median_sdr))
+        }
+
+
 class _Trainer:
     """Takes a run to its end; the first rank validates, saves, reports and exports."""
 
@@ -474,20 +595,24 @@ class _Trainer:
         self,
         run: _Run,
         material: _Material,
-        states: StateFiles,
+        states: StateFiles[TrainingState],
         out_dir: Path,
         on_metrics: MetricsCallback | None,
     ) -> None:
         self._run, self._material, self._states = run, material, states
         self._out_dir, self._on_metrics = out_dir, on_metrics
         self._is_first = run.rank == 0
-        self._valid: dict[str, Sequence[Song]] = {}
+        self._valid: dict[str, _ValidSongs] = {}
 
     def run_to_the_end(self, extra_valid: Mapping[str, Sequence[Song]]) -> Path:
         run, config = self._run, self._run.recipe.training
         if self._is_first:
             held_out = self._material.held_out()[: config.max_valid_songs]
-            self._valid = {**({HELD_OUT: held_out} if held_out else {}), **extra_valid}
+            named = {**({HELD_OUT: held_out} if held_out else {}), **extra_valid}
+            self._valid = {
+                name: _ValidSongs(songs, config.valid_s or None, config.max_bad_fraction)
+                for name, songs in named.items()
+            }
         log.info(
             "trains a %s SCNet of %d parameters on %d songs, rank %d of %d, %s",
             run.model.variant,
@@ -595,11 +720,7 @@ class _Trainer:
         entry: dict[str, Any] = {"step": run.step, "minutes": minutes}
         reported: dict[str, float] = {}
         for name, songs in self._valid.items():
-            scores = score_separator(
-                separator,
-                [song.path for song in songs],
-                max_duration_s=config.valid_s or None,
-            )
+            scores = songs.score(separator)
             entry[name] = {
                 measure: {stem: round(value, 3) for stem, value in by_stem.items()}
                 for measure, by_stem in scores.items()
@@ -610,7 +731,7 @@ class _Trainer:
                     "step %d, %s in dB on %d %s songs: %s",
                     run.step,
                     measure,
-                    len(songs),
+                    songs.num_songs,
                     name,
                     text,
                 )
@@ -623,7 +744,7 @@ class _Trainer:
 
     def _save(self) -> None:
         run = self._run
-        self._states.save(run.state(self._material.fingerprint), run.step)
+        self._states.save(run.state(self._material.fingerprint))
         if self._material.made is not None:
             # A resumption may start from the older of the two states.
             self._material.made.forget_before(self._states.oldest_step)

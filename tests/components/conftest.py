@@ -1,7 +1,12 @@
 import logging
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from mlflow.tracking import MlflowClient
+
+from components import tracking
 
 
 @pytest.fixture(autouse=True)
@@ -11,3 +16,20 @@ def _restore_logging() -> Iterator[None]:
     before = root.handlers[:], root.level, root.propagate
     yield
     root.handlers[:], root.level, root.propagate = before
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a database with MLflow's tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tracking.connect()
+    return MlflowClient()

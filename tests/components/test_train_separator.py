@@ -1,6 +1,6 @@
 """Training a separator through its component: processes, tracking, command line, errors."""
 
-import logging
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from safetensors.torch import load_file
 from components import tracking
 from components.train import __main__ as command
 from components.train import separator
-from mixprint.errors import ConfigError, TrainingError
+from mixprint.errors import ConfigError
 from mixprint.separation.recipe import Recipe
 from mixprint.separation.training import train_separator
 from mixprint.stems import STEMS
+from tests.components.workplace import REPOSITORY
 
 VALUES = {
     "variant": "plain",
@@ -50,14 +51,6 @@ def data_dir(tmp_path: Path) -> Path:
             audio_TC = 0.05 * torch.randn(22_050, 2, generator=generator)
             sf.write(folder / f"{stem}.wav", audio_TC.numpy(), 44_100)
     return tmp_path / "songs"
-
-
-@pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    tracking.connect()
-    return MlflowClient()
 
 
 def test_two_processes_learn_together_what_one_learns(
@@ -100,18 +93,20 @@ def _one_step() -> dict[str, Any]:
     return {"variant": VALUES["variant"], "model": VALUES["model"], "training": values}
 
 
-def test_an_error_of_a_worker_ends_the_job_with_its_message(
+def test_a_song_that_cannot_be_used_is_all_that_the_user_is_told(
     tmp_path: Path, data_dir: Path, client: MlflowClient
 ) -> None:
     (data_dir / "song1" / "bass.wav").unlink()
-    with pytest.raises(TrainingError, match=r"DataError: .* found 1: .*song1/bass\.wav"):
-        separator.run(
-            out_dir=tmp_path / "out",
-            recipe=Recipe.from_values(VALUES),
-            data_dir=data_dir,
-            num_processes=2,
-            device="cpu",
-        )
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(VALUES))
+    command = [sys.executable, "-m", "components.train", "--task", "separator"]
+    command += ["--data", str(data_dir), "--out", str(tmp_path / "out")]
+    command += ["--recipe", str(tmp_path / "recipe.yaml"), "--device", "cpu", "--processes", "2"]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    last = ended.stderr.rstrip().splitlines()[-1]
+    assert last.startswith("error: expected at most 0 of 3 songs to be unusable, found 1: ")
+    assert f"{data_dir}/song1/bass.wav: expected a readable stem" in last
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, data_dir: Path) -> None:
@@ -155,78 +150,6 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--valid", "folder"])
     with pytest.raises(SystemExit, match="error: --valid: expected NAME=DIR"):
         command.main()
-
-
-def _background_run(tmp_path: Path, recipe: str = "a", **changes: float) -> tracking.BackgroundRun:
-    return tracking.BackgroundRun(
-        tracking.SEPARATOR_EXPERIMENT,
-        "test",
-        note=tmp_path / tracking.NOTE_FILE,
-        recipe=recipe,
-        params={"batch_size": 3},
-        **changes,
-    )
-
-
-def test_a_resumed_training_goes_on_with_its_run(tmp_path: Path, client: MlflowClient) -> None:
-
-    def fail() -> None:
-        with _background_run(tmp_path) as run:
-            run.log_metrics(1, {"loss": 1.0})
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    experiment = client.get_experiment_by_name(tracking.SEPARATOR_EXPERIMENT)
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert found.info.status == "FAILED"
-    with _background_run(tmp_path) as run:
-        run.log_metrics(2, {"loss": 0.5})
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert found.info.status == "FINISHED"
-    history = client.get_metric_history(found.info.run_id, "loss")
-    assert [(metric.step, metric.value) for metric in history] == [(1, 1.0), (2, 0.5)]
-    with _background_run(tmp_path, recipe="another"):
-        pass
-    assert len(client.search_runs([experiment.experiment_id])) == 2
-
-
-def test_a_server_that_is_lost_costs_nothing_but_the_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with (
-        caplog.at_level(logging.WARNING, "mixprint.tracking"),
-        _background_run(tmp_path, retry_s=0.01, patience_s=20.0) as run,
-    ):
-        run.log_metrics(1, {"loss": 1.0})
-    assert "could not be reached" in caplog.text
-    assert not (tmp_path / tracking.NOTE_FILE).exists()
-
-
-def test_what_could_not_be_sent_is_sent_when_the_server_is_back(
-    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    connect = tracking.connect
-    failures = [1, 2]
-
-    def failing(experiment: str) -> str:
-        if failures:
-            failures.pop()
-            raise tracking.MlflowException("the server is away")
-        return connect(experiment)
-
-    monkeypatch.setattr(tracking, "connect", failing)
-    with _background_run(tmp_path, retry_s=0.01) as run:
-        run.log_metrics(1, {"loss": 1.0})
-        while failures:
-            pass
-    experiment = client.get_experiment_by_name(tracking.SEPARATOR_EXPERIMENT)
-    assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert found.data.metrics == {"loss": 1.0}
 
 
 def test_help_names_the_tasks_and_a_task_has_its_own(

@@ -1,6 +1,7 @@
 """Songs that are made on the fly: which there are at a step, and who makes them."""
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import subprocess
@@ -17,6 +18,7 @@ from mixprint.errors import ConfigError, DataError
 from mixprint.separation.pool import MadePool, MakingAhead, PoolConfig, SynthesisWriter
 from mixprint.separation.songs import find_songs
 from mixprint.stems import STEMS
+from mixprint.synthesis.training_songs import SongSource
 
 CONFIG = PoolConfig(pool_size=4, refresh_steps=10, new_songs=2)
 
@@ -157,7 +159,8 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampled", [False, True])
 def test_songs_of_the_synthesis_depend_on_seed_and_number(tmp_path: Path, sampled: bool) -> None:
-    writer = SynthesisWriter(seed=3, duration_s=1.0, sampled=sampled, num_held_out=1)
+    source = SongSource(seed=3, duration_s=1.0, sampled=sampled)
+    writer = SynthesisWriter(source, num_held_out=1)
     try:
         writer.check_installed()
     except ConfigError as error:
@@ -170,4 +173,14 @@ def test_songs_of_the_synthesis_depend_on_seed_and_number(tmp_path: Path, sample
     assert {f"{stem}.wav" for stem in STEMS} <= set(contents[0])
     assert len(find_songs(tmp_path)) == 3
     assert contents[0] == contents[1] != contents[2]
-    assert writer.fingerprint != dataclasses.replace(writer, seed=4).fingerprint
+    names = [json.loads(content["settings.json"])["song"] for content in (contents[0], contents[2])]
+    assert names == ["valid3-00000", "train3-00001"]
+    other = SynthesisWriter(dataclasses.replace(source, seed=4), num_held_out=1)
+    assert writer.fingerprint != other.fingerprint
+    assert writer.fingerprint != dataclasses.replace(writer, num_held_out=2).fingerprint
+
+
+def test_the_synthesis_is_imported_only_by_who_uses_it() -> None:
+    program = "import sys, mixprint.separation.pool; print('mixprint.synthesis' in sys.modules)"
+    command = [sys.executable, "-c", program]
+    assert subprocess.check_output(command, text=True).strip() == "False"

@@ -65,8 +65,8 @@ def test_a_few_songs_that_cannot_be_used_are_left_out(
     assert [song.path.name for song in songs] == ["song0", "song3"]
     assert "song1/vocals.wav" in caplog.text
     assert "song2/drums.wav" in caplog.text
-    with pytest.raises(DataError, match=r"at most 40% of 4 songs to be unusable, found 2: .*song1"):
-        find_songs(songs_dir, max_bad_fraction=0.4)
+    with pytest.raises(DataError, match=r"at most 1 of 4 songs to be unusable, found 2: .*song1"):
+        find_songs(songs_dir, max_bad_fraction=0.1)
 
 
 def test_of_musdb_only_the_training_songs_are_looked_at(

@@ -18,7 +18,9 @@ import torch
 from mixprint.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import SCNetConfig, build_scnet, export_separator, load_separator, training
+from mixprint.separation.metrics import score_separator
 from mixprint.separation.recipe import Recipe
+from mixprint.separation.songs import training_songs
 from mixprint.separation.training import spectral_rmse, train_separator
 from mixprint.stems import STEMS
 
@@ -356,8 +358,46 @@ def test_broken_songs_are_left_out_until_there_are_too_many(
     with caplog.at_level(logging.WARNING):
         train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
     assert "song1/bass.wav: expected a readable stem" in caplog.text
-    with pytest.raises(DataError, match=r"at most 0% of 6 songs .* found 1: .*song1/bass\.wav"):
+    with pytest.raises(DataError, match=r"at most 0 of 6 songs .* found 1: .*song1/bass\.wav"):
         train_separator(data_dir, tmp_path / "strict", _recipe(), device="cpu")
+
+
+def test_broken_songs_to_validate_on_are_left_out_until_there_are_too_many(
+    tmp_path: Path, make_songs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    data_dir = make_songs(tmp_path / "songs", 6)
+    held_out = [song.path for song in training_songs(data_dir, 3)[1]]
+    extra = make_songs(tmp_path / "extra", 4)
+    (extra / "song0" / "bass.wav").unlink()
+    # Found only when they are read: samples that are no numbers, and a mixture that ends early.
+    broken = (held_out[1] / "other.wav", extra / "song3" / "mixture.wav")
+    sf.write(broken[0], torch.full((22_050, 2), torch.nan).numpy(), 44_100, subtype="FLOAT")
+    sf.write(broken[1], torch.zeros(100, 2).numpy(), 44_100)
+    recipe = _recipe(num_valid=3, max_valid_songs=3, max_bad_fraction=0.4)
+    out_dir = tmp_path / "out"
+    with caplog.at_level(logging.WARNING, "mixprint.separation"):
+        path = train_separator(data_dir, out_dir, recipe, device="cpu", extra_valid={"more": extra})
+    for file in broken:
+        told = [text for text in caplog.messages if str(file) in text]
+        assert len(told) == 1, "at the first of two validations"
+        assert told[0].startswith("leaves out a song to validate on")
+    assert f"{extra}/song0/bass.wav" in caplog.text
+    history = json.loads((out_dir / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [2, 4]
+    # What is left counts as it would without the broken ones.
+    separator = load_separator(path)
+    for name, songs in (
+        ("held_out", [held_out[0], held_out[2]]),
+        ("more", [extra / "song1", extra / "song2"]),
+    ):
+        expected = score_separator(separator, songs, max_duration_s=0.3)
+        for measure, by_stem in expected.items():
+            # The weights on disk are rounded to float16.
+            assert history[-1][name][measure] == pytest.approx(by_stem, abs=0.02)
+
+    strict = _recipe(num_valid=3, max_valid_songs=3, max_bad_fraction=0.0)
+    with pytest.raises(DataError, match=r"at most 0 of 3 songs .* found 1: .*other\.wav"):
+        train_separator(data_dir, tmp_path / "strict", strict, device="cpu")
 
 
 def test_a_loss_that_is_not_finite_stops_it(
@@ -375,6 +415,52 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path, data_dir: Path) -> 
     train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
     with pytest.raises(CheckpointError, match="variant"):
         train_separator(data_dir, tmp_path / "out", _recipe("plain"), device="cpu")
+
+
+def _rewrite_states(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the saved states, as another version might have written them, hash and all."""
+    for path in (folder / "state").glob("state-*.pt"):
+        state = torch.load(path, weights_only=True)
+        change(state)
+        torch.save(state, path)
+        marker = json.loads(path.with_suffix(".json").read_text())
+        path.with_suffix(".json").write_text(json.dumps({**marker, "sha256": file_sha256(path)}))
+
+
+def _without_remix(state: dict[str, Any]) -> None:
+    values = json.loads(state["recipe"])
+    del values["remix"]
+    state["recipe"] = json.dumps(values)
+
+
+def _with_another_model(state: dict[str, Any]) -> None:
+    values = json.loads(state["recipe"])
+    values["model"]["depth"] = 3
+    state["recipe"] = json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("average"), r"state-0\.pt: .* found none of average"),
+        (_without_remix, r"state: expected a recipe with .* found none of remix"),
+        (_with_another_model, r"state: expected a model of mixprint.*depth"),
+        (lambda state: state["optimiser"].pop("param_groups"), r"optimiser, .*param_groups"),
+        (lambda state: state["model"].popitem(), r"state: the tensors do not fit .* is missing"),
+    ],
+    ids=["key", "section", "model", "optimiser", "weights"],
+)
+def test_a_state_of_another_version_is_refused(
+    tmp_path: Path,
+    data_dir: Path,
+    change: Callable[[dict[str, Any]], object],
+    message: str,
+) -> None:
+    recipe = _recipe(max_steps=1)
+    train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    _rewrite_states(tmp_path / "out", change)
+    with pytest.raises(CheckpointError, match=message):
+        train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
 
 
 def test_spectral_rmse_of_known_errors() -> None:

@@ -7,25 +7,35 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import torch
 
 from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
 from mixprint.errors import CheckpointError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
-from mixprint.separation.checkpoint import read_plain
+from mixprint.torchfile import read_plain
 
-log = logging.getLogger("mixprint.separation.training")
+log = logging.getLogger("mixprint.training_state")
 
 NUM_STATES = 2
 
+# A TypedDict of tensors and plain values, `step: int` among them.
+State = TypeVar("State", bound=Mapping[str, Any])
 
-class StateFiles:
+
+class StateFiles(Generic[State]):
     """The states of one training; only one process at a time may write them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, kind: type[State]) -> None:
+        """Look at nothing yet.
+
+        Args:
+            folder: created by the first save.
+            kind: what a state holds.
+        """
         self.folder = folder
+        self._names: frozenset[str] = frozenset(get_type_hints(kind))
         self._newest: int | None = None
         self._steps: dict[int, int] = {}
 
@@ -39,7 +49,7 @@ class StateFiles:
         """The step of the older whole state that this process knows of; 0 if there is none."""
         return min(self._steps.values(), default=0)
 
-    def load(self, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    def load(self, device: torch.device | str = "cpu") -> State | None:
         """Read the newest state that is whole.
 
         Returns:
@@ -58,7 +68,7 @@ class StateFiles:
                 found.append((int(marker["step"]), slot, str(marker["sha256"])))
             except (DataError, LookupError, TypeError, ValueError) as error:
                 damages.append(f"{self._marker(slot)}: expected step and sha256: {error}")
-        state: dict[str, Any] | None = None
+        state: State | None = None
         for step, slot, expected in sorted(found, reverse=True):
             if state is not None:
                 self._steps[slot] = step
@@ -68,7 +78,7 @@ class StateFiles:
                 digest = file_sha256(path)
                 if digest != expected:
                     raise CheckpointError(f"{path}: expected SHA-256 {expected}, found {digest}")
-                state = read_plain(path, device)
+                state = self._whole(read_plain(path, device), path)
             except (CheckpointError, DataError) as error:
                 damages.append(str(error))
                 continue
@@ -82,17 +92,17 @@ class StateFiles:
             log.warning("%s: goes on from the state before", damage)
         return state
 
-    def save(self, state: Mapping[str, Any], step: int) -> None:
+    def save(self, state: State) -> None:
         """Write a state in place of the older one.
 
         Args:
-            state: tensors and plain values.
-            step: of the training.
+            state: of the training.
 
         Raises:
             TrainingError: it cannot be written, for example because the disk is full; the newest
                 state stays as it is.
         """
+        step: int = state["step"]
         slot = 0 if self._newest is None else (self._newest + 1) % NUM_STATES
         path, marker = self._path(slot), self._marker(slot)
         try:
@@ -118,3 +128,16 @@ class StateFiles:
 
     def _marker(self, slot: int) -> Path:
         return self.folder / f"state-{slot}.json"
+
+    def _whole(self, state: Any, path: Path) -> State:
+        """Refuse a state that lacks something, for example one of another version of mixprint."""
+        if not isinstance(state, dict):
+            raise CheckpointError(
+                f"{path}: expected the state of a training, found {type(state).__name__}"
+            )
+        if missing := sorted(self._names - state.keys()):
+            raise CheckpointError(
+                f"{path}: expected a state with {', '.join(sorted(self._names))}, found none of "
+                f"{', '.join(missing)}"
+            )
+        return cast("State", state)

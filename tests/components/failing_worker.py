@@ -1,0 +1,31 @@
+"""A rank for `test_train_launch`: the one that the job names fails, the others wait for it."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import torch
+
+from components.train.launch import rank_job
+from mixprint.distributed import barrier, process_group
+from mixprint.errors import DataError
+
+
+def main() -> None:
+    with rank_job(__doc__) as job, process_group(torch.device("cpu")):
+        barrier()
+        if int(os.environ["RANK"]) == job["rank"]:
+            if job["failure"] == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if job["failure"] == "bug":
+                raise ZeroDivisionError("a bug")
+            if job["failure"] == "hangs":
+                Path(job["pid_file"]).write_text(str(os.getpid()))
+                time.sleep(600)
+            raise DataError("songs: expected some, found none")
+        barrier()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""How a training that fails looks to who has started it."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.train import launch
+from components.train.launch import errors_told, start_workers
+from mixprint.atomic import write_json
+from mixprint.errors import DataError, TrainingError
+from tests.components.workplace import REPOSITORY
+
+WORKER = "tests.components.failing_worker"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_of_the_user_is_all_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], rank: int
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(TrainingError) as raised:
+        start_workers(WORKER, {"rank": rank, "failure": "user"}, tmp_path, 2)
+    assert str(raised.value) == "songs: expected some, found none"
+    shown = capfd.readouterr().err
+    assert "Traceback" not in shown
+    assert "FAILED" not in shown
+    assert "failed" not in shown
+
+
+def test_a_bug_keeps_its_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    message = "a training worker ended with exit code 1: ZeroDivisionError: a bug"
+    with pytest.raises(TrainingError, match=message):
+        start_workers(WORKER, {"rank": 0, "failure": "bug"}, tmp_path, 1)
+    shown = capfd.readouterr().err
+    assert shown.count("Traceback") == 1
+    assert 'raise ZeroDivisionError("a bug")' in shown
+    assert shown.rstrip().endswith("ZeroDivisionError: a bug")
+
+
+def test_a_worker_that_was_killed_is_told_by_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    write_json(tmp_path / launch.ERROR_FILE, {"error": "of an earlier start", "is_users": True})
+    with pytest.raises(TrainingError, match="ended with exit code 137: no message"):
+        start_workers(WORKER, {"rank": 0, "failure": "killed"}, tmp_path, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nobody_trains_on_when_the_step_is_killed(tmp_path: Path, number: signal.Signals) -> None:
+    pid_file = tmp_path / "pid"
+    job = {"rank": 0, "failure": "hangs", "pid_file": str(pid_file)}
+    start = f"start_workers({WORKER!r}, {job!r}, Path({str(tmp_path)!r}), 1)"
+    code = f"from components.train.launch import *\n{start}"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as step:
+        _wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
+        step.send_signal(number)
+    worker = int(pid_file.read_text())
+    _wait_until(lambda: not _is_alive(worker))
+
+
+def _wait_until(happened: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return status != "Z"  # ended, and nobody has asked for its code
+
+
+def test_who_has_lost_another_rank_waits_for_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: Exception) -> None:
+        with errors_told(tmp_path):
+            raise error
+
+    monkeypatch.setattr(launch, "REASON_PATIENCE_S", 0.2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RuntimeError, match="lost"):
+        fail(RuntimeError("lost"))
+    # The user's error, though later, is the one to tell; nothing covers it.
+    for error in (DataError("first"), RuntimeError("lost"), DataError("second")):
+        with pytest.raises(SystemExit) as ended:
+            fail(error)
+        assert ended.value.code == 1
+    assert launch._told(tmp_path) == {"error": "first", "is_users": True}
