@@ -15,6 +15,7 @@ from mixprint.separation.remix import RemixConfig
 from mixprint.separation.scnet import SCNetConfig
 
 PRECISIONS = ("float32", "bfloat16")
+OPTIMISERS = ("muon", "adamw")
 DEFAULT_VARIANT = "masked"
 # Frames of half a window, not a quarter: half the work, and the shipped model is small.
 DEFAULT_MODEL = SCNetConfig(dims=(4, 16, 32, 64), hop_size=2048, num_dplayer=4)
@@ -28,10 +29,12 @@ class TrainingConfig:
     Attributes:
         segment_s: length of an example.
         batch_size: examples per step, over all processes together.
-        learning_rate: at its highest.
+        optimiser: `muon` for matrices and kernels with AdamW for all else, or `adamw`.
+        learning_rate: of AdamW, at its highest.
+        muon_factor: Muon's learning rate is that of AdamW times this.
         final_fraction: part of it that is left at the end of the cosine.
         warmup_steps: steps to the highest.
-        weight_decay: of AdamW.
+        weight_decay: of either.
         betas: of AdamW.
         max_grad_norm: gradients are scaled down to this.
         ema_decay: of the averaged weights, which are those that are validated and exported.
@@ -54,7 +57,9 @@ class TrainingConfig:
 
     segment_s: float = 4.0
     batch_size: int = 3
-    learning_rate: float = 1.0e-3
+    optimiser: str = "muon"
+    learning_rate: float = 5.0e-4
+    muon_factor: float = 4.0
     final_fraction: float = 0.02
     warmup_steps: int = 100
     weight_decay: float = 1.0e-3
@@ -78,12 +83,15 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ConfigError(f"training.precision: expected {PRECISIONS}, found {self.precision}")
+        if self.optimiser not in OPTIMISERS:
+            raise ConfigError(f"training.optimiser: expected {OPTIMISERS}, found {self.optimiser}")
         if self.max_steps <= 0 and self.max_minutes <= 0:
             raise ConfigError("training: expected max_steps or max_minutes above 0, found neither")
         for name in (
             "segment_s",
             "batch_size",
             "learning_rate",
+            "muon_factor",
             "max_grad_norm",
             "log_steps",
             "save_steps",

@@ -45,6 +45,7 @@ from mixprint.errors import (
     TrainingError,
 )
 from mixprint.fingerprint import fingerprint
+from mixprint.muon import Muon, split_parameters
 from mixprint.progress import progress
 from mixprint.separation.checkpoint import (
     WEIGHTS_SUFFIX,
@@ -68,7 +69,7 @@ from mixprint.separation.pool import (
     SongWriter,
     SynthesisWriter,
 )
-from mixprint.separation.recipe import DEFAULT_MODEL, DEFAULT_VARIANT, Recipe
+from mixprint.separation.recipe import DEFAULT_MODEL, DEFAULT_VARIANT, Recipe, TrainingConfig
 from mixprint.separation.remix import Remixer
 from mixprint.separation.scnet import SCNet, SCNetConfig, build_scnet
 from mixprint.separation.separator import Separator
@@ -119,7 +120,7 @@ class TrainingState(TypedDict):
         data: fingerprint of the songs.
         model: weights of the network.
         average: the averaged weights.
-        optimiser: its state.
+        optimisers: their states.
         step: how many steps were taken.
         elapsed_s: time of work so far.
         history: of validations, as JSON.
@@ -129,7 +130,7 @@ class TrainingState(TypedDict):
     data: str
     model: dict[str, Tensor]
     average: dict[str, Tensor]
-    optimiser: dict[str, Any]
+    optimisers: list[dict[str, Any]]
     step: int
     elapsed_s: float
     history: str
@@ -212,13 +213,7 @@ class _Run:
         self.model = build_scnet(recipe.model, recipe.variant).to(device)
         self.average = build_scnet(recipe.model, recipe.variant).to(device).requires_grad_(False)
         self.average.load_state_dict(self.model.state_dict())
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimisers = _optimisers(self.model, config)
         self._forward: nn.Module | None = None
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -240,8 +235,10 @@ class _Run:
         fall = (1 + math.cos(math.pi * min(done, 1.0))) / 2
         rate = rise * (config.final_fraction + (1 - config.final_fraction) * fall)
         rate *= config.learning_rate
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        for optimiser in self.optimisers:
+            factor = config.muon_factor if isinstance(optimiser, Muon) else 1.0
+            for group in optimiser.param_groups:
+                group["lr"] = rate * factor
         return rate
 
     def train_step(self, stems_BSCT: Tensor, gain_BSF: Tensor) -> float:
@@ -279,12 +276,13 @@ class _Run:
         total, total_silence = (sums / self.world_size).tolist()
         if not math.isfinite(total):
             raise TrainingError(f"step {self.step}: expected a finite loss, found {total}")
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm).item()
         if not math.isfinite(norm):
             raise TrainingError(f"step {self.step}: expected a finite gradient, found norm {norm}")
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.step += 1
         self._update_average()
         return float(total / total_silence)
@@ -315,7 +313,7 @@ class _Run:
             "data": data_fingerprint,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "step": self.step,
             "elapsed_s": self.clock.elapsed_s(),
             "history": json.dumps(self.history),
@@ -338,14 +336,29 @@ class _Run:
         load_weights(self.model, state["model"], where)
         load_weights(self.average, state["average"], where)
         try:
-            self.optimiser.load_state_dict(state["optimiser"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
         except (KeyError, ValueError) as error:
             raise CheckpointError(
-                f"{where}: expected a state of this optimiser, found: {error!r}"
+                f"{where}: expected a state of {self.recipe.training.optimiser}, found: {error!r}"
             ) from error
         self.step = state["step"]
         self.history = json.loads(state["history"])
         self.clock = _Clock(state["elapsed_s"])
+
+
+def _optimisers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
+    """Make what moves the weights; Muon first where it takes part."""
+    matrices: list[dict[str, Any]] = []
+    others = list(model.parameters())
+    if config.optimiser == "muon":
+        matrices, others = split_parameters(model)
+    decay = config.weight_decay
+    adamw = torch.optim.AdamW(
+        others, lr=config.learning_rate, betas=config.betas, weight_decay=decay, fused=True
+    )
+    muon = [Muon(matrices, lr=config.learning_rate, weight_decay=decay)] if matrices else []
+    return [*muon, adamw]
 
 
 def spectral_rmse(estimate: Tensor, target: Tensor) -> Tensor:

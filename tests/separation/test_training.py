@@ -445,7 +445,7 @@ def _with_another_model(state: dict[str, Any]) -> None:
         (lambda state: state.pop("average"), r"state-0\.pt: .* found none of average"),
         (_without_remix, r"state: expected a recipe with .* found none of remix"),
         (_with_another_model, r"state: expected a model of mixprint.*depth"),
-        (lambda state: state["optimiser"].pop("param_groups"), r"optimiser, .*param_groups"),
+        (lambda state: state["optimisers"][0].pop("param_groups"), r"state of muon, .*param_groups"),
         (lambda state: state["model"].popitem(), r"state: the tensors do not fit .* is missing"),
     ],
     ids=["key", "section", "model", "optimiser", "weights"],
