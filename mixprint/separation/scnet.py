@@ -15,7 +15,7 @@ arXiv 2401.13276.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -178,6 +178,27 @@ def build_scnet(config: SCNetConfig | Mapping[str, Any], variant: str) -> "SCNet
     if not isinstance(config, SCNetConfig):
         config = SCNetConfig.from_values(config)
     return SCNet(config, masked=variant == "masked")
+
+
+def deepened(network: "SCNet", num_dplayer: int) -> "SCNet":
+    """Add dual-path layers that change nothing yet: the function is the same, with room to learn.
+
+    Args:
+        network: it stays as it is.
+        num_dplayer: dual-path layers of the result, as many as the network's or more.
+
+    Returns:
+        a network with the same weights, whose new layers add zero to what they are given.
+    """
+    known = network.config.num_dplayer
+    result = build_scnet(replace(network.config, num_dplayer=num_dplayer), network.variant)
+    with torch.no_grad():
+        for layer in result.separation_net.dp_modules[known:]:
+            assert isinstance(layer, _DualPath)
+            for parameter in layer.linear_layers.parameters():
+                parameter.zero_()
+    result.load_state_dict({**result.state_dict(), **network.state_dict()})
+    return result
 
 
 def _band_rows(num_rows: int, shares: Sequence[float]) -> list[int]:

@@ -71,7 +71,7 @@ from mixprint.separation.pool import (
 )
 from mixprint.separation.recipe import DEFAULT_MODEL, DEFAULT_VARIANT, Recipe, TrainingConfig
 from mixprint.separation.remix import Remixer
-from mixprint.separation.scnet import SCNet, SCNetConfig, build_scnet
+from mixprint.separation.scnet import SCNet, SCNetConfig, build_scnet, deepened
 from mixprint.separation.separator import Separator
 from mixprint.separation.songs import (
     Song,
@@ -399,7 +399,8 @@ def train_separator(
         device: see `mixprint.device.resolve_device`; ranks take the GPU of their number.
         extra_valid: name -> folder of more songs to validate on, for example real recordings.
         initial: a checkpoint to start from, see `load_separator`. A model that the recipe names
-            must be the checkpoint's. It is not read when a training is resumed.
+            must be the checkpoint's, but may have more dual-path layers, see `scnet.deepened`. It
+            is not read when a training is resumed.
         initial_config: the configuration that goes with `initial`.
         writer: makes the songs when there is no `data_dir`; by default `mixprint.synthesis`.
         on_metrics: called on the first rank with every line of the log and every validation.
@@ -502,6 +503,9 @@ def _start(
     if initial is None:
         return _Run(recipe.completed(DEFAULT_VARIANT, DEFAULT_MODEL), device)
     network = load_separator(initial, initial_config).model
+    if recipe.model is not None and recipe.model.num_dplayer > network.config.num_dplayer:
+        torch.manual_seed(recipe.training.seed)
+        network = deepened(network, recipe.model.num_dplayer)
     run = _Run(recipe.completed(network.variant, network.config), device)
     load_weights(run.model, network.state_dict(), initial)
     load_weights(run.average, network.state_dict(), initial)

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from benchmarks.plain_scnet import PlainSCNet
 from mixprint.errors import ConfigError
-from mixprint.separation.scnet import SCNetConfig, build_scnet
+from mixprint.separation.scnet import SCNetConfig, build_scnet, deepened
 
 TINY = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
 
@@ -132,6 +132,19 @@ def test_every_parameter_gets_a_gradient_even_from_silence(variant: str) -> None
 def test_wrong_configuration_is_refused_by_name(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         build_scnet({**TINY, **wrong}, "plain")
+
+
+@pytest.mark.parametrize("variant", ["plain", "masked"])
+def test_new_layers_change_nothing_and_can_learn(variant: str) -> None:
+    torch.manual_seed(0)
+    network = build_scnet(TINY, variant)
+    deeper = deepened(network, 6)
+    audio_BCT = 0.1 * torch.randn(1, 2, 4000)
+    assert torch.allclose(deeper(audio_BCT), network(audio_BCT), atol=1e-6)
+    deeper(audio_BCT).square().sum().backward()
+    for layer in deeper.separation_net.dp_modules[2:]:
+        for linear in layer.linear_layers:
+            assert linear.weight.grad.abs().sum() > 0
 
 
 def test_unknown_variant_is_refused() -> None:

@@ -324,6 +324,24 @@ def test_a_recipe_that_names_another_model_than_the_checkpoint_is_refused(
         )
 
 
+def test_a_recipe_may_name_more_layers_than_the_checkpoint_has(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    network = build_scnet(MODEL, "masked")
+    first = export_separator(network, tmp_path / "first", window_s=0.1)
+    recipe = _unmoving(model={**MODEL, "num_dplayer": 4})
+    paths = [
+        train_separator(data_dir, tmp_path / name, recipe, device="cpu", initial=first)
+        for name in ("second", "third")
+    ]
+    second, third = (load_separator(path).model for path in paths)
+    audio_BCT = 0.1 * torch.randn(1, 2, 4000)
+    assert torch.allclose(second(audio_BCT), network.eval()(audio_BCT), atol=1e-3)
+    # What the new layers begin with follows from the seed.
+    for key, value in second.state_dict().items():
+        assert torch.equal(third.state_dict()[key], value)
+
+
 def test_metrics_are_reported(tmp_path: Path, data_dir: Path) -> None:
     seen: list[tuple[int, Mapping[str, float]]] = []
     train_separator(
@@ -445,7 +463,7 @@ def _with_another_model(state: dict[str, Any]) -> None:
         (lambda state: state.pop("average"), r"state-0\.pt: .* found none of average"),
         (_without_remix, r"state: expected a recipe with .* found none of remix"),
         (_with_another_model, r"state: expected a model of mixprint.*depth"),
-        (lambda state: state["optimisers"][0].pop("param_groups"), r"state of muon, .*param_groups"),
+        (lambda state: state["optimisers"][0].pop("param_groups"), r"of muon, .*param_groups"),
         (lambda state: state["model"].popitem(), r"state: the tensors do not fit .* is missing"),
     ],
     ids=["key", "section", "model", "optimiser", "weights"],
