@@ -15,6 +15,7 @@ ENCODER_FILES = ("weights.safetensors", "config.json")
 ENCODER_HISTORY_FILE = "history.json"
 EVALUATION_FOLDER = "evaluation"
 METRICS_FILE = "metrics.json"
+DETAILS_FILE = "details.json"
 REPORT_FILE = "report.html"
 PROMOTION_FILE = "promotion.json"
 TRANSFER_FOLDER = "transfer"

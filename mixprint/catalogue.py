@@ -48,14 +48,20 @@ from mixprint.audio import shown
 from mixprint.errors import AudioError, DataError
 from mixprint.inspection import Inspection, InspectionRules, inspect_audio
 from mixprint.progress import progress
-from mixprint.sources import UNKNOWN_LICENCE, Candidate, Refusal, find_songs, stem_files
+from mixprint.sources import (
+    SPLITS,
+    UNKNOWN_LICENCE,
+    Candidate,
+    Refusal,
+    find_songs,
+    stem_files,
+)
 from mixprint.stems import STEMS
 
 log = logging.getLogger("mixprint.ingest")
 
 CATALOGUE_NAME = "catalogue.parquet"
 REJECTS_NAME = "rejects.parquet"
-SPLITS = ("train", "valid", "test")
 # 64 bits: among a million songs two meet by chance once in 37 million collections.
 TRACK_ID_DIGITS = 16
 # Any text does; this one deals the ten songs of the generated set 5, 2 and 3.
@@ -101,7 +107,7 @@ class Track:
         duration_s: length as decoded.
         sample_rate_hz: rate of the file; readers convert.
         channels: channels of the file; readers convert.
-        split: train, valid or test, by a hash of `song`.
+        split: train, valid or test: as the collection names it, else by a hash of `song`.
         licence: as the source states it.
         has_stems: true stems lie beside the mix, see `stem_paths`.
         song: content group: `track_id`, but mixes of one composition share it.
@@ -185,8 +191,7 @@ def build_catalogue(
         taken.append((candidate, _track(source, candidate, track_id, result)))
     if source == "pairs":
         taken = _whole_pairs(taken, refusals)
-    songs = sorted({track.song for _, track in taken})
-    splits = deal_splits(songs, valid_fraction, test_fraction)
+    splits = _splits(taken, valid_fraction, test_fraction)
     tracks = [replace(track, split=splits[track.song]) for _, track in taken]
     rejects = [Reject(uri_of(r.path), r.reason, r.detail) for r in refusals]
     _log_summary(tracks, rejects)
@@ -376,6 +381,25 @@ def _track(source: str, candidate: Candidate, track_id: str, inspection: Inspect
         song=candidate.song or track_id,
         style=candidate.style,
     )
+
+
+def _splits(
+    taken: Sequence[tuple[Candidate, Track]], valid_fraction: float, test_fraction: float
+) -> dict[str, str]:
+    """Give each song the split that its collection names, and deal the others.
+
+    Raises:
+        DataError: mixes of one song are in several splits.
+    """
+    named: dict[str, str] = {}
+    for candidate, track in taken:
+        if candidate.split and named.setdefault(track.song, candidate.split) != candidate.split:
+            raise DataError(
+                f"{shown(candidate.path)}: expected song {track.song} in one split, found "
+                f"{named[track.song]} and {candidate.split}"
+            )
+    others = sorted({track.song for _, track in taken} - named.keys())
+    return {**deal_splits(others, valid_fraction, test_fraction), **named}
 
 
 def _whole_pairs(

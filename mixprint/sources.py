@@ -38,6 +38,7 @@ UNKNOWN_LICENCE = "unknown"
 SYNTHETIC_LICENCE = "CC0-1.0"
 # Stems of one song may come from tools that pad or cut a few milliseconds.
 STEM_TOLERANCE_S = 0.05
+SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Candidate:
         style: known mix style, or empty.
         has_stems: true stems lie beside the mix.
         pair: the song and its partner share this text; empty if there is no partner.
+        split: `train`, `valid` or `test` where the collection says so, else empty.
     """
 
     path: Path
@@ -61,6 +63,7 @@ class Candidate:
     style: str = ""
     has_stems: bool = False
     pair: str = ""
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,12 +169,13 @@ def _find_synthetic(locations: Sequence[Path], licence: str) -> Found:
         if mixture is None:
             continue
         try:
-            song, style = _read_settings(folder / SETTINGS)
+            song, style, split = _read_settings(folder / SETTINGS)
         except DataError as error:
             refusals.append(Refusal(mixture, "settings", str(error)))
             continue
+        title = clean_text(folder.name)
         candidates.append(
-            Candidate(mixture, clean_text(folder.name), stated, song, style, has_stems=True)
+            Candidate(mixture, title, stated, song, style, has_stems=True, split=split)
         )
     return candidates, refusals
 
@@ -288,11 +292,12 @@ def _whole_song(folder: Path, refusals: list[Refusal]) -> Path | None:
     return mixture
 
 
-def _read_settings(path: Path) -> tuple[str, str]:
-    """Read song and style of a generated mix.
+def _read_settings(path: Path) -> tuple[str, str, str]:
+    """Read song, style and split of a generated mix; most name no split.
 
     Raises:
-        DataError: the file is missing or no JSON, or they are not there.
+        DataError: the file is missing or no JSON, song or style are not there, or the split is
+            none.
     """
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -305,7 +310,10 @@ def _read_settings(path: Path) -> tuple[str, str]:
     song, style = (clean_text(v) if isinstance(v, str) else "" for v in values)
     if not song or not style:
         raise DataError(f"{shown(path)}: expected texts for song and style, found {values}")
-    return song, style
+    split = settings.get("split", "")
+    if split not in ("", *SPLITS):
+        raise DataError(f"{shown(path)}: expected a split of {SPLITS}, found {split!r}")
+    return song, style, split
 
 
 def _fma_table(location: Path) -> dict[int, tuple[str, str]]:

@@ -314,6 +314,26 @@ def test_generated_set(tmp_path: Path, write_song: WriteSong) -> None:
     assert [reject.reason for reject in rejects] == ["settings", "settings"]
 
 
+def test_a_generated_set_may_name_its_splits(tmp_path: Path, write_song: WriteSong) -> None:
+    def write(name: str, seed: int, **truth: str) -> None:
+        folder = write_stems(tmp_path / name, write_song, seed)
+        (folder / "settings.json").write_text(json.dumps({"style": "warm", **truth}))
+
+    for number, split in enumerate(("train", "valid", "test", "test")):
+        write(f"s{number}", number, song=f"s{number}", split=split)
+    write("s9", 9, song="s9")
+    write("odd", 10, song="odd", split="exam")
+    tracks, rejects = build("synthetic", tmp_path)
+    found = {track.song: track.split for track in tracks}
+    assert found.pop("s9") in {"train", "valid", "test"}
+    assert found == {"s0": "train", "s1": "valid", "s2": "test", "s3": "test"}
+    assert [reject.reason for reject in rejects] == ["settings"]
+    assert "found 'exam'" in rejects[0].detail
+    write("s0-other", 11, song="s0", split="test")
+    with pytest.raises(DataError, match="expected song s0 in one split, found train and test"):
+        build("synthetic", tmp_path)
+
+
 def test_pairs(tmp_path: Path, write_song: WriteSong) -> None:
     raw, mixed = tmp_path / "raw", tmp_path / "mixed"
     for seed, name in enumerate(("a.wav", "sub/b.wav")):

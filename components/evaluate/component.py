@@ -17,7 +17,7 @@ def evaluate(
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
 ) -> None:
-    """Measure the encoder by retrieval and write the report.
+    """Measure the encoder by retrieval and probes, and write the report.
 
     Args:
         root: root folder of the run.

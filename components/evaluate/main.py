@@ -1,4 +1,4 @@
-"""Evaluate: retrieval with the encoder, its figures, plots and report."""
+"""Evaluate: retrieval and probes of the encoder beside baselines, plots and report."""
 
 import logging
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from components.layout import (
+    DETAILS_FILE,
     ENCODER_HISTORY_FILE,
     EVALUATION_FOLDER,
     METRICS_FILE,
@@ -74,6 +75,7 @@ def run(
             # torch and MLflow take seconds to import: a step with nothing to do needs neither.
             from mixprint.device import resolve_device
             from mixprint.encoder.checkpoint import load_checkpoint
+            from mixprint.evaluation.baselines import untrained_encoder
             from mixprint.evaluation.evaluate import evaluate
 
             device = resolve_device(config.device)
@@ -83,6 +85,7 @@ def run(
                 features_dir=Path(features.uri),
                 catalogue_dir=Path(catalogue.uri),
                 encoder=loaded,
+                untrained=untrained_encoder(loaded, config.seed),
                 out_dir=folder,
                 num_bootstrap=config.bootstrap_samples,
                 seed=config.seed,
@@ -114,6 +117,7 @@ def run(
             },
             files=lambda: [
                 METRICS_FILE,
+                DETAILS_FILE,
                 REPORT_FILE,
                 *(f"plots/{path.name}" for path in sorted((folder / "plots").glob("*.png"))),
             ],
@@ -126,7 +130,7 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in metrics.items()
-        if name.startswith(("song_", "style_")) and isinstance(value, int | float)
+        if name.startswith(("song_", "style_", "probe_")) and isinstance(value, int | float)
     }
 
 

@@ -13,7 +13,7 @@ def promote(
     evaluation: dsl.Input[dsl.Dataset],
     promotion: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Register the encoder, and make it champion if it passes the gate.
+    """Register the encoder with its model card, and make it champion if it passes the gate.
 
     Args:
         root: root folder of the run.

@@ -4,12 +4,14 @@ By hand: `python -m components.promote.main by-hand --version 3` and `... rollba
 """
 
 import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.layout import (
+    DETAILS_FILE,
     METRICS_FILE,
     PROMOTION_FILE,
     encoder_manifest,
@@ -22,14 +24,27 @@ from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
 
+if TYPE_CHECKING:
+    from mixprint.encoder.checkpoint import Encoder
+    from mixprint.evaluation.retrieval import Estimate
+
 log = logging.getLogger("mixprint.promote")
 
 _GATE_TAG = "mixprint.gate"
+# More is better in these, and the evaluation keeps their score of every track.
+GATE_METRICS = (
+    "style_recall_at_1",
+    "style_map",
+    "song_recall_at_1",
+    "song_recall_at_5",
+    "song_recall_at_10",
+    "song_map_at_10",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteConfig(StepConfig):
-    """The gate that an encoder must pass to become champion."""
+    """The gate that an encoder must pass to become champion; see `judge`."""
 
     section: ClassVar[str] = "promote"
     model_name: str
@@ -37,25 +52,68 @@ class PromoteConfig(StepConfig):
     fallback_metric: str
     min_metric: float
     max_regression: float
+    bootstrap_samples: int
+    seed: int
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not self.model_name or not self.metric:
-            raise ConfigError("promote: model_name and metric must not be empty")
+        if not self.model_name:
+            raise ConfigError("promote.model_name must not be empty")
+        for name in ("metric", "fallback_metric"):
+            if getattr(self, name) not in GATE_METRICS:
+                raise ConfigError(
+                    f"promote.{name} must be one of {GATE_METRICS}, got {getattr(self, name)!r}"
+                )
         if self.max_regression < 0:
             raise ConfigError(f"promote.max_regression must be >= 0, got {self.max_regression}")
+        if self.bootstrap_samples < 1:
+            raise ConfigError(
+                f"promote.bootstrap_samples must be >= 1, got {self.bootstrap_samples}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluated:
+    """What the gate needs to know of an encoder's evaluation.
+
+    Attributes:
+        metrics: content of metrics.json.
+        details: content of details.json: the score of every track, and its song.
+    """
+
+    metrics: Mapping[str, Any]
+    details: Mapping[str, Any]
+
+    @property
+    def yardstick(self) -> tuple[Any, Any]:
+        """Give what two evaluations must share before their figures can be compared."""
+        return self.metrics.get("schema_version"), self.metrics.get("data_fingerprint")
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Give the numbers at the top level of the metrics."""
+        return {
+            name: float(value)
+            for name, value in self.metrics.items()
+            if isinstance(value, int | float)
+        }
+
+    def scores(self, metric: str) -> dict[str, float]:
+        """Give the score of every track: the metric is their mean."""
+        task, _, measure = metric.partition("_")
+        scores: dict[str, float] = self.details["scores"][task][measure]
+        return scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """What the gate needs to know of the present champion."""
+    """The present champion; its evaluation is None where its version has no model card."""
 
     version: str
-    metrics: Mapping[str, float]
-    data_fingerprint: str
+    evaluated: Evaluated | None
 
 
-def gate_metric(metrics: Mapping[str, float], config: PromoteConfig) -> str:
+def gate_metric(metrics: Mapping[str, Any], config: PromoteConfig) -> str:
     """Name the metric that decides: the fallback where the data have no known styles.
 
     Raises:
@@ -71,48 +129,85 @@ def gate_metric(metrics: Mapping[str, float], config: PromoteConfig) -> str:
 
 
 def judge(
-    metrics: Mapping[str, float],
-    data_fingerprint: str,
-    champion: Champion | None,
-    config: PromoteConfig,
+    candidate: Evaluated, champion: Champion | None, config: PromoteConfig
 ) -> tuple[bool, tuple[str, ...]]:
     """Decide whether a candidate becomes champion.
 
-    It must reach `min_metric`, and must not be worse than the champion by more than
-    `max_regression`. A champion that was measured on other data is no yardstick.
+    It must be good enough: the lower end of its metric's 95 % interval must reach `min_metric`.
+
+    And it must not be significantly worse than the champion: it is refused if the whole 95 %
+    interval of the difference, candidate less champion, lies below -`max_regression`. Both were
+    measured on the same tracks, so the difference is taken track by track and bootstrapped over
+    songs: what is hard for both does not widen its interval. A gate on the values alone would be
+    a lottery where few songs are tested, for there a track more or less decides. The price is
+    that few songs prove little against a candidate: with them, `min_metric` is the gate.
+
+    A champion that was measured on other data or in another way is no yardstick.
 
     Args:
-        metrics: of the candidate.
-        data_fingerprint: of the data that they were measured on.
+        candidate: its evaluation.
         champion: the present champion, or None.
         config: the gate.
 
     Returns:
         whether it is promoted, and the reasons in words.
     """
-    name = gate_metric(metrics, config)
-    value = metrics[name]
-    enough = value >= config.min_metric
-    comparison = "meets" if enough else "is below"
-    reasons = [f"{name} {value:.4f} {comparison} the minimum {config.min_metric:.4f}"]
+    name = gate_metric(candidate.metrics, config)
+    value, low, high = (float(candidate.metrics[f"{name}{end}"]) for end in ("", "_low", "_high"))
+    enough = low >= config.min_metric
+    comparison = "reaches" if enough else "is below"
+    reasons = [
+        f"{name} {value:.4f} [{low:.4f}, {high:.4f}]: the lower end {comparison} the minimum "
+        f"{config.min_metric:.4f}"
+    ]
     if champion is None:
-        reasons.append("there is no champion yet")
+        return enough, (*reasons, "there is no other champion")
+    if champion.evaluated is None:
+        reasons.append(f"champion {champion.version} has no model card: not compared")
         return enough, tuple(reasons)
-    if champion.data_fingerprint != data_fingerprint or name not in champion.metrics:
+    if (
+        champion.evaluated.yardstick != candidate.yardstick
+        or name not in champion.evaluated.metrics
+    ):
         reasons.append(f"champion {champion.version} was measured on other data: not compared")
         return enough, tuple(reasons)
-    best = champion.metrics[name]
-    holds = value >= best - config.max_regression
-    comparison = "is not worse than" if holds else "is worse than"
+    difference = _difference(candidate, champion.evaluated, name, config)
+    holds = difference.high >= -config.max_regression
+    comparison = "is not significantly worse than" if holds else "is worse than"
     reasons.append(
-        f"{name} {value:.4f} {comparison} champion {champion.version} with {best:.4f} "
-        f"(allowed loss {config.max_regression:.4f})"
+        f"{name} {comparison} that of champion {champion.version}: difference "
+        f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}], allowed loss "
+        f"{config.max_regression:.4f}"
     )
     return enough and holds, tuple(reasons)
 
 
+def _difference(
+    candidate: Evaluated, champion: Evaluated, name: str, config: PromoteConfig
+) -> "Estimate":
+    """Estimate how much better the candidate is, track by track."""
+    import numpy as np
+
+    from mixprint.evaluation.measures import numbered
+    from mixprint.evaluation.retrieval import bootstrap_mean
+
+    new, old = candidate.scores(name), champion.scores(name)
+    if new.keys() != old.keys():
+        raise DataError(
+            f"promote: expected scores of the same {len(new)} tracks for both encoders, found "
+            f"{len(new.keys() ^ old.keys())} tracks that only one of them has"
+        )
+    tracks = sorted(new)
+    return bootstrap_mean(
+        np.array([new[track] - old[track] for track in tracks]),
+        numbered([candidate.details["songs"][track] for track in tracks]),
+        config.bootstrap_samples,
+        config.seed,
+    )
+
+
 def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Manifest) -> Manifest:
-    """Register the encoder and decide about the alias `champion`.
+    """Register the encoder with its model card, and decide about the alias `champion`.
 
     An encoder that is registered already keeps its version, and its decision too unless the gate
     or its metrics have changed: a rollback by hand is not undone by running the pipeline again.
@@ -121,7 +216,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
         root: root folder of the run.
         config: the gate.
         encoder: the encoder's files.
-        evaluation: the folder with its `metrics.json`.
+        evaluation: the folder with its `metrics.json`, `details.json` and plots.
 
     Returns:
         manifest of `promotion.json`.
@@ -133,39 +228,41 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
 
         # The metadata of a checkpoint hold its times: the same encoder, trained again, differs
         # in them, and must not become another version.
-        identity = load_checkpoint(Path(encoder.uri)).fingerprint
-        evaluated = read_json(Path(evaluation.uri) / METRICS_FILE)
-        metrics = {
-            name: float(value)
-            for name, value in evaluated.items()
-            if isinstance(value, int | float)
-        }
-        data_fingerprint = evaluated["data_fingerprint"]
-        gate = fingerprint({"config": config.to_values(), "metrics": metrics})
+        loaded = load_checkpoint(Path(encoder.uri))
+        identity = loaded.fingerprint
+        folder = Path(evaluation.uri)
+        evaluated = Evaluated(
+            metrics=read_json(folder / METRICS_FILE), details=read_json(folder / DETAILS_FILE)
+        )
+        gate = fingerprint({"config": config.to_values(), "metrics": dict(evaluated.metrics)})
         registry = tracking.Registry(config.model_name)
         version = registry.find(identity)
-        if version is None:
-            run_id = tracking.run_of_encoder(identity, Path(encoder.uri))
-            version = registry.register(
-                run_id=run_id,
-                encoder_fingerprint=identity,
-                data_fingerprint=data_fingerprint,
-                metrics=metrics,
-            )
-        number = str(version.version)
-        if version.tags.get(_GATE_TAG) == gate:
+        if version is not None and version.tags.get(_GATE_TAG) == gate:
+            number = str(version.version)
             log.info("version %s of %s was judged before", number, config.model_name)
         else:
-            promoted, reasons = judge(
-                metrics, data_fingerprint, _champion(registry, number), config
+            run_id = tracking.run_of_encoder(identity, Path(encoder.uri))
+            text = _log_card(run_id, folder, loaded, evaluated, config.model_name)
+            data_fingerprint = str(evaluated.metrics["data_fingerprint"])
+            if version is None:
+                version = registry.register(
+                    run_id=run_id,
+                    encoder_fingerprint=identity,
+                    data_fingerprint=data_fingerprint,
+                    metrics=evaluated.numbers,
+                )
+            number = str(version.version)
+            tracking.describe_version(
+                config.model_name, number, text, data_fingerprint, evaluated.numbers
             )
+            promoted, reasons = judge(evaluated, _champion(registry, number), config)
             registry.decide(number, tracking.Decision(promoted, reasons))
             registry.tag(number, _GATE_TAG, gate)
         version = registry.version(number)
         decision = version.tags[tracking.DECISION_TAG]
         reasons_text = version.tags[tracking.REASONS_TAG]
         log.info("version %s of %s: %s; %s", number, config.model_name, decision, reasons_text)
-        name = gate_metric(metrics, config)
+        name = gate_metric(evaluated.metrics, config)
         write_json(
             Path(root) / PROMOTION_FILE,
             {
@@ -173,12 +270,40 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
                 "version": number,
                 "encoder": identity,
                 "metric": name,
-                "value": metrics[name],
+                "value": evaluated.metrics[name],
+                "low": evaluated.metrics[f"{name}_low"],
+                "high": evaluated.metrics[f"{name}_high"],
                 "decision": decision,
                 "reasons": reasons_text.split("; "),
             },
         )
         return Manifest.of_files("promote", Path(root), [PROMOTION_FILE], {})
+
+
+def _log_card(
+    run_id: str, evaluation_dir: Path, encoder: "Encoder", evaluated: Evaluated, name: str
+) -> str:
+    """Put the model card beside the encoder's weights, with the figures that the gate reads.
+
+    Returns:
+        the card's summary.
+    """
+    from components import tracking
+    from mixprint.evaluation.card import write_model_card
+
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        text = write_model_card(
+            folder,
+            name=name,
+            encoder=encoder,
+            metrics=evaluated.metrics,
+            figures=sorted((evaluation_dir / "plots").glob("*.png")),
+        )
+        write_json(folder / METRICS_FILE, dict(evaluated.metrics))
+        write_json(folder / DETAILS_FILE, dict(evaluated.details))
+        tracking.log_model_files(run_id, folder)
+    return text
 
 
 def _champion(registry: Any, candidate: str) -> Champion | None:
@@ -188,15 +313,9 @@ def _champion(registry: Any, candidate: str) -> Champion | None:
     version = registry.champion()
     if version is None or str(version.version) == candidate:
         return None
-    return Champion(
-        version=str(version.version),
-        metrics={
-            key.removeprefix(tracking.METRIC_TAG): float(value)
-            for key, value in version.tags.items()
-            if key.startswith(tracking.METRIC_TAG)
-        },
-        data_fingerprint=version.tags.get(tracking.DATA_TAG, ""),
-    )
+    files = [tracking.read_model_json(version, name) for name in (METRICS_FILE, DETAILS_FILE)]
+    evaluated = None if None in files else Evaluated(metrics=files[0], details=files[1])
+    return Champion(version=str(version.version), evaluated=evaluated)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Evaluate an encoder on a collection: song and style retrieval beside chance and a baseline.
+"""Evaluate an encoder on a collection, beside chance and three baselines.
 
 *Song retrieval*: the last segment of a track looks for the first segment of the same track among
 the first segments of all tracks. Other mixes of the same composition are in the pool as wrong
@@ -8,47 +8,58 @@ answers.
 segments' embeddings, looks for tracks of the same style among the other songs; its own song in
 other styles is in the pool as a wrong answer, so recognising the song does not help.
 
-Shape suffixes: N segment or track, E embedding, D feature, S stem, C channel, T sample.
+*Linear probes*, where they are known: the settings of the console and the style, predicted for
+songs that the probe has not met, and the song, predicted for styles that it has not met.
+
+The baselines are the 64 standardised features, the mean log-mel levels of the stems, and an
+encoder of the same architecture that was not trained.
+
+Files that are written:
+    metrics.json    all figures with their intervals
+    details.json    figures of single settings; the encoder's scores for each track
+    plots/*.png     see `mixprint.evaluation.plots`
+    report.html     all of it, with audio, in one file
+
+Shape suffixes: N segment or track, E embedding, D feature, S stem, C channel, T sample, V value.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mixprint import __version__
 from mixprint.atomic import read_json, write_json
 from mixprint.catalogue import Track, read_catalogue
 from mixprint.errors import DataError
 from mixprint.evaluation import plots
-from mixprint.evaluation.report import Evaluation, write_report
-from mixprint.evaluation.retrieval import (
-    Estimate,
-    FloatArray,
-    Task,
-    chance,
-    cosine_distance,
-    measure,
-    rms_distance,
-    style_contrast,
-    style_over_song_ratio,
+from mixprint.evaluation.baselines import log_mel_mean
+from mixprint.evaluation.measures import (
+    STYLE_OVER_SONG,
+    Retrieval,
+    numbered,
+    song_metrics,
+    style_metrics,
+    style_task,
 )
+from mixprint.evaluation.probes import MIN_GROUPS, class_probe, settings_probe
+from mixprint.evaluation.report import METHODS, Evaluation, write_report
+from mixprint.evaluation.retrieval import DISTANCES, BoolArray, Estimate, FloatArray, IntArray
+from mixprint.evaluation.truth import read_settings
 from mixprint.features import Standardisation
 from mixprint.features.table import read_features
 from mixprint.progress import Progress
 from mixprint.shards import SegmentRef, read_index, read_segment
 from mixprint.stems import SAMPLE_RATE_HZ
 
-if TYPE_CHECKING:
-    from mixprint.encoder.checkpoint import Encoder
-
 log = logging.getLogger("mixprint.evaluation")
 
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 BATCH_SIZE = 4
 # With fewer songs an interval says nothing, and neither does the mean.
 MIN_SONGS = 3
@@ -56,7 +67,23 @@ MIN_STYLE_QUERIES = 3
 # Tried in turn; the last one holds songs that the encoder was trained on.
 SPLITS = (("test",), ("valid", "test"), ("train", "valid", "test"))
 ALL_SPLITS = "all"
-ENCODER, BASELINE = "encoder", "features"
+ENCODER, FEATURES, LOG_MEL, UNTRAINED = "encoder", "features", "log_mel", "untrained"
+# How vectors are compared: embeddings by their direction, measured quantities by their values.
+DISTANCE_OF = {ENCODER: "direction", FEATURES: "rms", LOG_MEL: "rms", UNTRAINED: "direction"}
+# Measures at the top level of the metrics, as `style_recall_at_1` with `_low` and `_high`.
+HEADLINES = {
+    "song": ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank", "median_rank", "map_at_10"),
+    "style": ("recall_at_1", "map", STYLE_OVER_SONG),
+}
+
+
+class Embedder(Protocol):
+    """What is evaluated: `mixprint.encoder.checkpoint.Encoder` is one."""
+
+    fingerprint: str
+
+    def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+        """Give embedding_BE of segments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,26 +102,58 @@ class Collection:
     split_used: str
     split_reason: str
 
+    @property
+    def references(self) -> list[SegmentRef]:
+        """All segments in a row."""
+        return [reference for row in self.segments for reference in row]
+
+    @property
+    def songs(self) -> list[str]:
+        """The song of each track."""
+        return [track.song for track in self.tracks]
+
+    def means(self, values_NV: FloatArray) -> FloatArray:
+        """Average rows of segments to rows of tracks."""
+        counts = [len(row) for row in self.segments]
+        starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+        return np.add.reduceat(values_NV, starts, axis=0) / np.array(counts)[:, np.newaxis]
+
+
+@dataclass(frozen=True)
+class _Bootstrap:
+    num_bootstrap: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """Figures of a task as metrics.json holds them, and the encoder's retrieval behind them."""
+
+    values: dict[str, Any]
+    retrieval: Retrieval | None = None
+
 
 def evaluate(
     *,
     stems_dir: Path,
     features_dir: Path,
     catalogue_dir: Path,
-    encoder: "Encoder",
+    encoder: Embedder,
+    untrained: Embedder,
     out_dir: Path,
     num_bootstrap: int,
     seed: int,
     device: torch.device | str = "cpu",
     history_path: Path | None = None,
 ) -> dict[str, Any]:
-    """Evaluate, and write metrics.json, plots/*.png and report.html.
+    """Evaluate, and write metrics.json, details.json, plots/*.png and report.html.
 
     Args:
         stems_dir: stem shards.
         features_dir: features.parquet and standardisation.json.
         catalogue_dir: the catalogue.
         encoder: what is evaluated, on `device`.
+        untrained: its baseline, likewise: see `mixprint.evaluation.baselines`.
         out_dir: receives the results.
         num_bootstrap: resamples of the songs for the intervals.
         seed: of the resampling.
@@ -109,52 +168,83 @@ def evaluate(
         DataError: an input is missing or broken, or no track has stems and features.
     """
     collection = select_tracks(read_catalogue(catalogue_dir), read_index(stems_dir))
-    references = [reference for row in collection.segments for reference in row]
-    embedding_NE, segment_s = _embed(encoder, references, device)
-    feature_ND = _standardised_features(features_dir, references)
-    vectors = {ENCODER: embedding_NE, BASELINE: feature_ND}
+    vectors, segment_s = embed_segments(
+        {ENCODER: encoder.embed, UNTRAINED: untrained.embed, LOG_MEL: log_mel_mean},
+        collection.references,
+        device,
+    )
+    vectors[FEATURES] = standardised_features(features_dir, collection.references)
+    vectors = {name: vectors[name] for name in DISTANCE_OF}
+    by_track = {name: collection.means(values) for name, values in vectors.items()}
+    resampling = _Bootstrap(num_bootstrap, seed)
 
-    song = _song_retrieval(collection, vectors, segment_s, num_bootstrap, seed)
-    by_track = {name: _track_means(collection, values) for name, values in vectors.items()}
-    style = _style_retrieval(collection, by_track, num_bootstrap, seed)
-
+    song = _song_retrieval(collection, vectors, segment_s, resampling)
+    style = _style_retrieval(collection, by_track, resampling)
+    probes, settings_r2 = _probes(collection, by_track, resampling)
     metrics: dict[str, Any] = {
         "schema_version": METRICS_VERSION,
         "split_used": collection.split_used,
         "split_reason": collection.split_reason,
         "num_tracks": len(collection.tracks),
-        "num_songs": len({track.song for track in collection.tracks}),
-        "num_segments": len(references),
+        "num_songs": len(set(collection.songs)),
+        "num_segments": len(collection.references),
+        "sources": sorted({track.source for track in collection.tracks}),
         "segment_s": segment_s,
-        "song_retrieval": song,
-        "style_retrieval": style,
+        "song_retrieval": song.values,
+        "style_retrieval": style.values,
+        "probes": probes,
         "num_bootstrap": num_bootstrap,
         "seed": seed,
         "encoder_fingerprint": encoder.fingerprint,
         "device": str(device),
         "versions": {"mixprint": __version__, "torch": torch.__version__},
     }
-    for task, values in (("song", song), ("style", style)):
-        if ENCODER in values:
-            for name, estimate in values[ENCODER].items():
-                metrics[f"{task}_{name}"] = estimate["value"]
-    ratio = style.get("style_over_song_ratio", {}).get(ENCODER)
-    if ratio is not None:
-        metrics["style_over_song_ratio"] = ratio["value"]
+    metrics |= _headlines(song.values, style.values, probes)
 
-    figures = _draw(out_dir / "plots", collection, by_track[ENCODER], song, style, history_path)
+    figures = _draw(
+        out_dir / "plots", collection, vectors, by_track, song, style, probes, history_path
+    )
     write_report(
         out_dir / "report.html",
         Evaluation(
             metrics=metrics,
+            settings_r2=settings_r2,
             figures=figures,
             tracks=collection.tracks,
             first_segments=[row[0] for row in collection.segments],
-            distance_NN=cosine_distance(by_track[ENCODER], by_track[ENCODER]),
+            distance_NN=_distances(ENCODER, by_track[ENCODER], by_track[ENCODER]),
         ),
+    )
+    scores = {
+        "song": _scores_by_track(collection, song.retrieval),
+        "style": _scores_by_track(collection, style.retrieval),
+    }
+    write_json(
+        out_dir / "details.json",
+        {
+            "settings_r2": settings_r2,
+            "scores": scores,
+            "songs": {track.track_id: track.song for track in collection.tracks},
+        },
     )
     write_json(out_dir / "metrics.json", metrics)
     return metrics
+
+
+def collect(tracks: Sequence[Track], references: Sequence[SegmentRef]) -> Collection:
+    """Find the tracks that have stems, of any split.
+
+    Raises:
+        DataError: there is none.
+    """
+    by_track: dict[str, list[SegmentRef]] = {}
+    for reference in references:
+        by_track.setdefault(reference.track_id, []).append(reference)
+    with_stems = sorted((t for t in tracks if t.track_id in by_track), key=lambda t: t.track_id)
+    if not with_stems:
+        raise DataError(f"evaluation: expected tracks with stems, found none of {len(tracks)}")
+    segments = [sorted(by_track[t.track_id], key=lambda r: r.segment) for t in with_stems]
+    return Collection(with_stems, segments, ALL_SPLITS, "")
 
 
 def select_tracks(tracks: Sequence[Track], references: Sequence[SegmentRef]) -> Collection:
@@ -165,25 +255,24 @@ def select_tracks(tracks: Sequence[Track], references: Sequence[SegmentRef]) -> 
     Raises:
         DataError: no track has stems.
     """
-    by_track: dict[str, list[SegmentRef]] = {}
-    for reference in references:
-        by_track.setdefault(reference.track_id, []).append(reference)
-    with_stems = sorted((t for t in tracks if t.track_id in by_track), key=lambda t: t.track_id)
-    if not with_stems:
-        raise DataError(f"evaluation: expected tracks with stems, found none of {len(tracks)}")
+    found = collect(tracks, references)
     reasons: list[str] = []
     for splits in SPLITS:
-        chosen = [track for track in with_stems if track.split in splits]
+        chosen = [i for i, track in enumerate(found.tracks) if track.split in splits]
         name = ALL_SPLITS if splits == SPLITS[-1] else "+".join(splits)
-        lack = _lack(chosen)
+        lack = _lack([found.tracks[i] for i in chosen])
         if not lack or name == ALL_SPLITS:
             break
         reasons.append(f"{name}: {lack}")
     if name == ALL_SPLITS:
         reasons.append("all songs are used, those of the training too, so the figures flatter")
         log.warning("evaluation on all songs: %s", "; ".join(reasons))
-    segments = [sorted(by_track[t.track_id], key=lambda r: r.segment) for t in chosen]
-    return Collection(chosen, segments, name, "; ".join(reasons) or "held out from the training")
+    return Collection(
+        [found.tracks[i] for i in chosen],
+        [found.segments[i] for i in chosen],
+        name,
+        "; ".join(reasons) or "held out from the training",
+    )
 
 
 def _lack(tracks: Sequence[Track]) -> str:
@@ -192,17 +281,66 @@ def _lack(tracks: Sequence[Track]) -> str:
     if num_songs < MIN_SONGS:
         return f"{num_songs} songs, at least {MIN_SONGS} are needed"
     if any(track.style for track in tracks):
-        num_queries = int(_style_task(tracks)[0].answerable.sum())
+        num_queries = int(_answerable(tracks).sum())
         if num_queries < MIN_STYLE_QUERIES:
             return f"{num_queries} style queries, at least {MIN_STYLE_QUERIES} are needed"
     return ""
 
 
-def _batches(references: Sequence[SegmentRef]) -> Iterator[torch.Tensor]:
+def embed_segments(
+    embedders: Mapping[str, Callable[[Tensor, int], Tensor]],
+    references: Sequence[SegmentRef],
+    device: torch.device | str,
+    *,
+    change: Callable[[int, Tensor], Tensor] | None = None,
+) -> tuple[dict[str, FloatArray], float]:
+    """Turn segments into vectors in several ways, reading each segment once.
+
+    Args:
+        embedders: name -> function of stems_BSCT on `device` and the sample rate in Hz.
+        references: the segments; one may be listed several times.
+        device: where to compute.
+        change: gets the place in `references` and stems_SCT, and gives what is heard instead.
+
+    Returns:
+        name -> vector_NE, and the length of the longest segment in seconds.
+
+    Raises:
+        DataError: a shard is broken, or a vector is not finite.
+    """
+    parts: dict[str, list[Tensor]] = {name: [] for name in embedders}
+    num_samples = 0
+    with (
+        torch.inference_mode(),
+        Progress(log, "embedded", total=len(references), unit="segments") as progress,
+    ):
+        for stems_BSCT in _batches(references, change):
+            num_samples = max(num_samples, stems_BSCT.shape[-1])
+            stems_BSCT = stems_BSCT.to(device)
+            for name, embed in embedders.items():
+                parts[name].append(embed(stems_BSCT, SAMPLE_RATE_HZ).float().cpu())
+            progress.advance(len(stems_BSCT))
+    vectors = {name: torch.cat(rows).double().numpy() for name, rows in parts.items()}
+    for name, vector_NE in vectors.items():
+        finite_N = np.isfinite(vector_NE).all(axis=1)
+        if not finite_N.all():
+            bad = references[int(np.argmin(finite_N))]
+            raise DataError(
+                f"track {bad.track_id}, segment {bad.segment}: expected finite values of "
+                f"{name}, found others"
+            )
+    return vectors, num_samples / SAMPLE_RATE_HZ
+
+
+def _batches(
+    references: Sequence[SegmentRef], change: Callable[[int, Tensor], Tensor] | None
+) -> Iterator[Tensor]:
     """Read segments in batches of equal length."""
-    batch: list[torch.Tensor] = []
-    for reference in references:
+    batch: list[Tensor] = []
+    for row, reference in enumerate(references):
         stems_SCT = read_segment(reference)
+        if change is not None:
+            stems_SCT = change(row, stems_SCT)
         if batch and (len(batch) == BATCH_SIZE or batch[0].shape != stems_SCT.shape):
             yield torch.stack(batch)
             batch = []
@@ -211,29 +349,12 @@ def _batches(references: Sequence[SegmentRef]) -> Iterator[torch.Tensor]:
         yield torch.stack(batch)
 
 
-def _embed(
-    encoder: "Encoder", references: Sequence[SegmentRef], device: torch.device | str
-) -> tuple[FloatArray, float]:
-    """Embed all segments; also gives the length of a segment in seconds."""
-    parts = []
-    num_samples = 0
-    with (
-        torch.inference_mode(),
-        Progress(log, "embedded", total=len(references), unit="segments") as progress,
-    ):
-        for stems_BSCT in _batches(references):
-            num_samples = max(num_samples, stems_BSCT.shape[-1])
-            parts.append(encoder.embed(stems_BSCT.to(device), SAMPLE_RATE_HZ).float().cpu())
-            progress.advance(len(stems_BSCT))
-    embedding_NE = torch.cat(parts).double().numpy()
-    if not np.isfinite(embedding_NE).all():
-        bad = references[int(np.argmin(np.isfinite(embedding_NE).all(axis=1)))]
-        raise DataError(f"track {bad.track_id}, segment {bad.segment}: expected a finite embedding")
-    return embedding_NE, num_samples / SAMPLE_RATE_HZ
+def standardised_features(features_dir: Path, references: Sequence[SegmentRef]) -> FloatArray:
+    """Find the standardised features of segments, in their order.
 
-
-def _standardised_features(features_dir: Path, references: Sequence[SegmentRef]) -> FloatArray:
-    """Find the features of the segments, in their order."""
+    Raises:
+        DataError: a file is missing or broken, or has no features of a segment.
+    """
     path = features_dir / "features.parquet"
     table = read_features(path)
     rows = {key: i for i, key in enumerate(zip(table.track_ids, table.segments, strict=True))}
@@ -246,34 +367,36 @@ def _standardised_features(features_dir: Path, references: Sequence[SegmentRef])
     return features_ND.double().numpy()
 
 
-def _track_means(collection: Collection, values_NV: FloatArray) -> FloatArray:
-    """Average the segments of each track."""
-    counts = [len(row) for row in collection.segments]
-    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
-    return np.add.reduceat(values_NV, starts, axis=0) / np.array(counts)[:, np.newaxis]
-
-
 def _distances(name: str, a: FloatArray, b: FloatArray) -> FloatArray:
-    """Measure embeddings by the angle, standardised features by their RMS difference."""
-    return cosine_distance(a, b) if name == ENCODER else rms_distance(a, b)
+    return DISTANCES[DISTANCE_OF[name]](a, b)
 
 
-def _numbers(labels: Sequence[str]) -> np.ndarray:
-    """Number labels from 0 in sorted order."""
-    return np.unique(np.array(labels), return_inverse=True)[1].astype(np.int64)
-
-
-def _plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
-    return {name: asdict(estimate) for name, estimate in estimates.items()}
+def _headlines(
+    song: Mapping[str, Any], style: Mapping[str, Any], probes: Mapping[str, Any]
+) -> dict[str, float]:
+    """Lift the encoder's main figures, with their intervals, to the top of the metrics."""
+    chosen = {
+        measure if measure.startswith(task) else f"{task}_{measure}": values[ENCODER][measure]
+        for task, values in (("song", song), ("style", style))
+        for measure in HEADLINES[task]
+        if ENCODER in values and measure in values[ENCODER]
+    }
+    for task, measure in (("settings", "mean_r2"), ("song", "accuracy"), ("style", "accuracy")):
+        if ENCODER in probes[task]:
+            chosen[f"probe_{task}_{measure}"] = probes[task][ENCODER][measure]
+    return {
+        f"{name}{end}": estimate[key]
+        for name, estimate in chosen.items()
+        for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
 
 
 def _song_retrieval(
     collection: Collection,
     vectors: Mapping[str, FloatArray],
     segment_s: float,
-    num_bootstrap: int,
-    seed: int,
-) -> dict[str, Any]:
+    resampling: _Bootstrap,
+) -> _Task:
     """Look for the first segment of the track that a last segment belongs to."""
     counts = [len(row) for row in collection.segments]
     first_N = np.concatenate(([0], np.cumsum(counts)[:-1]))
@@ -282,82 +405,171 @@ def _song_retrieval(
     apart_N = np.array(
         [row[-1].start_s - row[0].start_s >= segment_s - 1e-6 for row in collection.segments]
     )
-    num_tracks = len(collection.tracks)
-    if not apart_N.any() or num_tracks < 2:
-        return {
-            "absent": f"expected at least 2 tracks and one of two segments ({2 * segment_s:g} s) "
-            f"that do not overlap, found {num_tracks} tracks, {int(apart_N.sum())} so long"
-        }
-    task = Task(
-        relevant_QP=np.eye(num_tracks, dtype=np.bool_)[apart_N],
-        eligible_QP=np.ones((int(apart_N.sum()), num_tracks), dtype=np.bool_),
-        song_Q=_numbers([track.song for track in collection.tracks])[apart_N],
-    )
-    result: dict[str, Any] = {
-        "num_queries": int(apart_N.sum()),
-        "num_too_short": int((~apart_N).sum()),
-        "pool_size": num_tracks,
-        "chance": chance(task),
+    num_tracks, num_queries = len(collection.tracks), int(apart_N.sum())
+    if not num_queries or num_tracks < 2:
+        return _Task(
+            {
+                "absent": f"expected at least 2 tracks and one of two segments "
+                f"({2 * segment_s:g} s) that do not overlap, found {num_tracks} tracks, "
+                f"{num_queries} so long"
+            }
+        )
+    query_Q = np.flatnonzero(apart_N)
+    found = {
+        name: song_metrics(
+            values[last_N[query_Q]],
+            values[first_N],
+            query_Q.tolist(),
+            [collection.songs[i] for i in query_Q],
+            distance=DISTANCE_OF[name],
+            **asdict(resampling),
+        )
+        for name, values in vectors.items()
     }
-    for name, values in vectors.items():
-        distance_QP = _distances(name, values[last_N[apart_N]], values[first_N])
-        result[name] = _plain(measure(distance_QP, task, num_bootstrap=num_bootstrap, seed=seed))
-    return result
-
-
-def _style_task(tracks: Sequence[Track]) -> tuple[Task, np.ndarray]:
-    """Set the style task for tracks with a style; also gives their numbers among all tracks."""
-    chosen = np.array([i for i, track in enumerate(tracks) if track.style], dtype=np.int64)
-    song_N = _numbers([tracks[i].song for i in chosen])
-    style_N = _numbers([tracks[i].style for i in chosen])
-    same_song_NN = song_N[:, np.newaxis] == song_N
-    same_style_NN = style_N[:, np.newaxis] == style_N
-    task = Task(
-        relevant_QP=same_style_NN & ~same_song_NN,
-        # The same song in the same style is neither right nor wrong; it includes the query.
-        eligible_QP=~(same_song_NN & same_style_NN),
-        song_Q=song_N,
+    encoder = found[ENCODER]
+    return _Task(
+        {
+            "num_queries": num_queries,
+            "num_too_short": num_tracks - num_queries,
+            "pool_size": num_tracks,
+            "chance": encoder.chance,
+            **{name: retrieval.to_values() for name, retrieval in found.items()},
+        },
+        replace(encoder, query_Q=query_Q[encoder.query_Q]),
     )
-    return task, chosen
+
+
+def _styled(tracks: Sequence[Track]) -> IntArray:
+    """Give the numbers of the tracks whose style is known."""
+    return np.array([i for i, track in enumerate(tracks) if track.style], dtype=np.int64)
+
+
+def _answerable(tracks: Sequence[Track]) -> BoolArray:
+    """Tell which tracks of known style can be queries of the style retrieval."""
+    chosen = [tracks[i] for i in _styled(tracks)]
+    return style_task([t.style for t in chosen], [t.song for t in chosen]).answerable
 
 
 def _style_retrieval(
-    collection: Collection,
-    by_track: Mapping[str, FloatArray],
-    num_bootstrap: int,
-    seed: int,
-) -> dict[str, Any]:
+    collection: Collection, by_track: Mapping[str, FloatArray], resampling: _Bootstrap
+) -> _Task:
     """Look for the same style in other songs."""
-    if not any(track.style for track in collection.tracks):
-        return {"absent": "the mix styles of these songs are not known"}
-    task, chosen = _style_task(collection.tracks)
-    if not task.answerable.any():
-        return {"absent": "no style occurs in two songs beside another style"}
+    chosen = _styled(collection.tracks)
+    if not len(chosen):
+        return _Task({"absent": "the mix styles of these songs are not known"})
+    if not _answerable(collection.tracks).any():
+        return _Task({"absent": "no style occurs in two songs beside another style"})
     styles = [collection.tracks[i].style for i in chosen]
-    song_N, style_N = task.song_Q, _numbers(styles)
-    result: dict[str, Any] = {
-        "num_queries": int(task.answerable.sum()),
-        "num_unanswerable": int((~task.answerable).sum()),
-        "num_styles": len(set(styles)),
-        "chance": chance(task),
-        "style_over_song_ratio": {},
-    }
-    for name, values in by_track.items():
-        distance_NN = _distances(name, values[chosen], values[chosen])
-        result[name] = _plain(measure(distance_NN, task, num_bootstrap=num_bootstrap, seed=seed))
-        ratio = style_over_song_ratio(
-            style_contrast(distance_NN, song_N, style_N), num_bootstrap=num_bootstrap, seed=seed
+    found = {
+        name: style_metrics(
+            values[chosen],
+            styles,
+            [collection.songs[i] for i in chosen],
+            distance=DISTANCE_OF[name],
+            **asdict(resampling),
         )
-        result["style_over_song_ratio"][name] = None if ratio is None else asdict(ratio)
-    return result
+        for name, values in by_track.items()
+    }
+    encoder = found[ENCODER]
+    return _Task(
+        {
+            "num_queries": len(encoder.query_Q),
+            "num_unanswerable": encoder.num_unanswerable,
+            "num_styles": len(set(styles)),
+            "chance": encoder.chance,
+            **{name: retrieval.to_values() for name, retrieval in found.items()},
+        },
+        replace(encoder, query_Q=chosen[encoder.query_Q], nearest_Q=chosen[encoder.nearest_Q]),
+    )
+
+
+def _probes(
+    collection: Collection, by_track: Mapping[str, FloatArray], resampling: _Bootstrap
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read settings, style and song out of the embeddings by linear regression.
+
+    Returns:
+        the figures of the three probes, and R2 by method and single setting.
+    """
+    tracks, songs = collection.tracks, collection.songs
+    styles = [track.style for track in tracks]
+    probes: dict[str, Any] = {}
+    settings_r2: dict[str, Any] = {}
+    try:
+        probes["settings"], settings_r2 = _settings_probe(tracks, by_track, resampling)
+    except DataError as error:
+        probes["settings"] = {"absent": str(error)}
+    for task, classes, groups in (("style", styles, songs), ("song", songs, styles)):
+        found = {
+            name: class_probe(values, classes, groups, songs, **asdict(resampling))
+            for name, values in by_track.items()
+            if all(styles)
+        }
+        kept = {name: probe for name, probe in found.items() if probe is not None}
+        probes[task] = {
+            "absent": f"expected at least {MIN_GROUPS} songs and {MIN_GROUPS} known styles, each "
+            "song in several styles and each style on several songs"
+        }
+        if kept:
+            probes[task] = {
+                "num_tracks": kept[ENCODER].num_mixes,
+                "chance": {"accuracy": kept[ENCODER].chance},
+                **{name: {"accuracy": asdict(probe.accuracy)} for name, probe in kept.items()},
+            }
+    return probes, settings_r2
+
+
+def _settings_probe(
+    tracks: Sequence[Track], by_track: Mapping[str, FloatArray], resampling: _Bootstrap
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Predict the console settings.
+
+    Raises:
+        DataError: they are not known, or there are too few songs.
+    """
+    songs = [track.song for track in tracks]
+    if len(set(songs)) < MIN_GROUPS:
+        raise DataError(f"expected at least {MIN_GROUPS} songs, found {len(set(songs))}")
+    truth = read_settings(tracks)
+    found = {
+        name: settings_probe(
+            values, truth.values_NV, truth.names, truth.families, songs, **asdict(resampling)
+        )
+        for name, values in by_track.items()
+    }
+    figures: dict[str, Any] = {
+        name: {"mean_r2": asdict(probe.mean_r2), "by_family": _plain(probe.by_family)}
+        for name, probe in found.items()
+    }
+    figures |= {"num_settings": len(truth.names), "chance": {"mean_r2": 0.0}}
+    return figures, {name: _plain(probe.by_setting) for name, probe in found.items()}
+
+
+def _plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: asdict(estimate) for name, estimate in estimates.items()}
+
+
+def _scores_by_track(
+    collection: Collection, retrieval: Retrieval | None
+) -> dict[str, dict[str, float]]:
+    """Give the encoder's score of each query: measure -> track -> score."""
+    if retrieval is None:
+        return {}
+    ids = [collection.tracks[i].track_id for i in retrieval.query_Q]
+    return {
+        name: dict(zip(ids, values_Q.tolist(), strict=True))
+        for name, values_Q in retrieval.scores.items()
+    }
 
 
 def _draw(
     folder: Path,
     collection: Collection,
-    embedding_NE: FloatArray,
-    song: Mapping[str, Any],
-    style: Mapping[str, Any],
+    vectors: Mapping[str, FloatArray],
+    by_track: Mapping[str, FloatArray],
+    song: _Task,
+    style: _Task,
+    probes: Mapping[str, Any],
     history_path: Path | None,
 ) -> dict[str, Path]:
     """Draw what there is to draw.
@@ -367,10 +579,11 @@ def _draw(
     """
     figures: dict[str, Path] = {}
     tasks = {
-        name: values
-        for name, values in (("song retrieval", song), ("style retrieval", style))
-        if ENCODER in values
+        name: task.values
+        for name, task in (("song retrieval", song), ("style retrieval", style))
+        if task.retrieval is not None
     }
+    tracks = collection.tracks
     if tasks:
         path = folder / "recall.png"
         plots.plot_recall(
@@ -378,25 +591,86 @@ def _draw(
             {
                 task: {
                     label: {k: Estimate(**v) for k, v in values[name].items()}
-                    for name, label in ((ENCODER, "encoder"), (BASELINE, "64 features"))
+                    for name, label in METHODS.items()
                 }
                 for task, values in tasks.items()
             },
             {task: values["chance"] for task, values in tasks.items()},
         )
-        figures["Recall with 95 % intervals, beside the plain features and chance"] = path
-    groupings = {"song": [track.song[:12] for track in collection.tracks]}
-    if any(track.style for track in collection.tracks):
-        groupings = {"style": [t.style or "unknown" for t in collection.tracks]} | groupings
+        figures["Recall with 95 % intervals, beside the baselines and chance"] = path
+    # One point per segment; the segments of a track share its style and its song.
+    owner_N = np.repeat(np.arange(len(tracks)), [len(row) for row in collection.segments])
+    groupings = {"song": [collection.songs[i][:12] for i in owner_N]}
+    if any(track.style for track in tracks):
+        groupings = {"style": [tracks[i].style or "unknown" for i in owner_N]} | groupings
     path = folder / "projection.png"
-    plots.plot_projection(path, embedding_NE, groupings)
-    figures["Embeddings of the tracks in two dimensions (principal components)"] = path
+    plots.plot_projection(path, vectors[ENCODER], groupings)
+    figures[
+        "Embeddings of the segments in two dimensions (t-SNE): only who is near whom counts"
+    ] = path
+    if style.retrieval is not None:
+        path = folder / "confusion.png"
+        found = style.retrieval
+        plots.plot_confusion(
+            path,
+            [tracks[i].style for i in found.query_Q],
+            [tracks[i].style for i in found.nearest_Q],
+        )
+        figures["Style of the nearest track (columns) for each style that is looked for"] = path
+    if ENCODER in probes["settings"]:
+        path = folder / "probes.png"
+        plots.plot_probes(
+            path,
+            {
+                label: {k: Estimate(**v) for k, v in probes["settings"][name]["by_family"].items()}
+                for name, label in METHODS.items()
+            },
+        )
+        figures["Console settings predicted for unseen songs: R2 by kind of setting"] = path
+    changes = _feature_changes(collection, by_track[FEATURES])
+    if changes:
+        path = folder / "features.png"
+        plots.plot_feature_changes(path, changes)
+        figures["How far the 64 features lie apart, in standard deviations of the training"] = path
     history = read_history(history_path)
     if history:
         path = folder / "training.png"
         plots.plot_training(path, history)
         figures["Training and validation over the epochs"] = path
+    _remove_others(folder, set(figures.values()))
     return figures
+
+
+def _remove_others(folder: Path, kept: set[Path]) -> None:
+    """Remove figures of an earlier evaluation that could not be drawn this time."""
+    for path in folder.glob("*.png"):
+        if path not in kept:
+            path.unlink()
+
+
+def _feature_changes(collection: Collection, feature_ND: FloatArray) -> dict[str, FloatArray]:
+    """Measure each feature's RMS difference between mixes of one song, and between songs.
+
+    Returns:
+        description -> change_D; only those of which there are pairs.
+    """
+    song_N, style_N = (
+        numbered([getattr(track, name) for track in collection.tracks])
+        for name in ("song", "style")
+    )
+    same_song_NN = song_N[:, np.newaxis] == song_N
+    same_style_NN = style_N[:, np.newaxis] == style_N
+    changes = {}
+    for name, pairs_NN in (
+        ("the same song in another style", same_song_NN & ~same_style_NN),
+        ("the same style in another song", same_style_NN & ~same_song_NN),
+    ):
+        if pairs_NN.any() and any(track.style for track in collection.tracks):
+            # Sum over pairs of (a - b)^2, without a list of the pairs; each is counted twice.
+            squares_D = pairs_NN.sum(axis=0) @ feature_ND**2
+            products_D = (feature_ND * (pairs_NN @ feature_ND)).sum(axis=0)
+            changes[name] = np.sqrt(2 * (squares_D - products_D).clip(0) / pairs_NN.sum())
+    return changes
 
 
 def read_history(path: Path | None) -> list[dict[str, float]]:

@@ -6,6 +6,7 @@ Shape suffixes: C channel, T sample.
 import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -24,9 +25,11 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 60rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #8886; }
+th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
 td.number, th.number { text-align: right; }
+td small { display: block; white-space: nowrap; opacity: .75; }
 img, svg { max-width: 100%; height: auto; background: #fff; }
 audio { width: 100%; max-width: 24rem; height: 2.4rem; }
 .players { display: grid; gap: .7rem; }
@@ -69,21 +72,39 @@ def paragraph(text: str, *, note: bool = False) -> str:
     return f'<p class="note">{escape(text)}</p>' if note else f"<p>{escape(text)}</p>"
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A number in a table, with its interval below it."""
+
+    value: float
+    low: float
+    high: float
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Make a table that scrolls sideways on a narrow screen; numbers are set to the right."""
-    body = "".join(
-        "<tr>"
-        + "".join(
-            f'<td class="number">{cell:.3g}</td>'
-            if isinstance(cell, float)
-            else f"<td>{escape(str(cell))}</td>"
-            for cell in row
-        )
-        + "</tr>"
-        for row in rows
-    )
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead>{body}</table></div>'
+
+
+def _cell(cell: object) -> str:
+    if isinstance(cell, Interval):
+        ends = f"<small>{cell.low:.3g} to {cell.high:.3g}</small>"
+        return f'<td class="number">{cell.value:.3g}{ends}</td>'
+    if isinstance(cell, float):
+        return f'<td class="number">{cell:.3g}</td>'
+    return f"<td>{escape(str(cell))}</td>"
+
+
+def folded(summary: str, content: str) -> str:
+    """Hide content until its summary is tapped.
+
+    Args:
+        summary: plain text.
+        content: HTML made by the functions of this module.
+    """
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def definitions(values: Mapping[str, object]) -> str:

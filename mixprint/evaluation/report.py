@@ -21,7 +21,24 @@ NUM_QUERIES = 4
 NUM_NEIGHBOURS = 3
 PLAYER_S = 4.0
 PLAYER_RATE_HZ = 22_050
-METHODS = (("encoder", "encoder"), ("features", "64 standardised features"))
+# The measures of each task that are shown.
+MEASURES: Mapping[str, tuple[str, ...]] = {
+    "style_retrieval": ("recall_at_1", "recall_at_5", "map", "style_over_song_ratio"),
+    "song_retrieval": (
+        "recall_at_1",
+        "recall_at_5",
+        "recall_at_10",
+        "mean_rank",
+        "median_rank",
+        "map_at_10",
+    ),
+}
+METHODS: Mapping[str, str] = {
+    "encoder": "encoder",
+    "features": "64 features",
+    "log_mel": "mean log-mel",
+    "untrained": "untrained encoder",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +47,7 @@ class Evaluation:
 
     Attributes:
         metrics: what metrics.json holds.
+        settings_r2: method -> setting -> R2 with its interval; empty where they are not known.
         figures: description -> PNG.
         tracks: the tracks that were evaluated.
         first_segments: the first segment of each.
@@ -37,6 +55,7 @@ class Evaluation:
     """
 
     metrics: Mapping[str, Any]
+    settings_r2: Mapping[str, Mapping[str, Mapping[str, float]]]
     figures: Mapping[str, Path]
     tracks: Sequence[Track]
     first_segments: Sequence[SegmentRef]
@@ -49,24 +68,24 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     sections = [
         page.paragraph(
             f"{metrics['num_tracks']} tracks of {metrics['num_songs']} songs, split: "
-            f"{metrics['split_used']} ({metrics['split_reason']}).",
+            f"{metrics['split_used']} ({metrics['split_reason']}). Below each figure stands its "
+            "95 % interval, by bootstrap over songs.",
             note=metrics["split_used"] != "test",
-        )
+        ),
+        *tables(metrics),
     ]
-    for key, title, text in (
-        (
-            "style_retrieval",
-            "Finding the same mix style in other songs",
-            "Each track looks for its style among other songs, with its own song in other styles "
-            "as distractors.",
-        ),
-        (
-            "song_retrieval",
-            "Finding the same song",
-            "The end of each track looks for its beginning among the beginnings of all tracks.",
-        ),
-    ):
-        sections += [page.heading(title), page.paragraph(text), *_task(metrics[key])]
+    if evaluation.settings_r2:
+        names = list(next(iter(evaluation.settings_r2.values())))
+        rows = [
+            [name, *(page.Interval(**evaluation.settings_r2[m][name]) for m in METHODS)]
+            for name in names
+        ]
+        sections.append(
+            page.folded(
+                f"R2 of each of the {len(names)} settings",
+                page.table(["setting", *METHODS.values()], rows),
+            )
+        )
     sections.append(page.heading("Figures"))
     for description, figure in evaluation.figures.items():
         sections += [page.image(figure, description), page.paragraph(description)]
@@ -78,34 +97,73 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
     page.write_page(path, "Evaluation of the mixing-style encoder", sections)
 
 
-def _task(values: Mapping[str, Any]) -> list[str]:
-    """Make the table of one task, or say why there is none."""
-    if "absent" in values:
-        return [page.paragraph(f"Not measured: {values['absent']}.", note=True)]
-    rows: list[list[object]] = []
-    for name, level in values["chance"].items():
-        cells = [_interval(values[method][name]) for method, _ in METHODS]
-        rows.append([name.replace("_", " "), *cells, float(level)])
-    ratios = values.get("style_over_song_ratio")
-    if ratios:
-        cells = ["" if ratios[m] is None else _interval(ratios[m]) for m, _ in METHODS]
-        rows.append(["style over song ratio", *cells, ""])
-    return [
-        page.table(["measure", *(label for _, label in METHODS), "chance"], rows),
+def tables(metrics: Mapping[str, Any]) -> list[str]:
+    """Make a section with a table per task, or say why there is none."""
+    sections = []
+    for key, title, text in (
+        (
+            "style_retrieval",
+            "Finding the same mix style in other songs",
+            "Each track looks for its style among other songs, with its own song in other styles "
+            "as distractors. The ratio is how much farther the same song in other styles lies "
+            "than the same style in other songs; above 1 the mix counts more than the song.",
+        ),
+        (
+            "song_retrieval",
+            "Finding the same song",
+            "The end of each track looks for its beginning among the beginnings of all tracks.",
+        ),
+    ):
+        values = metrics[key]
+        sections += [page.heading(title), page.paragraph(text)]
+        if "absent" in values:
+            sections.append(_absent(values))
+            continue
+        rows = [_row(name, name, values) for name in MEASURES[key] if name in values["chance"]]
+        sections += [_table(rows), page.paragraph(f"{values['num_queries']} queries.")]
+    sections += [
+        page.heading("What a linear probe reads out of the embedding"),
         page.paragraph(
-            f"{values['num_queries']} queries; in brackets the 95 % bootstrap interval over songs."
-            + (
-                " The ratio is how much farther the same song in other styles lies than the same "
-                "style in other songs; above 1 the mix counts more than the song."
-                if ratios
-                else ""
-            )
+            "The settings of the console (R2, mean of all; 0 is what knowing nothing gives) and "
+            "the style (accuracy), for songs that the probe has not met; and the song (accuracy), "
+            "for styles that it has not met. An embedding of the mix is good at the first two, "
+            "and bad at the last."
         ),
     ]
+    rows = []
+    for task, measure, label in (
+        ("settings", "mean_r2", "console settings, R2"),
+        ("style", "accuracy", "style, accuracy"),
+        ("song", "accuracy", "song, accuracy"),
+    ):
+        values = metrics["probes"][task]
+        if "absent" in values:
+            sections.append(_absent(values, f"{label}: "))
+        else:
+            rows.append(_row(label, measure, values))
+    return [*sections, _table(rows)] if rows else sections
 
 
-def _interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.3g} [{estimate['low']:.3g}, {estimate['high']:.3g}]"
+def measure_label(name: str) -> str:
+    """Name a measure for people: `map_at_10` is mAP at 10."""
+    return name.replace("map", "mAP").replace("_", " ")
+
+
+def _absent(values: Mapping[str, Any], prefix: str = "") -> str:
+    return page.paragraph(f"{prefix}Not measured: {values['absent']}.", note=True)
+
+
+def _table(rows: Sequence[Sequence[object]]) -> str:
+    return page.table(["measure", *METHODS.values(), "chance"], rows)
+
+
+def _row(label: str, measure: str, values: Mapping[str, Any]) -> list[object]:
+    """Set a measure's figures side by side; a representation may lack one."""
+    cells = [
+        page.Interval(**values[method][measure]) if measure in values[method] else ""
+        for method in METHODS
+    ]
+    return [measure_label(label), *cells, float(values["chance"][measure])]
 
 
 def _neighbours(evaluation: Evaluation) -> list[str]:

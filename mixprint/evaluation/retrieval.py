@@ -4,12 +4,14 @@ Every query looks for relevant items in a pool. All measures come from the ranks
 items among the eligible ones. Equal distances count against the system (irrelevant items come
 first), so that an embedding that collapsed to one point gains nothing.
 
-Shape suffixes: Q query, P pool, E embedding, D features, N any item.
+Shape suffixes: Q query, P pool, E embedding, D features, N any item, V value, G song,
+R resample.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,20 +58,38 @@ class Task:
         return answerable
 
 
-def cosine_distance(a_NE: FloatArray, b_NE: FloatArray) -> FloatArray:
-    """Measure 1 - cosine between all rows of two sets.
+def direction_distance(a_NE: FloatArray, b_NE: FloatArray) -> FloatArray:
+    """Measure how far the directions of all rows of two sets lie apart.
+
+    It is the length of the chord between two points on the unit sphere, 0 to 2: the square root
+    of 2 (1 - cosine). It ranks as the cosine does, and is a distance as the Euclidean one is, so
+    that ratios of distances can be compared with those of other representations.
 
     Returns:
         distance, one row per row of `a_NE`, one column per row of `b_NE`. A row of zeros has
-        distance 1 to everything.
+        distance 1 to every direction.
     """
-    return 1 - _unit_rows(a_NE) @ _unit_rows(b_NE).T
+    return _euclidean(_unit_rows(a_NE), _unit_rows(b_NE))
 
 
 def rms_distance(a_ND: FloatArray, b_ND: FloatArray) -> FloatArray:
     """Measure the root mean square difference between all rows of two sets."""
-    difference = a_ND[:, np.newaxis, :] - b_ND[np.newaxis, :, :]
-    return np.sqrt(np.mean(difference**2, axis=-1))
+    return _euclidean(a_ND, b_ND) / math.sqrt(a_ND.shape[1])
+
+
+DISTANCES: Mapping[str, Callable[[FloatArray, FloatArray], FloatArray]] = {
+    "direction": direction_distance,
+    "rms": rms_distance,
+}
+
+
+def _euclidean(a_NE: FloatArray, b_NE: FloatArray) -> FloatArray:
+    """Measure the distances of all rows; unlike the usual matrix product, exactly 0 for equals."""
+    # It takes half a second to import.
+    from scipy.spatial.distance import cdist
+
+    distance: FloatArray = cdist(a_NE, b_NE)
+    return distance
 
 
 def _unit_rows(a_NE: FloatArray) -> FloatArray:
@@ -98,8 +118,8 @@ def first_ranks(ranked: Sequence[BoolArray]) -> FloatArray:
     return np.array([int(np.argmax(relevant_P)) + 1 for relevant_P in ranked], dtype=np.float64)
 
 
-def average_precisions(ranked: Sequence[BoolArray], depth: int = MAP_AT) -> FloatArray:
-    """Give the average precision at a depth of each query.
+def average_precisions(ranked: Sequence[BoolArray], depth: int | None = MAP_AT) -> FloatArray:
+    """Give the average precision at a depth of each query; None looks at the whole pool.
 
     It is the mean, over the relevant items that could be among the first `depth`, of the
     precision at their rank (0 for those that are not).
@@ -108,16 +128,65 @@ def average_precisions(ranked: Sequence[BoolArray], depth: int = MAP_AT) -> Floa
     for relevant_P in ranked:
         top = relevant_P[:depth].astype(np.float64)
         precision = np.cumsum(top) / np.arange(1, len(top) + 1)
-        values.append(float((precision * top).sum()) / min(int(relevant_P.sum()), depth))
+        num_reachable = min(int(relevant_P.sum()), len(top))
+        values.append(float((precision * top).sum()) / num_reachable)
     return np.array(values)
+
+
+def query_scores(distance_QP: FloatArray, task: Task) -> dict[str, FloatArray]:
+    """Score every answerable query: recall at 1, 5 and 10, rank, and average precision.
+
+    Recall at k is 1 if a relevant item is among the first k, else 0.
+
+    Args:
+        distance_QP: smaller is nearer.
+        task: what is looked for; at least one query must be answerable.
+
+    Returns:
+        `recall_at_1`, `recall_at_5`, `recall_at_10`, `rank` (of the first relevant item, from 1),
+        `map_at_10` and `map`; one value per answerable query.
+
+    Raises:
+        ValueError: no query is answerable, or shapes differ.
+    """
+    if distance_QP.shape != task.relevant_QP.shape:
+        raise ValueError(f"expected {task.relevant_QP.shape}, got {distance_QP.shape}")
+    ranked = ranked_relevance(distance_QP, task)
+    if not ranked:
+        raise ValueError("expected at least one query with a right and a wrong answer")
+    rank_Q = first_ranks(ranked)
+    scores = {f"recall_at_{k}": (rank_Q <= k).astype(np.float64) for k in RECALL_AT}
+    return scores | {
+        "rank": rank_Q,
+        f"map_at_{MAP_AT}": average_precisions(ranked),
+        "map": average_precisions(ranked, depth=None),
+    }
+
+
+def summarise(
+    scores: Mapping[str, FloatArray], song_Q: IntArray, *, num_bootstrap: int, seed: int
+) -> dict[str, Estimate]:
+    """Average the scores of `query_scores`, with intervals; the rank as mean and as median.
+
+    Args:
+        scores: name -> value per query.
+        song_Q: the song of each of these queries.
+        num_bootstrap: resamples of the songs.
+        seed: of the resampling.
+    """
+    means = {name: values_Q for name, values_Q in scores.items() if name != "rank"}
+    estimates = {
+        name: bootstrap_mean(values_Q, song_Q, num_bootstrap, seed)
+        for name, values_Q in (means | {"mean_rank": scores["rank"]}).items()
+    }
+    rank_Q1 = scores["rank"][:, np.newaxis]
+    return estimates | {"median_rank": bootstrap(rank_Q1, song_Q, _median, num_bootstrap, seed)}
 
 
 def measure(
     distance_QP: FloatArray, task: Task, *, num_bootstrap: int, seed: int
 ) -> dict[str, Estimate]:
-    """Measure recall at 1, 5 and 10, mean and median rank, and mAP at 10.
-
-    Recall at k is the share of queries with a relevant item among the first k.
+    """Measure recall at 1, 5 and 10, mean and median rank, mAP at 10 and over the whole pool.
 
     Args:
         distance_QP: smaller is nearer.
@@ -128,23 +197,9 @@ def measure(
     Raises:
         ValueError: no query is answerable, or shapes differ.
     """
-    if distance_QP.shape != task.relevant_QP.shape:
-        raise ValueError(f"expected {task.relevant_QP.shape}, got {distance_QP.shape}")
-    ranked = ranked_relevance(distance_QP, task)
-    if not ranked:
-        raise ValueError("expected at least one query with a right and a wrong answer")
+    scores = query_scores(distance_QP, task)
     song_Q = task.song_Q[task.answerable]
-    rank_Q = first_ranks(ranked)
-    columns: dict[str, tuple[FloatArray, Callable[[FloatArray], float]]] = {
-        f"recall_at_{k}": ((rank_Q <= k).astype(np.float64), _mean) for k in RECALL_AT
-    }
-    columns["mean_rank"] = (rank_Q, _mean)
-    columns["median_rank"] = (rank_Q, _median)
-    columns[f"map_at_{MAP_AT}"] = (average_precisions(ranked), _mean)
-    return {
-        name: bootstrap(values_Q[:, np.newaxis], song_Q, statistic, num_bootstrap, seed)
-        for name, (values_Q, statistic) in columns.items()
-    }
+    return summarise(scores, song_Q, num_bootstrap=num_bootstrap, seed=seed)
 
 
 def chance(task: Task) -> dict[str, float]:
@@ -170,21 +225,23 @@ def chance(task: Task) -> dict[str, float]:
             if _mean(np.array([_hit_probability(n, r, k) for n, r in sizes])) >= 0.5
         )
     )
-    values[f"map_at_{MAP_AT}"] = _mean(
-        np.array([_expected_precision(n, r, MAP_AT) for n, r in sizes])
-    )
+    for name, depth in ((f"map_at_{MAP_AT}", MAP_AT), ("map", None)):
+        values[name] = _mean(np.array([_expected_precision(n, r, depth) for n, r in sizes]))
     return values
 
 
+@cache
 def _hit_probability(num_items: int, num_relevant: int, k: int) -> float:
     k = min(k, num_items)
     return 1 - math.comb(num_items - num_relevant, k) / math.comb(num_items, k)
 
 
-def _expected_precision(num_items: int, num_relevant: int, depth: int) -> float:
+@cache
+def _expected_precision(num_items: int, num_relevant: int, depth: int | None) -> float:
     others = (num_relevant - 1) / max(num_items - 1, 1)
-    ranks = range(1, min(depth, num_items) + 1)
-    total = sum(num_relevant / num_items * (1 + (i - 1) * others) / i for i in ranks)
+    depth = min(depth or num_items, num_items)
+    rank_R = np.arange(1, depth + 1)
+    total = float((num_relevant / num_items * (1 + (rank_R - 1) * others) / rank_R).sum())
     return total / min(num_relevant, depth)
 
 
@@ -223,14 +280,75 @@ def style_over_song_ratio(
 ) -> Estimate | None:
     """Measure how much farther the same song in other styles is than the same style elsewhere.
 
+    For each mix q let s(q) be its mean distance to the mixes of the same style of other songs,
+    and c(q) that to the mixes of the same song in other styles; mixes that have only one kind of
+    neighbours are left out. The ratio is the sum of c over the sum of s. Above 1 the
+    representation follows the mix more than the song; 1 is what one that knows neither has.
+
     Returns:
-        the ratio of the mean distances: above 1 the representation follows the mix more than the
-        song. None if there is no query, or the same style lies at distance zero.
+        the ratio. None if no mix has both kinds, or the same style lies at distance zero.
     """
     if len(contrast.song_Q) == 0 or not contrast.same_style_Q.mean() > 0:
         return None
-    values = np.stack((contrast.same_song_Q, contrast.same_style_Q), axis=1)
-    return bootstrap(values, contrast.song_Q, _ratio_of_means, num_bootstrap, seed)
+    return bootstrap_ratio(
+        contrast.same_song_Q, contrast.same_style_Q, contrast.song_Q, num_bootstrap, seed
+    )
+
+
+def resampled_sums(
+    values_QV: FloatArray, song_Q: IntArray, num_samples: int, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Sum columns over the queries, and over resamples of whole songs drawn with replacement.
+
+    Queries of one song are not independent, so a song is drawn with all of its queries. Whatever
+    is made of sums (means, ratios, shares of variance) needs nothing else for its interval.
+
+    Args:
+        values_QV: one row per query.
+        song_Q: the song of each query.
+        num_samples: resamples.
+        seed: equal seeds draw equal songs.
+
+    Returns:
+        sums_V and, a row per resample, sums_RV.
+    """
+    songs, index_Q = np.unique(song_Q, return_inverse=True)
+    by_song_GV = np.zeros((len(songs), values_QV.shape[1]))
+    np.add.at(by_song_GV, index_Q, values_QV)
+    sums_RV = np.empty((num_samples, values_QV.shape[1]))
+    for row, drawn in enumerate(_draws(len(songs), num_samples, seed)):
+        sums_RV[row] = np.bincount(drawn, minlength=len(songs)) @ by_song_GV
+    return values_QV.sum(axis=0), sums_RV
+
+
+def interval(value: float, samples_R: FloatArray) -> Estimate:
+    """Put the percentile interval of resampled values around a value; without samples no width."""
+    if not len(samples_R):
+        return Estimate(value, value, value)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(samples_R, (tail, 1 - tail))
+    return Estimate(value, float(low), float(high))
+
+
+def bootstrap_ratio(
+    numerator_Q: FloatArray,
+    denominator_Q: FloatArray,
+    song_Q: IntArray,
+    num_samples: int,
+    seed: int,
+) -> Estimate:
+    """Estimate the ratio of two sums over the queries, with whole songs resampled."""
+    values_Q2 = np.stack((numerator_Q, denominator_Q), axis=1)
+    sums_2, sums_R2 = resampled_sums(values_Q2, song_Q, num_samples, seed)
+    least = np.finfo(np.float64).tiny
+    return interval(
+        float(sums_2[0] / max(sums_2[1], least)), sums_R2[:, 0] / np.maximum(sums_R2[:, 1], least)
+    )
+
+
+def bootstrap_mean(values_Q: FloatArray, song_Q: IntArray, num_samples: int, seed: int) -> Estimate:
+    """Estimate the mean over the queries, with whole songs resampled."""
+    return bootstrap_ratio(values_Q, np.ones_like(values_Q), song_Q, num_samples, seed)
 
 
 def bootstrap(
@@ -240,7 +358,7 @@ def bootstrap(
     num_samples: int,
     seed: int,
 ) -> Estimate:
-    """Resample whole songs with replacement: queries of one song are not independent.
+    """Estimate any statistic of the queries' rows, with whole songs resampled.
 
     Args:
         values_QV: one row per query.
@@ -249,19 +367,20 @@ def bootstrap(
         num_samples: resamples; 0 gives an interval of no width.
         seed: equal seeds give equal intervals.
     """
-    value = statistic(values_QV)
     songs, index_Q = np.unique(song_Q, return_inverse=True)
     rows_by_song = [np.flatnonzero(index_Q == i) for i in range(len(songs))]
-    generator = np.random.default_rng(seed)
-    samples = [
+    samples_R = [
         statistic(values_QV[np.concatenate([rows_by_song[i] for i in drawn])])
-        for drawn in generator.integers(len(songs), size=(num_samples, len(songs)))
+        for drawn in _draws(len(songs), num_samples, seed)
     ]
-    if not samples:
-        return Estimate(value, value, value)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(samples, (tail, 1 - tail))
-    return Estimate(value, float(low), float(high))
+    return interval(statistic(values_QV), np.array(samples_R))
+
+
+def _draws(num_songs: int, num_samples: int, seed: int) -> Iterator[IntArray]:
+    """Draw songs with replacement, as many as there are."""
+    generator = np.random.default_rng(seed)
+    for _ in range(num_samples):
+        yield generator.integers(num_songs, size=num_songs)
 
 
 def _mean(values: FloatArray) -> float:
@@ -270,8 +389,3 @@ def _mean(values: FloatArray) -> float:
 
 def _median(values: FloatArray) -> float:
     return float(np.median(values))
-
-
-def _ratio_of_means(values_Q2: FloatArray) -> float:
-    numerator, denominator = values_Q2.mean(axis=0)
-    return float(numerator / max(denominator, np.finfo(np.float64).tiny))

@@ -131,47 +131,103 @@ _THRESHOLD_DB = {"vocals": -18.0, "bass": -21.0, "drums": -12.0, "other": -19.0}
 _MID_HZ = {"vocals": 2500.0, "bass": 700.0, "drums": 900.0, "other": 1200.0}
 
 
-def draw_settings(style: str, rng: Rng) -> MixSettings:
+def named_style(name: str) -> MixSettings:
+    """Give the centre of one of `STYLE_NAMES`."""
+    centre = _STYLES[name]
+    return MixSettings(
+        style=name,
+        stems={
+            stem: StemSettings(
+                **centre[stem],
+                mid_hz=_MID_HZ[stem],
+                threshold_db=_THRESHOLD_DB[stem],
+                attack_s=0.012,
+                release_s=0.15,
+            )
+            for stem in STEMS
+        },
+        master=MasterSettings(**centre["master"]),
+    )
+
+
+def free_style(rng: Rng, name: str = "free") -> MixSettings:
+    """Draw a style from anywhere that the console can go and still sound like a mix."""
+
+    def stem() -> StemSettings:
+        threshold_db, ratio = rng.uniform(-22.0, -8.0), rng.uniform(1.0, 5.0)
+        makeup_db = 0.4 * (-8.0 - threshold_db) * (1.0 - 1.0 / ratio)
+        return StemSettings(
+            gain_db=makeup_db + rng.uniform(-4.0, 4.0),
+            pan=rng.uniform(-0.15, 0.15),
+            width=rng.uniform(0.5, 1.5),
+            low_shelf_db=rng.uniform(-6.0, 4.0),
+            mid_hz=rng.uniform(300.0, 4000.0),
+            mid_db=rng.uniform(-5.0, 5.0),
+            high_shelf_db=rng.uniform(-6.0, 6.0),
+            threshold_db=threshold_db,
+            ratio=ratio,
+            attack_s=rng.uniform(0.002, 0.04),
+            release_s=rng.uniform(0.05, 0.3),
+            reverb_send_db=rng.uniform(-40.0, -6.0),
+            reverb_time_s=rng.uniform(0.3, 2.5),
+        )
+
+    return MixSettings(
+        style=name,
+        stems={stem_name: stem() for stem_name in STEMS},
+        master=MasterSettings(
+            low_shelf_db=rng.uniform(-2.0, 3.0),
+            high_shelf_db=rng.uniform(-3.0, 4.0),
+            threshold_db=rng.uniform(-18.0, -4.0),
+            ratio=rng.uniform(1.0, 5.0),
+        ),
+    )
+
+
+def varied(style: MixSettings, rng: Rng) -> MixSettings:
     """Draw the settings of one mix: the style's centre with an engineer's small variations.
 
     Args:
-        style: one of `STYLE_NAMES`.
+        style: the centre.
         rng: where the variations come from.
     """
 
     def near(value: float, spread: float) -> float:
         return round(value + spread * rng.uniform(-1.0, 1.0), 4)
 
-    centre = _STYLES[style]
-    stems = {
-        stem: StemSettings(
-            gain_db=near(centre[stem]["gain_db"], 0.8),
-            pan=near(centre[stem]["pan"], 0.06),
-            width=near(centre[stem]["width"], 0.08),
-            low_shelf_db=near(centre[stem]["low_shelf_db"], 0.8),
-            mid_hz=near(_MID_HZ[stem], 0.15 * _MID_HZ[stem]),
-            mid_db=near(centre[stem]["mid_db"], 0.8),
-            high_shelf_db=near(centre[stem]["high_shelf_db"], 0.8),
-            threshold_db=near(_THRESHOLD_DB[stem], 1.5),
-            ratio=near(centre[stem]["ratio"], 0.15),
-            attack_s=near(0.012, 0.006),
-            release_s=near(0.15, 0.06),
-            reverb_send_db=near(centre[stem]["reverb_send_db"], 1.0),
-            reverb_time_s=near(centre[stem]["reverb_time_s"], 0.08 * centre[stem]["reverb_time_s"]),
+    stems = {}
+    for name, centre in style.stems.items():
+        stems[name] = StemSettings(
+            gain_db=near(centre.gain_db, 0.8),
+            pan=near(centre.pan, 0.06),
+            width=near(centre.width, 0.08),
+            low_shelf_db=near(centre.low_shelf_db, 0.8),
+            mid_hz=near(centre.mid_hz, 0.15 * centre.mid_hz),
+            mid_db=near(centre.mid_db, 0.8),
+            high_shelf_db=near(centre.high_shelf_db, 0.8),
+            threshold_db=near(centre.threshold_db, 1.5),
+            ratio=max(near(centre.ratio, 0.15), 1.0),
+            attack_s=near(centre.attack_s, 0.5 * centre.attack_s),
+            release_s=near(centre.release_s, 0.4 * centre.release_s),
+            reverb_send_db=near(centre.reverb_send_db, 1.0),
+            reverb_time_s=near(centre.reverb_time_s, 0.08 * centre.reverb_time_s),
         )
-        for stem in STEMS
-    }
-    master = centre["master"]
+    master = style.master
     return MixSettings(
-        style=style,
+        style=style.style,
         stems=stems,
         master=MasterSettings(
-            low_shelf_db=near(master["low_shelf_db"], 0.5),
-            high_shelf_db=near(master["high_shelf_db"], 0.5),
-            threshold_db=near(master["threshold_db"], 1.0),
-            ratio=near(master["ratio"], 0.1),
+            low_shelf_db=near(master.low_shelf_db, 0.5),
+            high_shelf_db=near(master.high_shelf_db, 0.5),
+            threshold_db=near(master.threshold_db, 1.0),
+            ratio=max(near(master.ratio, 0.1), 1.0),
         ),
     )
+
+
+def draw_settings(style: str, rng: Rng) -> MixSettings:
+    """Draw the settings of one mix in one of `STYLE_NAMES`."""
+    return varied(named_style(style), rng)
 
 
 def mix(stems_CT: dict[str, Signal], settings: MixSettings) -> dict[str, Signal]:

@@ -39,10 +39,9 @@ from mixprint.synthesis.exact import (
 )
 from mixprint.synthesis.mixing import (
     STYLE_NAMES,
-    MasterSettings,
     MixSettings,
-    StemSettings,
     draw_settings,
+    free_style,
     mix,
 )
 
@@ -153,21 +152,26 @@ class SongSource:
         Returns:
             stem name -> signal_CT as it sounds in the mix, and the truth about the song.
         """
-        name = self._name(number)
-        score = compose(name, self.seed, self.duration_s)
-        rng = Rng(self.seed, name, "mix")
-        if self.sampled:
-            dry, settings = self._play(score), _settings(rng)
-        else:
-            dry = instruments.render(score, self.seed)
-            settings = draw_settings(rng.choice(STYLE_NAMES), rng)
-        truth = {"song": name, "source": asdict(self), "genre": score.genre}
+        score, dry = self.play(number)
+        rng = Rng(self.seed, score.name, "mix")
+        settings = _settings(rng) if self.sampled else draw_settings(rng.choice(STYLE_NAMES), rng)
+        truth = {"song": score.name, "source": asdict(self), "genre": score.genre}
         return mix(dry, settings), truth | {"mix": settings.to_values()}
+
+    def play(self, number: int) -> tuple[Score, dict[str, Signal]]:
+        """Compose a song and play it.
+
+        Returns:
+            the score, and stem name -> dry signal_CT.
+        """
+        score = compose(self._name(number), self.seed, self.duration_s)
+        dry = self._sampled(score) if self.sampled else instruments.render(score, self.seed)
+        return score, dry
 
     def _name(self, number: int) -> str:
         return f"{'valid' if self.held_out else 'train'}{self.seed}-{number:05d}"
 
-    def _play(self, score: Score) -> dict[str, Signal]:
+    def _sampled(self, score: Score) -> dict[str, Signal]:
         """Play a score; a stem that is not sampled is played as in the embedded data set."""
         rng = Rng(self.seed, score.name, "studio")
         sampled = {
@@ -346,35 +350,7 @@ def _settings(rng: Rng) -> MixSettings:
     if rng.chance(0.5):
         return draw_settings(rng.choice(STYLE_NAMES), rng)
 
-    def stem() -> StemSettings:
-        threshold_db, ratio = rng.uniform(-22.0, -8.0), rng.uniform(1.0, 5.0)
-        makeup_db = 0.4 * (-8.0 - threshold_db) * (1.0 - 1.0 / ratio)
-        return StemSettings(
-            gain_db=makeup_db + rng.uniform(-4.0, 4.0),
-            pan=rng.uniform(-0.15, 0.15),
-            width=rng.uniform(0.5, 1.5),
-            low_shelf_db=rng.uniform(-6.0, 4.0),
-            mid_hz=rng.uniform(300.0, 4000.0),
-            mid_db=rng.uniform(-5.0, 5.0),
-            high_shelf_db=rng.uniform(-6.0, 6.0),
-            threshold_db=threshold_db,
-            ratio=ratio,
-            attack_s=rng.uniform(0.002, 0.04),
-            release_s=rng.uniform(0.05, 0.3),
-            reverb_send_db=rng.uniform(-40.0, -6.0),
-            reverb_time_s=rng.uniform(0.3, 2.5),
-        )
-
-    return MixSettings(
-        style="free",
-        stems={name: stem() for name in STEMS},
-        master=MasterSettings(
-            low_shelf_db=rng.uniform(-2.0, 3.0),
-            high_shelf_db=rng.uniform(-3.0, 4.0),
-            threshold_db=rng.uniform(-18.0, -4.0),
-            ratio=rng.uniform(1.0, 5.0),
-        ),
-    )
+    return free_style(rng)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -46,6 +46,8 @@ def test_sections_fit_their_steps(config: type[StepConfig], profile: str) -> Non
         (FeaturesConfig, "batch_size", 0),
         (EvaluateConfig, "bootstrap_samples", 0),
         (PromoteConfig, "max_regression", -0.1),
+        (PromoteConfig, "bootstrap_samples", 0),
+        (PromoteConfig, "fallback_metric", "song_median_rank"),
         (TransferConfig, "optimize_target", "loudness"),
         (TransferConfig, "num_pairs", 0),
     ],

@@ -1,52 +1,130 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from components import tracking
-from components.promote.main import Champion, PromoteConfig, gate_metric, judge
-from mixprint.errors import DataError
-
-GATE = PromoteConfig(
-    model_name="encoder",
-    metric="style_recall_at_1",
-    fallback_metric="song_recall_at_1",
-    min_metric=0.5,
-    max_regression=0.1,
+from components.promote.main import (
+    Champion,
+    Evaluated,
+    PromoteConfig,
+    gate_metric,
+    judge,
+    run,
 )
+from components.step import Manifest
+from mixprint.atomic import read_json, write_json
+from mixprint.config import load_params
+from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
+from mixprint.errors import ConfigError, DataError
+from mixprint.evaluation.plots import plot_confusion
+from tests.evaluation.test_baselines import make_encoder
+
+PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
+GATE = replace(
+    PromoteConfig.from_values(load_params(PARAMS)["promote"]), min_metric=0.5, max_regression=0.1
+)
+NUM_SONGS, MIXES = 20, 4
 
 
-def champion(value: float, data: str = "data") -> Champion:
-    return Champion(version="3", metrics={"style_recall_at_1": value}, data_fingerprint=data)
+def evaluated(
+    found: list[float], *, data: str = "data", width: float = 0.1, name: str = "style_recall_at_1"
+) -> Evaluated:
+    """Make an evaluation with the given score of each track; four tracks are a song."""
+    value = float(np.mean(found))
+    task, _, measure = name.partition("_")
+    ids = [f"track{i}" for i in range(len(found))]
+    return Evaluated(
+        metrics={
+            "schema_version": 2,
+            "data_fingerprint": data,
+            name: value,
+            f"{name}_low": value - width,
+            f"{name}_high": value + width,
+        },
+        details={
+            "scores": {task: {measure: dict(zip(ids, found, strict=True))}},
+            "songs": {track: f"song{i // MIXES}" for i, track in enumerate(ids)},
+        },
+    )
+
+
+def shares(value: float) -> list[float]:
+    """Give scores of 0 and 1 with this mean, in every song alike."""
+    return [float(i % MIXES < value * MIXES) for i in range(NUM_SONGS * MIXES)]
 
 
 @pytest.mark.parametrize(
-    ("value", "best", "promoted"),
+    ("value", "width", "promoted"),
     [
-        (0.5, None, True),  # meets the minimum exactly
-        (0.49, None, False),
-        (0.8, 0.9, True),  # the allowed loss exactly
-        (0.79, 0.9, False),
-        (0.95, 0.9, True),
-        (0.45, 0.5, False),  # not much worse than the champion, but below the minimum
+        (0.75, 0.25, True),  # its lower end meets the minimum exactly
+        (0.75, 0.3, False),  # good, but not surely good enough
+        (0.25, 0.1, False),
     ],
 )
-def test_gate(value: float, best: float | None, promoted: bool) -> None:
-    present = None if best is None else champion(best)
-    decided, reasons = judge({"style_recall_at_1": value}, "data", present, GATE)
+def test_the_lower_end_must_reach_the_minimum(value: float, width: float, promoted: bool) -> None:
+    decided, reasons = judge(evaluated(shares(value), width=width), None, GATE)
     assert decided is promoted
     assert f"{value:.4f}" in reasons[0]
+    assert "no other champion" in reasons[1]
+
+
+def test_a_loss_in_every_song_is_a_loss() -> None:
+    best = Champion(version="3", evaluated=evaluated(shares(1.0)))
+    worse = evaluated(shares(0.75))
+    decided, reasons = judge(worse, best, GATE)
+    assert not decided
+    # In each song one of four tracks fewer: the interval of the difference has no width.
+    assert "worse than that of champion 3: difference -0.2500 [-0.2500, -0.2500]" in reasons[1]
+    assert judge(worse, best, replace(GATE, max_regression=0.25))[0]
+    assert judge(evaluated(shares(1.0)), Champion(version="3", evaluated=worse), GATE)[0]
+
+
+def test_a_loss_that_chance_explains_is_none() -> None:
+    scores = shares(1.0)
+    scores[:MIXES] = [0.0] * MIXES  # one song of twenty is lost
+    best = Champion(version="3", evaluated=evaluated(shares(1.0)))
+    strict = replace(GATE, max_regression=0.0)
+    decided, reasons = judge(evaluated(scores), best, strict)
+    assert decided
+    assert "not significantly worse" in reasons[1]
+    assert "-0.0500" in reasons[1]
+    # Every second song is lost: no chance.
+    scores = [0.0 if i // MIXES % 2 else 1.0 for i in range(NUM_SONGS * MIXES)]
+    assert not judge(evaluated(scores, width=0.0), best, strict)[0]
 
 
 def test_champion_measured_on_other_data_is_no_yardstick() -> None:
-    decided, reasons = judge({"style_recall_at_1": 0.6}, "data", champion(1.0, "older"), GATE)
+    candidate = evaluated(shares(0.75))
+    best = Champion(version="3", evaluated=evaluated(shares(1.0), data="older"))
+    decided, reasons = judge(candidate, best, GATE)
     assert decided
     assert "other data" in reasons[1]
+    decided, reasons = judge(candidate, Champion(version="3", evaluated=None), GATE)
+    assert decided
+    assert "no model card" in reasons[1]
+
+
+def test_scores_of_other_tracks_are_an_error() -> None:
+    best = Champion(version="3", evaluated=evaluated(shares(1.0)[:8]))
+    with pytest.raises(DataError, match="72 tracks that only one"):
+        judge(evaluated(shares(1.0)), best, GATE)
 
 
 def test_metric_falls_back_where_styles_are_unknown() -> None:
     assert gate_metric({"song_recall_at_1": 0.5}, GATE) == "song_recall_at_1"
     with pytest.raises(DataError, match="style_recall_at_1"):
         gate_metric({"other": 1.0}, GATE)
+    song = evaluated(shares(1.0), name="song_recall_at_1")
+    assert judge(song, Champion(version="3", evaluated=song), GATE)[0]
+
+
+def test_a_metric_of_which_less_is_better_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"promote\.metric must be one of"):
+        replace(GATE, metric="style_mean_rank")
 
 
 @pytest.fixture
@@ -105,3 +183,94 @@ def test_registry(registry: tracking.Registry, tmp_path: Path) -> None:
     assert str(present.version) == "1", "a refused version does not move the alias"
     with pytest.raises(DataError, match=r"expected one of the versions \[1, 2\], got '7'"):
         registry.version("7")
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def full_metrics(scored: Evaluated) -> dict[str, Any]:
+    """Add what the evaluation writes besides the gate's own metric."""
+    methods = ("encoder", "features", "log_mel", "untrained")
+    style = {m: {"recall_at_1": interval(0.5), "map": interval(0.4)} for m in methods}
+    return {
+        **scored.metrics,
+        "num_tracks": 80,
+        "num_songs": NUM_SONGS,
+        "sources": ["synthetic"],
+        "split_used": "test",
+        "split_reason": "held out from the training",
+        "style_retrieval": {**style, "chance": {"recall_at_1": 0.2, "map": 0.1}},
+        "song_retrieval": {"absent": "tracks are too short"},
+        "probes": {
+            "settings": {m: {"mean_r2": interval(0.3)} for m in methods}
+            | {"chance": {"mean_r2": 0.0}},
+            "style": {"absent": "styles are not known"},
+            "song": {"absent": "styles are not known"},
+        },
+    }
+
+
+def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One story again: register, judge another one against it, measure the first anew."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    config = replace(GATE, model_name="encoder")
+
+    def promote(name: str, value: float, data: str = "data") -> dict[str, Any]:
+        folder, evaluation = tmp_path / name, tmp_path / f"evaluation {name}"
+        if not folder.exists():
+            encoder = make_encoder()
+            with torch.no_grad():
+                encoder.model.project.weight += len(name)
+            save_checkpoint(
+                folder,
+                encoder.model,
+                encoder.standardisation,
+                {"data_fingerprint": f"data of {name}", "metrics": {"best_epoch": 3.0}},
+            )
+        scored = evaluated(shares(value), data=data)
+        write_json(evaluation / "metrics.json", full_metrics(scored))
+        write_json(evaluation / "details.json", dict(scored.details))
+        plot_confusion(evaluation / "plots" / "confusion.png", ["dry"], ["dry"])
+        run(
+            root=str(tmp_path / "root"),
+            config=config,
+            encoder=Manifest.of_files("train", folder, ["config.json"], {}),
+            evaluation=Manifest.of_files("evaluate", evaluation, ["metrics.json"], {}),
+        )
+        written: dict[str, Any] = read_json(tmp_path / "root" / "promotion.json")
+        return written
+
+    first = promote("a", 1.0)
+    assert (first["version"], first["decision"], first["low"]) == ("1", "promoted", 0.9)
+    registry = tracking.Registry("encoder")
+    champion = registry.champion()
+    assert champion is not None
+    assert "style: recall at 1 | 0.5 [0.4, 0.6]" in champion.description
+    fetched = registry.download_champion(tmp_path / "champion")
+    card = (fetched / "README.md").read_text()
+    for text in (
+        "data of a",
+        "feature schema: `version 1",
+        "probe of the settings",
+        "Not measured: song retrieval: tracks are too short.",
+        "Generated songs",
+        "![confusion](figures/confusion.png)",
+        load_checkpoint(tmp_path / "a").fingerprint,
+    ):
+        assert text in card
+    assert (fetched / "figures" / "confusion.png").stat().st_size > 0
+    assert load_checkpoint(fetched).fingerprint == first["encoder"]
+
+    second = promote("bb", 0.75)
+    assert (second["version"], second["decision"]) == ("2", "refused")
+    assert "worse than that of champion 1" in second["reasons"][1]
+    # Measured anew on other data, the version gets the new figures.
+    again = promote("a", 0.75, data="newer")
+    assert again["version"] == "1"
+    tags = registry.version("1").tags
+    assert tags[tracking.DATA_TAG] == "newer"
+    assert float(tags[f"{tracking.METRIC_TAG}style_recall_at_1"]) == 0.75
+    found = tracking.read_model_json(registry.version("1"), "metrics.json")
+    assert found["data_fingerprint"] == "newer"
+    assert tracking.read_model_json(registry.version("1"), "absent.json") is None

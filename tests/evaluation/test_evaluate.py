@@ -11,18 +11,29 @@ import torch
 from torch import Tensor
 
 from mixprint.atomic import read_json, write_json
-from mixprint.catalogue import Track, write_catalogue
+from mixprint.catalogue import Track, read_catalogue, write_catalogue
 from mixprint.errors import DataError
 from mixprint.evaluation import page, plots
-from mixprint.evaluation.evaluate import evaluate, read_history, select_tracks
+from mixprint.evaluation.evaluate import (
+    _feature_changes,
+    evaluate,
+    read_history,
+    select_tracks,
+)
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features.table import write_features
-from mixprint.shards import SegmentRef, SeparatorFingerprint, shard_name, write_shard
+from mixprint.shards import (
+    SegmentRef,
+    SeparatorFingerprint,
+    read_index,
+    shard_name,
+    write_shard,
+)
 
 RATE_HZ = 44_100
 SEGMENT_SAMPLES = 8_820
 SEGMENT_S = SEGMENT_SAMPLES / RATE_HZ
-STYLES = ("dry", "wet")
+STYLES = ("dry", "damp", "wet")
 NUM_SONGS = 3
 
 
@@ -38,11 +49,22 @@ class StyleEncoder:
         return torch.stack((angle_B.cos(), angle_B.sin()), dim=1)
 
 
-def track(track_id: str, song: str, style: str, split: str = "test") -> Track:
+class BlindEncoder:
+    """Stands for an encoder that was not trained: all is the same to it."""
+
+    fingerprint = "blind"
+
+    def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+        return torch.tensor([[1.0, 0.0]]).expand(len(stems_BSCT), 2)
+
+
+def track(
+    track_id: str, song: str, style: str, split: str = "test", uri: str = "nowhere.wav"
+) -> Track:
     return Track(
         track_id=track_id,
         title=f"</script><b>{song} & {style}",
-        uri=f"{track_id}.wav",
+        uri=uri,
         source="synthetic",
         duration_s=2 * SEGMENT_S,
         sample_rate_hz=RATE_HZ,
@@ -58,7 +80,7 @@ def track(track_id: str, song: str, style: str, split: str = "test") -> Track:
 def make_run(
     root: Path, *, known_styles: bool = True, overlap: bool = False, split: str = "test"
 ) -> dict[str, Path]:
-    """Write catalogue, stems and features of 3 songs in 2 styles, two segments each."""
+    """Write catalogue, stems, features and settings of 3 songs in 3 styles, two segments each."""
     tracks, keys, rows = [], [], []
     separator = SeparatorFingerprint("true_stems", "", "x")
     with write_shard(
@@ -70,10 +92,14 @@ def make_run(
         for song in range(NUM_SONGS):
             for number, style in enumerate(STYLES):
                 track_id = f"{song}{style}"
-                tracks.append(track(track_id, f"song{song}", style if known_styles else "", split))
+                mix = root / "data" / track_id / "mixture.wav"
+                settings = {"vocals": {"gain_db": float(number)}, "bass": {"pan": -0.1 * number}}
+                write_json(mix.with_name("settings.json"), {"mix": {"stems": settings}})
+                known_style = style if known_styles else ""
+                tracks.append(track(track_id, f"song{song}", known_style, split, mix.as_uri()))
                 for segment in range(2):
                     stems_SCT = torch.full((4, 2, SEGMENT_SAMPLES), 0.1)
-                    stems_SCT[0] = 0.1 + 0.4 * number
+                    stems_SCT[0] = 0.1 + 0.3 * number
                     stems_SCT[1] = 0.1 * (song + 1)
                     start_s = segment * SEGMENT_S / (2 if overlap else 1)
                     writer.write(track_id, segment, start_s, stems_SCT)
@@ -102,7 +128,16 @@ def make_run(
 
 
 def run(paths: dict[str, Path]) -> dict:
-    return evaluate(**paths, encoder=StyleEncoder(), num_bootstrap=20, seed=1)
+    return evaluate(
+        **paths, encoder=StyleEncoder(), untrained=BlindEncoder(), num_bootstrap=20, seed=1
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Path], dict]:
+    """Evaluate once, for the tests that only look at the result."""
+    paths = make_run(tmp_path_factory.mktemp("evaluated"))
+    return paths, run(paths)
 
 
 class Page(HTMLParser):
@@ -119,44 +154,86 @@ class Page(HTMLParser):
         self.links += [value or "" for name, value in attributes if name in ("src", "href")]
 
 
-def test_evaluation_of_a_generated_collection(tmp_path: Path) -> None:
-    paths = make_run(tmp_path)
-    metrics = run(paths)
+def test_evaluation_of_a_generated_collection(
+    evaluated: tuple[dict[str, Path], dict],
+) -> None:
+    paths, metrics = evaluated
     out_dir = paths["out_dir"]
     assert read_json(out_dir / "metrics.json") == metrics
-    assert (metrics["split_used"], metrics["num_songs"], metrics["num_tracks"]) == ("test", 3, 6)
+    assert (metrics["split_used"], metrics["num_songs"], metrics["num_tracks"]) == ("test", 3, 9)
     assert metrics["segment_s"] == pytest.approx(SEGMENT_S)
 
     # The encoder follows the style alone; the features follow the song alone.
     assert metrics["style_recall_at_1"] == 1
     assert metrics["style_retrieval"]["features"]["recall_at_1"]["value"] == 0
     assert metrics["style_over_song_ratio"] > 10
-    assert metrics["style_retrieval"]["style_over_song_ratio"]["features"]["value"] < 0.1
-    # Pool of each track: all but itself (5), right are the same style in the 2 other songs.
-    assert metrics["style_retrieval"]["chance"]["recall_at_1"] == pytest.approx(2 / 5)
-    assert metrics["song_retrieval"]["num_queries"] == 6
-    assert metrics["song_retrieval"]["chance"]["recall_at_1"] == pytest.approx(1 / 6)
+    assert metrics["style_retrieval"]["features"]["style_over_song_ratio"]["value"] < 0.1
+    # To the untrained encoder all is one: it finds nothing, and no ratio is defined.
+    assert metrics["style_retrieval"]["untrained"]["recall_at_1"]["value"] == 0
+    assert "style_over_song_ratio" not in metrics["style_retrieval"]["untrained"]
+    # The levels tell style and song.
+    assert metrics["style_retrieval"]["log_mel"]["style_over_song_ratio"]["value"] > 0
+    # Pool of each track: all but itself (8), right are the same style in the 2 other songs.
+    assert metrics["style_retrieval"]["chance"]["recall_at_1"] == pytest.approx(2 / 8)
+    assert metrics["song_retrieval"]["num_queries"] == 9
+    assert metrics["song_retrieval"]["chance"]["recall_at_1"] == pytest.approx(1 / 9)
     assert metrics["song_recall_at_1"] == 1
-    interval = metrics["style_retrieval"]["encoder"]["recall_at_1"]
-    assert interval["low"] <= interval["value"] <= interval["high"]
+    for name in ("style_recall_at_1", "style_over_song_ratio", "song_map_at_10"):
+        assert metrics[f"{name}_low"] <= metrics[name] <= metrics[f"{name}_high"]
 
     figures = {path.name for path in (out_dir / "plots").iterdir()}
-    assert figures == {"recall.png", "projection.png", "training.png"}
+    assert figures == {
+        f"{name}.png"
+        for name in ("recall", "projection", "confusion", "probes", "features", "training")
+    }
 
 
-def test_the_page_holds_all_that_it_shows(tmp_path: Path) -> None:
+def test_probes_of_a_generated_collection(
+    evaluated: tuple[dict[str, Path], dict],
+) -> None:
+    paths, metrics = evaluated
+    probes = metrics["probes"]
+    # The gain follows the style, so the encoder knows it for songs that the probe has not met.
+    assert probes["settings"]["num_settings"] == 2
+    assert probes["settings"]["encoder"]["mean_r2"]["value"] > 0.9
+    assert set(probes["settings"]["encoder"]["by_family"]) == {"gain", "pan"}
+    assert probes["settings"]["untrained"]["mean_r2"]["value"] == pytest.approx(0, abs=1e-9)
+    assert probes["song"]["features"]["accuracy"]["value"] == 1
+    assert probes["song"]["chance"]["accuracy"] == pytest.approx(1 / 3)
+    assert metrics["probe_settings_mean_r2"] == probes["settings"]["encoder"]["mean_r2"]["value"]
+    details = read_json(paths["out_dir"] / "details.json")
+    assert set(details["settings_r2"]["encoder"]) == {"vocals.gain_db", "bass.pan"}
+    scores = details["scores"]["style"]["recall_at_1"]
+    assert scores.keys() == details["songs"].keys()
+    assert np.mean(list(scores.values())) == metrics["style_recall_at_1"]
+
+
+def test_feature_changes_by_hand(tmp_path: Path) -> None:
     paths = make_run(tmp_path)
-    run(paths)
+    collection = select_tracks(
+        read_catalogue(paths["catalogue_dir"]), read_index(paths["stems_dir"])
+    )
+    feature_ND = np.array([[float(t.song[-1]), STYLES.index(t.style)] for t in collection.tracks])
+    changes = _feature_changes(collection, feature_ND)
+    # Differences of 0, 1 and 2: those of songs and those of styles are pairs of (1, 1, 2).
+    rms = np.sqrt((1 + 1 + 4) / 3)
+    np.testing.assert_allclose(changes["the same song in another style"], [0, rms], atol=1e-12)
+    np.testing.assert_allclose(changes["the same style in another song"], [rms, 0], atol=1e-12)
+
+
+def test_the_page_holds_all_that_it_shows(evaluated: tuple[dict[str, Path], dict]) -> None:
+    paths, _ = evaluated
     text = (paths["out_dir"] / "report.html").read_text()
     found = Page(text)
     assert all(link.startswith("data:") for link in found.links)
     assert not re.search(r"url\(|@import|https?://", text)
     assert "script" not in found.tags
     assert "b" not in found.tags
-    assert found.tags.count("img") == 3
+    assert found.tags.count("img") == 6
     assert found.tags.count("audio") == 4 * (1 + 3)
     assert 'name="viewport"' in text
     assert text.count('class="good"') == 8  # every query's two tracks of the same style
+    assert text.count("<details>") == 1
     assert len(text) < 8e6
     flac = base64.b64decode(re.findall(r"data:audio/flac;base64,([^\"]+)", text)[0])
     audio, rate_hz = sf.read(io.BytesIO(flac))
@@ -170,6 +247,10 @@ def test_songs_of_unknown_style(tmp_path: Path) -> None:
     assert "not known" in metrics["style_retrieval"]["absent"]
     assert "style_recall_at_1" not in metrics
     assert "song_recall_at_1" in metrics
+    assert "absent" in metrics["probes"]["style"]
+    assert "encoder" in metrics["probes"]["settings"]
+    figures = {path.name for path in (paths["out_dir"] / "plots").iterdir()}
+    assert not figures & {"confusion.png", "features.png"}
     assert "Not measured" in (paths["out_dir"] / "report.html").read_text()
 
 
@@ -225,8 +306,14 @@ def test_an_embedding_that_is_not_finite_is_named(tmp_path: Path) -> None:
         def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
             return super().embed(stems_BSCT, sample_rate_hz) / 0 * 0
 
-    with pytest.raises(DataError, match="track 0dry, segment 0"):
-        evaluate(**make_run(tmp_path), encoder=Broken(), num_bootstrap=2, seed=1)
+    with pytest.raises(DataError, match="track 0damp, segment 0"):
+        evaluate(
+            **make_run(tmp_path),
+            encoder=Broken(),
+            untrained=BlindEncoder(),
+            num_bootstrap=2,
+            seed=1,
+        )
 
 
 def test_history_is_checked(tmp_path: Path) -> None:
@@ -249,6 +336,23 @@ def test_projection_keeps_the_plane_that_the_points_lie_in() -> None:
     found = np.linalg.norm(projected[:, None] - projected[None], axis=-1)
     np.testing.assert_allclose(found, wanted, atol=1e-9)
     assert plots.project(np.ones((1, 5))).tolist() == [[0, 0]]
+
+
+def test_neighbours_stay_neighbours() -> None:
+    generator = np.random.default_rng(2)
+    centre_N5 = np.repeat(generator.normal(size=(3, 5)) * 10, 10, axis=0)
+    points_N5 = centre_N5 + 0.1 * generator.normal(size=(30, 5))
+    flat_N2 = plots.neighbourhoods(points_N5)
+    distance_NN = np.linalg.norm(flat_N2[:, None] - flat_N2[None], axis=-1)
+    np.fill_diagonal(distance_NN, np.inf)
+    nearest_N = distance_NN.argmin(axis=1)
+    assert (nearest_N // 10 == np.arange(30) // 10).all()
+    np.testing.assert_array_equal(plots.neighbourhoods(points_N5), flat_N2)
+
+
+def test_equal_points_can_be_drawn(tmp_path: Path) -> None:
+    plots.plot_projection(tmp_path / "a.png", np.ones((20, 4)), {"song": ["_a$b"] * 20})
+    assert (tmp_path / "a.png").stat().st_size > 0
 
 
 def test_equal_figures_are_equal_files(tmp_path: Path) -> None:

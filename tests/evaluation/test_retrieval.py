@@ -8,8 +8,10 @@ from mixprint.evaluation.retrieval import (
     Task,
     average_precisions,
     bootstrap,
+    bootstrap_mean,
+    bootstrap_ratio,
     chance,
-    cosine_distance,
+    direction_distance,
     first_ranks,
     measure,
     ranked_relevance,
@@ -28,7 +30,8 @@ def one_query(relevant: list[int], num_items: int) -> Task:
 def test_distances() -> None:
     a = np.array([[1.0, 0.0], [0.0, 0.0]])
     b = np.array([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
-    np.testing.assert_allclose(cosine_distance(a, b), [[0, 1, 2], [1, 1, 1]])
+    # Chords of the unit circle over 0, 90 and 180 degrees.
+    np.testing.assert_allclose(direction_distance(a, b), [[0, math.sqrt(2), 2], [1, 1, 1]])
     np.testing.assert_allclose(
         rms_distance(a, b) * math.sqrt(2), [[1, math.sqrt(10), 2], [2, 3, 1]]
     )
@@ -42,6 +45,7 @@ def test_ranks_and_precision_by_hand() -> None:
     assert first_ranks(ranked).tolist() == [2]
     assert average_precisions(ranked)[0] == pytest.approx((1 / 2 + 2 / 4) / 2)
     assert average_precisions(ranked, depth=3)[0] == pytest.approx((1 / 2) / 2)
+    assert average_precisions(ranked, depth=None)[0] == pytest.approx((1 / 2 + 2 / 4) / 2)
 
 
 def test_items_that_are_not_eligible_do_not_count() -> None:
@@ -71,7 +75,7 @@ def test_queries_without_right_or_wrong_answers_are_left_out() -> None:
 def test_perfect_retrieval() -> None:
     task = Task(np.eye(12, dtype=bool), np.ones((12, 12), dtype=bool), np.arange(12))
     result = measure(1 - np.eye(12), task, num_bootstrap=50, seed=1)
-    for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank", "map_at_10"):
+    for name in ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank", "map_at_10", "map"):
         assert result[name] == Estimate(1, 1, 1)
 
 
@@ -84,6 +88,7 @@ def test_chance_of_one_among_twelve_by_hand() -> None:
         "mean_rank": 6.5,
         "median_rank": 6,
         "map_at_10": sum(1 / i for i in range(1, 11)) / 12,
+        "map": sum(1 / i for i in range(1, 13)) / 12,
     }
     assert chance(task) == pytest.approx(expected)
 
@@ -93,7 +98,7 @@ def test_chance_is_the_mean_over_random_orders() -> None:
     generator = np.random.default_rng(3)
     runs = [measure(generator.random((1, 14)), task, num_bootstrap=0, seed=0) for _ in range(4000)]
     exact = chance(task)
-    for name in ("recall_at_1", "recall_at_5", "mean_rank", "map_at_10"):
+    for name in ("recall_at_1", "recall_at_5", "mean_rank", "map_at_10", "map"):
         mean = np.mean([run[name].value for run in runs])
         assert mean == pytest.approx(exact[name], rel=0.06), name
 
@@ -131,6 +136,22 @@ def test_the_bootstrap_resamples_songs_and_repeats_itself() -> None:
     estimate = bootstrap(values_QV, song_Q, mean, 500, 1)
     assert estimate == Estimate(0.5, 0, 1)
     assert bootstrap(values_QV, song_Q, mean, 500, 1) == estimate
+
+
+def test_sums_are_resampled_like_any_statistic() -> None:
+    generator = np.random.default_rng(5)
+    values_Q2 = generator.random((12, 2))
+    song_Q = np.repeat([4, 2, 9], [3, 4, 5])
+
+    def ratio(rows: np.ndarray) -> float:
+        return float(rows[:, 0].sum() / rows[:, 1].sum())
+
+    slow = bootstrap(values_Q2, song_Q, ratio, 300, 2)
+    fast = bootstrap_ratio(values_Q2[:, 0], values_Q2[:, 1], song_Q, 300, 2)
+    for name in ("value", "low", "high"):
+        assert getattr(fast, name) == pytest.approx(getattr(slow, name))
+    mean = bootstrap_mean(values_Q2[:, 0], song_Q, 300, 2)
+    assert mean.value == pytest.approx(values_Q2[:, 0].mean())
 
 
 def test_interval_width_falls_with_the_root_of_the_number_of_songs() -> None:

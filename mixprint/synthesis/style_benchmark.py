@@ -1,0 +1,151 @@
+"""The songs on which a representation of mixes is proved: the same songs in many styles.
+
+<out>/<split>-<song>-<style>/{mixture,vocals,bass,drums,other}.wav, settings.json
+
+Nothing of the splits is shared: songs, styles and, between training and test, instruments, drum
+kits and voices differ. Within a split each style is met by many songs and each song by many
+styles, so that what mixes of one style have in common is the mix alone.
+
+`python -m mixprint.synthesis.style_benchmark --out DIR`
+"""
+
+import argparse
+import logging
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from mixprint.log import setup_logging
+from mixprint.progress import Progress
+from mixprint.sources import SPLITS
+from mixprint.synthesis.dataset import write_mix
+from mixprint.synthesis.exact import Rng
+from mixprint.synthesis.mixing import MixSettings, free_style, mix, varied
+from mixprint.synthesis.training_songs import SongSource, check_installed
+
+log = logging.getLogger("mixprint.synthesis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSize:
+    """How large a split is; each song is mixed in `styles_per_song` of the styles."""
+
+    num_songs: int
+    num_styles: int
+    styles_per_song: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleBenchmark:
+    """What the songs follow from.
+
+    Attributes:
+        seed: of songs and styles.
+        duration_s: of a song.
+        train: size of the training split.
+        valid: of the validation split, which plays the training's instruments.
+        test: of the test split; its instruments, drum kits and voices are held out.
+    """
+
+    seed: int = 46
+    duration_s: float = 24.0
+    train: SplitSize = SplitSize(num_songs=36, num_styles=24, styles_per_song=4)
+    valid: SplitSize = SplitSize(num_songs=6, num_styles=6, styles_per_song=4)
+    test: SplitSize = SplitSize(num_songs=12, num_styles=6, styles_per_song=6)
+
+    def songs(self) -> list[tuple[str, int]]:
+        """List split and number of every song."""
+        return [(split, n) for split in SPLITS for n in range(getattr(self, split).num_songs)]
+
+    def styles(self, split: str, number: int) -> list[MixSettings]:
+        """Give the styles in which a song is mixed: dealt in turn, shuffled anew each round."""
+        size: SplitSize = getattr(self, split)
+        deal, start = divmod(number, size.num_styles)
+        order = Rng(self.seed, split, "deal", deal).shuffled(range(size.num_styles))
+        chosen = [order[(start + turn) % size.num_styles] for turn in range(size.styles_per_song)]
+        return [
+            free_style(Rng(self.seed, split, "style", index), f"{split}{index:02d}")
+            for index in sorted(chosen)
+        ]
+
+    def write(self, song: tuple[str, int], out_dir: Path) -> list[Path]:
+        """Make all mixes of a song; those that are there are kept.
+
+        Args:
+            song: split and number.
+            out_dir: receives a folder per mix.
+
+        Returns:
+            the mixes' folders.
+        """
+        split, number = song
+        name = f"{split}-{number:03d}"
+        styles = {out_dir / f"{name}-{s.style}": s for s in self.styles(split, number)}
+        missing = {path: style for path, style in styles.items() if not path.is_dir()}
+        if missing:
+            # The numbers of one source go on from split to split: no song comes twice.
+            source = SongSource(
+                seed=self.seed,
+                duration_s=self.duration_s,
+                held_out=split == "test",
+            )
+            shift = self.train.num_songs if split == "valid" else 0
+            score, dry = source.play(number + shift)
+            for path, style in missing.items():
+                settings = varied(style, Rng(self.seed, name, style.style, "mix"))
+                truth: dict[str, object] = {
+                    "song": name,
+                    "style": style.style,
+                    "split": split,
+                    "genre": score.genre,
+                    "mix": settings.to_values(),
+                }
+                write_mix(path, mix(dry, settings), truth)
+        return list(styles)
+
+
+def generate_benchmark(
+    out_dir: Path, benchmark: StyleBenchmark | None = None, num_workers: int = 1
+) -> list[Path]:
+    """Write all mixes.
+
+    Args:
+        out_dir: receives a folder per mix, in the layout of `mixprint.synthesis.dataset`.
+        benchmark: what they follow from.
+        num_workers: processes that work side by side; the result does not depend on it.
+
+    Returns:
+        the folders of all mixes, sorted.
+
+    Raises:
+        ConfigError: what plays and sings is not installed.
+    """
+    check_installed()
+    benchmark = benchmark or StyleBenchmark()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    songs = benchmark.songs()
+    folders: list[Path] = []
+    with (
+        Progress(log, "generated", total=len(songs), unit="songs") as progress,
+        ProcessPoolExecutor(num_workers) as pool,
+    ):
+        for written in pool.map(partial(benchmark.write, out_dir=out_dir), songs):
+            folders += written
+            progress.advance()
+    return sorted(folders)
+
+
+def main() -> None:
+    """Read the command line and write the songs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    setup_logging()
+    generate_benchmark(args.out, num_workers=args.workers)
+
+
+if __name__ == "__main__":
+    main()
