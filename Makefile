@@ -148,6 +148,14 @@ check: lint types test ## lint, types and test
 benchmark: $(INSTALLED) data ## time every step of a run from nothing; writes JSON and a table
 	$(BIN)/python -m benchmarks.pipeline
 
+.PHONY: ablation
+ablation: $(INSTALLED) ## train and evaluate variants of the encoder on songs made for it; hours
+	$(BIN)/python -m benchmarks.ablation
+
+.PHONY: benchmark-representation
+benchmark-representation: $(INSTALLED) ## time features and encoder, its bands together and in a loop
+	$(BIN)/python -m benchmarks.representation
+
 .PHONY: benchmark-separation
 benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and measure its memory; half an hour
 	$(BIN)/python -m benchmarks.separation

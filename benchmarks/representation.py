@@ -1,109 +1,331 @@
-"""Speed of the representation: the mixing features, forward and with backward.
+"""Time the representation: `python -m benchmarks.representation`.
 
-`python benchmarks/representation.py --out representation.json` measures generated audio and writes
-seconds per segment of 10 s (four stereo stems), median and best of the runs, with the machine.
+The mixing features, the sub-bands of the encoder (all at once, and one after the other as in
+`benchmarks.looped_bands`), and the encoder as a whole, on noise: segments of 10 s of four stereo
+stems, by the sizes of a profile of `params.yaml`.
+
+Each configuration runs in a process of its own, so that its peak of resident memory is its own;
+freed memory is kept, as in training. Seconds are medians of several runs after one that warms up.
+The two forms of the sub-bands take turns in one process, so that both meet the same machine.
+Writes `benchmarks/results/representation.json` and the same figures as a Markdown table beside it.
 """
 
 import argparse
+import json
+import logging
 import os
-import platform
-import statistics
+import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mixprint.atomic import write_json
-from mixprint.features import extract
+from benchmarks.looped_bands import looped_bands
+from mixprint.atomic import atomic_path, write_json
+from mixprint.config import load_params
+from mixprint.encoder.model import MixEncoder
+from mixprint.encoder.settings import EncoderConfig, TrainConfig
+from mixprint.features import FEATURE_NAMES, extract
+from mixprint.log import setup_logging
+from mixprint.memory import keep_freed_memory
+from mixprint.progress import progress
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 
+log = logging.getLogger("mixprint.benchmarks")
 
-def time_runs(
-    work: Callable[[], object], *, num_runs: int, num_segments: int, device: torch.device
-) -> dict[str, float]:
-    """Time the work, after one run that builds what is built once.
+PARAMS_PATH = Path(__file__).resolve().parents[1] / "params.yaml"
+SEGMENT_S = 10.0
+QUICK_SEGMENT_S = 3.0
+PROFILES = ("tiny", "full")
+THREADS = (1, 2)
+CPU_BATCH_SIZES = {"tiny": 8, "full": 4}
+GPU_BATCH_SIZES = (24, 96, 384)
+BYTES_PER_MB = 1e6
 
-    Returns:
-        median and best of the runs, in seconds per segment.
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one process measures.
+
+    Attributes:
+        work: a key of `WORK`.
+        profile: whose sizes the encoder has.
+        batch_size: segments at a time.
+        segment_s: their length.
+        device: `cpu` or `cuda`.
+        threads: of torch on the CPU.
+        precision: `float32`, or `bfloat16` by autocast.
+        is_compiled: whether the encoder goes through `torch.compile`.
+        runs: how often it is timed.
     """
-    work()
-    runs_s = []
-    for _ in range(num_runs):
-        _finish(device)
-        start_s = time.perf_counter()
+
+    work: str
+    profile: str
+    batch_size: int
+    segment_s: float = SEGMENT_S
+    device: str = "cpu"
+    threads: int = 1
+    precision: str = "float32"
+    is_compiled: bool = False
+    runs: int = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--runs", type=int, default=5, help="runs whose medians are reported")
+    parser.add_argument("--quick", action="store_true", help="one small batch of 3 s, as a trial")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        json.dump(measure(Job(**json.loads(args.job))), sys.stdout)
+        return
+    # Imported here, for the measured processes should hold nothing of it.
+    from benchmarks.pipeline import machine
+
+    setup_logging()
+    about = machine()
+    runs = 1 if args.quick else args.runs
+    todo = jobs(runs, args.quick)
+    records = [run(job) for job in progress(todo, len(todo), "measured", "configurations", log)]
+    values = {"machine": about, "runs": runs, "speed": records}
+    write_json(args.out / "representation.json", values)
+    with atomic_path(args.out / "representation.md") as temporary:
+        temporary.write_text(table(values))
+    sys.stdout.write("\n" + table(values))
+
+
+def jobs(runs: int, is_quick: bool) -> list[Job]:
+    """List what is timed."""
+    if is_quick:
+        common: dict[str, Any] = {"segment_s": QUICK_SEGMENT_S, "batch_size": 1, "runs": runs}
+        return [Job(work=work, profile="tiny", **common) for work in WORK]
+    found = []
+    for profile in PROFILES:
+        for threads in THREADS:
+            found += [
+                Job(
+                    work=work,
+                    profile=profile,
+                    threads=threads,
+                    batch_size=CPU_BATCH_SIZES[profile],
+                    runs=runs,
+                )
+                for work in WORK
+                # Features know no profile.
+                if profile == PROFILES[0] or not work.startswith("features")
+            ]
+    if torch.cuda.is_available():
+        found += [
+            Job(
+                work=work,
+                profile="full",
+                device="cuda",
+                precision=precision,
+                is_compiled=is_compiled,
+                batch_size=batch_size,
+                runs=runs,
+            )
+            for work, precisions, compiled in (
+                ("features", ("float32",), (False,)),
+                ("bands", ("float32", "bfloat16"), (False,)),
+                ("encoder", ("float32", "bfloat16"), (False, True)),
+            )
+            for precision in precisions
+            for is_compiled in compiled
+            for batch_size in GPU_BATCH_SIZES
+        ]
+    return found
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.representation", "--job", json.dumps(asdict(job))]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    return {**asdict(job), **json.loads(done.stdout)}
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Time a job, in this process."""
+    torch.set_num_threads(job.threads)
+    torch.manual_seed(0)
+    if job.device == "cpu":
+        keep_freed_memory()
+    forms = WORK[job.work](job)
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for count in range(job.runs + 1):
+        for name, work in forms.items():
+            passed_s = timed(work, job)
+            if count > 0:
+                seconds[name].append(passed_s)
+    values: dict[str, Any] = {
+        name: round(median(passed) / job.batch_size, 6) for name, passed in seconds.items()
+    }
+    values["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if job.device == "cuda":
+        values["gpu_peak_bytes"] = torch.cuda.max_memory_allocated()
+    return values
+
+
+def timed(work: Callable[[], object], job: Job) -> float:
+    """Give the seconds of one run; CUDA returns before the work is done."""
+    if job.device == "cuda":
+        torch.cuda.synchronize()
+    started_s = time.perf_counter()
+    with torch.autocast(job.device, torch.bfloat16, enabled=job.precision == "bfloat16"):
         work()
-        _finish(device)
-        runs_s.append((time.perf_counter() - start_s) / num_segments)
-    return {"median_s": statistics.median(runs_s), "best_s": min(runs_s)}
+    if job.device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started_s
 
 
-def _finish(device: torch.device) -> None:
-    """Wait for the device: CUDA returns before the work is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def encoder_config(job: Job) -> EncoderConfig:
+    """Give the architecture of the job's profile."""
+    values = load_params(PARAMS_PATH, job.profile)["train"]
+    return TrainConfig.from_values(values).encoder_config(SAMPLE_RATE_HZ)
 
 
-def measure_features(
-    *, batch_size: int, segment_s: float, num_runs: int, device: torch.device
-) -> dict[str, dict[str, float]]:
-    """Time `extract` on noise: forward alone, and forward with backward."""
-    stems_BSCT = 0.1 * torch.randn(
-        batch_size, NUM_STEMS, NUM_CHANNELS, round(segment_s * SAMPLE_RATE_HZ), device=device
-    )
+def noise(job: Job) -> Tensor:
+    """Give stems at -20 dB of full scale; speed does not depend on what is heard."""
+    num_samples = round(job.segment_s * SAMPLE_RATE_HZ)
+    shape = (job.batch_size, NUM_STEMS, NUM_CHANNELS, num_samples)
+    return 0.1 * torch.randn(shape, device=job.device)
+
+
+Forms = dict[str, Callable[[], object]]
+"""`seconds` and, where there is one, `looped_seconds` -> what is timed for it."""
+
+
+def features(job: Job) -> Forms:
+    """Extract features."""
+    stems_BSCT = noise(job)
 
     def forward() -> None:
         with torch.inference_mode():
             extract(stems_BSCT, SAMPLE_RATE_HZ)
 
-    leaf_BSCT = stems_BSCT.clone().requires_grad_()
+    return {"seconds": forward}
 
-    def forward_backward() -> None:
-        leaf_BSCT.grad = None
-        extract(leaf_BSCT, SAMPLE_RATE_HZ).sum().backward()
 
-    settings: dict[str, Any] = {
-        "num_runs": num_runs,
-        "num_segments": batch_size,
-        "device": device,
-    }
+def features_gradient(job: Job) -> Forms:
+    """Extract features, and their gradient."""
+    stems_BSCT = noise(job).requires_grad_()
+
+    def both() -> None:
+        stems_BSCT.grad = None
+        extract(stems_BSCT, SAMPLE_RATE_HZ).sum().backward()
+
+    return {"seconds": both}
+
+
+def bands(job: Job, *, has_input_gradient: bool = False) -> Forms:
+    """Run the sub-bands forward and backward, in both forms."""
+    encoder = MixEncoder(encoder_config(job)).to(job.device)
+    with torch.no_grad():
+        levels_BIMN = encoder.log_mel(noise(job))
+    levels_BIMN.requires_grad_(has_input_gradient)
+    films = [
+        torch.randn(2, job.batch_size, block.conv.out_channels, device=job.device) * 0.2
+        + torch.tensor([1.0, 0.0], device=job.device).view(2, 1, 1)
+        for block in (encoder.block_1, encoder.block_2)
+    ]
+    films = [film_2BH.requires_grad_() for film_2BH in films]
+
+    def both(form: Callable[..., Tensor]) -> None:
+        for tensor in (levels_BIMN, *films, *encoder.parameters()):
+            tensor.grad = None
+        form(levels_BIMN, films).square().mean().backward()
+
     return {
-        "features_forward": time_runs(forward, **settings),
-        "features_forward_backward": time_runs(forward_backward, **settings),
+        "seconds": lambda: both(encoder.bands),
+        "looped_seconds": lambda: both(lambda *inputs: looped_bands(encoder, *inputs)),
     }
 
 
-def main() -> None:
-    """Measure and write the JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--segment-s", type=float, default=10.0)
-    parser.add_argument("--num-runs", type=int, default=7)
-    parser.add_argument("--num-threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    torch.set_num_threads(args.num_threads)
-    torch.manual_seed(0)
-    device = torch.device(args.device)
-    results = measure_features(
-        batch_size=args.batch_size,
-        segment_s=args.segment_s,
-        num_runs=args.num_runs,
-        device=device,
+def bands_input_gradient(job: Job) -> Forms:
+    """Run the sub-bands as transfer does, which asks for the gradient of the audio."""
+    return bands(job, has_input_gradient=True)
+
+
+def encoder_forward(job: Job) -> Forms:
+    """Embed segments."""
+    network, stems_BSCT, features_BD = encoder_inputs(job)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            network(stems_BSCT, features_BD)
+
+    return {"seconds": forward}
+
+
+def encoder(job: Job) -> Forms:
+    """Embed segments, and the gradient of the weights."""
+    network, stems_BSCT, features_BD = encoder_inputs(job)
+
+    def both() -> None:
+        network.zero_grad()
+        network(stems_BSCT, features_BD).square().sum(dim=0).mean().backward()
+
+    return {"seconds": both}
+
+
+def encoder_inputs(job: Job) -> tuple[Any, Tensor, Tensor]:
+    """Make an encoder with random weights, and what it takes."""
+    network: Any = MixEncoder(encoder_config(job)).to(job.device)
+    if job.is_compiled:
+        network = torch.compile(network)
+    return network, noise(job), torch.randn(job.batch_size, len(FEATURE_NAMES), device=job.device)
+
+
+WORK: dict[str, Callable[[Job], Forms]] = {
+    "features": features,
+    "features, gradient": features_gradient,
+    "bands": bands,
+    "bands, input gradient": bands_input_gradient,
+    "encoder, forward": encoder_forward,
+    "encoder": encoder,
+}
+
+
+def table(values: dict[str, Any]) -> str:
+    """Write the figures as Markdown."""
+    about = ", ".join(f"{key} {value}" for key, value in values["machine"].items())
+    lines = [
+        f"Medians of {values['runs']} runs; {about}.",
+        "",
+        "| work | profile | device, threads | precision | batch | ms per segment "
+        "| segments per second | times the loop | peak memory, MB |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [line(row) for row in values["speed"]]
+    return "\n".join(lines) + "\n"
+
+
+def line(row: dict[str, Any]) -> str:
+    """Write one row."""
+    precision = row["precision"] + (", compiled" if row["is_compiled"] else "")
+    gain = f"{row['looped_seconds'] / row['seconds']:.2f}" if "looped_seconds" in row else ""
+    gpu = f" + {row['gpu_peak_bytes'] / BYTES_PER_MB:.0f}" if "gpu_peak_bytes" in row else ""
+    cells: Sequence[object] = (
+        row["work"],
+        row["profile"],
+        f"{row['device']}, {row['threads']}",
+        precision,
+        row["batch_size"],
+        f"{1e3 * row['seconds']:.1f}",
+        f"{1 / row['seconds']:.1f}",
+        gain,
+        f"{row['peak_bytes'] / BYTES_PER_MB:.0f}{gpu}",
     )
-    machine = {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "machine": platform.machine(),
-        "num_cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "torch": torch.__version__,
-    }
-    settings = {name: value for name, value in vars(args).items() if name != "out"}
-    write_json(args.out, {"machine": machine, "settings": settings, "results": results})
-    for name, times in results.items():
-        print(f"{name}: {1e3 * times['median_s']:.1f} ms per segment")
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ own small convolutional network, steered by the features through FiLM; attention
 all bands into one embedding on the unit sphere.
 
 Shape suffixes: B batch, S stem, C audio channel, T sample, I input channel (stem x audio
-channel), F frequency bin, M mel, N frame, K sub-band, H hidden channel (all bands together),
-W width of the joined sequence, D features, E embedding.
+channel), F frequency bin, M mel, N frame, K sub-band, R mel of a sub-band, H hidden channel (all
+bands together), O hidden channel of a band, W width of the joined sequence, D features, E
+embedding.
 
-Sources: FiLM, Perez et al. 2018 (arXiv 1709.07871); group normalisation, Wu and He 2018
-(arXiv 1803.08494); the HTK mel scale, 2595 log10(1 + f / 700).
+Sources: FiLM, Perez et al. 2018 (arXiv 1709.07871); the HTK mel scale, 2595 log10(1 + f / 700).
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mixprint.encoder.bands import BandBlock
 from mixprint.encoder.settings import FEATURE_FAMILIES, MIN_SEGMENT_S, POOL, EncoderConfig
 from mixprint.features import FEATURE_NAMES
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
 
 _NUM_INPUTS = NUM_STEMS * NUM_CHANNELS
-_KERNEL = 7
 _FILM_HIDDEN = 128
 _ATTENTION_HIDDEN = 64
 _MIN_POWER = 1e-10  # -100 dBFS: below the noise of 16-bit audio, and the logarithm stays finite
@@ -103,35 +103,6 @@ class LogMel(nn.Module):
         return ((level_JMN - _MIDDLE_DB) / _SPREAD_DB).view(B, S * C, *level_JMN.shape[1:])
 
 
-class BandBlock(nn.Module):
-    """Conv2D 7x7 -> norm -> FiLM -> pool -> ReLU for all sub-bands at once.
-
-    One grouped convolution holds the kernels of all bands, one group each; the norm takes each
-    band by itself, so no band hears another. ReLU and the maximum commute, and after the pool
-    ReLU has an eighth of the work.
-    """
-
-    def __init__(self, num_bands: int, in_channels: int, out_channels: int, *, affine: bool):
-        super().__init__()
-        self.conv = nn.Conv2d(
-            num_bands * in_channels,
-            num_bands * out_channels,
-            _KERNEL,
-            padding=_KERNEL // 2,
-            groups=num_bands,
-            bias=False,  # the norm would take it away
-        )
-        self.norm = nn.GroupNorm(num_bands, num_bands * out_channels, affine=affine)
-
-    def forward(self, x_BHMN: Tensor, film_2BH: Tensor | None) -> Tensor:
-        """Run the block; film_2BH holds gamma and beta, or None to leave FiLM out."""
-        x_BHMN = self.norm(self.conv(x_BHMN))
-        if film_2BH is not None:
-            gamma_BH11, beta_BH11 = film_2BH[..., None, None]
-            x_BHMN = torch.addcmul(beta_BH11, x_BHMN, gamma_BH11)
-        return functional.relu(functional.max_pool2d(x_BHMN, POOL))
-
-
 class Film(nn.Module):
     """An MLP from the features to gamma and beta of each block; gamma varies around 1."""
 
@@ -182,7 +153,13 @@ class MixEncoder(nn.Module):
         films = config.conditioning == "film"
         channels = (config.conv_channels, 2 * config.conv_channels)
         self.log_mel = LogMel(config)
-        self.block_1 = BandBlock(num_bands, _NUM_INPUTS, channels[0], affine=not films)
+        self.block_1 = BandBlock(
+            num_bands,
+            _NUM_INPUTS,
+            channels[0],
+            affine=not films,
+            band_rows=[slice(start, start + config.band_mels) for start in config.band_starts],
+        )
         self.block_2 = BandBlock(num_bands, *channels, affine=not films)
         width = num_bands * channels[1] * (config.band_mels // POOL[0] ** 2)
         num_features = len(FEATURE_NAMES)
@@ -225,22 +202,17 @@ class MixEncoder(nn.Module):
         features_BD = _MAX_DEVIATION * torch.tanh(scaled_BD) * self.feature_mask_D
         conditioning = self.config.conditioning
         films = self.film(features_BD) if conditioning == "film" else (None, None)
-        x_BHMN = self._split_bands(levels_BIMN)
-        x_BHMN = self.block_1(x_BHMN, films[0])
-        x_BHMN = self.block_2(x_BHMN, films[1])
-        sequence_BNW = x_BHMN.flatten(1, 2).transpose(1, 2)
+        sequence_BNW = self.bands(levels_BIMN, films).flatten(1, 3).transpose(1, 2)
         if conditioning == "prepend":
             token_B1W = self.token(features_BD)[:, None].to(sequence_BNW.dtype)
             sequence_BNW = torch.cat([token_B1W, sequence_BNW], dim=1)
         embedding_BE = self.project(self.pool(sequence_BNW))
         return functional.normalize(embedding_BE.float(), dim=-1)
 
-    def _split_bands(self, levels_BIMN: Tensor) -> Tensor:
-        """Lay the sub-bands side by side as channels: (B, K * I, band_mels, N)."""
-        size = self.config.band_mels
-        bands = [levels_BIMN[:, :, start : start + size] for start in self.config.band_starts]
-        # Channels last: oneDNN's grouped kernels run up to a third faster on that layout.
-        return torch.cat(bands, dim=1).contiguous(memory_format=torch.channels_last)
+    def bands(self, levels_BIMN: Tensor, films: Sequence[Tensor | None]) -> Tensor:
+        """Run the sub-bands: levels and film_2BH of each block, or None, to x_BKORN."""
+        x_BKORN = self.block_1(levels_BIMN, films[0])
+        return self.block_2(x_BKORN, films[1])
 
     def _check(self, stems_BSCT: Tensor, features_BD: Tensor) -> None:
         B = stems_BSCT.shape[0]

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mixprint.encoder.model import Film, LogMel, MixEncoder, mel_filterbank
 from mixprint.encoder.settings import FEATURE_FAMILIES, EncoderConfig, TrainConfig
@@ -25,43 +24,6 @@ def noise(num_items: int = 2, seconds: float = 3.0, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (num_items, 4, 2, round(seconds * SAMPLE_RATE_HZ))
     return 0.1 * torch.randn(shape, generator=generator)
-
-
-def looped_blocks(encoder: MixEncoder, levels_BIMN: Tensor, features_BD: Tensor) -> Tensor:
-    """The same network one band at a time, with the operations in the order of the issue."""
-    films = encoder.film(features_BD)
-    size, outputs = encoder.config.band_mels, []
-    for k, start in enumerate(encoder.config.band_starts):
-        x = levels_BIMN[:, :, start : start + size]
-        for block, film in zip((encoder.block_1, encoder.block_2), films, strict=True):
-            count = block.conv.out_channels // len(encoder.config.band_starts)
-            own = slice(k * count, (k + 1) * count)
-            x = functional.conv2d(x, block.conv.weight[own], padding=3)
-            mean = x.mean(dim=(1, 2, 3), keepdim=True)
-            variance = x.var(dim=(1, 2, 3), keepdim=True, correction=0)
-            x = (x - mean) / (variance + block.norm.eps).sqrt()
-            gamma, beta = film[:, :, own, None, None]
-            x = functional.max_pool2d(functional.relu(gamma * x + beta), (2, 4))
-        outputs.append(x)
-    return torch.cat(outputs, dim=1)
-
-
-def test_all_bands_at_once_equal_one_band_at_a_time(config: EncoderConfig) -> None:
-    torch.manual_seed(0)
-    encoder = MixEncoder(config).eval()
-    levels = encoder.log_mel(noise())
-    features = torch.randn(2, NUM_FEATURES)
-    films = encoder.film(features)
-    together = encoder.block_2(encoder.block_1(encoder._split_bands(levels), films[0]), films[1])
-    single = looped_blocks(encoder, levels, features)
-    torch.testing.assert_close(together, single, atol=1e-5, rtol=0)
-    weights = [encoder.block_1.conv.weight, encoder.block_2.conv.weight]
-    for a, b in zip(
-        torch.autograd.grad(together.square().mean(), weights),
-        torch.autograd.grad(single.square().mean(), weights),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, extract, feature_names
+from mixprint.features import (
+    FEATURE_NAMES,
+    FEATURE_UNITS,
+    extract,
+    feature_names,
+    loudness,
+)
 from mixprint.features.schema import BAND_EDGES_HZ, MIX_FEATURES, STEM_FEATURES
 from mixprint.features.spectral import spectral_constants
 from mixprint.stems import STEMS
@@ -68,6 +74,21 @@ def test_schema_has_64_unique_names_in_stem_order() -> None:
     assert len(feature_names(("stem",))) == 4 * len(STEM_FEATURES) == 56
 
 
+@pytest.mark.parametrize("stem", STEMS)
+def test_each_stem_is_measured_alike_and_in_its_own_columns(stem: str) -> None:
+    # What the other tests derive for one stem holds for all four: 4 x 14 columns.
+    audio_CT = stereo(noise(8), 0.5 * noise(9))
+    silence_CT = torch.zeros_like(audio_CT)
+    expected = measure(audio_CT)
+    found = measure(*(audio_CT if name == stem else silence_CT for name in STEMS))
+    for name in STEM_FEATURES:
+        assert found[f"{stem}_{name}"] == pytest.approx(expected[f"vocals_{name}"]), name
+        for other in set(STEMS) - {stem}:
+            silent = expected["other_" + name]
+            assert found[f"{other}_{name}"] == pytest.approx(silent, abs=1e-6), name
+    assert found[f"{stem}_relative_loudness_lu"] == pytest.approx(0, abs=1e-3)
+
+
 def test_full_scale_sine_reads_its_rms_and_crest() -> None:
     found = measure(stereo(sine(1_000), 0.5 * sine(1_000)))
     assert found["vocals_rms_left_db"] == pytest.approx(FULL_SCALE_SINE_DB, abs=1e-3)
@@ -87,6 +108,13 @@ def test_loudness_and_dynamic_range_of_a_steady_tone() -> None:
     found = measure(stereo(0.1 * sine(1_000)))
     assert found["vocals_loudness_lufs"] == pytest.approx(-20.0, abs=0.05)
     assert found["vocals_dynamic_range_lu"] == pytest.approx(0.0, abs=0.01)
+
+
+def test_dynamic_range_of_a_loud_and_a_quiet_half_is_their_difference() -> None:
+    # In 10 s, 21 of the 71 short-term windows hear one half alone: the quartiles lie there.
+    tone_T = sine(1_000, duration_s=5.0)
+    found = measure(stereo(torch.cat([0.1 * tone_T, 0.1 * 10 ** (-10 / 20) * tone_T])))
+    assert found["vocals_dynamic_range_lu"] == pytest.approx(10.0, abs=0.02)
 
 
 @pytest.mark.parametrize(("band", "frequency_hz"), [("low", 110), ("mid", 1_000), ("high", 8_000)])
@@ -155,6 +183,27 @@ def test_relative_loudness_of_two_equal_stems_is_minus_6() -> None:
     assert found["vocals_relative_loudness_lu"] == pytest.approx(-6.0206, abs=1e-3)
     mix_lufs = found["vocals_loudness_lufs"] + 6.0206
     assert found["drums_relative_loudness_lu"] == pytest.approx(-70 - mix_lufs, abs=1e-3)
+
+
+def test_relative_loudness_of_unequal_stems_is_each_one_s_part_of_their_sum() -> None:
+    tone_CT = stereo(0.05 * sine(1_000))
+    found = measure(tone_CT, 10 * tone_CT)
+    for stem, factor in zip(STEMS[:2], (1, 10), strict=True):
+        part = 20 * math.log10(factor / 11)
+        assert found[f"{stem}_relative_loudness_lu"] == pytest.approx(part, abs=1e-3), stem
+
+
+def test_independent_channels_are_decorrelated_with_side_equal_to_mid() -> None:
+    # The estimate of a correlation from 176400 samples scatters by 1 / sqrt(176400) = 0.0024.
+    found = measure(stereo(noise(10), noise(11)))
+    assert found["vocals_correlation"] == pytest.approx(0, abs=0.01)
+    assert found["vocals_side_mid_ratio_db"] == pytest.approx(0, abs=0.1)
+
+
+def test_windows_and_filter_banks_are_built_once() -> None:
+    arguments = (RATE_HZ, torch.device("cpu"), torch.float32)
+    assert spectral_constants(*arguments) is spectral_constants(*arguments)
+    assert loudness._k_weighting_kernel(*arguments) is loudness._k_weighting_kernel(*arguments)
 
 
 def test_one_stem_that_buries_another_masks_it() -> None:
@@ -275,6 +324,7 @@ def test_features_and_gradients_are_finite_on(case: str, neighbours: str) -> Non
     stems_BSCT = torch.stack([EDGE_CASES[case], others, others, others]).unsqueeze(0)
     stems_BSCT.requires_grad_()
     features_BD = extract(stems_BSCT, RATE_HZ)
+    # In one sum: a gradient of any feature that is not finite stays so.
     features_BD.sum().backward()
     assert features_BD.isfinite().all()
     assert stems_BSCT.grad is not None

@@ -1,0 +1,145 @@
+"""What each part of the representation is worth: `make ablation`.
+
+Generates the songs of `mixprint.synthesis.style_benchmark`, ingests, separates and measures them
+once, then trains and evaluates an encoder for each variant, all by the steps of the pipeline. What
+is finished is not done again: a run that was killed goes on. Writes
+`benchmarks/results/ablation.json` and the same figures as a Markdown table beside it.
+"""
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.pipeline import machine
+from components.layout import (
+    CATALOGUE_FOLDER,
+    EVALUATION_FOLDER,
+    FEATURES_FOLDER,
+    METRICS_FILE,
+    STEMS_FOLDER,
+)
+from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.config import load_params
+from mixprint.log import setup_logging
+from mixprint.synthesis.style_benchmark import generate_benchmark
+
+log = logging.getLogger("mixprint.ablation")
+
+PROFILE = "representation"
+ROOT = Path("results/ablation")
+PARAMS_FILE = "params.yaml"
+SHARED_FOLDERS = (CATALOGUE_FOLDER, STEMS_FOLDER, FEATURES_FOLDER)
+DEFAULT = "default"
+# What a variant changes in the section `train` of the profile.
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    DEFAULT: {},
+    "features prepended": {"conditioning": "prepend"},
+    "no features": {"conditioning": "none"},
+    "without level": {"dropped_families": ["level"]},
+    "without dynamics": {"dropped_families": ["dynamics"]},
+    "without spectrum": {"dropped_families": ["spectrum"]},
+    "without stereo": {"dropped_families": ["stereo"]},
+    "without masking": {"dropped_families": ["masking"]},
+    "other songs alone repel": {"negatives": ["songs"]},
+    "siblings do not repel": {"negatives": ["songs", "augmented"]},
+    "augmented anchors do not repel": {"negatives": ["songs", "siblings"]},
+    "siblings in other batches": {"siblings_per_batch": 1},
+    "no shared chains": {"shared_chain_weight": 0.0},
+    "shared chains alone": {"segment_weight": 0.0, "shared_chain_weight": 1.0},
+    "temperature learned": {"learn_temperature": True},
+    "known styles attract": {"same_style": "positive"},
+}
+METHODS = ("features", "log_mel", "untrained", "chance")
+MEASURES = {
+    "style R@1": ("style_retrieval", "recall_at_1"),
+    "style mAP": ("style_retrieval", "map"),
+    "style over song": ("style_retrieval", "style_over_song_ratio"),
+    "song R@1": ("song_retrieval", "recall_at_1"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--root", type=Path, default=ROOT)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    args = parser.parse_args()
+    setup_logging()
+    params = load_params(Path(PARAMS_FILE), PROFILE, args.set)
+    # Its runs and models must not stand among those of real runs.
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{args.root.resolve()}/mlflow.db"
+    prepare(args.root, params)
+    metrics = {name: train_variant(args.root, name, params) for name in args.variants}
+    values = {"machine": machine(), "overrides": args.set, "metrics": metrics}
+    write_json(args.out / "ablation.json", values)
+    with atomic_path(args.out / "ablation.md") as temporary:
+        temporary.write_text(table(metrics))
+    sys.stdout.write("\n" + table(metrics))
+
+
+def prepare(root: Path, params: Mapping[str, Any]) -> None:
+    """Make songs, stems and features, which all variants share."""
+    data_dir = root / "data"
+    generate_benchmark(data_dir, num_workers=os.cpu_count() or 1)
+    run_step("ingest", root, params, "--source", "synthetic", "--location", str(data_dir))
+    run_step("separate", root, params)
+    run_step("features", root, params)
+
+
+def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Train and evaluate one variant in a folder of its own; return its metrics."""
+    folder = root / name.replace(" ", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    for shared in SHARED_FOLDERS:
+        link = folder / shared
+        if not link.is_symlink():
+            link.symlink_to((root / shared).resolve(), target_is_directory=True)
+    log.info("variant: %s", name)
+    changed = {**params, "train": {**params["train"], **VARIANTS[name]}}
+    run_step("train", folder, changed)
+    run_step("evaluate", folder, changed)
+    metrics: dict[str, Any] = read_json(folder / EVALUATION_FOLDER / METRICS_FILE)
+    return metrics
+
+
+def run_step(step: str, root: Path, params: Mapping[str, Any], *arguments: str) -> None:
+    """Run one step of the pipeline, as DVC would; it skips what is finished."""
+    params_path = root / PARAMS_FILE
+    params_path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(params_path) as temporary:
+        temporary.write_text(yaml.safe_dump({**params, "profiles": {}}))
+    command = [sys.executable, "-m", f"components.{step}.main", "--root", str(root)]
+    subprocess.run([*command, "--params", str(params_path), *arguments], check=True)
+
+
+def table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write a row per variant, and those of the baselines, as Markdown."""
+    lines = ["| encoder | " + " | ".join(MEASURES) + " |", "| --- |" + " ---: |" * len(MEASURES)]
+    lines += [row(name, found, "encoder") for name, found in metrics.items()]
+    baselines = next(iter(metrics.values()))
+    lines += [row(f"*{method}*", baselines, method) for method in METHODS]
+    return "\n".join(lines) + "\n"
+
+
+def row(name: str, metrics: Mapping[str, Any], method: str) -> str:
+    cells = [cell(metrics[task][method], measure) for task, measure in MEASURES.values()]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def cell(values: Mapping[str, Any], measure: str) -> str:
+    found = values[measure]
+    if isinstance(found, Mapping):
+        return f"{found['value']:.2f} [{found['low']:.2f}, {found['high']:.2f}]"
+    return f"{found:.2f}"
+
+
+if __name__ == "__main__":
+    main()
