@@ -4,8 +4,11 @@
 <folder>/state-0.json, state-1.json  step and SHA-256 of the state; without it there is no state
 """
 
+import fcntl
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_type_hints
 
@@ -19,9 +22,38 @@ from mixprint.torchfile import read_plain
 log = logging.getLogger("mixprint.training_state")
 
 NUM_STATES = 2
+LOCK_FILE = "lock"
+# Processes that read for a training outlive it by some seconds when it is killed.
+LOCK_PATIENCE_S, LOCK_POLL_S = 30.0, 0.2
 
 # A TypedDict of tensors and plain values, `step: int` among them.
 State = TypeVar("State", bound=Mapping[str, Any])
+
+
+@contextmanager
+def only_training(folder: Path) -> Iterator[None]:
+    """Make sure that no other training works in this folder, for example one believed killed.
+
+    Args:
+        folder: of its states; created if it is missing.
+
+    Raises:
+        TrainingError: another one is at work there, and does not end within `LOCK_PATIENCE_S`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK_FILE).open("w") as file:
+        deadline_s = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline_s:
+                    raise TrainingError(
+                        f"{folder}: expected to be the only training there, found another at work"
+                    ) from error
+                time.sleep(LOCK_POLL_S)
+        yield
 
 
 class StateFiles(Generic[State]):

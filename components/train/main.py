@@ -55,7 +55,7 @@ def state_dir(out_dir: Path) -> Path:
 def run(
     *, root: str, config: TrainConfig, catalogue: Manifest, stems: Manifest, features: Manifest
 ) -> Manifest:
-    """Train the encoder; a run that was killed goes on after its last whole epoch.
+    """Train the encoder; a run that was killed goes on from the state saved last.
 
     Args:
         root: root folder of the run.
@@ -77,7 +77,7 @@ def run(
         )
         recipe = {
             "data": data_fingerprint,
-            "config": config.to_values(),
+            "config": config.identity(),
             "code": code_version(
                 "mixprint.encoder", "mixprint.features", "mixprint.shards", "mixprint.stems"
             ),

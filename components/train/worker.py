@@ -1,6 +1,6 @@
 """One rank of the training, started by `torchrun`; rank 0 tracks the run in MLflow.
 
-`python -m torch.distributed.run --standalone --nproc-per-node 2 -m components.train.worker JOB`
+`python -m components.train.torchrun --standalone --nproc-per-node 2 -m components.train.worker JOB`
 """
 
 import os
@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.train.launch import rank_job
+from components.train.launch import errors_told, rank_job
 from components.train.main import Job, state_dir
 from mixprint.catalogue import read_catalogue
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.training import train
 from mixprint.log import setup_logging
+from mixprint.memory import keep_freed_memory
 
 EpochCallback = Callable[[int, dict[str, float]], None]
 _SYSTEM_METRICS_EVERY_S = 5.0
@@ -28,20 +29,22 @@ def main() -> None:
 
 def work(job: Job) -> None:
     """Train on this rank."""
+    keep_freed_memory()
     config = TrainConfig.from_values(job.config)
     tracks = read_catalogue(Path(job.catalogue_dir))
 
     def rank_train(on_epoch: EpochCallback | None) -> dict[str, float]:
-        return train(
-            config,
-            tracks=tracks,
-            stems_dir=Path(job.stems_dir),
-            features_dir=Path(job.features_dir),
-            out_dir=Path(job.out_dir),
-            data_fingerprint=job.data_fingerprint,
-            device=job.device,
-            on_epoch=on_epoch,
-        )
+        with errors_told(state_dir(Path(job.out_dir))):
+            return train(
+                config,
+                tracks=tracks,
+                stems_dir=Path(job.stems_dir),
+                features_dir=Path(job.features_dir),
+                out_dir=Path(job.out_dir),
+                data_fingerprint=job.data_fingerprint,
+                device=job.device,
+                on_epoch=on_epoch,
+            )
 
     if int(os.environ["RANK"]) > 0:
         rank_train(None)

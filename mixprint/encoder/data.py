@@ -1,7 +1,8 @@
 """Pairs of segments for contrastive training.
 
 Everything random is decided in a plan that depends on the seed and the epoch alone. The order is
-therefore the same for any number of ranks and reading processes, which only divide the work.
+therefore the same for any number of ranks and reading processes, which only divide the work, and
+a training can go on from any step with others.
 
 Shape suffixes: P view (anchor, positive), B pair of this rank, S stem, C channel, T sample,
 D features.
@@ -10,33 +11,45 @@ D features.
 import hashlib
 import logging
 import random
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from mixprint.catalogue import Track
-from mixprint.errors import DataError
+from mixprint.errors import DataError, MixprintError
 from mixprint.features.table import FeatureTable
 from mixprint.shards import SegmentRef, read_segment
 
 log = logging.getLogger("mixprint.encoder")
 
 NO_PARTNER = -1
+ROUNDING_S = 1e-6  # of the times at which segments start
 _GIB = 1 << 30
+_PLANS_KEPT = 2  # reading processes run ahead into the next epoch
 
 
 @dataclass(frozen=True)
 class TrackSegments:
-    """The segments of one track, in order of time."""
+    """The segments of one track, in order of time.
+
+    Attributes:
+        track_id: the track.
+        song: what it is a mix of.
+        references: its segments.
+        style: its known style, or empty.
+    """
 
     track_id: str
     song: str
     references: tuple[SegmentRef, ...]
+    style: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,11 @@ class Batch:
     stems_PBSCT: Tensor
     features_PBD: Tensor | None
 
+    def pin_memory(self) -> "Batch":
+        """Lay the tensors where a GPU fetches them by itself; `DataLoader` asks for it."""
+        features_PBD = None if self.features_PBD is None else self.features_PBD.pin_memory()
+        return Batch(self.stems_PBSCT.pin_memory(), features_PBD)
+
 
 def derive_seed(*parts: object) -> int:
     """Mix a seed with what it is for, equal on every machine and in every process."""
@@ -99,6 +117,7 @@ def tracks_of_split(
             track.track_id,
             track.song,
             tuple(sorted(by_track[track.track_id], key=lambda r: r.segment)),
+            track.style,
         )
         for track in sorted(tracks, key=lambda t: t.track_id)
         if track.split == split and track.track_id in by_track
@@ -116,21 +135,51 @@ def tracks_of_split(
 
 def overlapping(a: SegmentRef, b: SegmentRef, segment_s: float) -> bool:
     """Tell whether two segments of one track share audio."""
-    return abs(a.start_s - b.start_s) < segment_s - 1e-6
+    return abs(a.start_s - b.start_s) < segment_s - ROUNDING_S
+
+
+def whole_songs(tracks: Sequence[TrackSegments], limit: int, seed: int) -> list[TrackSegments]:
+    """Choose whole songs, at random but always the same ones, up to a number of tracks.
+
+    Args:
+        tracks: tracks of any number of songs.
+        limit: number of tracks; two are taken in any case, so that there is one to confuse with.
+        seed: of the choice.
+
+    Returns:
+        the tracks in the order in which they came.
+    """
+    num_mixes = Counter(track.song for track in tracks)
+    chosen: set[str] = set()
+    num_tracks = 0
+    for song in sorted(num_mixes, key=lambda song: derive_seed(seed, "song", song)):
+        if num_tracks > 1 and num_tracks + num_mixes[song] > limit:
+            break
+        chosen.add(song)
+        num_tracks += num_mixes[song]
+    return [track for track in tracks if track.song in chosen]
 
 
 def plan_epoch(
-    tracks: Sequence[TrackSegments], *, batch_size: int, stored_s: float, seed: int, epoch: int
+    tracks: Sequence[TrackSegments],
+    *,
+    batch_size: int,
+    siblings_per_batch: int,
+    stored_s: float,
+    seed: int,
+    epoch: int,
 ) -> list[list[Pair]]:
     """Plan the batches of an epoch: one pair of each track.
 
-    All mixes of a song come one after the other, so that they mostly share a batch: the same
-    song in another style is the hardest negative there is, and the one that tells the mix from
-    the song. Where a song has one mix only, this is a plain shuffle.
+    Mixes of a song come in groups, so that they mostly share a batch: the same song in another
+    style is the hardest negative there is, and the one that tells the mix from the song. The
+    groups of one song lie at equal distances in the epoch, from a random start. Where a song has
+    one mix only, this is a plain shuffle.
 
     Args:
         tracks: tracks with at least two segments.
         batch_size: most pairs in a batch; batches are of nearly equal size.
+        siblings_per_batch: most mixes in a group.
         stored_s: length of the stored segments: those that overlap are paired only if a track
             has no others.
         seed: seed of the run.
@@ -140,27 +189,73 @@ def plan_epoch(
     songs: dict[str, list[TrackSegments]] = defaultdict(list)
     for track in tracks:
         songs[track.song].append(track)
-    groups = [songs[song] for song in sorted(songs)]
-    rng.shuffle(groups)
-    pairs = []
-    for group in groups:
-        rng.shuffle(group)
-        pairs += [_draw_pair(track, stored_s, rng) for track in group]
+    placed: list[tuple[float, list[TrackSegments]]] = []
+    for song in sorted(songs):
+        mixes = songs[song]
+        rng.shuffle(mixes)
+        starts = range(0, len(mixes), siblings_per_batch)
+        offset = rng.random()
+        placed += [
+            ((i + offset) / len(starts), mixes[start : start + siblings_per_batch])
+            for i, start in enumerate(starts)
+        ]
+    placed.sort(key=lambda item: item[0])
+    pairs = [_draw_pair(track, stored_s, rng) for _, group in placed for track in group]
     num_batches = -(-len(pairs) // batch_size)
     borders = [i * len(pairs) // num_batches for i in range(num_batches + 1)]
     return [pairs[a:b] for a, b in pairwise(borders)]
 
 
 def _draw_pair(track: TrackSegments, stored_s: float, rng: random.Random) -> Pair:
-    count = len(track.references)
-    ordered = [(i, j) for i in range(count) for j in range(count) if i != j]
-    apart = [
-        (i, j)
-        for i, j in ordered
-        if not overlapping(track.references[i], track.references[j], stored_s)
-    ]
-    anchor, positive = rng.choice(apart or ordered)
-    return Pair(track, anchor, positive, rng.random(), rng.random())
+    """Draw any two segments, as long as they share audio if the track has some that do not."""
+    references = track.references
+    has_apart = not overlapping(references[0], references[-1], stored_s)
+    while True:
+        anchor, positive = rng.sample(range(len(references)), 2)
+        if not has_apart or not overlapping(references[anchor], references[positive], stored_s):
+            return Pair(track, anchor, positive, rng.random(), rng.random())
+
+
+class Epochs:
+    """The plans of all epochs, with those made last kept.
+
+    Attributes:
+        steps_per_epoch: number of batches, equal in all epochs.
+    """
+
+    def __init__(
+        self,
+        tracks: Sequence[TrackSegments],
+        *,
+        batch_size: int,
+        siblings_per_batch: int,
+        stored_s: float,
+        seed: int,
+    ) -> None:
+        """Take what `plan_epoch` takes."""
+        self._plan = partial(
+            plan_epoch,
+            tracks,
+            batch_size=batch_size,
+            siblings_per_batch=siblings_per_batch,
+            stored_s=stored_s,
+            seed=seed,
+        )
+        self._kept: OrderedDict[int, list[list[Pair]]] = OrderedDict()
+        self.steps_per_epoch = len(self.plan(1))
+
+    def plan(self, epoch: int) -> list[list[Pair]]:
+        """Give the batches of an epoch; the first epoch is number 1."""
+        if epoch not in self._kept:
+            self._kept[epoch] = self._plan(epoch=epoch)
+        while len(self._kept) > _PLANS_KEPT:
+            self._kept.popitem(last=False)
+        return self._kept[epoch]
+
+    def batch(self, step: int) -> list[Pair]:
+        """Give the batch of a step; steps are counted from 0 through all epochs."""
+        finished, index = divmod(step, self.steps_per_epoch)
+        return self.plan(finished + 1)[index]
 
 
 def chain_partners(batch: Sequence[Pair]) -> list[int]:
@@ -198,9 +293,8 @@ class SegmentSource:
             cache_gib: memory for segments read before.
         """
         keys = zip(table.track_ids, table.segments, strict=True)
-        self._features: Mapping[tuple[str, int], Tensor] = dict(
-            zip(keys, table.features_BD, strict=True)
-        )
+        self._rows: Mapping[tuple[str, int], int] = {key: row for row, key in enumerate(keys)}
+        self._features_BD = table.features_BD
         self._num_samples = round(segment_s * sample_rate_hz)
         self._cache: OrderedDict[tuple[str, int], Tensor] = OrderedDict()
         self._cache_bytes, self._room_bytes = 0, cache_gib * _GIB
@@ -212,12 +306,12 @@ class SegmentSource:
             DataError: the table does not list the segment.
         """
         key = (reference.track_id, reference.segment)
-        if key not in self._features:
+        if key not in self._rows:
             raise DataError(
                 f"features: expected track {key[0]}, segment {key[1]} of {reference.shard_path}, "
                 "found no such row: compute the features again"
             )
-        return self._features[key]
+        return self._features_BD[self._rows[key]]
 
     def stems(self, reference: SegmentRef, crop: float = 0.0) -> tuple[Tensor, bool]:
         """Read stems_SCT of the length that is heard, and tell whether that is the whole segment.
@@ -256,46 +350,73 @@ class SegmentSource:
         return stems_SCT
 
 
-class _Batches(Dataset[Batch]):
-    """One item is this rank's part of one batch."""
+class _Batches(Dataset[Batch | MixprintError]):
+    """One item is this rank's part of the batch of a step."""
 
-    def __init__(self, source: SegmentSource, batches: Sequence[Sequence[Pair]]) -> None:
-        self._source, self._batches = source, batches
+    def __init__(self, source: SegmentSource, epochs: Epochs, rank: int, world_size: int) -> None:
+        self._source, self._epochs = source, epochs
+        self._rank, self._world_size = rank, world_size
 
-    def __len__(self) -> int:
-        return len(self._batches)
+    def __getitem__(self, step: int) -> Batch | MixprintError:
+        batch = self._epochs.batch(step)
+        pairs = batch[rank_rows(len(batch), self._rank, self._world_size)]
+        try:
+            return self._read(pairs)
+        except MixprintError as error:
+            # Raised in a reading process it would come out with a traceback for a message.
+            return error
 
-    def __getitem__(self, index: int) -> Batch:
-        pairs = self._batches[index]
+    def _read(self, pairs: Sequence[Pair]) -> Batch:
         anchors = [(pair.track.references[pair.anchor], pair.anchor_crop) for pair in pairs]
         positives = [(pair.track.references[pair.positive], pair.positive_crop) for pair in pairs]
-        views = [anchors, positives]
-        loaded = [[self._source.stems(*item) for item in view] for view in views]
-        stems_PBSCT = torch.stack([torch.stack([stems for stems, _ in view]) for view in loaded])
-        if not all(whole for view in loaded for _, whole in view):
+        items = anchors + positives
+        loaded = [self._source.stems(*item) for item in items]
+        # In a reading process this stacks straight into memory that it shares with the training.
+        stems = default_collate([stems for stems, _ in loaded])
+        stems_PBSCT = stems.unflatten(0, (2, len(pairs)))
+        if not all(whole for _, whole in loaded):
             return Batch(stems_PBSCT, None)
-        features_PBD = torch.stack(
-            [torch.stack([self._source.features(ref) for ref, _ in view]) for view in views]
-        )
-        return Batch(stems_PBSCT, features_PBD)
+        features = [self._source.features(reference) for reference, _ in items]
+        return Batch(stems_PBSCT, torch.stack(features).unflatten(0, (2, len(pairs))))
 
 
 def load_batches(
     source: SegmentSource,
-    plan: Sequence[Sequence[Pair]],
+    epochs: Epochs,
+    steps: range,
     *,
     rank: int,
     world_size: int,
     num_workers: int,
-) -> Iterable[Batch]:
-    """Read this rank's part of each batch, in the order of the plan.
+    pinned: bool,
+) -> Iterator[Batch]:
+    """Read this rank's part of each batch, in the order of the plan, through all epochs.
 
     Args:
         source: reads segments.
-        plan: the batches of the epoch.
+        epochs: the plans.
+        steps: which batches, counted from 0 through all epochs.
         rank: this process.
         world_size: number of processes.
-        num_workers: reading processes; 0 reads here.
+        num_workers: reading processes, which run ahead; 0 reads here.
+        pinned: whether a GPU shall fetch the batches.
+
+    Raises:
+        DataError: a segment cannot be read or does not fit.
     """
-    parts = [batch[rank_rows(len(batch), rank, world_size)] for batch in plan]
-    return DataLoader(_Batches(source, parts), batch_size=None, num_workers=num_workers)
+    loader = DataLoader(
+        _Batches(source, epochs, rank, world_size),
+        sampler=steps,
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=pinned,
+    )
+    for batch in loader:
+        if isinstance(batch, MixprintError):
+            raise batch
+        yield batch
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
@@ -12,6 +12,8 @@ MIN_SEGMENT_S = 3.0
 PRECISIONS = ("float32", "bfloat16")
 POOL = (2, 4)  # mels, frames: twice, so that a step of the attention spans 16 hops
 MAX_DECAY_S = 1.5  # of the reverb
+NEGATIVES = ("songs", "siblings", "augmented")
+SAME_STYLE = ("negative", "ignored", "positive")
 
 # What an ablation can leave out of the conditioning: family -> endings of feature names.
 FEATURE_FAMILIES = {
@@ -182,16 +184,84 @@ _LIMITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What attracts and what repels in the contrastive loss.
+
+    Attributes:
+        negatives: kinds out of `NEGATIVES`: other songs of the batch; siblings, which are other
+            mixes of the same song; the augmented anchor, which is the same content in another mix.
+        same_style: what another song of the same known style is, out of `SAME_STYLE`. The first
+            never looks at styles; a song without a known style is like no other.
+        segment_weight: weight of the term in which two segments of a track are positives.
+        shared_chain_weight: weight of the term in which two songs that went through the same
+            augmentation chain are positives.
+    """
+
+    negatives: tuple[str, ...]
+    same_style: str
+    segment_weight: float
+    shared_chain_weight: float
+
+    def __post_init__(self) -> None:
+        """Refuse what teaches nothing.
+
+        Raises:
+            ConfigError: a value is unknown or out of range, or nothing attracts or repels.
+        """
+        if unknown := sorted(set(self.negatives) - set(NEGATIVES)):
+            raise ConfigError(f"train.negatives must be among {NEGATIVES}, got {unknown}")
+        if self.same_style not in SAME_STYLE:
+            raise ConfigError(f"train.same_style must be in {SAME_STYLE}, got {self.same_style!r}")
+        weights = (self.segment_weight, self.shared_chain_weight)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ConfigError(
+                "train.segment_weight and train.shared_chain_weight must be >= 0, one of them "
+                f"above, got {weights}"
+            )
+        if self.segment_weight > 0 and not self.negatives:
+            raise ConfigError(
+                "train.negatives must name at least one kind if train.segment_weight > 0"
+            )
+
+    @property
+    def needs_augmented(self) -> bool:
+        """Tell whether the augmented anchor is needed at all."""
+        return self.shared_chain_weight > 0 or (
+            self.segment_weight > 0 and "augmented" in self.negatives
+        )
+
+
+# Parameters of `TrainConfig` that do not change what a training computes.
+_INDIFFERENT = frozenset(
+    {
+        "num_processes",
+        "num_workers",
+        "cache_gib",
+        "device",
+        "compile",
+        "save_steps",
+        "keep_checkpoints",
+        "log_steps",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(StepConfig):
     """Parameters of the training step, as in the section `train` of `params.yaml`.
 
     Attributes:
         batch_size: pairs in a batch over all ranks together.
+        siblings_per_batch: mixes of one song that come together in the order of an epoch, and so
+            mostly share a batch; the others lie as far apart as the epoch allows.
         epochs: an epoch shows one pair of segments of each track.
         patience: epochs without a better validation score before training stops; 0 never stops.
-        augmented_negatives: whether the augmented anchor is a hard negative.
-        shared_chain_weight: weight of the term in which two songs that went through the same
-            augmentation chain are positives; needs augmented_negatives.
+        max_valid_tracks: validation takes whole songs up to this number of tracks.
+        negatives: see `Objective`, and there same_style and the two weights.
+        save_steps: steps from one saved state to the next inside an epoch; 0 saves only after
+            epochs.
+        keep_checkpoints: encoders of so many of the last epochs are kept; 0 writes none.
+        log_steps: steps from one entry of the TensorBoard log to the next.
         segment_s: what is heard of a segment; less than its stored length gives random crops.
         num_processes: ranks that `torchrun` starts on each node.
         num_workers: processes that read segments, per rank; 0 reads in the training process.
@@ -203,13 +273,16 @@ class TrainConfig(StepConfig):
     section: ClassVar[str] = "train"
     epochs: int
     batch_size: int
+    siblings_per_batch: int
     learning_rate: float
     weight_decay: float
     warmup_fraction: float
     max_grad_norm: float
     temperature: float
     learn_temperature: bool
-    augmented_negatives: bool
+    negatives: tuple[str, ...]
+    same_style: str
+    segment_weight: float
     shared_chain_weight: float
     seed: int
     num_processes: int
@@ -219,6 +292,10 @@ class TrainConfig(StepConfig):
     precision: str
     compile: bool
     patience: int
+    max_valid_tracks: int
+    save_steps: int
+    keep_checkpoints: int
+    log_steps: int
     segment_s: float
     n_fft: int
     hop_samples: int
@@ -257,9 +334,13 @@ class TrainConfig(StepConfig):
             "num_processes": 1,
             "num_workers": 0,
             "patience": 0,
+            "siblings_per_batch": 1,
+            "max_valid_tracks": 2,
+            "save_steps": 0,
+            "keep_checkpoints": 0,
+            "log_steps": 1,
         }
-        lowest |= {"segment_s": MIN_SEGMENT_S, "weight_decay": 0, "shared_chain_weight": 0}
-        lowest |= {"cache_gib": 0}
+        lowest |= {"segment_s": MIN_SEGMENT_S, "weight_decay": 0, "cache_gib": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"train.{name} must be >= {low}, got {getattr(self, name)}")
@@ -272,15 +353,22 @@ class TrainConfig(StepConfig):
             raise ConfigError(
                 f"train.precision must be one of {PRECISIONS}, got {self.precision!r}"
             )
-        if self.shared_chain_weight > 0 and not self.augmented_negatives:
-            raise ConfigError("train.shared_chain_weight > 0 needs train.augmented_negatives: true")
         self.augment_ranges()
+        self.objective()
 
     def encoder_config(self, sample_rate_hz: int) -> EncoderConfig:
         """Give the architecture; it checks its values."""
         names = {f.name for f in fields(EncoderConfig)} - {"sample_rate_hz"}
         values = {name: getattr(self, name) for name in names}
         return EncoderConfig(sample_rate_hz=sample_rate_hz, **values)
+
+    def identity(self) -> dict[str, Any]:
+        """Give the values that decide what is learned: the others may change in between."""
+        return {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
+
+    def objective(self) -> Objective:
+        """Give what attracts and what repels; it checks its values."""
+        return Objective(**{f.name: getattr(self, f.name) for f in fields(Objective)})
 
     def augment_ranges(self) -> AugmentRanges:
         """Give the ranges of the augmentations; they check their values."""

@@ -1,7 +1,7 @@
 """Contrastive training of the encoder, in one process or under `torchrun`.
 
 Every random choice is derived from the seed, the epoch and the step, never from the history of a
-generator, so a run that is resumed after any epoch goes on exactly as an undisturbed one would.
+generator, so a run that is resumed after any step goes on exactly as an undisturbed one would.
 
 Shape suffixes: P view, B pair of this rank, G pair or segment of all ranks, S stem, C channel,
 T sample, D features, E embedding, Q segment of the validation.
@@ -10,64 +10,86 @@ T sample, D features, E embedding, Q segment of the validation.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mixprint.atomic import atomic_path, write_json
 from mixprint.catalogue import Track
 from mixprint.distributed import barrier, process_group, rank_and_world, rank_device, sum_over_ranks
 from mixprint.encoder.augment import Chains, apply_chains, draw_chains
-from mixprint.encoder.checkpoint import save_checkpoint
 from mixprint.encoder.data import (
     NO_PARTNER,
     Batch,
+    Epochs,
     Pair,
     SegmentSource,
-    TrackSegments,
     chain_partners,
     derive_seed,
     load_batches,
-    overlapping,
-    plan_epoch,
     rank_rows,
     tracks_of_split,
+    whole_songs,
 )
-from mixprint.encoder.losses import Temperature, Views, contrastive_loss, gather_rows
+from mixprint.encoder.losses import (
+    UNKNOWN_STYLE,
+    Temperature,
+    Views,
+    contrastive_loss,
+    gather_rows,
+)
 from mixprint.encoder.model import MixEncoder
+from mixprint.encoder.outputs import LOGS_FOLDER, STATE_FOLDER, TrainingOutputs, TrainingState
+from mixprint.encoder.scalars import ScalarLog
 from mixprint.encoder.settings import TrainConfig
+from mixprint.encoder.validation import retrieval_metrics
 from mixprint.errors import DataError, TrainingError
 from mixprint.features import Standardisation, extract
 from mixprint.features.table import read_features
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.progress import Progress
 from mixprint.shards import read_index, read_row, read_segment
+from mixprint.training_state import only_training
 
 log = logging.getLogger("mixprint.encoder")
 
-HISTORY_NAME = "history.json"
-STATE_NAME = "state/state.pt"
 TABLE_NAME = "features.parquet"
 STANDARDISATION_NAME = "standardisation.json"
 
 EpochCallback = Callable[[int, dict[str, float]], None]
 
-_TIMES = {"epoch_s", "train_segments_per_s"}
-_ITEMS_AT_ONCE = 4  # bounds the memory of feature extraction and of validation
-# Parameters that do not change what a run computes: a run may be resumed with others.
-_INDIFFERENT = {"num_processes", "num_workers", "cache_gib", "device", "compile"}
+# Bounds the memory of feature extraction and of validation.
+_ITEMS_AT_ONCE = {"cpu": 4, "cuda": 32}
+_NUM_NAMED = 16  # segments in a message
+_VIEWS = ("anchor", "positive", "augmented")
 
 
 @dataclass
 class _Progress:
-    """What a resumed run needs besides the weights."""
+    """What a resumed run needs besides the weights.
+
+    Attributes:
+        epoch: number of finished epochs.
+        step: number of steps taken.
+        loss_sum: of the steps of the epoch under way.
+        norm_sum: of their gradients.
+        train_s: time that they took.
+        best_epoch: the best one by validation so far.
+        best_metrics: its metrics.
+        best_weights: its weights.
+        history: metrics of every finished epoch.
+    """
 
     epoch: int = 0
     step: int = 0
+    loss_sum: float = 0.0
+    norm_sum: float = 0.0
+    train_s: float = 0.0
     best_epoch: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
     best_weights: dict[str, Tensor] = field(default_factory=dict)
@@ -76,6 +98,17 @@ class _Progress:
     def is_better(self, metrics: Mapping[str, float]) -> bool:
         """Compare by validation retrieval; where that is equal, as it is soon, by its loss."""
         return not self.best_metrics or _score(metrics) > _score(self.best_metrics)
+
+    def end_epoch(self, metrics: dict[str, float], encoder: nn.Module) -> None:
+        """Count an epoch that has been validated."""
+        self.epoch += 1
+        self.loss_sum = self.norm_sum = self.train_s = 0.0
+        self.history.append({"epoch": self.epoch, **metrics})
+        if self.is_better(metrics):
+            self.best_epoch, self.best_metrics = self.epoch, metrics
+            self.best_weights = {
+                name: value.detach().cpu().clone() for name, value in encoder.state_dict().items()
+            }
 
 
 def _score(metrics: Mapping[str, float]) -> tuple[float, float]:
@@ -107,16 +140,18 @@ def train(
 ) -> dict[str, float]:
     """Train an encoder and write the best one; call it on every rank.
 
-    Under `torchrun` the process group is set up from the environment. The state after each epoch
-    lies in `out_dir/state`; if it belongs to the same data, parameters and code, training goes
-    on from there, else it starts anew.
+    Under `torchrun` the process group is set up from the environment. States are saved every
+    `save_steps` steps and after each epoch; if there are some of the same data, parameters and
+    code, training goes on from the newest, else it starts anew. The number of processes may change
+    in between: the samples stay the same, only the masks of the dropout are each process's own.
 
     Args:
         config: the section `train`.
-        tracks: the catalogue: splits and songs. Styles are never looked at.
+        tracks: the catalogue: splits and songs. Styles are never looked at, unless
+            `same_style` asks for it.
         stems_dir: stem shards.
         features_dir: `features.parquet` and `standardisation.json`.
-        out_dir: receives `weights.safetensors`, `config.json`, `history.json` and the state.
+        out_dir: receives what `mixprint.encoder.outputs` lists.
         data_fingerprint: of the stems and features, kept in the checkpoint.
         device: `cpu` or `cuda`; ranks take the GPU of their local rank.
         on_epoch: called on rank 0 after each epoch is safe on disk, with its number (from 1)
@@ -126,14 +161,20 @@ def train(
         the metrics of the best epoch by validation, and `best_epoch`, `num_epochs`.
 
     Raises:
-        TrainingError: there is too little to train on, or a loss or gradient is not finite.
-        DataError: shards and features do not fit each other.
+        TrainingError: there is too little to train on, a loss or gradient is not finite, a state
+            cannot be saved, or another training works in `out_dir`.
+        CheckpointError: there are states to go on from, and none of them is whole.
+        DataError: shards and features do not fit each other, or a segment cannot be read.
     """
     device = rank_device(torch.device(device))
     gpus = [device] if device.type == "cuda" else []
-    with process_group(device), torch.random.fork_rng(devices=gpus):
-        trainer = _Trainer(config, tracks, stems_dir, features_dir, out_dir, device)
-        return trainer.run(data_fingerprint, on_epoch)
+    with process_group(device), torch.random.fork_rng(devices=gpus), ExitStack() as stack:
+        if rank_and_world()[0] == 0:
+            stack.enter_context(only_training(out_dir / STATE_FOLDER))
+        # One that is just ending may save once more: no rank reads before it is gone.
+        barrier()
+        trainer = _Trainer(config, tracks, stems_dir, features_dir, device)
+        return trainer.run(out_dir, data_fingerprint, on_epoch)
 
 
 class _Trainer:
@@ -143,10 +184,10 @@ class _Trainer:
         tracks: Sequence[Track],
         stems_dir: Path,
         features_dir: Path,
-        out_dir: Path,
         device: torch.device,
     ) -> None:
-        self.config, self.out_dir, self.device = config, out_dir, device
+        self.config, self.device = config, device
+        self.objective, self.ranges = config.objective(), config.augment_ranges()
         self.rank, self.world_size = rank_and_world()
         references = read_index(stems_dir)
         self.train_tracks = tracks_of_split(references, tracks, "train")
@@ -163,6 +204,7 @@ class _Trainer:
                 len(self.valid_tracks),
             )
             self.valid_tracks = self.train_tracks
+        self.valid_tracks = whole_songs(self.valid_tracks, config.max_valid_tracks, config.seed)
         first = self.train_tracks[0].references[0]
         sample_rate_hz = read_row(first)["sample_rate_hz"]
         if not isinstance(sample_rate_hz, int):
@@ -184,18 +226,38 @@ class _Trainer:
             self.model.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
         self.progress = _Progress()
-        self.steps_per_epoch = len(self._plan(epoch=1))
-        if self.world_size > min(len(batch) for batch in self._plan(epoch=1)):
+        self.epochs = Epochs(
+            self.train_tracks,
+            batch_size=config.batch_size,
+            siblings_per_batch=config.siblings_per_batch,
+            stored_s=self.stored_s,
+            seed=config.seed,
+        )
+        self.steps_per_epoch = self.epochs.steps_per_epoch
+        if self.world_size > min(map(len, self.epochs.plan(1))):
             raise TrainingError(
                 f"expected at most as many processes as pairs in a batch, found "
                 f"{self.world_size} processes and {len(self.train_tracks)} tracks in "
                 f"{self.steps_per_epoch} batches"
             )
 
-    def run(self, data_fingerprint: str, on_epoch: EpochCallback | None) -> dict[str, float]:
+    def run(
+        self, out_dir: Path, data_fingerprint: str, on_epoch: EpochCallback | None
+    ) -> dict[str, float]:
         config, progress = self.config, self.progress
-        identity = self._identity(data_fingerprint)
-        self._resume(identity)
+        outputs = TrainingOutputs(
+            out_dir,
+            identity=self._identity(data_fingerprint),
+            keep_checkpoints=config.keep_checkpoints,
+            standardisation=self.standardisation,
+            metadata={
+                "data_fingerprint": data_fingerprint,
+                "train": config.identity(),
+                "num_train_tracks": len(self.train_tracks),
+                "num_valid_tracks": len(self.valid_tracks),
+            },
+        )
+        self._resume(outputs)
         forward = self._forward_module()
         num_weights = sum(p.numel() for p in self.model.parameters())
         log.info(
@@ -209,40 +271,34 @@ class _Trainer:
             config.epochs,
             self.steps_per_epoch,
         )
-        started_s, resumed_at = time.monotonic(), progress.epoch
-        while not self._finished():
-            metrics = self._run_epoch(forward, progress.epoch + 1)
-            progress.epoch += 1
-            progress.history.append({"epoch": progress.epoch, **metrics})
-            if progress.is_better(metrics):
-                progress.best_epoch, progress.best_metrics = progress.epoch, metrics
-                progress.best_weights = {
-                    name: value.detach().cpu().clone()
-                    for name, value in self.model.encoder.state_dict().items()
-                }
+        batches = load_batches(
+            self.source,
+            self.epochs,
+            range(progress.step, config.epochs * self.steps_per_epoch),
+            rank=self.rank,
+            world_size=self.world_size,
+            num_workers=config.num_workers,
+            pinned=self.device.type == "cuda",
+        )
+        with ExitStack() as stack:
+            recorder = None
             if self.rank == 0:
-                self._save_state(identity)
-                write_json(self.out_dir / HISTORY_NAME, progress.history)
-                epoch_s = (time.monotonic() - started_s) / (progress.epoch - resumed_at)
-                log.info(
-                    "trained %d/%d epochs, loss %.3f, validation loss %.3f, recall@1 %.2f, "
-                    "%.0f s left at most",
-                    progress.epoch,
-                    config.epochs,
-                    metrics["train_loss"],
-                    metrics["valid_loss"],
-                    metrics["valid_recall_at_1"],
-                    epoch_s * (config.epochs - progress.epoch),
-                )
-                if on_epoch is not None:
-                    on_epoch(progress.epoch, dict(metrics))
+                scalars = ScalarLog(out_dir / LOGS_FOLDER, progress.step)
+                recorder = _Recorder(self, outputs, stack.enter_context(scalars), on_epoch)
+                recorder.catch_up()
+            while not self._finished():
+                metrics = self._run_epoch(forward, batches, recorder)
+                progress.end_epoch(metrics, self.model.encoder)
+                if recorder is not None:
+                    recorder.end_epoch(metrics)
         result = {
             **progress.best_metrics,
             "best_epoch": float(progress.best_epoch),
             "num_epochs": float(progress.epoch),
         }
         if self.rank == 0:
-            self._save_best(data_fingerprint, result)
+            outputs.write_final(progress.epoch, self.model.encoder, progress.history[-1])
+            outputs.write_result(progress.best_epoch, self.best_encoder(), result)
         barrier()
         return result
 
@@ -251,14 +307,20 @@ class _Trainer:
         out_of_patience = 0 < self.config.patience <= waited
         return self.progress.epoch >= self.config.epochs or out_of_patience
 
-    def _plan(self, epoch: int) -> list[list[Pair]]:
-        return plan_epoch(
-            self.train_tracks,
-            batch_size=self.config.batch_size,
-            stored_s=self.stored_s,
-            seed=self.config.seed,
-            epoch=epoch,
-        )
+    def best_encoder(self) -> MixEncoder:
+        """Build the encoder of the best epoch so far."""
+        encoder = MixEncoder(self.model.encoder.config)
+        encoder.load_state_dict(self.progress.best_weights)
+        return encoder
+
+    def state(self) -> TrainingState:
+        """Give everything that a resumed run needs."""
+        return {
+            "step": self.progress.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": dict(vars(self.progress)),
+        }
 
     def _forward_module(self) -> nn.Module:
         module: nn.Module = self.model
@@ -273,61 +335,71 @@ class _Trainer:
             )
         return module
 
-    def _run_epoch(self, forward: nn.Module, epoch: int) -> dict[str, float]:
-        started_s = time.monotonic()
-        plan = self._plan(epoch)
-        batches = load_batches(
-            self.source,
-            plan,
-            rank=self.rank,
-            world_size=self.world_size,
-            num_workers=self.config.num_workers,
-        )
+    def _run_epoch(
+        self, forward: nn.Module, batches: Iterator[Batch], recorder: "_Recorder | None"
+    ) -> dict[str, float]:
+        """Take the steps of an epoch that are not taken yet, then validate."""
+        progress = self.progress
+        plan = self.epochs.plan(progress.epoch + 1)
+        first = progress.step - progress.epoch * self.steps_per_epoch
         forward.train()
-        losses, norms = [], []
-        for pairs, batch in zip(plan, batches, strict=True):
-            loss, norm = self._step(forward, pairs, batch, epoch)
-            losses.append(loss)
-            norms.append(norm)
-        num_views = 3 if self.config.augmented_negatives else 2
-        num_segments = num_views * sum(map(len, plan))
-        train_s = time.monotonic() - started_s
+        with ExitStack() as stack:
+            shown = None
+            if self.rank == 0:
+                total = self.steps_per_epoch - first
+                shown = stack.enter_context(
+                    Progress(log, f"epoch {progress.epoch + 1}: took", total=total, unit="steps")
+                )
+            for pairs in plan[first:]:
+                started_s = time.monotonic()
+                loss, norm = self._step(forward, pairs, next(batches))
+                progress.step += 1
+                progress.loss_sum += loss
+                progress.norm_sum += norm
+                progress.train_s += time.monotonic() - started_s
+                if shown is not None:
+                    shown.advance()
+                if recorder is not None:
+                    recorder.end_step(loss, norm)
+        started_s = time.monotonic()
+        validation = self._validate()
+        valid_s = time.monotonic() - started_s
+        num_segments = self._num_views * sum(map(len, plan))
         return {
-            "train_loss": sum(losses) / len(losses),
-            "gradient_norm": sum(norms) / len(norms),
-            "learning_rate": self._learning_rate(self.progress.step),
-            "temperature": 1.0 / float(self.model.temperature().detach()),
-            "train_segments_per_s": num_segments / train_s,
-            **self._validate(),
-            "epoch_s": time.monotonic() - started_s,
+            "train_loss": progress.loss_sum / len(plan),
+            "gradient_norm": progress.norm_sum / len(plan),
+            "learning_rate": self.learning_rate(),
+            "temperature": self.temperature(),
+            "train_segments_per_s": num_segments / progress.train_s,
+            **validation,
+            "epoch_s": progress.train_s + valid_s,
         }
 
-    def _step(
-        self, forward: nn.Module, pairs: Sequence[Pair], batch: Batch, epoch: int
-    ) -> tuple[float, float]:
+    def _step(self, forward: nn.Module, pairs: Sequence[Pair], batch: Batch) -> tuple[float, float]:
         """Do one optimiser step; return the loss of the whole batch and the gradient's norm."""
         config, step = self.config, self.progress.step
         torch.manual_seed(derive_seed(config.seed, "dropout", step, self.rank))
         sizes = [_length(rank_rows(len(pairs), r, self.world_size)) for r in range(self.world_size)]
         rows = rank_rows(len(pairs), self.rank, self.world_size)
-        partners = chain_partners(pairs) if config.shared_chain_weight > 0 else None
-        stems_BSCT, features_BD, num_views = self._views(batch, self._chains(partners, pairs, rows))
+        partners = chain_partners(pairs) if self.objective.shared_chain_weight > 0 else None
+        chains = self._chains(partners, len(pairs), rows)
+        stems_BSCT, features_BD = self._views(batch, chains)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"
         ):
             embedding_BE, scale = forward(stems_BSCT, features_BD)
         # One exchange for all views: rows first, so that ranks can hold different numbers.
-        local_BPE = embedding_BE.unflatten(0, (num_views, -1)).transpose(0, 1)
+        local_BPE = embedding_BE.unflatten(0, (self._num_views, -1)).transpose(0, 1)
         view_PGE = gather_rows(local_BPE, sizes).transpose(0, 1)
         views = Views(
             anchor_GE=view_PGE[0],
             positive_GE=view_PGE[1],
-            augmented_GE=view_PGE[2] if num_views > 2 else None,
+            augmented_GE=view_PGE[2] if self.objective.needs_augmented else None,
             partner_G=None if partners is None else torch.tensor(partners, device=self.device),
+            song_G=self._numbers([pair.track.song for pair in pairs]),
+            style_G=self._numbers([pair.track.style for pair in pairs]),
         )
-        loss_B = contrastive_loss(
-            views, rows, scale, shared_chain_weight=config.shared_chain_weight
-        )
+        loss_B = contrastive_loss(views, rows, scale, self.objective)
         batch_loss = float(sum_over_ranks(loss_B.detach().sum())) / len(pairs)
         self._check_finite(batch_loss, "loss", pairs, view_PGE.detach())
         self.optimizer.zero_grad(set_to_none=True)
@@ -336,30 +408,35 @@ class _Trainer:
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm))
         self._check_finite(norm, "gradient norm", pairs, view_PGE.detach())
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
+            group["lr"] = self.learning_rate()
         self.optimizer.step()
-        self.progress.step += 1
-        log.debug("epoch %d, step %d: loss %.4f", epoch, step, batch_loss)
         return batch_loss, norm
 
-    def _chains(
-        self, partners: Sequence[int] | None, pairs: Sequence[Pair], rows: slice
-    ) -> Chains | None:
+    @property
+    def _num_views(self) -> int:
+        return len(_VIEWS) if self.objective.needs_augmented else len(_VIEWS) - 1
+
+    def _numbers(self, names: Sequence[str]) -> Tensor:
+        """Number names; those that are empty are unknown."""
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        known = [numbers[name] if name else UNKNOWN_STYLE for name in names]
+        return torch.tensor(known, device=self.device)
+
+    def _chains(self, partners: Sequence[int] | None, num_pairs: int, rows: slice) -> Chains | None:
         """Draw the chains of the whole batch and take this rank's; partners share the first's."""
-        if not self.config.augmented_negatives:
+        if not self.objective.needs_augmented:
             return None
         seed = derive_seed(self.config.seed, "chains", self.progress.step)
-        generator = torch.Generator().manual_seed(seed)
-        chains = draw_chains(len(pairs), self.config.augment_ranges(), generator)
-        index_G = torch.arange(len(pairs))
+        chains = draw_chains(num_pairs, self.ranges, torch.Generator().manual_seed(seed))
+        index_G = torch.arange(num_pairs)
         if partners is not None:
             partner_G = torch.tensor(partners)
             index_G = torch.where(partner_G == NO_PARTNER, index_G, index_G.minimum(partner_G))
         return chains.take(index_G[rows])
 
     @torch.no_grad()
-    def _views(self, batch: Batch, chains: Chains | None) -> tuple[Tensor, Tensor, int]:
-        """Lay all views behind each other: stems, standardised features, number of views.
+    def _views(self, batch: Batch, chains: Chains | None) -> tuple[Tensor, Tensor]:
+        """Lay all views behind each other: stems and standardised features.
 
         Features of whole, untouched segments come from the table; those of crops and of augmented
         stems are measured.
@@ -374,30 +451,48 @@ class _Trainer:
         if batch.features_PBD is not None:
             parts.append(batch.features_PBD.flatten(0, 1).to(self.device))
         if len(unknown_BSCT):
-            chunks = unknown_BSCT.split(_ITEMS_AT_ONCE)
+            chunks = unknown_BSCT.split(self._items_at_once)
             parts += [extract(chunk, self.sample_rate_hz) for chunk in chunks]
-        features_BD = self.standardisation.apply(torch.cat(parts))
-        return stems_PBSCT.flatten(0, 1), features_BD, len(stems_PBSCT)
+        return stems_PBSCT.flatten(0, 1), self.standardisation.apply(torch.cat(parts))
+
+    @property
+    def _items_at_once(self) -> int:
+        return _ITEMS_AT_ONCE[self.device.type]
 
     def _check_finite(
         self, value: float, what: str, pairs: Sequence[Pair], view_PGE: Tensor
     ) -> None:
-        """Stop before the optimiser moves, naming the tracks whose embeddings are not finite.
+        """Stop before the optimiser moves, naming the segments whose embeddings are not finite.
 
-        Every rank holds the same gathered values, so all of them stop.
+        Where all embeddings are finite, it can be any of the batch. Every rank holds the same
+        gathered values, so all of them stop.
         """
         if math.isfinite(value):
             return
-        bad_G = ~view_PGE.isfinite().all(dim=-1).all(dim=0)
-        bad = [pairs[i].track.track_id for i in bad_G.nonzero().flatten().tolist()]
-        named = bad or [pair.track.track_id for pair in pairs]
+        bad_PG = ~view_PGE.isfinite().all(dim=-1)
+        if not bad_PG.any():
+            bad_PG = torch.ones_like(bad_PG)
+        bad = [self._describe(pairs[g], p) for p, g in bad_PG.nonzero().tolist()]
+        more = f" and {len(bad) - _NUM_NAMED} more" if len(bad) > _NUM_NAMED else ""
         raise TrainingError(
-            f"step {self.progress.step}: {what} is {value}, expected a finite number; "
-            f"tracks {named}"
+            f"step {self.progress.step}: expected a finite {what}, found {value}; "
+            f"{', '.join(bad[:_NUM_NAMED])}{more}"
         )
 
-    def _learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to zero."""
+    def _describe(self, pair: Pair, view: int) -> str:
+        """Name a segment of a batch and where in its track it was heard."""
+        is_positive = _VIEWS[view] == "positive"
+        reference = pair.track.references[pair.positive if is_positive else pair.anchor]
+        crop = pair.positive_crop if is_positive else pair.anchor_crop
+        start_s = reference.start_s + crop * (self.stored_s - self.config.segment_s)
+        return (
+            f"track {pair.track.track_id} segment {reference.segment} at {start_s:.1f} s "
+            f"({_VIEWS[view]})"
+        )
+
+    def learning_rate(self) -> float:
+        """Give the rate of the step to come: linear warm-up, then a cosine down to zero."""
+        step = self.progress.step
         total = self.config.epochs * self.steps_per_epoch
         warmup = round(self.config.warmup_fraction * total)
         if step < warmup:
@@ -405,18 +500,22 @@ class _Trainer:
         part = (step - warmup) / max(total - warmup, 1)
         return self.config.learning_rate * (1 + math.cos(math.pi * part)) / 2
 
+    def temperature(self) -> float:
+        """Give the present temperature of the loss."""
+        return 1.0 / float(self.model.temperature().detach())
+
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """Embed every segment of the validation tracks, the work divided over the ranks."""
         self.model.eval()
-        references = [(t, r) for t in self.valid_tracks for r in t.references]
+        references = [r for t in self.valid_tracks for r in t.references]
         sizes = [
             _length(rank_rows(len(references), r, self.world_size)) for r in range(self.world_size)
         ]
         own = references[rank_rows(len(references), self.rank, self.world_size)]
         parts = []
-        for start in range(0, len(own), _ITEMS_AT_ONCE):
-            read = [(r, *self.source.stems(r)) for _, r in own[start : start + _ITEMS_AT_ONCE]]
+        for start in range(0, len(own), self._items_at_once):
+            read = [(r, *self.source.stems(r)) for r in own[start : start + self._items_at_once]]
             stems_BSCT = torch.stack([stems for _, stems, _ in read]).to(self.device)
             if all(whole for *_, whole in read):
                 features_BD = torch.stack([self.source.features(r) for r, *_ in read])
@@ -431,94 +530,101 @@ class _Trainer:
         return retrieval_metrics(embedding_QE.cpu(), self.valid_tracks, self.stored_s, scale.cpu())
 
     def _identity(self, data_fingerprint: str) -> str:
-        values = {k: v for k, v in asdict(self.config).items() if k not in _INDIFFERENT}
         return fingerprint(
             {
-                "config": values,
+                "config": self.config.identity(),
                 "data": data_fingerprint,
                 "code": code_version("mixprint.encoder", "mixprint.features"),
             }
         )
 
-    def _save_state(self, identity: str) -> None:
-        state = {
-            "identity": identity,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "progress": {name: getattr(self.progress, name) for name in vars(self.progress)},
-        }
-        with atomic_path(self.out_dir / STATE_NAME) as temporary:
-            torch.save(state, temporary)
-
-    def _resume(self, identity: str) -> None:
-        path = self.out_dir / STATE_NAME
-        if not path.exists():
-            return
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if state["identity"] != identity:
-            log.warning("%s: other data, parameters or code; training starts anew", path)
+    def _resume(self, outputs: TrainingOutputs) -> None:
+        """Go on from the newest state, or begin with an empty folder."""
+        if self.rank == 0:
+            outputs.remove_leftovers()
+        state = outputs.states.load()
+        if state is None:
+            if self.rank == 0:
+                outputs.start_anew()
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, value in state["progress"].items():
             setattr(self.progress, name, value)
-        log.info("resumed after epoch %d", self.progress.epoch)
-
-    def _save_best(self, data_fingerprint: str, metrics: dict[str, float]) -> None:
-        encoder = MixEncoder(self.model.encoder.config)
-        encoder.load_state_dict(self.progress.best_weights)
-        metadata = {
-            # Equal trainings give equal files, so how long they took stays in the history.
-            "metrics": {k: v for k, v in metrics.items() if k not in _TIMES},
-            "data_fingerprint": data_fingerprint,
-            "train": self.config.to_values(),
-            "num_train_tracks": len(self.train_tracks),
-            "num_valid_tracks": len(self.valid_tracks),
-        }
-        save_checkpoint(self.out_dir, encoder, self.standardisation, metadata)
+        log.info(
+            "resumed after %d whole epochs, at step %d", self.progress.epoch, self.progress.step
+        )
 
 
-def retrieval_metrics(
-    embedding_QE: Tensor, tracks: Sequence[TrackSegments], stored_s: float, scale: Tensor
-) -> dict[str, float]:
-    """Find each segment's track by another segment of it, among the segments of all tracks.
+class _Recorder:
+    """What the first rank writes while the training goes on."""
 
-    A segment that shares audio with the query is no candidate. Queries that have no other
-    segment of their own track left are compared with the overlapping ones after all.
+    def __init__(
+        self,
+        trainer: _Trainer,
+        outputs: TrainingOutputs,
+        scalars: ScalarLog,
+        on_epoch: EpochCallback | None,
+    ) -> None:
+        self._trainer, self._outputs, self._scalars = trainer, outputs, scalars
+        self._on_epoch = on_epoch
+        self._started_s, self._first_epoch = time.monotonic(), trainer.progress.epoch
 
-    Args:
-        embedding_QE: embeddings of all segments, in the order of the tracks and their references.
-        tracks: what they belong to.
-        stored_s: length of the segments.
-        scale: 1 / temperature, for the loss.
+    def catch_up(self) -> None:
+        """Write what a killed run could not write after its last state."""
+        if self._trainer.progress.history:
+            self._write_epoch()
 
-    Returns:
-        `valid_recall_at_1`, `valid_mrr` (mean reciprocal rank of the nearest right segment) and
-        `valid_loss` (InfoNCE of the first and the last segment of each track).
-    """
-    owners = [(i, r) for i, track in enumerate(tracks) for r in track.references]
-    similarity_QQ = embedding_QE @ embedding_QE.T
-    owner_Q = torch.tensor([i for i, _ in owners])
-    same_QQ = owner_Q[:, None] == owner_Q
-    shared_QQ = torch.eye(len(owners), dtype=torch.bool)
-    for q, (i, query) in enumerate(owners):
-        for k, (j, key) in enumerate(owners):
-            shared_QQ[q, k] |= i == j and overlapping(query, key, stored_s)
-    alone_Q1 = ~(same_QQ & ~shared_QQ).any(dim=1, keepdim=True)
-    barred_QQ = torch.where(alone_Q1, torch.eye(len(owners), dtype=torch.bool), shared_QQ)
-    allowed_QQ = similarity_QQ.masked_fill(barred_QQ, -torch.inf)
-    best_Q1 = allowed_QQ.masked_fill(~same_QQ, -torch.inf).max(dim=1, keepdim=True).values
-    # A wrong segment that is just as near counts as nearer: equal embeddings find nothing.
-    rank_Q = 1 + ((allowed_QQ >= best_Q1) & ~same_QQ).sum(dim=1)
-    ends = torch.tensor([len(track.references) for track in tracks]).cumsum(dim=0)
-    starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-    views = Views(anchor_GE=embedding_QE[starts], positive_GE=embedding_QE[ends - 1])
-    loss_G = contrastive_loss(views, slice(None), scale)
-    return {
-        "valid_recall_at_1": float((rank_Q == 1).float().mean()),
-        "valid_mrr": float((1.0 / rank_Q).mean()),
-        "valid_loss": float(loss_G.mean()),
-    }
+    def end_step(self, loss: float, norm: float) -> None:
+        """Log a step that was taken, and save the state when it is time."""
+        progress, config = self._trainer.progress, self._trainer.config
+        if progress.step % config.log_steps == 0:
+            values = {
+                "train/loss": loss,
+                "train/gradient_norm": norm,
+                "train/learning_rate": self._trainer.learning_rate(),
+                "train/temperature": self._trainer.temperature(),
+            }
+            self._scalars.add(progress.step, values)
+        # The state after an epoch holds its validation, too.
+        ends_epoch = progress.step % self._trainer.steps_per_epoch == 0
+        if config.save_steps and progress.step % config.save_steps == 0 and not ends_epoch:
+            self._save()
+
+    def end_epoch(self, metrics: Mapping[str, float]) -> None:
+        """Log and save an epoch that has been validated, and tell of it."""
+        progress, config = self._trainer.progress, self._trainer.config
+        self._scalars.add(progress.step, {f"epoch/{n}": v for n, v in metrics.items()})
+        self._save()
+        self._write_epoch()
+        epoch_s = (time.monotonic() - self._started_s) / (progress.epoch - self._first_epoch)
+        log.info(
+            "trained %d/%d epochs, loss %.3f, validation loss %.3f, recall@1 %.2f, "
+            "%.0f s left at most",
+            progress.epoch,
+            config.epochs,
+            metrics["train_loss"],
+            metrics["valid_loss"],
+            metrics["valid_recall_at_1"],
+            epoch_s * (config.epochs - progress.epoch),
+        )
+        if self._on_epoch is not None:
+            self._on_epoch(progress.epoch, dict(metrics))
+
+    def _save(self) -> None:
+        self._scalars.flush()
+        self._outputs.states.save(self._trainer.state())
+
+    def _write_epoch(self) -> None:
+        """Write what follows from the state after an epoch; once more does no harm."""
+        progress = self._trainer.progress
+        if progress.step == progress.epoch * self._trainer.steps_per_epoch:
+            encoder = self._trainer.model.encoder
+            self._outputs.write_epoch(progress.epoch, encoder, progress.history[-1])
+        if progress.best_epoch == progress.epoch:
+            best = self._trainer.best_encoder()
+            self._outputs.write_best(progress.epoch, best, progress.best_metrics)
+        self._outputs.write_history(progress.history)
 
 
 def _length(rows: slice) -> int:

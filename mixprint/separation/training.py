@@ -7,7 +7,6 @@ together what one would have learned.
 Shape suffixes: B batch of this rank, S stem, C channel, T sample, F frequency row, N frame.
 """
 
-import fcntl
 import json
 import logging
 import math
@@ -15,7 +14,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -82,7 +81,7 @@ from mixprint.separation.songs import (
     training_songs,
 )
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-from mixprint.training_state import StateFiles
+from mixprint.training_state import StateFiles, only_training
 
 log = logging.getLogger("mixprint.separation.training")
 
@@ -96,9 +95,6 @@ RESERVED_NAMES = ("step", "minutes", HELD_OUT)
 # What a resumption may not change of the recipe.
 RECIPE_KEPT = ("variant", "model", "remix")
 METRIC_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # MLflow refuses some other characters
-LOCK_FILE = "lock"
-# Processes that make examples outlive a training that is killed by some seconds.
-LOCK_PATIENCE_S, LOCK_POLL_S = 30.0, 0.2
 # Keeps the gradient of a root finite where estimate and target are equal; -80 dB of full scale.
 ERROR_FLOOR = 1e-8
 SECONDS_PER_MINUTE = 60.0
@@ -428,7 +424,7 @@ def train_separator(
     ):
         states = StateFiles(out_dir / STATE_FOLDER, TrainingState)
         if rank_and_world()[0] == 0:
-            stack.enter_context(_alone(states.folder))
+            stack.enter_context(only_training(states.folder))
         # A training that is just ending may save once more: no rank reads before it is gone.
         barrier()
         state = states.load(resolved)
@@ -459,25 +455,6 @@ def _check_names(names: Iterable[str]) -> None:
                 f"extra_valid: expected names of letters, digits, `_`, `-` and `.`, other than "
                 f"{', '.join(RESERVED_NAMES)}, found {name!r}"
             )
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make sure that no other training works in this folder, for example one believed killed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("w") as file:
-        deadline_s = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline_s:
-                    raise TrainingError(
-                        f"{folder}: expected to be the only training there, found another at work"
-                    ) from error
-                time.sleep(LOCK_POLL_S)
-        yield
 
 
 def _start(

@@ -57,14 +57,16 @@ def make_track(track_id: str, song: str, split: str) -> Track:
     )
 
 
-@pytest.fixture(scope="session")
-def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
-    """Three songs in two mixes each; the last song is for validation; two segments a track."""
-    root = tmp_path_factory.mktemp("tiny")
+def make_set(root: Path, splits: dict[str, str]) -> TinySet:
+    """Write songs in two mixes each, two segments a track.
+
+    Args:
+        root: an empty folder.
+        splits: song -> split.
+    """
     stems_dir, features_dir = root / "stems", root / "features"
-    songs = {"a": "train", "b": "train", "c": "valid"}
     tracks = [
-        make_track(f"{song}{mix}", song, split) for song, split in songs.items() for mix in (0, 1)
+        make_track(f"{song}{mix}", song, split) for song, split in splits.items() for mix in (0, 1)
     ]
     separator = SeparatorFingerprint("none", "0" * 64, "0" * 64)
     rows: list[tuple[str, int]] = []
@@ -86,6 +88,20 @@ def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
     write_features(features_dir / "features.parquet", ids, segments, features_BD)
     Standardisation.fit(features_BD).save(features_dir / "standardisation.json")
     return TinySet(stems_dir, features_dir, tracks)
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
+    """Three songs in two mixes each; the last song is for validation; one batch an epoch."""
+    splits = {"a": "train", "b": "train", "c": "valid"}
+    return make_set(tmp_path_factory.mktemp("tiny"), splits)
+
+
+@pytest.fixture(scope="session")
+def longer_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
+    """Seven songs in two mixes each; the last song is for validation; three batches an epoch."""
+    splits = dict.fromkeys("abcdef", "train") | {"g": "valid"}
+    return make_set(tmp_path_factory.mktemp("longer"), splits)
 
 
 @pytest.fixture(scope="session")

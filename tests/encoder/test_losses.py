@@ -2,6 +2,7 @@ import math
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from mixprint.encoder.losses import (
     contrastive_loss,
     gather_rows,
     info_nce,
+    relations,
 )
+from mixprint.encoder.settings import NEGATIVES, Objective
 
 
 def unit(num_rows: int, seed: int, dim: int = 8) -> Tensor:
@@ -22,29 +25,119 @@ def unit(num_rows: int, seed: int, dim: int = 8) -> Tensor:
     return functional.normalize(torch.randn(num_rows, dim, generator=generator), dim=-1)
 
 
+def objective(**changes: Any) -> Objective:
+    """Everything repels and only the own segment attracts, but for the changes."""
+    values: dict[str, Any] = {
+        "negatives": NEGATIVES,
+        "same_style": "negative",
+        "segment_weight": 1.0,
+        "shared_chain_weight": 0.0,
+    }
+    return Objective(**(values | changes))
+
+
 def test_equal_embeddings_cost_the_logarithm_of_the_candidates() -> None:
     same = torch.ones(5, 4) / 2
     scale = torch.tensor(10.0)
-    target = torch.arange(5)
+    own, every = torch.eye(5, dtype=torch.bool), torch.ones(5, 5, dtype=torch.bool)
     torch.testing.assert_close(
-        info_nce(same, same, target, scale, None), torch.full((5,), math.log(5))
+        info_nce(same, same, own, every, scale, None), torch.full((5,), math.log(5))
     )
     torch.testing.assert_close(
-        info_nce(same, same, target, scale, same), torch.full((5,), math.log(6))
+        info_nce(same, same, own, every, scale, same), torch.full((5,), math.log(6))
     )
+    three = every.clone()
+    three[0, 3:] = False
+    torch.testing.assert_close(
+        info_nce(same, same, own, three, scale, None)[0], torch.tensor(math.log(3))
+    )
+
+
+def test_several_positives_share_the_loss_by_hand() -> None:
+    eye = torch.eye(3)
+    positive = torch.tensor([[True, True, False]])
+    every = torch.ones(1, 3, dtype=torch.bool)
+    loss = info_nce(eye[:1], eye, positive, every, torch.tensor(2.0), None)
+    total = math.exp(2) + 2
+    expected = -(math.log(math.exp(2) / total) + math.log(1 / total)) / 2
+    assert loss.item() == pytest.approx(expected)
 
 
 def test_two_orthogonal_pairs_by_hand() -> None:
     eye = torch.eye(2)
-    loss = contrastive_loss(Views(anchor_GE=eye, positive_GE=eye), slice(0, 2), torch.tensor(2.0))
+    views = Views(anchor_GE=eye, positive_GE=eye)
+    loss = contrastive_loss(views, slice(0, 2), torch.tensor(2.0), objective())
     torch.testing.assert_close(loss, torch.full((2,), math.log(1 + math.exp(-2))))
+
+
+# Rows 0 and 1 are mixes of one song; 0 and 2 have one style; nothing is known of row 3's.
+RELATED = {"song_G": torch.tensor([0, 0, 1, 2]), "style_G": torch.tensor([5, 6, 5, -1])}
+
+
+@pytest.mark.parametrize(
+    ("changes", "positive", "candidates"),
+    [
+        ({}, [0], [0, 1, 2, 3]),
+        ({"negatives": ("songs",)}, [0], [0, 2, 3]),
+        ({"negatives": ("siblings", "augmented")}, [0], [0, 1]),
+        ({"negatives": ("augmented",)}, [0], [0]),
+        ({"same_style": "ignored"}, [0], [0, 1, 3]),
+        ({"same_style": "positive"}, [0, 2], [0, 1, 2, 3]),
+        ({"same_style": "positive", "negatives": ("siblings",)}, [0, 2], [0, 1, 2]),
+    ],
+)
+def test_who_attracts_and_who_repels(
+    changes: dict[str, Any], positive: list[int], candidates: list[int]
+) -> None:
+    views = Views(anchor_GE=unit(4, 0), positive_GE=unit(4, 1), **RELATED)
+    for rows in (slice(0, 4), slice(0, 1)):
+        positive_LG, candidate_LG = relations(views, rows, objective(**changes))
+        assert positive_LG[0].nonzero().flatten().tolist() == positive
+        assert candidate_LG[0].nonzero().flatten().tolist() == candidates
+
+
+def test_songs_of_unknown_style_are_not_alike() -> None:
+    unknown = torch.full((4,), -1)
+    views = Views(
+        anchor_GE=unit(4, 0), positive_GE=unit(4, 1), song_G=torch.arange(4), style_G=unknown
+    )
+    positive_LG, candidate_LG = relations(views, slice(0, 4), objective(same_style="positive"))
+    assert torch.equal(positive_LG, torch.eye(4, dtype=torch.bool))
+    assert candidate_LG.all()
+
+
+def test_a_row_without_negatives_costs_nothing_and_teaches_nothing() -> None:
+    anchor = unit(4, 0).requires_grad_()
+    views = Views(anchor_GE=anchor, positive_GE=unit(4, 1), **RELATED)
+    only = objective(negatives=("siblings",))
+    loss = contrastive_loss(views, slice(0, 4), torch.tensor(5.0), only)
+    assert (loss[:2] > 0).all()
+    assert loss[2:].tolist() == [0, 0]
+    (gradient,) = torch.autograd.grad(loss.sum(), anchor)
+    assert gradient.isfinite().all()
+    assert gradient[2:].abs().max() == 0
+
+
+def test_the_weights_of_the_terms_are_factors() -> None:
+    views = Views(
+        anchor_GE=unit(4, 0),
+        positive_GE=unit(4, 1),
+        augmented_GE=unit(4, 2),
+        partner_G=torch.tensor([2, 3, 0, 1]),
+    )
+
+    def loss(segment: float, shared: float) -> Tensor:
+        weights = {"segment_weight": segment, "shared_chain_weight": shared}
+        return contrastive_loss(views, slice(0, 4), torch.tensor(5.0), objective(**weights))
+
+    torch.testing.assert_close(loss(2.0, 3.0), 2 * loss(1.0, 0.0) + 3 * loss(0.0, 1.0))
 
 
 def test_the_augmented_anchor_is_a_negative_for_its_own_row_alone() -> None:
     anchor, positive = unit(4, 0), unit(4, 1)
     augmented = unit(4, 2).requires_grad_()
     views = Views(anchor_GE=anchor, positive_GE=positive, augmented_GE=augmented)
-    loss = contrastive_loss(views, slice(0, 4), torch.tensor(5.0))
+    loss = contrastive_loss(views, slice(0, 4), torch.tensor(5.0), objective())
     (gradient,) = torch.autograd.grad(loss[1], augmented)
     assert gradient[1].abs().sum() > 0
     assert gradient[[0, 2, 3]].abs().sum() == 0
@@ -52,7 +145,13 @@ def test_the_augmented_anchor_is_a_negative_for_its_own_row_alone() -> None:
     nearer = augmented.detach().clone()
     nearer[1] = anchor[1]
     views = Views(anchor_GE=anchor, positive_GE=positive, augmented_GE=nearer)
-    assert contrastive_loss(views, slice(0, 4), torch.tensor(5.0))[1] > loss[1]
+    assert contrastive_loss(views, slice(0, 4), torch.tensor(5.0), objective())[1] > loss[1]
+    without = objective(negatives=("songs", "siblings"))
+    plain = Views(anchor_GE=anchor, positive_GE=positive)
+    torch.testing.assert_close(
+        contrastive_loss(views, slice(0, 4), torch.tensor(5.0), without),
+        contrastive_loss(plain, slice(0, 4), torch.tensor(5.0), objective()),
+    )
 
 
 def test_shared_chains_pull_two_songs_together() -> None:
@@ -64,8 +163,8 @@ def test_shared_chains_pull_two_songs_together() -> None:
         views = Views(
             anchor_GE=anchor, positive_GE=positive, augmented_GE=augmented, partner_G=partner
         )
-        weighted = contrastive_loss(views, slice(0, 4), scale, shared_chain_weight=0.5)
-        return weighted - contrastive_loss(views, slice(0, 4), scale)
+        weighted = contrastive_loss(views, slice(0, 4), scale, objective(shared_chain_weight=0.5))
+        return weighted - contrastive_loss(views, slice(0, 4), scale, objective())
 
     apart = unit(4, 2)
     together = apart.clone()
@@ -99,8 +198,15 @@ def joint_loss(embedding_PGE: Tensor, rows: slice) -> Tensor:
         positive_GE=embedding_PGE[1],
         augmented_GE=embedding_PGE[2],
         partner_G=torch.tensor([3, 4, -1, 0, 1]),
+        song_G=torch.tensor([0, 0, 1, 1, 2]),
+        style_G=torch.tensor([5, 6, 5, 6, -1]),
     )
-    return contrastive_loss(views, rows, torch.tensor(7.0), shared_chain_weight=0.5)
+    return contrastive_loss(
+        views,
+        rows,
+        torch.tensor(7.0),
+        objective(shared_chain_weight=0.5, same_style="positive", negatives=("siblings",)),
+    )
 
 
 def rank_gradient(rank: int, folder: str, embedding_PGE: Tensor) -> None:

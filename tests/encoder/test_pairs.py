@@ -8,6 +8,8 @@ import torch
 
 from mixprint.encoder.data import (
     NO_PARTNER,
+    Batch,
+    Epochs,
     SegmentSource,
     TrackSegments,
     chain_partners,
@@ -17,6 +19,7 @@ from mixprint.encoder.data import (
     plan_epoch,
     rank_rows,
     tracks_of_split,
+    whole_songs,
 )
 from mixprint.errors import DataError
 from mixprint.features.table import read_features
@@ -43,7 +46,9 @@ def make_tracks(num_songs: int, num_mixes: int) -> list[TrackSegments]:
 
 def plan(tracks: list[TrackSegments], **changes: Any) -> Any:
     return plan_epoch(
-        tracks, **{"batch_size": 8, "stored_s": 10.0, "seed": 1, "epoch": 1} | changes
+        tracks,
+        **{"batch_size": 8, "siblings_per_batch": 4, "stored_s": 10.0, "seed": 1, "epoch": 1}
+        | changes,
     )
 
 
@@ -70,6 +75,55 @@ def test_overlapping_segments_are_paired_if_there_are_no_others() -> None:
 def test_mixes_of_a_song_share_a_batch() -> None:
     for batch in plan(make_tracks(8, 3), batch_size=6):
         assert set(Counter(pair.track.song for pair in batch).values()) == {3}
+
+
+@pytest.mark.parametrize("siblings", [1, 2])
+def test_no_more_mixes_of_a_song_share_a_batch_than_asked_for(siblings: int) -> None:
+    tracks = make_tracks(12, 4)
+    for epoch in range(10):
+        batches = plan(tracks, batch_size=4, siblings_per_batch=siblings, epoch=epoch)
+        counts = [Counter(pair.track.song for pair in batch) for batch in batches]
+        # Groups of one song lie a quarter or half of the twelve batches apart.
+        assert max(max(count.values()) for count in counts) <= siblings
+        assert sum(map(len, batches)) == len(tracks)
+
+
+def test_apart_from_siblings_the_order_is_a_shuffle() -> None:
+    first = Counter(plan(make_tracks(5, 1), epoch=e)[0][0].track.song for e in range(500))
+    assert set(first) == set("01234")
+    assert min(first.values()) > 60
+
+
+def test_every_pair_of_segments_comes_up() -> None:
+    (track,) = make_tracks(1, 1)
+    drawn = Counter(
+        (pair.anchor, pair.positive) for e in range(400) for pair in plan([track], epoch=e)[0]
+    )
+    # Segments 1 and 2 overlap; the four ordered pairs that do not are equally likely.
+    assert set(drawn) == {(0, 1), (1, 0), (0, 2), (2, 0)}
+    assert min(drawn.values()) > 70
+
+
+def test_steps_number_the_batches_of_all_epochs() -> None:
+    tracks = make_tracks(7, 3)
+    settings = {"batch_size": 8, "siblings_per_batch": 4, "stored_s": 10.0, "seed": 1}
+    epochs = Epochs(tracks, **settings)
+    assert epochs.steps_per_epoch == 3
+    expected = [batch for epoch in (1, 2, 3, 4) for batch in plan(tracks, epoch=epoch)]
+    assert [epochs.batch(step) for step in range(12)] == expected
+    assert epochs.batch(1) == expected[1]  # long dropped, and made again
+
+
+def test_whole_songs_are_chosen_up_to_a_number_of_tracks() -> None:
+    tracks = make_tracks(20, 3)
+    chosen = whole_songs(tracks, 10, seed=1)
+    assert set(Counter(t.song for t in chosen).values()) == {3}
+    assert len(chosen) == 9
+    assert chosen == [t for t in tracks if t in chosen]
+    assert whole_songs(tracks[::-1], 10, seed=1) == chosen[::-1]
+    assert whole_songs(tracks, 10, seed=2) != chosen
+    assert whole_songs(tracks, 60, seed=1) == tracks
+    assert len(whole_songs(make_tracks(5, 1), 1, seed=1)) == 2
 
 
 def test_the_plan_depends_on_seed_and_epoch_alone() -> None:
@@ -127,19 +181,45 @@ def test_ranks_together_read_the_batch_whatever_the_workers(
     tiny_set: Any, num_workers: int
 ) -> None:
     tracks = tracks_of_split(read_index(tiny_set.stems_dir), tiny_set.tracks, "train")
-    batches = plan(tracks, stored_s=SEGMENT_S)
     source = make_source(tiny_set)
-    parts = [
-        next(iter(load_batches(source, batches, rank=r, world_size=2, num_workers=num_workers)))
-        for r in range(2)
-    ]
-    stems_PBSCT = torch.cat([part.stems_PBSCT for part in parts], dim=1)
-    features_PBD = torch.cat([part.features_PBD for part in parts], dim=1)
-    for b, pair in enumerate(batches[0]):
-        for p, index in enumerate((pair.anchor, pair.positive)):
-            reference = pair.track.references[index]
-            assert torch.equal(stems_PBSCT[p, b], read_segment(reference))
-            assert torch.equal(features_PBD[p, b], source.features(reference))
+    epochs = make_epochs(tracks)
+    loaded = [read_all(source, epochs, range(3), r, 2, num_workers) for r in range(2)]
+    for step, parts in enumerate(zip(*loaded, strict=True)):
+        stems_PBSCT = torch.cat([part.stems_PBSCT for part in parts], dim=1)
+        features_PBD = torch.cat([part.features_PBD for part in parts], dim=1)
+        for b, pair in enumerate(epochs.batch(step)):
+            for p, index in enumerate((pair.anchor, pair.positive)):
+                reference = pair.track.references[index]
+                assert torch.equal(stems_PBSCT[p, b], read_segment(reference))
+                assert torch.equal(features_PBD[p, b], source.features(reference))
+
+
+def test_reading_goes_on_at_any_step(tiny_set: Any) -> None:
+    tracks = tracks_of_split(read_index(tiny_set.stems_dir), tiny_set.tracks, "train")
+    source, epochs = make_source(tiny_set), make_epochs(tracks)
+    whole = read_all(source, epochs, range(4), 0, 1, 0)
+    rest = read_all(source, epochs, range(2, 4), 0, 1, 1)
+    for expected, batch in zip(whole[2:], rest, strict=True):
+        assert torch.equal(expected.stems_PBSCT, batch.stems_PBSCT)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_of_a_reading_process_comes_out_as_it_is(tiny_set: Any, num_workers: int) -> None:
+    tracks = tracks_of_split(read_index(tiny_set.stems_dir), tiny_set.tracks, "train")
+    source = make_source(tiny_set, segment_s=4.0)
+    with pytest.raises(DataError, match=r"^\S+: expected segments of at least 128000 samples"):
+        read_all(source, make_epochs(tracks), range(1), 0, 1, num_workers)
+
+
+def make_epochs(tracks: list[TrackSegments]) -> Epochs:
+    return Epochs(tracks, batch_size=4, siblings_per_batch=4, stored_s=SEGMENT_S, seed=1)
+
+
+def read_all(
+    source: SegmentSource, epochs: Epochs, steps: range, rank: int, world_size: int, workers: int
+) -> list[Batch]:
+    settings = {"rank": rank, "world_size": world_size, "num_workers": workers, "pinned": False}
+    return list(load_batches(source, epochs, steps, **settings))
 
 
 def test_the_cache_gives_the_same_and_keeps_to_its_room(tiny_set: Any) -> None:

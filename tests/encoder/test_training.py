@@ -1,36 +1,21 @@
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import distributed
 
+from mixprint import training_state
 from mixprint.encoder import training
 from mixprint.encoder.checkpoint import load_checkpoint
-from mixprint.encoder.data import TrackSegments
+from mixprint.encoder.outputs import TIMES
 from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.training import retrieval_metrics, train
 from mixprint.errors import ConfigError, TrainingError
-from mixprint.shards import SegmentRef
-
-
-class KilledError(Exception):
-    """Stands for a kill: nothing of the library catches it."""
-
-
-def run(config: TrainConfig, tiny_set: Any, out_dir: Path, **changes: Any) -> dict[str, float]:
-    arguments = {
-        "tracks": tiny_set.tracks,
-        "stems_dir": tiny_set.stems_dir,
-        "features_dir": tiny_set.features_dir,
-        "out_dir": out_dir,
-        "data_fingerprint": "tiny",
-    }
-    return train(config, **(arguments | changes))
+from tests.encoder.trials import newest_state, run
 
 
 def test_training_writes_a_usable_encoder_and_its_history(
@@ -54,9 +39,9 @@ def test_training_writes_a_usable_encoder_and_its_history(
     encoder = load_checkpoint(tmp_path)
     assert encoder.metadata["data_fingerprint"] == "tiny"
     # Times stay out of the checkpoint, so that equal trainings write equal files.
-    times = {"epoch_s", "train_segments_per_s"}
-    assert times <= metrics.keys()
-    assert encoder.metadata["metrics"] == {k: v for k, v in metrics.items() if k not in times}
+    assert metrics.keys() >= TIMES
+    assert encoder.metadata["metrics"] == {k: v for k, v in metrics.items() if k not in TIMES}
+    assert encoder.metadata["epoch"] == metrics["best_epoch"]
     assert encoder.metadata["train"]["embedding_dim"] == 16
 
 
@@ -65,58 +50,14 @@ def test_the_loss_falls(
 ) -> None:
     # Without augmentations, whose random strengths make the losses of so small a set jump.
     config = make_config(
-        epochs=8, learning_rate=3e-3, augmented_negatives=False, shared_chain_weight=0.0
+        epochs=8,
+        learning_rate=3e-3,
+        negatives=("songs", "siblings"),
+        shared_chain_weight=0.0,
     )
     run(config, tiny_set, tmp_path)
     losses = [row["train_loss"] for row in json.loads((tmp_path / "history.json").read_text())]
     assert losses[-1] < 0.5 * losses[0]
-
-
-@pytest.mark.parametrize("where", ["between epochs", "inside an epoch", "while saving"])
-def test_a_killed_run_resumes_to_identical_weights(
-    make_config: Callable[..., TrainConfig],
-    tiny_set: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    where: str,
-) -> None:
-    config = make_config(epochs=3, film_dropout=0.3)
-    run(config, tiny_set, tmp_path / "whole")
-    epochs: list[int] = []
-
-    def kill_after_second(epoch: int, _: dict[str, float]) -> None:
-        epochs.append(epoch)
-        if epoch == 2 and where == "between epochs":
-            raise KilledError
-
-    calls = {"count": 0}
-
-    def killing(original: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            calls["count"] += 1
-            if calls["count"] == 2:
-                raise KilledError
-            return original(*args, **kwargs)
-
-        return wrapped
-
-    with monkeypatch.context() as patch:
-        if where == "inside an epoch":
-            patch.setattr(training, "apply_chains", killing(training.apply_chains))
-        elif where == "while saving":
-            patch.setattr(torch, "save", killing(torch.save))
-        with pytest.raises(KilledError):
-            run(config, tiny_set, tmp_path / "killed", on_epoch=kill_after_second)
-    run(config, tiny_set, tmp_path / "killed", on_epoch=kill_after_second)
-    assert epochs == [1, 2, 3]  # no epoch is reported twice
-    whole, killed = (
-        torch.load(tmp_path / name / "state" / "state.pt", weights_only=True)
-        for name in ("whole", "killed")
-    )
-    for name, weight in whole["model"].items():
-        assert torch.equal(weight, killed["model"][name]), name
-    best = [load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed")]
-    assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
 
 
 def test_a_state_of_other_parameters_is_not_resumed(
@@ -138,6 +79,7 @@ def test_a_state_of_other_parameters_is_not_resumed(
         on_epoch=lambda epoch, _: epochs.append(epoch),
     )
     assert epochs == [1]  # the number of workers changes nothing, so there is nothing to do
+    assert len([path for path in (tmp_path / "state").iterdir() if path.is_dir()]) == 1
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_optimiser_moves(
@@ -156,10 +98,31 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_moves(
         return out
 
     monkeypatch.setattr(training, "apply_chains", broken)
-    with pytest.raises(TrainingError, match=r"step 0: loss is nan.*tracks \['[ab][01]'\]"):
+    named = r"track [ab][01] segment ([01]) at (0\.0|3\.0) s \(augmented\)"
+    message = rf"^step 0: expected a finite loss, found nan; {named}$"
+    with pytest.raises(TrainingError, match=message) as caught:
         run(make_config(), tiny_set, tmp_path)
+    found = re.search(named, str(caught.value))
+    assert found is not None
+    assert float(found[2]) == 3.0 * int(found[1])
     assert steps == []
     assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_a_gradient_that_is_not_finite_names_all_that_it_can_come_from(
+    make_config: Callable[..., TrainConfig],
+    tiny_set: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: steps.append(1))
+    monkeypatch.setattr(training.nn.utils, "clip_grad_norm_", lambda *_: math.inf)
+    with pytest.raises(TrainingError, match=r"step 0: expected a finite gradient norm") as caught:
+        run(make_config(segment_s=3.0), tiny_set, tmp_path)
+    for view in ("anchor", "positive", "augmented"):
+        assert str(caught.value).count(f"({view})") == 4
+    assert steps == []
 
 
 def test_patience_ends_a_run(
@@ -172,6 +135,21 @@ def test_patience_ends_a_run(
     monkeypatch.setattr(training, "retrieval_metrics", lambda *_: flat)
     metrics = run(make_config(epochs=9, patience=2), tiny_set, tmp_path)
     assert (metrics["best_epoch"], metrics["num_epochs"]) == (1, 3)
+
+
+def test_two_trainings_in_one_folder_are_refused(
+    make_config: Callable[..., TrainConfig],
+    tiny_set: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_state, "LOCK_PATIENCE_S", 0.1)
+    with (
+        training_state.only_training(tmp_path / "state"),
+        pytest.raises(TrainingError, match="expected to be the only training there"),
+    ):
+        run(make_config(epochs=1), tiny_set, tmp_path)
+    run(make_config(epochs=1), tiny_set, tmp_path)
 
 
 def test_too_few_tracks_are_an_error_and_no_validation_is_a_warning(
@@ -192,7 +170,9 @@ def test_too_few_tracks_are_an_error_and_no_validation_is_a_warning(
     [
         {"precision": "bfloat16"},
         {"conditioning": "prepend", "dropped_families": ("level",)},
-        {"conditioning": "none", "augmented_negatives": False, "shared_chain_weight": 0.0},
+        {"conditioning": "none", "negatives": ("songs", "siblings"), "shared_chain_weight": 0.0},
+        {"negatives": ("siblings", "augmented"), "same_style": "positive"},
+        {"negatives": (), "segment_weight": 0.0},
         {"num_workers": 1},
     ],
 )
@@ -228,47 +208,11 @@ def test_loss_and_gradients_of_two_processes_equal_those_of_one(
     )
     for key in ("train_loss", "gradient_norm", "valid_loss", "temperature"):
         assert ranks[key] == pytest.approx(one[key], abs=1e-5), key
-    ranks, one = (
-        torch.load(tmp_path / name / "state" / "state.pt", weights_only=True)["optimizer"]["state"]
-        for name in ("ranks", "one")
-    )
+    ranks, one = (newest_state(tmp_path / name)["optimizer"]["state"] for name in ("ranks", "one"))
     for index, moments in one.items():
         # After one step the first moment is a tenth of the clipped gradient.
         gradients = [10 * state["exp_avg"] for state in (ranks[index], moments)]
         torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
-
-
-def segments(track: str, *starts_s: float) -> TrackSegments:
-    references = [SegmentRef(Path("none"), 0, track, i, s) for i, s in enumerate(starts_s)]
-    return TrackSegments(track, track, tuple(references))
-
-
-def test_retrieval_by_hand() -> None:
-    tracks = [segments("a", 0, 10), segments("b", 0, 10)]
-    eye = torch.eye(2)
-    scale = torch.tensor(3.0)
-    right = retrieval_metrics(eye[[0, 0, 1, 1]], tracks, 10.0, scale)
-    assert right["valid_recall_at_1"] == 1
-    assert right["valid_mrr"] == 1
-    assert right["valid_loss"] == pytest.approx(math.log(1 + math.exp(-3)))
-    # One segment of the other track is nearer, the other just as near: rank 3.
-    wrong = retrieval_metrics(eye[[0, 1, 0, 1]], tracks, 10.0, scale)
-    assert wrong["valid_recall_at_1"] == 0
-    assert wrong["valid_mrr"] == pytest.approx(1 / 3)
-    # Equal embeddings find nothing.
-    assert retrieval_metrics(eye[[0, 0, 0, 0]], tracks, 10.0, scale)["valid_recall_at_1"] == 0
-
-
-def test_a_segment_that_shares_audio_is_no_find() -> None:
-    # The second and third segments of track a overlap and agree; only the first one would count.
-    tracks = [segments("a", 0, 10, 14), segments("b", 0, 10)]
-    embedding = torch.eye(4)[[0, 1, 1, 2, 2]]
-    metrics = retrieval_metrics(embedding, tracks, 10.0, torch.tensor(1.0))
-    assert metrics["valid_recall_at_1"] == pytest.approx(2 / 5)
-    # Where all of a track's segments overlap, they are compared after all.
-    tracks = [segments("a", 0, 4), segments("b", 0, 4)]
-    metrics = retrieval_metrics(torch.eye(2)[[0, 0, 1, 1]], tracks, 10.0, torch.tensor(1.0))
-    assert metrics["valid_recall_at_1"] == 1
 
 
 @pytest.mark.parametrize(
@@ -279,7 +223,12 @@ def test_a_segment_that_shares_audio_is_no_find() -> None:
         {"temperature": 0.0},
         {"segment_s": 2.0},
         {"warmup_fraction": 1.0},
-        {"augmented_negatives": False},
+        {"negatives": ("strangers",)},
+        {"negatives": ()},
+        {"same_style": "maybe"},
+        {"segment_weight": 0.0, "shared_chain_weight": 0.0},
+        {"siblings_per_batch": 0},
+        {"log_steps": 0},
     ],
 )
 def test_parameters_out_of_range_are_named(

@@ -15,6 +15,7 @@ import pytest
 import soundfile as sf
 import torch
 
+from mixprint import training_state
 from mixprint.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import SCNetConfig, build_scnet, export_separator, load_separator, training
@@ -186,7 +187,7 @@ def test_a_full_disk_keeps_the_state_before(tmp_path: Path, data_dir: Path) -> N
 def test_two_trainings_in_one_folder_are_refused(
     tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "LOCK_PATIENCE_S", 0.3)
+    monkeypatch.setattr(training_state, "LOCK_PATIENCE_S", 0.3)
     (tmp_path / "out" / "state").mkdir(parents=True)
     with (tmp_path / "out" / "state" / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
