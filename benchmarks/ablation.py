@@ -77,7 +77,9 @@ def main() -> None:
     # Its runs and models must not stand among those of real runs.
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{args.root.resolve()}/mlflow.db"
     prepare(args.root, params)
-    metrics = {name: train_variant(args.root, name, params) for name in args.variants}
+    for name in args.variants:
+        train_variant(args.root, name, params)
+    metrics = finished(args.root)
     values = {"machine": machine(), "overrides": args.set, "metrics": metrics}
     write_json(args.out / "ablation.json", values)
     with atomic_path(args.out / "ablation.md") as temporary:
@@ -94,9 +96,9 @@ def prepare(root: Path, params: Mapping[str, Any]) -> None:
     run_step("features", root, params)
 
 
-def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Train and evaluate one variant in a folder of its own; return its metrics."""
-    folder = root / name.replace(" ", "-")
+def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> None:
+    """Train and evaluate one variant in a folder of its own."""
+    folder = folder_of(root, name)
     folder.mkdir(parents=True, exist_ok=True)
     for shared in SHARED_FOLDERS:
         link = folder / shared
@@ -106,8 +108,16 @@ def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> dict[str,
     changed = {**params, "train": {**params["train"], **VARIANTS[name]}}
     run_step("train", folder, changed)
     run_step("evaluate", folder, changed)
-    metrics: dict[str, Any] = read_json(folder / EVALUATION_FOLDER / METRICS_FILE)
-    return metrics
+
+
+def folder_of(root: Path, name: str) -> Path:
+    return root / name.replace(" ", "-")
+
+
+def finished(root: Path) -> dict[str, Any]:
+    """Read the metrics of all variants that were evaluated, now or before."""
+    paths = {name: folder_of(root, name) / EVALUATION_FOLDER / METRICS_FILE for name in VARIANTS}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 
 def run_step(step: str, root: Path, params: Mapping[str, Any], *arguments: str) -> None:

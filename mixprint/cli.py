@@ -428,7 +428,10 @@ def quality(
         seed=seed,
         device=used_device,
     )
-    typer.echo(f"{results['num_mixes']} mixes of {results['num_songs']} songs")
+    typer.echo(
+        f"{results['num_mixes']} mixes of {results['num_songs']} songs, of which the encoder may "
+        f"know {results['num_training_songs']} from its training"
+    )
     for method, label in METHODS.items():
         figures = [
             f"{name} {e['value']:.3f} [{e['low']:.3f}, {e['high']:.3f}]"

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar, cast, get_type_hints
 import torch
 
 from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
+from mixprint.distributed import of_first_rank
 from mixprint.errors import CheckpointError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.torchfile import read_plain
@@ -123,6 +124,26 @@ class StateFiles(Generic[State]):
         for damage in damages:
             log.warning("%s: goes on from the state before", damage)
         return state
+
+    def check_ranks(self, device: torch.device) -> None:
+        """Make sure that all ranks have loaded the same state; call it on every rank.
+
+        Args:
+            device: of this rank.
+
+        Raises:
+            TrainingError: this rank found another one than the first, for example because its
+                machine does not see the same folder, or sees it as it was.
+        """
+        none = -1
+        own = none if self.newest_step is None else self.newest_step
+        first = int(of_first_rank(own, device))
+        if own != first:
+            expected, found = ("none" if s == none else f"that of step {s}" for s in (first, own))
+            raise TrainingError(
+                f"{self.folder}: expected the state that the first rank goes on from ({expected}), "
+                f"found {found}: all machines must see the same folder"
+            )
 
     def save(self, state: State) -> None:
         """Write a state in place of the older one.

@@ -92,7 +92,7 @@ def run(
                 device=device,
                 history_path=Path(encoder.uri) / ENCODER_HISTORY_FILE,
             )
-            # The gate compares figures only if they were measured on the same data.
+            # Beside what was evaluated: all that was there.
             write_json(folder / METRICS_FILE, {**metrics, "data_fingerprint": data_fingerprint})
             numbers = headline(metrics)
             _track(loaded.fingerprint, Path(encoder.uri), folder, numbers)

@@ -86,8 +86,12 @@ class Evaluated:
 
     @property
     def yardstick(self) -> tuple[Any, Any]:
-        """Give what two evaluations must share before their figures can be compared."""
-        return self.metrics.get("schema_version"), self.metrics.get("data_fingerprint")
+        """Give what two evaluations must share before their figures can be compared.
+
+        It is what was evaluated, not all that was there: with songs added to the training, or
+        files to the rejects, a candidate must still be as good as the champion.
+        """
+        return self.metrics.get("schema_version"), self.metrics.get("evaluated_fingerprint")
 
     @property
     def numbers(self) -> dict[str, float]:

@@ -23,6 +23,8 @@ ERROR_FILE = "error.json"
 # What a rank that has lost another one waits for that one's own reason.
 REASON_PATIENCE_S, REASON_POLL_S = 3.0, 0.05
 PARENT_POLL_S = 0.5
+# Process id of the step, for the `torchrun` that it starts.
+STEP_VARIABLE = "MIXPRINT_TRAINING_STEP"
 
 log = logging.getLogger("mixprint.train")
 
@@ -46,7 +48,7 @@ def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes:
     command += ["--nproc-per-node", str(num_processes), "-m", worker, str(job_path)]
     # torchrun gives each of several workers one thread; they can have their part of the cores.
     threads = threads_each(num_processes)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, STEP_VARIABLE: str(os.getpid())}
     log.info(
         "starting %d worker processes, %s threads each",
         num_processes,
@@ -79,13 +81,17 @@ def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
         yield read_json(path)
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int | None = None) -> None:
     """End this process, as SIGTERM does, when the one that started it is gone, however it ended.
 
     A step that is killed stops nobody: its ranks would train on, and hold the cores, the GPUs and
     the folder against the next start.
+
+    Args:
+        parent: process id of who started this one, where that is known; it may have gone while
+            this one was importing. The present parent when None.
     """
-    parent = os.getppid()
+    parent = os.getppid() if parent is None else parent
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""Train the encoder: `torchrun` starts the workers, here or on every pod that runs this step."""
+"""Train the encoder: `torchrun` starts the workers of this machine."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

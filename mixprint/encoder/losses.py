@@ -40,7 +40,8 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_GE: Tensor) -> tuple[Tensor, None]:
-        grad_GE = grad_GE.contiguous()
+        # Copied, for others may share the gradient that comes in.
+        grad_GE = grad_GE.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(grad_GE)
         start = sum(ctx.sizes[: ctx.rank])
         return grad_GE[start : start + ctx.sizes[ctx.rank]], None
@@ -93,7 +94,16 @@ class Temperature(nn.Module):
 
     def forward(self) -> Tensor:
         """Give the scale of the similarities, 1 / temperature."""
-        return self.log_scale.exp().clamp_max(_MAX_SCALE)
+        return self.log_scale.exp()
+
+    @torch.no_grad()
+    def limit(self) -> None:
+        """Keep a learned one from running away; to be called after each step of the optimiser.
+
+        A clamp in `forward` would stop its gradient, and what once went too far would stay there.
+        """
+        if isinstance(self.log_scale, nn.Parameter):
+            self.log_scale.clamp_(max=math.log(_MAX_SCALE))
 
 
 def info_nce(

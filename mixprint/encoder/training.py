@@ -21,7 +21,14 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mixprint.catalogue import Track
-from mixprint.distributed import barrier, process_group, rank_and_world, rank_device, sum_over_ranks
+from mixprint.distributed import (
+    barrier,
+    of_first_rank,
+    process_group,
+    rank_and_world,
+    rank_device,
+    sum_over_ranks,
+)
 from mixprint.encoder.augment import Chains, apply_chains, draw_chains
 from mixprint.encoder.data import (
     NO_PARTNER,
@@ -53,7 +60,7 @@ from mixprint.features import Standardisation, extract
 from mixprint.features.table import read_features
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
-from mixprint.shards import read_index, read_row, read_segment
+from mixprint.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.training_state import only_training
 
 log = logging.getLogger("mixprint.encoder")
@@ -161,8 +168,9 @@ def train(
         the metrics of the best epoch by validation, and `best_epoch`, `num_epochs`.
 
     Raises:
-        TrainingError: there is too little to train on, a loss or gradient is not finite, a state
-            cannot be saved, or another training works in `out_dir`.
+        TrainingError: there is too little to train on, a loss, gradient or embedding is not
+            finite, a state cannot be saved, another training works in `out_dir`, or ranks find
+            different states there.
         CheckpointError: there are states to go on from, and none of them is whole.
         DataError: shards and features do not fit each other, or a segment cannot be read.
     """
@@ -410,6 +418,7 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         self.optimizer.step()
+        self.model.temperature.limit()
         return batch_loss, norm
 
     @property
@@ -473,10 +482,8 @@ class _Trainer:
         if not bad_PG.any():
             bad_PG = torch.ones_like(bad_PG)
         bad = [self._describe(pairs[g], p) for p, g in bad_PG.nonzero().tolist()]
-        more = f" and {len(bad) - _NUM_NAMED} more" if len(bad) > _NUM_NAMED else ""
         raise TrainingError(
-            f"step {self.progress.step}: expected a finite {what}, found {value}; "
-            f"{', '.join(bad[:_NUM_NAMED])}{more}"
+            f"step {self.progress.step}: expected a finite {what}, found {value}; {_listed(bad)}"
         )
 
     def _describe(self, pair: Pair, view: int) -> str:
@@ -485,10 +492,7 @@ class _Trainer:
         reference = pair.track.references[pair.positive if is_positive else pair.anchor]
         crop = pair.positive_crop if is_positive else pair.anchor_crop
         start_s = reference.start_s + crop * (self.stored_s - self.config.segment_s)
-        return (
-            f"track {pair.track.track_id} segment {reference.segment} at {start_s:.1f} s "
-            f"({_VIEWS[view]})"
-        )
+        return f"{_segment_name(reference, start_s)} ({_VIEWS[view]})"
 
     def learning_rate(self) -> float:
         """Give the rate of the step to come: linear warm-up, then a cosine down to zero."""
@@ -525,9 +529,19 @@ class _Trainer:
             parts.append(self.model.encoder(stems_BSCT, self.standardisation.apply(features_BD)))
         dim = self.config.embedding_dim
         own_QE = torch.cat(parts) if parts else torch.empty(0, dim, device=self.device)
-        embedding_QE = gather_rows(own_QE, sizes)
-        scale = self.model.temperature()
-        return retrieval_metrics(embedding_QE.cpu(), self.valid_tracks, self.stored_s, scale.cpu())
+        embedding_QE = gather_rows(own_QE, sizes).cpu()
+        finite_Q = embedding_QE.isfinite().all(dim=-1)
+        if not finite_Q.all():
+            numbers = (~finite_Q).nonzero().flatten().tolist()
+            bad = [_segment_name(references[q], references[q].start_s) for q in numbers]
+            raise TrainingError(
+                f"step {self.progress.step}: expected finite embeddings of the segments for "
+                f"validation, found others; {_listed(bad)}"
+            )
+        scale = self.model.temperature().cpu()
+        metrics = retrieval_metrics(embedding_QE, self.valid_tracks, self.stored_s, scale)
+        # Other processors round in another way, and all ranks have to end after the same epoch.
+        return {name: of_first_rank(value, self.device) for name, value in metrics.items()}
 
     def _identity(self, data_fingerprint: str) -> str:
         return fingerprint(
@@ -543,6 +557,7 @@ class _Trainer:
         if self.rank == 0:
             outputs.remove_leftovers()
         state = outputs.states.load()
+        outputs.states.check_ranks(self.device)
         if state is None:
             if self.rank == 0:
                 outputs.start_anew()
@@ -625,6 +640,15 @@ class _Recorder:
             best = self._trainer.best_encoder()
             self._outputs.write_best(progress.epoch, best, progress.best_metrics)
         self._outputs.write_history(progress.history)
+
+
+def _segment_name(reference: SegmentRef, start_s: float) -> str:
+    return f"track {reference.track_id} segment {reference.segment} at {start_s:.1f} s"
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+    return ", ".join(names[:_NUM_NAMED]) + more
 
 
 def _length(rows: slice) -> int:

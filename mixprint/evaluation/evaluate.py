@@ -23,6 +23,8 @@ Files that are written:
 Shape suffixes: N segment or track, E embedding, D feature, S stem, C channel, T sample, V value.
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,7 +61,7 @@ from mixprint.stems import SAMPLE_RATE_HZ
 
 log = logging.getLogger("mixprint.evaluation")
 
-METRICS_VERSION = 2
+METRICS_VERSION = 3
 BATCH_SIZE = 4
 # With fewer songs an interval says nothing, and neither does the mean.
 MIN_SONGS = 3
@@ -168,10 +170,17 @@ def evaluate(
         DataError: an input is missing or broken, or no track has stems and features.
     """
     collection = select_tracks(read_catalogue(catalogue_dir), read_index(stems_dir))
+    digest = hashlib.sha256(_listed(collection).encode())
+
+    def note(_row: int, stems_SCT: Tensor) -> Tensor:
+        digest.update(stems_SCT.contiguous().numpy().data)
+        return stems_SCT
+
     vectors, segment_s = embed_segments(
         {ENCODER: encoder.embed, UNTRAINED: untrained.embed, LOG_MEL: log_mel_mean},
         collection.references,
         device,
+        change=note,
     )
     vectors[FEATURES] = standardised_features(features_dir, collection.references)
     vectors = {name: vectors[name] for name in DISTANCE_OF}
@@ -188,6 +197,8 @@ def evaluate(
         "num_tracks": len(collection.tracks),
         "num_songs": len(set(collection.songs)),
         "num_segments": len(collection.references),
+        # Equal where the same tracks were evaluated on the same stems, whatever else there is.
+        "evaluated_fingerprint": digest.hexdigest(),
         "sources": sorted({track.source for track in collection.tracks}),
         "segment_s": segment_s,
         "song_retrieval": song.values,
@@ -229,6 +240,16 @@ def evaluate(
     )
     write_json(out_dir / "metrics.json", metrics)
     return metrics
+
+
+def _listed(collection: Collection) -> str:
+    """Write down which segments are evaluated, and what is known of their tracks."""
+    return json.dumps(
+        [
+            (track.track_id, track.song, track.style, [r.start_s for r in row])
+            for track, row in zip(collection.tracks, collection.segments, strict=True)
+        ]
+    )
 
 
 def collect(tracks: Sequence[Track], references: Sequence[SegmentRef]) -> Collection:

@@ -22,6 +22,7 @@ from mixprint.evaluation.retrieval import (
     IntArray,
     Task,
     chance,
+    nearest,
     query_scores,
     style_contrast,
     style_over_song_ratio,
@@ -40,7 +41,8 @@ class Retrieval:
         chance: measure -> what an embedding that knows nothing scores on average.
         num_unanswerable: queries without a right or without a wrong answer; they are left out.
         query_Q: number of the mix behind each answerable query, among those that were passed.
-        nearest_Q: number of the item of the pool that was found first.
+        nearest_Q: number of the item of the pool that was found first; of several at the same
+            distance a wrong one, as in the scores.
         scores: measure -> value per answerable query.
     """
 
@@ -159,13 +161,12 @@ def numbered(labels: Sequence[str]) -> IntArray:
 def _retrieve(distance_QP: FloatArray, task: Task, num_bootstrap: int, seed: int) -> Retrieval:
     scores = query_scores(distance_QP, task)
     query_Q = np.flatnonzero(task.answerable)
-    in_pool_QP = np.where(task.eligible_QP, distance_QP, np.inf)[query_Q]
     song_Q = task.song_Q[query_Q]
     return Retrieval(
         estimates=summarise(scores, song_Q, num_bootstrap=num_bootstrap, seed=seed),
         chance=chance(task),
         num_unanswerable=len(task.song_Q) - len(query_Q),
         query_Q=query_Q,
-        nearest_Q=in_pool_QP.argmin(axis=1),
+        nearest_Q=nearest(distance_QP, task)[query_Q],
         scores=scores,
     )

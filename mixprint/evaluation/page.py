@@ -25,6 +25,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 60rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; }
 .scroll { overflow-x: auto; }
+.scroll img { max-width: max(100%, 36rem); }
 table { border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
@@ -114,9 +115,10 @@ def definitions(values: Mapping[str, object]) -> str:
 
 
 def image(path: Path, description: str) -> str:
-    """Embed a PNG."""
+    """Embed a PNG; a narrow screen scrolls it sideways, for its text would become too small."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'
+    picture = f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'
+    return f'<div class="scroll">{picture}</div>'
 
 
 def player(

@@ -20,8 +20,8 @@ from mixprint.evaluation.retrieval import (
     FloatArray,
     IntArray,
     bootstrap_mean,
+    bootstrap_r2,
     interval,
-    resampled_sums,
 )
 
 NUM_FOLDS = 5
@@ -29,7 +29,6 @@ NUM_FOLDS = 5
 MIN_GROUPS = 3
 # Strengths of the ridge, in units of the embeddings' mean variance about their centre.
 STRENGTHS = 10.0 ** np.arange(-4.0, 3.5, 0.5)
-_LEAST = np.finfo(np.float64).tiny
 # Embeddings that vary less than this, of their power, are all one but for rounding.
 _LEAST_VARIANCE = 1e-9
 
@@ -99,22 +98,14 @@ def settings_probe(
     predicted_NV, mean_NV, _ = predict_held_out(embedding_NE, settings_NV, song_N)
     error_NV = (settings_NV - predicted_NV) ** 2
     spread_NV = (settings_NV - mean_NV) ** 2
-    num_values = settings_NV.shape[1]
-    sums_V, sums_RV = resampled_sums(
-        np.concatenate((error_NV, spread_NV), axis=1), song_N, num_bootstrap, seed
-    )
-
-    def r2(sums: FloatArray) -> FloatArray:
-        return 1 - sums[..., :num_values] / np.maximum(sums[..., num_values:], _LEAST)
-
-    r2_V, r2_RV = r2(sums_V), r2(sums_RV)
+    r2_V, r2_RV = bootstrap_r2(error_NV, spread_NV, song_N, num_bootstrap, seed)
 
     def mean_of(chosen_V: FloatArray) -> Estimate:
         return interval(float(r2_V[chosen_V].mean()), r2_RV[:, chosen_V].mean(axis=1))
 
     family_V = np.array(families)
     return SettingsProbe(
-        mean_r2=mean_of(np.ones(num_values, dtype=np.bool_)),
+        mean_r2=mean_of(np.ones_like(r2_V, dtype=np.bool_)),
         by_family={f: mean_of(family_V == f) for f in dict.fromkeys(families)},
         by_setting={name: interval(float(r2_V[i]), r2_RV[:, i]) for i, name in enumerate(names)},
     )

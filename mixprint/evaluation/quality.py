@@ -43,7 +43,8 @@ from mixprint.evaluation.retrieval import (
     Estimate,
     FloatArray,
     bootstrap,
-    bootstrap_ratio,
+    bootstrap_r2,
+    interval,
 )
 from mixprint.features import extract
 from mixprint.fingerprint import file_sha256
@@ -330,12 +331,11 @@ def cross_validate(
         head = QualityHead.fit(embedding_NE[fitted_N], score_N[fitted_N], fitted_songs, seed=seed)
         predicted_N[held_out_N] = head.predict(embedding_NE[held_out_N])
         mean_N[held_out_N] = score_N[fitted_N].mean()
-    error = bootstrap_ratio(
-        (score_N - predicted_N) ** 2, (score_N - mean_N) ** 2, song_N, num_bootstrap, seed
-    )
+    error_N1, spread_N1 = ((score_N - x_N)[:, np.newaxis] ** 2 for x_N in (predicted_N, mean_N))
+    r2_1, r2_R1 = bootstrap_r2(error_N1, spread_N1, song_N, num_bootstrap, seed)
     pairs_N2 = np.stack((predicted_N, score_N), axis=1)
     return QualityResult(
-        r2=Estimate(1 - error.value, 1 - error.high, 1 - error.low),
+        r2=interval(float(r2_1[0]), r2_R1[:, 0]),
         kendall_tau=bootstrap(pairs_N2, song_N, _tau, num_bootstrap, seed),
         predicted_N=predicted_N,
     )
@@ -485,6 +485,10 @@ def regress_quality(
     results: dict[str, Any] = {
         "num_mixes": len(labelled.songs),
         "num_songs": len(set(labelled.songs)),
+        # The head has not met the songs that it is tested on, but the encoder may have.
+        "num_training_songs": len(
+            set(labelled.songs) & {track.song for track in tracks if track.split == "train"}
+        ),
         "labels": "generated degradations" if scores_path is None else scores_path.name,
         "chance": {"r2": 0.0, "kendall_tau": 0.0},
         "encoder_fingerprint": encoder.fingerprint,

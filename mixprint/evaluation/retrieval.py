@@ -23,6 +23,8 @@ IntArray = NDArray[np.int64]
 RECALL_AT = (1, 5, 10)
 MAP_AT = 10
 CONFIDENCE = 0.95
+# Of the whole spread: less than this in a resample is rounding.
+LEAST_SPREAD = 1e-9
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,17 @@ def ranked_relevance(distance_QP: FloatArray, task: Task) -> list[BoolArray]:
     return ranked
 
 
+def nearest(distance_QP: FloatArray, task: Task) -> IntArray:
+    """Give the number of the item that each query finds first, in the order of its ranks.
+
+    Returns:
+        a number per query, answerable or not; meaningless where the pool is empty.
+    """
+    in_pool_QP = np.where(task.eligible_QP, distance_QP, np.inf)
+    first_Q: IntArray = np.lexsort((task.relevant_QP, in_pool_QP))[:, 0]
+    return first_Q
+
+
 def first_ranks(ranked: Sequence[BoolArray]) -> FloatArray:
     """Give the rank (from 1) of the first relevant item of each query."""
     return np.array([int(np.argmax(relevant_P)) + 1 for relevant_P in ranked], dtype=np.float64)
@@ -181,25 +194,6 @@ def summarise(
     }
     rank_Q1 = scores["rank"][:, np.newaxis]
     return estimates | {"median_rank": bootstrap(rank_Q1, song_Q, _median, num_bootstrap, seed)}
-
-
-def measure(
-    distance_QP: FloatArray, task: Task, *, num_bootstrap: int, seed: int
-) -> dict[str, Estimate]:
-    """Measure recall at 1, 5 and 10, mean and median rank, mAP at 10 and over the whole pool.
-
-    Args:
-        distance_QP: smaller is nearer.
-        task: what is looked for; at least one query must be answerable.
-        num_bootstrap: resamples of the songs.
-        seed: of the resampling.
-
-    Raises:
-        ValueError: no query is answerable, or shapes differ.
-    """
-    scores = query_scores(distance_QP, task)
-    song_Q = task.song_Q[task.answerable]
-    return summarise(scores, song_Q, num_bootstrap=num_bootstrap, seed=seed)
 
 
 def chance(task: Task) -> dict[str, float]:
@@ -344,6 +338,36 @@ def bootstrap_ratio(
     return interval(
         float(sums_2[0] / max(sums_2[1], least)), sums_R2[:, 0] / np.maximum(sums_R2[:, 1], least)
     )
+
+
+def bootstrap_r2(
+    error_QV: FloatArray, spread_QV: FloatArray, song_Q: IntArray, num_samples: int, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Measure R2 of each column, over the queries and over resamples of whole songs.
+
+    Args:
+        error_QV: squared errors of the predictions.
+        spread_QV: squared errors of what can be predicted without knowing anything.
+        song_Q: the song of each query.
+        num_samples: resamples.
+        seed: equal seeds draw equal songs.
+
+    Returns:
+        r2_V and, a row per resample, r2_RV: 1 less the error over the spread. Where songs are drawn
+        in which nothing is to be explained it is 0, as for knowing nothing.
+    """
+    num_values = error_QV.shape[1]
+    sums_V, sums_RV = resampled_sums(
+        np.concatenate((error_QV, spread_QV), axis=1), song_Q, num_samples, seed
+    )
+    least_V = LEAST_SPREAD * sums_V[num_values:]
+
+    def r2(sums: FloatArray) -> FloatArray:
+        error, spread = sums[..., :num_values], sums[..., num_values:]
+        varies = spread > least_V
+        return np.where(varies, 1 - error / np.where(varies, spread, 1.0), 0.0)
+
+    return r2(sums_V), r2(sums_RV)
 
 
 def bootstrap_mean(values_Q: FloatArray, song_Q: IntArray, num_samples: int, seed: int) -> Estimate:

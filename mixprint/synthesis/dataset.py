@@ -13,11 +13,12 @@ import json
 import logging
 import shutil
 import wave
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 
@@ -33,6 +34,8 @@ from mixprint.synthesis.instruments import render
 from mixprint.synthesis.mixing import STYLE_NAMES, draw_settings, mix
 
 log = logging.getLogger("mixprint.synthesis")
+
+Song = TypeVar("Song", bound=Hashable)
 
 RECORD_NAME = ".made-with.json"
 LICENCE_NAME = "LICENCE.txt"
@@ -94,36 +97,71 @@ def generate(out_dir: Path, config: DataConfig, num_workers: int = 1) -> list[Pa
     Returns:
         The folders of all mixes, sorted.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    songs = [f"song{index:02d}" for index in range(config.num_songs)]
     mixes = {
         song: {style: out_dir / f"{song}-{style}" for style in styles_of(index, config)}
-        for index, song in enumerate(songs)
+        for index, song in enumerate(f"song{index:02d}" for index in range(config.num_songs))
     }
-    folders = sorted(folder for by_style in mixes.values() for folder in by_style.values())
     made_with = fingerprint(
         {"seed": config.seed, "duration_s": config.duration_s, "code": code_version(*CODE)}
     )
-    record = _clear_stale(out_dir, folders, made_with)
-    jobs = [
-        (config, song, {style: path for style, path in by_style.items() if path.name not in record})
-        for song, by_style in mixes.items()
-    ]
-    with (
-        Progress(log, "generated", total=len(jobs), unit="songs") as progress,
-        ProcessPoolExecutor(num_workers) as pool,
-    ):
-        for written in pool.map(_generate_song, jobs):
-            if written:
-                record |= dict.fromkeys(written, made_with)
-                write_json(out_dir / RECORD_NAME, record)
-            progress.advance()
+    folders = write_mixes(out_dir, mixes, partial(_write_song, config), made_with, num_workers)
     # Left alone where it is right, for what depends on the data looks at the times of its files.
     licence = out_dir / LICENCE_NAME
     if not licence.is_file() or licence.read_text() != _LICENCE:
         with atomic_path(licence) as temporary:
             temporary.write_text(_LICENCE)
     return folders
+
+
+def write_mixes(
+    out_dir: Path,
+    mixes: Mapping[Song, Mapping[str, Path]],
+    write: Callable[[Song, Mapping[str, Path]], None],
+    made_with: str,
+    num_workers: int,
+) -> list[Path]:
+    """Write the mixes of songs; one that is there already is kept if it was made with the same.
+
+    Mixes that are recorded and not listed any more are removed. Folders of which nothing is
+    recorded are not removed.
+
+    Args:
+        out_dir: folder that receives the mixes and their record.
+        mixes: per song, style -> folder in `out_dir`.
+        write: makes a song in some of its styles, given in the same way, by `write_mix`.
+        made_with: fingerprint of what all mixes follow from.
+        num_workers: processes that work side by side.
+
+    Returns:
+        the folders of all mixes, sorted.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    folders = sorted(folder for by_style in mixes.values() for folder in by_style.values())
+    record = _clear_stale(out_dir, folders, made_with)
+    jobs = [
+        (song, {style: path for style, path in by_style.items() if path.name not in record})
+        for song, by_style in mixes.items()
+    ]
+    with (
+        Progress(log, "generated", total=len(jobs), unit="songs") as progress,
+        ProcessPoolExecutor(num_workers) as pool,
+    ):
+        for written in pool.map(partial(_named, write), jobs):
+            if written:
+                record |= dict.fromkeys(written, made_with)
+                write_json(out_dir / RECORD_NAME, record)
+            progress.advance()
+    return folders
+
+
+def _named(
+    write: Callable[[Song, Mapping[str, Path]], None], job: tuple[Song, Mapping[str, Path]]
+) -> list[str]:
+    """Make some mixes of a song; returns their names."""
+    song, folders = job
+    if folders:
+        write(song, folders)
+    return [folder.name for folder in folders.values()]
 
 
 def styles_of(index: int, config: DataConfig) -> list[str]:
@@ -181,32 +219,28 @@ def _clear_stale(out_dir: Path, folders: Sequence[Path], made_with: str) -> dict
     return kept
 
 
-def _generate_song(job: tuple[DataConfig, str, Mapping[str, Path]]) -> list[str]:
-    """Make some mixes of a song; returns their names."""
-    config, song, folders = job
-    if folders:
-        score = compose(song, config.seed, config.duration_s)
-        dry = render(score, config.seed)
-        for style, folder in folders.items():
-            settings = draw_settings(style, Rng(config.seed, song, style, "mix"))
-            truth = {
-                "song": song,
-                "style": style,
-                "genre": score.genre,
-                "tempo_bpm": score.tempo_bpm,
-                "key": score.key,
-                "mix": settings.to_values(),
-            }
-            if folder.is_dir():
-                shutil.rmtree(folder)
-            write_mix(folder, mix(dry, settings), truth)
-    return [folder.name for folder in folders.values()]
+def _write_song(config: DataConfig, song: str, folders: Mapping[str, Path]) -> None:
+    """Compose and play a song, and mix it in some styles."""
+    score = compose(song, config.seed, config.duration_s)
+    dry = render(score, config.seed)
+    for style, folder in folders.items():
+        settings = draw_settings(style, Rng(config.seed, song, style, "mix"))
+        truth = {
+            "song": song,
+            "style": style,
+            "genre": score.genre,
+            "tempo_bpm": score.tempo_bpm,
+            "key": score.key,
+            "mix": settings.to_values(),
+        }
+        write_mix(folder, mix(dry, settings), truth)
 
 
 def write_mix(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:
-    """Write one mix; its folder is whole or absent."""
+    """Write one mix in place of what is there; its folder is whole or absent."""
     with atomic_folder(folder) as temporary:
         write_files(temporary, stems_CT, truth)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_files(folder: Path, stems_CT: dict[str, Signal], truth: dict[str, object]) -> None:

@@ -1,6 +1,7 @@
 """The songs on which a representation of mixes is proved: the same songs in many styles.
 
 <out>/<split>-<song>-<style>/{mixture,vocals,bass,drums,other}.wav, settings.json
+<out>/.made-with.json                                what each mix was made with
 
 Nothing of the splits is shared: songs, styles and, between training and test, instruments, drum
 kits and voices differ. Within a split each style is met by many songs and each song by many
@@ -10,22 +11,21 @@ styles, so that what mixes of one style have in common is the mix alone.
 """
 
 import argparse
-import logging
 import os
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mixprint.fingerprint import code_version, fingerprint
 from mixprint.log import setup_logging
-from mixprint.progress import Progress
 from mixprint.sources import SPLITS
-from mixprint.synthesis.dataset import write_mix
+from mixprint.synthesis.dataset import write_mix, write_mixes
 from mixprint.synthesis.exact import Rng
 from mixprint.synthesis.mixing import MixSettings, free_style, mix, varied
 from mixprint.synthesis.training_songs import SongSource, check_installed
 
-log = logging.getLogger("mixprint.synthesis")
+# What the songs follow from, beside the parameters.
+CODE = ("mixprint.stems", "mixprint.synthesis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class StyleBenchmark:
 
     seed: int = 46
     duration_s: float = 24.0
-    train: SplitSize = SplitSize(num_songs=36, num_styles=24, styles_per_song=4)
+    train: SplitSize = SplitSize(num_songs=48, num_styles=24, styles_per_song=4)
     valid: SplitSize = SplitSize(num_songs=6, num_styles=6, styles_per_song=4)
     test: SplitSize = SplitSize(num_songs=12, num_styles=6, styles_per_song=6)
 
@@ -70,46 +70,41 @@ class StyleBenchmark:
             for index in sorted(chosen)
         ]
 
-    def write(self, song: tuple[str, int], out_dir: Path) -> list[Path]:
-        """Make all mixes of a song; those that are there are kept.
+    def write(self, song: tuple[str, int], folders: Mapping[str, Path]) -> None:
+        """Compose and play a song, and mix it in some of its styles.
 
         Args:
             song: split and number.
-            out_dir: receives a folder per mix.
-
-        Returns:
-            the mixes' folders.
+            folders: style -> folder of the mix.
         """
         split, number = song
-        name = f"{split}-{number:03d}"
-        styles = {out_dir / f"{name}-{s.style}": s for s in self.styles(split, number)}
-        missing = {path: style for path, style in styles.items() if not path.is_dir()}
-        if missing:
-            # The numbers of one source go on from split to split: no song comes twice.
-            source = SongSource(
-                seed=self.seed,
-                duration_s=self.duration_s,
-                held_out=split == "test",
-            )
-            shift = self.train.num_songs if split == "valid" else 0
-            score, dry = source.play(number + shift)
-            for path, style in missing.items():
-                settings = varied(style, Rng(self.seed, name, style.style, "mix"))
-                truth: dict[str, object] = {
-                    "song": name,
-                    "style": style.style,
-                    "split": split,
-                    "genre": score.genre,
-                    "mix": settings.to_values(),
-                }
-                write_mix(path, mix(dry, settings), truth)
-        return list(styles)
+        name = song_name(split, number)
+        source = SongSource(seed=self.seed, duration_s=self.duration_s, held_out=split == "test")
+        # The numbers of one source go on from split to split: no song comes twice.
+        shift = self.train.num_songs if split == "valid" else 0
+        score, dry = source.play(number + shift)
+        styles = {style.style: style for style in self.styles(split, number)}
+        for style, folder in folders.items():
+            settings = varied(styles[style], Rng(self.seed, name, style, "mix"))
+            truth: dict[str, object] = {
+                "song": name,
+                "style": style,
+                "split": split,
+                "genre": score.genre,
+                "mix": settings.to_values(),
+            }
+            write_mix(folder, mix(dry, settings), truth)
+
+
+def song_name(split: str, number: int) -> str:
+    """Name a song, as its folders and its settings do."""
+    return f"{split}-{number:03d}"
 
 
 def generate_benchmark(
     out_dir: Path, benchmark: StyleBenchmark | None = None, num_workers: int = 1
 ) -> list[Path]:
-    """Write all mixes.
+    """Write all mixes; one that is there already is kept if it would become the same again.
 
     Args:
         out_dir: receives a folder per mix, in the layout of `mixprint.synthesis.dataset`.
@@ -124,17 +119,15 @@ def generate_benchmark(
     """
     check_installed()
     benchmark = benchmark or StyleBenchmark()
-    out_dir.mkdir(parents=True, exist_ok=True)
-    songs = benchmark.songs()
-    folders: list[Path] = []
-    with (
-        Progress(log, "generated", total=len(songs), unit="songs") as progress,
-        ProcessPoolExecutor(num_workers) as pool,
-    ):
-        for written in pool.map(partial(benchmark.write, out_dir=out_dir), songs):
-            folders += written
-            progress.advance()
-    return sorted(folders)
+    mixes = {
+        (split, number): {
+            style.style: out_dir / f"{song_name(split, number)}-{style.style}"
+            for style in benchmark.styles(split, number)
+        }
+        for split, number in benchmark.songs()
+    }
+    made_with = fingerprint({**asdict(benchmark), "code": code_version(*CODE)})
+    return write_mixes(out_dir, mixes, benchmark.write, made_with, num_workers)
 
 
 def main() -> None:

@@ -39,8 +39,9 @@ def evaluated(
     ids = [f"track{i}" for i in range(len(found))]
     return Evaluated(
         metrics={
-            "schema_version": 2,
-            "data_fingerprint": data,
+            "schema_version": 3,
+            "evaluated_fingerprint": data,
+            "data_fingerprint": f"{data} and songs that were not evaluated",
             name: value,
             f"{name}_low": value - width,
             f"{name}_high": value + width,
@@ -106,6 +107,15 @@ def test_champion_measured_on_other_data_is_no_yardstick() -> None:
     decided, reasons = judge(candidate, Champion(version="3", evaluated=None), GATE)
     assert decided
     assert "no model card" in reasons[1]
+
+
+def test_more_songs_to_train_on_spare_no_candidate_the_comparison() -> None:
+    candidate = evaluated(shares(0.75))
+    candidate = replace(candidate, metrics={**candidate.metrics, "data_fingerprint": "grown"})
+    best = Champion(version="3", evaluated=evaluated(shares(1.0)))
+    decided, reasons = judge(candidate, best, GATE)
+    assert not decided
+    assert "worse than that of champion 3" in reasons[1]
 
 
 def test_scores_of_other_tracks_are_an_error() -> None:
@@ -269,8 +279,8 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
     again = promote("a", 0.75, data="newer")
     assert again["version"] == "1"
     tags = registry.version("1").tags
-    assert tags[tracking.DATA_TAG] == "newer"
+    assert tags[tracking.DATA_TAG].startswith("newer")
     assert float(tags[f"{tracking.METRIC_TAG}style_recall_at_1"]) == 0.75
     found = tracking.read_model_json(registry.version("1"), "metrics.json")
-    assert found["data_fingerprint"] == "newer"
+    assert found["evaluated_fingerprint"] == "newer"
     assert tracking.read_model_json(registry.version("1"), "absent.json") is None

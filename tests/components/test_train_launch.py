@@ -1,5 +1,6 @@
 """How a training that fails looks to who has started it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,29 @@ def test_nobody_trains_on_when_the_step_is_killed(tmp_path: Path, number: signal
         step.send_signal(number)
     worker = int(pid_file.read_text())
     _wait_until(lambda: not _is_alive(worker))
+
+
+def test_nobody_trains_when_the_step_has_gone_before_torchrun_was_ready(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    job = {"rank": 0, "failure": "hangs", "pid_file": str(pid_file)}
+    # A step that ends as soon as it has started `torchrun`, whose imports take seconds.
+    code = f"""
+import os, subprocess
+from pathlib import Path
+from components.train import launch
+def start(command, env, check):
+    child = subprocess.Popen(command, env=env)
+    Path({str(tmp_path / "torchrun")!r}).write_text(str(child.pid))
+    os._exit(0)
+launch.subprocess.run = start
+launch.start_workers({WORKER!r}, {job!r}, Path({str(tmp_path)!r}), 1)
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+    torchrun = int((tmp_path / "torchrun").read_text())
+    _wait_until(lambda: pid_file.exists() or not _is_alive(torchrun))
+    if pid_file.exists():
+        os.kill(torchrun, signal.SIGTERM)
+        pytest.fail("a rank has started for a step that is gone")
 
 
 def _wait_until(happened: Callable[[], bool]) -> None:

@@ -187,9 +187,44 @@ def test_the_temperature_is_learned_only_if_asked() -> None:
     assert [p.requires_grad for p in learned.parameters()] == [True]
 
 
+def test_a_temperature_that_was_held_can_move_again() -> None:
+    learned = Temperature(0.001, learned=True)
+    learned.limit()
+    assert learned().item() == pytest.approx(100, rel=1e-4)
+    learned().backward()
+    (log_scale,) = learned.parameters()
+    assert log_scale.grad is not None
+    assert log_scale.grad.item() == pytest.approx(100, rel=1e-4)
+
+
+def test_a_fixed_temperature_is_what_was_asked_for() -> None:
+    fixed = Temperature(0.005, learned=False)
+    fixed.limit()
+    assert fixed().item() == pytest.approx(200, rel=1e-5)
+
+
 def test_one_rank_gathers_nothing() -> None:
     rows = unit(3, 0)
     assert gather_rows(rows, [3]) is rows
+
+
+def test_the_exchange_of_gradients_changes_those_of_nobody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gather(parts: list[Tensor], rows: Tensor) -> None:
+        for part in parts:
+            part.copy_(rows)
+
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "all_gather", gather)
+    monkeypatch.setattr(distributed, "all_reduce", lambda gradient: gradient.mul_(2))
+    rows, shift = unit(2, 0).requires_grad_(), unit(4, 1).requires_grad_()
+    weight = unit(4, 2)
+    moved = 1 * shift  # of lower number than the exchange: its gradient is read after it
+    ((gather_rows(rows, [2, 2]) + moved) * weight).sum().backward()
+    assert rows.grad is not None
+    torch.testing.assert_close(rows.grad, 2 * weight[:2])
+    torch.testing.assert_close(shift.grad, weight)
 
 
 def joint_loss(embedding_PGE: Tensor, rows: slice) -> Tensor:

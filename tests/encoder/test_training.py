@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from torch import distributed
 from mixprint import training_state
 from mixprint.encoder import training
 from mixprint.encoder.checkpoint import load_checkpoint
+from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.outputs import TIMES
 from mixprint.encoder.settings import TrainConfig
 from mixprint.errors import ConfigError, TrainingError
@@ -125,6 +127,28 @@ def test_a_gradient_that_is_not_finite_names_all_that_it_can_come_from(
     assert steps == []
 
 
+def test_an_embedding_that_is_not_finite_is_named_by_the_validation(
+    make_config: Callable[..., TrainConfig],
+    tiny_set: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    original = MixEncoder.forward
+
+    def broken(encoder: MixEncoder, *inputs: torch.Tensor) -> torch.Tensor:
+        out = original(encoder, *inputs).clone()
+        if not encoder.training:
+            out[1] = math.nan
+        return out
+
+    monkeypatch.setattr(MixEncoder, "forward", broken)
+    message = r"^step 1: expected finite embeddings .*; track c0 segment 1 at 3\.0 s$"
+    for _ in range(2):  # nothing was saved that would stop the next start in another way
+        with pytest.raises(TrainingError, match=message):
+            run(make_config(), tiny_set, tmp_path)
+    assert not (tmp_path / "best_model").exists()
+
+
 def test_patience_ends_a_run(
     make_config: Callable[..., TrainConfig],
     tiny_set: Any,
@@ -150,6 +174,18 @@ def test_two_trainings_in_one_folder_are_refused(
     ):
         run(make_config(epochs=1), tiny_set, tmp_path)
     run(make_config(epochs=1), tiny_set, tmp_path)
+
+
+def test_ranks_that_find_different_states_are_refused(
+    make_config: Callable[..., TrainConfig],
+    tiny_set: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training_state, "of_first_rank", lambda *_: 7)
+    message = r"the first rank goes on from \(that of step 7\), found none: all machines"
+    with pytest.raises(TrainingError, match=message):
+        run(make_config(epochs=1), tiny_set, tmp_path)
 
 
 def test_too_few_tracks_are_an_error_and_no_validation_is_a_warning(
@@ -213,6 +249,36 @@ def test_loss_and_gradients_of_two_processes_equal_those_of_one(
         # After one step the first moment is a tenth of the clipped gradient.
         gradients = [10 * state["exp_avg"] for state in (ranks[index], moments)]
         torch.testing.assert_close(*gradients, atol=1e-5, rtol=0)
+
+
+def train_rounding_rank(rank: int, folder: str, config: TrainConfig, tiny_set: Any) -> None:
+    """Train where the processor of the second rank finds each epoch worse than the one before."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    losses = itertools.count(0, 1) if rank == 1 else itertools.count(0, -1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            training,
+            "retrieval_metrics",
+            lambda *_: {"valid_recall_at_1": 1.0, "valid_mrr": 1.0, "valid_loss": next(losses)},
+        )
+        metrics = run(config, tiny_set, Path(folder) / "ranks")
+    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(metrics["best_epoch"]))
+    distributed.destroy_process_group()
+
+
+def test_ranks_that_round_in_different_ways_choose_the_same_epoch(
+    make_config: Callable[..., TrainConfig],
+    tiny_set: Any,
+    tmp_path: Path,
+    start_ranks: Callable[..., None],
+) -> None:
+    config = make_config(epochs=2, negatives=("songs",), shared_chain_weight=0.0)
+    start_ranks(train_rounding_rank, str(tmp_path), config, tiny_set)
+    found = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
+    assert found == [2, 2]
 
 
 @pytest.mark.parametrize(

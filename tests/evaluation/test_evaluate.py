@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -131,6 +132,21 @@ def run(paths: dict[str, Path]) -> dict:
     return evaluate(
         **paths, encoder=StyleEncoder(), untrained=BlindEncoder(), num_bootstrap=20, seed=1
     )
+
+
+def test_what_was_evaluated_is_known_again(
+    evaluated: tuple[dict[str, Path], dict], tmp_path: Path
+) -> None:
+    _, first = evaluated
+    paths = make_run(tmp_path)
+    tracks = read_catalogue(paths["catalogue_dir"])
+    # A song that is not evaluated does not count; one that is counts with its style.
+    more = track("another", "another", "dry", "train")
+    write_catalogue(paths["catalogue_dir"], [*tracks, more], [])
+    assert run(paths)["evaluated_fingerprint"] == first["evaluated_fingerprint"]
+    tracks[0] = replace(tracks[0], style="other")
+    write_catalogue(paths["catalogue_dir"], tracks, [])
+    assert run(paths)["evaluated_fingerprint"] != first["evaluated_fingerprint"]
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,12 @@ def test_an_embedding_of_the_song_walks_into_the_distractor() -> None:
     assert [SONGS[i] for i in found.nearest_Q] == SONGS
 
 
+def test_a_collapsed_embedding_finds_no_style() -> None:
+    found = style_metrics(np.ones((6, 2)), STYLES, SONGS, num_bootstrap=20)
+    assert found.estimates["recall_at_1"].value == 0
+    assert all(STYLES[i] != style for i, style in zip(found.nearest_Q, STYLES, strict=True))
+
+
 def test_scale_and_rotation_change_nothing() -> None:
     embedding_NE = np.random.default_rng(0).normal(size=(6, 5))
     turn_EE, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(5, 5)))

@@ -129,7 +129,10 @@ def test_a_head_survives_the_disk_and_fits_one_encoder(tmp_path: Path) -> None:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a catalogue, stems of 3 songs, and an encoder of a few weights."""
     root = tmp_path_factory.mktemp("quality")
-    tracks = [track(f"id{i}", f"song{i}", "dry") for i in range(3)]
+    tracks = [
+        track(f"id{i}", f"song{i}", "dry", split)
+        for i, split in enumerate(("train", "valid", "test"))
+    ]
     write_catalogue(root / "catalogue", tracks, [])
     with write_shard(
         root / "stems" / shard_name(0, 1),
@@ -171,7 +174,9 @@ def test_generated_degradations_from_the_command_line(workplace: Path, tmp_path:
     assert result.exit_code == 0, result.output
     assert "12 mixes of 3 songs" in result.output
     assert re.search(r"64 features: R2 -?\d+\.\d+ \[.*Kendall's tau", result.output)
+    assert "know 1 from its training" in result.output
     results = read_json(tmp_path / "out" / "quality.json")
+    assert (results["num_songs"], results["num_training_songs"]) == (3, 1)
     assert results["labels"] == "generated degradations"
     assert set(results["encoder_kendall_tau_by_kind"]) == {
         "clipping",

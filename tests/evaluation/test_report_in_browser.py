@@ -28,6 +28,7 @@ window.addEventListener("load", async () => {
   result.textContent = JSON.stringify({
     playable,
     images: [...document.images].map((image) => image.naturalWidth),
+    shrunk: [...document.images].map((image) => image.clientWidth / image.naturalWidth),
     too_wide: document.documentElement.scrollWidth - window.innerWidth,
   });
   document.body.append(result);
@@ -84,6 +85,8 @@ def test_the_report_works_on_a_phone(browser: str, tmp_path: Path) -> None:
     assert min(found["playable"]) == pytest.approx(0.2, abs=0.05)
     assert len(found["images"]) == 6
     assert min(found["images"]) > 100
+    # The smallest letters of the figures are 12 pixels high.
+    assert min(found["shrunk"]) > 0.7
     assert found["too_wide"] <= 0
 
 

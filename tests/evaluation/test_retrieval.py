@@ -9,15 +9,18 @@ from mixprint.evaluation.retrieval import (
     average_precisions,
     bootstrap,
     bootstrap_mean,
+    bootstrap_r2,
     bootstrap_ratio,
     chance,
     direction_distance,
     first_ranks,
-    measure,
+    nearest,
+    query_scores,
     ranked_relevance,
     rms_distance,
     style_contrast,
     style_over_song_ratio,
+    summarise,
 )
 
 
@@ -25,6 +28,13 @@ def one_query(relevant: list[int], num_items: int) -> Task:
     relevant_QP = np.zeros((1, num_items), dtype=bool)
     relevant_QP[0, relevant] = True
     return Task(relevant_QP, np.ones_like(relevant_QP), np.zeros(1, dtype=np.int64))
+
+
+def measure(
+    distance_QP: np.ndarray, task: Task, *, num_bootstrap: int, seed: int
+) -> dict[str, Estimate]:
+    scores = query_scores(distance_QP, task)
+    return summarise(scores, task.song_Q[task.answerable], num_bootstrap=num_bootstrap, seed=seed)
 
 
 def test_distances() -> None:
@@ -59,6 +69,16 @@ def test_items_that_are_not_eligible_do_not_count() -> None:
 def test_a_collapsed_embedding_gains_nothing() -> None:
     task = one_query([2], 5)
     assert first_ranks(ranked_relevance(np.zeros((1, 5)), task)).tolist() == [5]
+
+
+def test_of_items_at_one_distance_a_wrong_one_is_found_first() -> None:
+    task = Task(
+        np.array([[True, True, False], [False, True, False]]),
+        np.array([[True, True, True], [False, True, True]]),
+        np.arange(2),
+    )
+    assert nearest(np.zeros((2, 3)), task).tolist() == [2, 2]
+    assert nearest(np.array([[0.2, 0.1, 0.2], [0.0, 0.1, 0.1]]), task).tolist() == [1, 2]
 
 
 def test_queries_without_right_or_wrong_answers_are_left_out() -> None:
@@ -152,6 +172,16 @@ def test_sums_are_resampled_like_any_statistic() -> None:
         assert getattr(fast, name) == pytest.approx(getattr(slow, name))
     mean = bootstrap_mean(values_Q2[:, 0], song_Q, 300, 2)
     assert mean.value == pytest.approx(values_Q2[:, 0].mean())
+
+
+def test_r2_of_songs_in_which_nothing_varies() -> None:
+    # The first two songs are as the mean predicts.
+    spread_Q1 = np.array([[0.0], [1e-20], [3.0]])
+    r2_V, r2_RV = bootstrap_r2(np.array([[1.0], [1.0], [1.0]]), spread_Q1, np.arange(3), 200, 1)
+    assert r2_V == pytest.approx([0.0])
+    # The last song is drawn 0 to 3 times among three, each of which costs an error of 1.
+    np.testing.assert_allclose(np.unique(r2_RV.round(9)), [0, 0.5, 2 / 3], atol=1e-8)
+    assert (r2_RV == 0).any()
 
 
 def test_interval_width_falls_with_the_root_of_the_number_of_songs() -> None:
