@@ -43,6 +43,8 @@ log = logging.getLogger("mixprint.benchmarks")
 SMALL_WINDOW_S = 11.0
 # Nine windows of the small network: one more than the largest batch.
 DURATION_S = 77.0
+TINY_DURATION_S = 2.0
+MODELS = ("small", "shipped", "tiny")
 BATCH_SIZES = (1, 4, 8)
 THREADS = (1, 2)
 MINUTES = (1.0, 6.0)
@@ -85,7 +87,7 @@ def main() -> None:
         "--hour", action="store_true", help="measure the memory over 60 minutes of audio too"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="a tiny network and seconds of audio, as a trial"
+        "--models", nargs="+", choices=MODELS, default=["small", "shipped"], help="tiny: a trial"
     )
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -97,7 +99,7 @@ def main() -> None:
 
     setup_logging()
     about = machine()
-    speed, memory = speed_jobs(args.runs, args.quick), memory_jobs(args.hour, args.quick)
+    speed, memory = speed_jobs(args.models, args.runs), memory_jobs(args.models, args.hour)
     jobs = speed + memory
     records = [run(job) for job in progress(jobs, len(jobs), "measured", "configurations", log)]
     values = {
@@ -113,11 +115,11 @@ def main() -> None:
     sys.stdout.write("\n" + table(values))
 
 
-def speed_jobs(runs: int, is_quick: bool) -> list[Job]:
+def speed_jobs(models: Sequence[str], runs: int) -> list[Job]:
     """List what is timed."""
     jobs = []
-    duration_s = 2.0 if is_quick else DURATION_S
-    for model in ("tiny",) if is_quick else ("small", "shipped"):
+    for model in models:
+        duration_s = TINY_DURATION_S if model == "tiny" else DURATION_S
         for threads in THREADS:
             common: dict[str, Any] = {
                 "model": model,
@@ -147,10 +149,10 @@ def speed_jobs(runs: int, is_quick: bool) -> list[Job]:
     return jobs
 
 
-def memory_jobs(is_hour: bool, is_quick: bool) -> list[Job]:
+def memory_jobs(models: Sequence[str], is_hour: bool) -> list[Job]:
     """List lengths of audio whose memory should be alike."""
-    if is_quick:
-        return [Job(model="tiny", duration_s=seconds, runs=0) for seconds in (2.0, 4.0)]
+    if "small" not in models:
+        return []
     minutes = (*MINUTES, HOUR_MINUTES) if is_hour else MINUTES
     threads = len(os.sched_getaffinity(0))
     return [
@@ -256,11 +258,12 @@ def table(values: dict[str, Any]) -> str:
             f"| {row['speedup']:.2f} | {row['peak_bytes'] / BYTES_PER_MB:.0f}{gpu} "
             f"| {row.get('sdr_db', '')} |"
         )
-    lines += [
-        "",
-        "| network | audio, minutes | seconds | peak memory, MB |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    if values["memory"]:
+        lines += [
+            "",
+            "| network | audio, minutes | seconds | peak memory, MB |",
+            "| --- | ---: | ---: | ---: |",
+        ]
     lines += [
         f"| {row['model']} | {row['duration_s'] / 60:.1f} | {row['seconds']:.1f} "
         f"| {row['peak_bytes'] / BYTES_PER_MB:.0f} |"
