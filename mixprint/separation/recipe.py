@@ -18,7 +18,7 @@ PRECISIONS = ("float32", "bfloat16")
 OPTIMISERS = ("muon", "adamw")
 DEFAULT_VARIANT = "masked"
 # Frames of half a window, not a quarter: half the work, and the shipped model is small.
-DEFAULT_MODEL = SCNetConfig(dims=(4, 16, 32, 64), hop_size=2048, num_dplayer=4)
+DEFAULT_MODEL = SCNetConfig(dims=(4, 16, 32, 64), hop_size=2048, num_dplayer=6)
 Section = TypeVar("Section")
 
 

@@ -534,9 +534,12 @@ class SCNet(nn.Module):
         if self.masked:
             x_BDFN = x_BDFN + self.pos_embed_f
         skips = []
-        for block in self.encoder:
-            x_BDFN, skip, rows, wanted = block(x_BDFN)
-            skips.append((skip, rows, wanted))
+        # In float32 also under autocast: what bfloat16 rounds off the loud parts of a mixture is as
+        # loud as a quiet stem.
+        with torch.autocast(x_BDFN.device.type, enabled=False):
+            for block in self.encoder:
+                x_BDFN, skip, rows, wanted = block(x_BDFN)
+                skips.append((skip, rows, wanted))
         x_BDFN = self.separation_net(x_BDFN)
         for layer in self.decoder:
             assert isinstance(layer, nn.ModuleList)
