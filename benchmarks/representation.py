@@ -13,13 +13,11 @@ Writes `benchmarks/results/representation.json` and the same figures as a Markdo
 import argparse
 import json
 import logging
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.apart import run_apart
 from benchmarks.looped_bands import looped_bands
 from mixprint.atomic import atomic_path, write_json
 from mixprint.config import load_params
@@ -94,7 +93,8 @@ def main() -> None:
     about = machine()
     runs = 1 if args.quick else args.runs
     todo = jobs(runs, args.quick)
-    records = [run(job) for job in progress(todo, len(todo), "measured", "configurations", log)]
+    shown = progress(todo, len(todo), "measured", "configurations", log)
+    records = [run_apart("benchmarks.representation", job, job.threads) for job in shown]
     values = {"machine": about, "runs": runs, "speed": records}
     write_json(args.out / "representation.json", values)
     with atomic_path(args.out / "representation.md") as temporary:
@@ -143,14 +143,6 @@ def jobs(runs: int, is_quick: bool) -> list[Job]:
             for batch_size in GPU_BATCH_SIZES
         ]
     return found
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Measure in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.representation", "--job", json.dumps(asdict(job))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    return {**asdict(job), **json.loads(done.stdout)}
 
 
 def measure(job: Job) -> dict[str, Any]:

@@ -16,11 +16,10 @@ import json
 import logging
 import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.apart import run_apart
 from benchmarks.plain_scnet import PlainSCNet, separate
 from mixprint.atomic import atomic_path, write_json
 from mixprint.log import setup_logging
@@ -101,7 +101,8 @@ def main() -> None:
     about = machine()
     speed, memory = speed_jobs(args.models, args.runs), memory_jobs(args.models, args.hour)
     jobs = speed + memory
-    records = [run(job) for job in progress(jobs, len(jobs), "measured", "configurations", log)]
+    shown = progress(jobs, len(jobs), "measured", "configurations", log)
+    records = [run_apart("benchmarks.separation", job, job.threads) for job in shown]
     values = {
         "machine": about,
         "runs": args.runs,
@@ -158,14 +159,6 @@ def memory_jobs(models: Sequence[str], is_hour: bool) -> list[Job]:
     return [
         Job(model="small", duration_s=60 * length, threads=threads, runs=0) for length in minutes
     ]
-
-
-def run(job: Job) -> dict[str, Any]:
-    """Measure in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.separation", "--job", json.dumps(asdict(job))]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads)}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    return {**asdict(job), **json.loads(done.stdout)}
 
 
 def measure(job: Job) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Parameters: `params.yaml` is read once and each section becomes a frozen dataclass."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
@@ -58,6 +58,15 @@ class StepConfig:
     def to_values(self) -> dict[str, Any]:
         """Give the section back as plain values, for fingerprints and tracking."""
         return asdict(self)
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Name nested values by their paths: `{"a": {"b": 1}}` gives `("a.b", 1)`."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def load_params(

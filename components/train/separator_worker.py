@@ -4,12 +4,11 @@
 """
 
 import os
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from components.train.launch import errors_told, rank_job
 from components.train.separator import SeparatorJob
+from mixprint.config import flattened
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
 from mixprint.memory import keep_freed_memory
@@ -54,7 +53,7 @@ def work(job: SeparatorJob) -> None:
     # MLflow takes seconds to import, and only rank 0 needs it.
     from components import tracking
 
-    params = {**dict(_flat(job.recipe)), "data_dir": job.data_dir, "initial": job.initial}
+    params = {**dict(flattened(job.recipe)), "data_dir": job.data_dir, "initial": job.initial}
     with tracking.BackgroundRun(
         tracking.SEPARATOR_EXPERIMENT,
         "separator",
@@ -65,15 +64,6 @@ def work(job: SeparatorJob) -> None:
         weights = rank_train(tracked.log_metrics)
         files = [weights, weights.with_suffix(CONFIG_SUFFIX), out_dir / HISTORY_FILE]
         tracked.log_files(files, tracking.MODEL_FOLDER)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Name nested values by their paths, as MLflow wants its parameters."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 if __name__ == "__main__":

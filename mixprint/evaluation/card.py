@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mixprint.atomic import atomic_path
+from mixprint.config import flattened
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.evaluation.report import MEASURES, METHODS, measure_label
 
@@ -103,7 +104,7 @@ def _details(encoder: Encoder) -> Iterator[str]:
     yield from _values(asdict(encoder.model.config))
     yield "## Training\n"
     metadata = {k: v for k, v in encoder.metadata.items() if k != "data_fingerprint"}
-    yield from _values(dict(_flat(metadata)))
+    yield from _values(dict(flattened(metadata)))
 
 
 def _rows(metrics: Mapping[str, Any]) -> Iterator[list[str]]:
@@ -140,11 +141,3 @@ def _values(values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         yield f"- {name}: `{value}`"
     yield ""
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
