@@ -4,7 +4,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -21,6 +20,7 @@ from mixprint.cores import threads_each
 from mixprint.device import resolve_device
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
+from mixprint.processes import end_with_parent
 from mixprint.progress import Progress
 from mixprint.separation.checkpoint import load_separator
 from mixprint.separation.files import FileSettings, separate_file
@@ -295,16 +295,8 @@ class _Worker:
     separator: "Separator"
 
 
-def _end_with_parent() -> None:
-    """Wait for the parent's end: a killed one stops nobody, and its workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _start_worker(source: SeparatorSource, num_threads: int) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     # Ctrl-C reaches all processes; one that waits for a song has nothing to tidy up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(num_threads)

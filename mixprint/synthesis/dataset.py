@@ -26,6 +26,7 @@ from mixprint.atomic import atomic_folder, atomic_path, read_json, remove_leftov
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.processes import end_with_parent
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis.compose import compose
@@ -144,7 +145,7 @@ def write_mixes(
     ]
     with (
         Progress(log, "generated", total=len(jobs), unit="songs") as progress,
-        ProcessPoolExecutor(num_workers) as pool,
+        ProcessPoolExecutor(num_workers, initializer=end_with_parent) as pool,
     ):
         for written in pool.map(partial(_named, write), jobs):
             if written:

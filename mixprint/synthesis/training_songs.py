@@ -22,6 +22,7 @@ import numpy as np
 
 from mixprint.errors import ConfigError
 from mixprint.log import setup_logging
+from mixprint.processes import end_with_parent
 from mixprint.progress import Progress
 from mixprint.stems import STEMS
 from mixprint.synthesis import instruments, singer, soundbank
@@ -370,7 +371,7 @@ def main(arguments: list[str] | None = None) -> None:
     work: Any = partial(source.write, folder=args.out)
     with (
         Progress(log, "generated", total=args.songs, unit="songs") as progress,
-        ProcessPoolExecutor(args.workers) as pool,
+        ProcessPoolExecutor(args.workers, initializer=end_with_parent) as pool,
     ):
         for _ in pool.map(work, range(args.songs)):
             progress.advance()

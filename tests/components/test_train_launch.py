@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from components.train.launch import errors_told, start_workers
 from mixprint.atomic import write_json
 from mixprint.errors import DataError, TrainingError
 from tests.components.workplace import REPOSITORY
+from tests.processes import is_alive, wait_until
 
 WORKER = "tests.components.failing_worker"
 
@@ -62,10 +61,10 @@ def test_nobody_trains_on_when_the_step_is_killed(tmp_path: Path, number: signal
     start = f"start_workers({WORKER!r}, {job!r}, Path({str(tmp_path)!r}), 1)"
     code = f"from components.train.launch import *\n{start}"
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as step:
-        _wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
+        wait_until(lambda: pid_file.exists() and pid_file.read_text() != "")
         step.send_signal(number)
     worker = int(pid_file.read_text())
-    _wait_until(lambda: not _is_alive(worker))
+    wait_until(lambda: not is_alive(worker))
 
 
 def test_nobody_trains_when_the_step_has_gone_before_torchrun_was_ready(tmp_path: Path) -> None:
@@ -85,25 +84,10 @@ launch.start_workers({WORKER!r}, {job!r}, Path({str(tmp_path)!r}), 1)
 """
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
     torchrun = int((tmp_path / "torchrun").read_text())
-    _wait_until(lambda: pid_file.exists() or not _is_alive(torchrun))
+    wait_until(lambda: pid_file.exists() or not is_alive(torchrun))
     if pid_file.exists():
         os.kill(torchrun, signal.SIGTERM)
         pytest.fail("a rank has started for a step that is gone")
-
-
-def _wait_until(happened: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return status != "Z"  # ended, and nobody has asked for its code
 
 
 def test_who_has_lost_another_rank_waits_for_its_reason(

@@ -1,0 +1,24 @@
+"""Whether processes that a test has started are still there."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PATIENCE_S = 60.0
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and whose code nobody asked for does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return status != "Z"
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    """Wait for something that must happen soon."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
