@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from benchmarks.pipeline import machine
+from benchmarks.publish import publish
 from components.layout import (
     CATALOGUE_FOLDER,
     EVALUATION_FOLDER,
@@ -25,7 +26,7 @@ from components.layout import (
     METRICS_FILE,
     STEMS_FOLDER,
 )
-from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.atomic import atomic_path, read_json
 from mixprint.config import load_params
 from mixprint.log import setup_logging
 from mixprint.synthesis.style_benchmark import generate_benchmark
@@ -81,10 +82,7 @@ def main() -> None:
         train_variant(args.root, name, params)
     metrics = finished(args.root)
     values = {"machine": machine(), "overrides": args.set, "metrics": metrics}
-    write_json(args.out / "ablation.json", values)
-    with atomic_path(args.out / "ablation.md") as temporary:
-        temporary.write_text(table(metrics))
-    sys.stdout.write("\n" + table(metrics))
+    publish(args.out, "ablation", values, table(metrics))
 
 
 def prepare(root: Path, params: Mapping[str, Any]) -> None:

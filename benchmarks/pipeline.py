@@ -8,7 +8,6 @@ import argparse
 import os
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 import psutil
 import torch
 
+from benchmarks.publish import publish
 from mixprint import __version__
-from mixprint.atomic import atomic_path, write_json
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.log import setup_logging
 from pipelines.run_local import (
@@ -58,10 +57,7 @@ def main() -> None:
         "steps": [median_record(step) for step in zip(*records, strict=True)],
         "wall_s": round(median(walls_s), 1),
     }
-    write_json(args.out / "pipeline.json", values)
-    with atomic_path(args.out / "pipeline.md") as temporary:
-        temporary.write_text(table(values))
-    sys.stdout.write("\n" + table(values))
+    publish(args.out, "pipeline", values, table(values))
 
 
 def time_run(params: Mapping[str, Mapping[str, Any]]) -> tuple[float, list[StepRecord]]:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.apart import run_apart
 from benchmarks.looped_bands import looped_bands
-from mixprint.atomic import atomic_path, write_json
+from benchmarks.publish import publish
 from mixprint.config import load_params
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig, TrainConfig
@@ -96,10 +96,7 @@ def main() -> None:
     shown = progress(todo, len(todo), "measured", "configurations", log)
     records = [run_apart("benchmarks.representation", job, job.threads) for job in shown]
     values = {"machine": about, "runs": runs, "speed": records}
-    write_json(args.out / "representation.json", values)
-    with atomic_path(args.out / "representation.md") as temporary:
-        temporary.write_text(table(values))
-    sys.stdout.write("\n" + table(values))
+    publish(args.out, "representation", values, table(values))
 
 
 def jobs(runs: int, is_quick: bool) -> list[Job]:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from benchmarks.apart import run_apart
 from benchmarks.plain_scnet import PlainSCNet, separate
-from mixprint.atomic import atomic_path, write_json
+from benchmarks.publish import publish
 from mixprint.log import setup_logging
 from mixprint.progress import progress
 from mixprint.separation import SCNetConfig, Separator, build_scnet, load_separator
@@ -110,10 +110,7 @@ def main() -> None:
         "speed": with_speedups(records[: len(speed)]),
         "memory": records[len(speed) :],
     }
-    write_json(args.out / "separation.json", values)
-    with atomic_path(args.out / "separation.md") as temporary:
-        temporary.write_text(table(values))
-    sys.stdout.write("\n" + table(values))
+    publish(args.out, "separation", values, table(values))
 
 
 def speed_jobs(models: Sequence[str], runs: int) -> list[Job]:

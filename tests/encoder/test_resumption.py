@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from mixprint.atomic import TEMPORARY_PREFIX
 from mixprint.encoder import checkpoint
@@ -25,7 +25,7 @@ from mixprint.encoder.data import SegmentSource
 from mixprint.encoder.model import LogMel
 from mixprint.encoder.settings import TrainConfig
 from mixprint.errors import CheckpointError
-from tests.encoder.trials import KilledError, newest_state, result_hashes, run
+from tests.encoder.trials import KilledError, as_rank, newest_state, result_hashes, run
 
 NUM_EPOCHS, STEPS_PER_EPOCH = 2, 3
 NUM_STEPS = NUM_EPOCHS * STEPS_PER_EPOCH
@@ -356,13 +356,8 @@ def segments_noted(path: Path) -> Iterator[None]:
 
 
 def train_rank(rank: int, folder: str, config: TrainConfig, data: Any) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    with quick_input(), segments_noted(Path(folder) / f"rank{rank}.txt"):
+    with as_rank(rank, folder), quick_input(), segments_noted(Path(folder) / f"rank{rank}.txt"):
         run(config, data, Path(folder) / "out")
-    distributed.destroy_process_group()
 
 
 def test_two_processes_go_on_with_what_one_has_not_seen(

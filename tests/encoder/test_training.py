@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import distributed
 
 from mixprint import training_state
 from mixprint.encoder import training
@@ -17,7 +16,7 @@ from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.outputs import TIMES
 from mixprint.encoder.settings import TrainConfig
 from mixprint.errors import ConfigError, TrainingError
-from tests.encoder.trials import newest_state, run
+from tests.encoder.trials import as_rank, newest_state, run
 
 
 def test_training_writes_a_usable_encoder_and_its_history(
@@ -220,12 +219,8 @@ def test_every_choice_trains(
 
 
 def train_rank(rank: int, folder: str, config: TrainConfig, tiny_set: Any) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    run(config, tiny_set, Path(folder) / "ranks")
-    distributed.destroy_process_group()
+    with as_rank(rank, folder):
+        run(config, tiny_set, Path(folder) / "ranks")
 
 
 def test_loss_and_gradients_of_two_processes_equal_those_of_one(
@@ -253,20 +248,16 @@ def test_loss_and_gradients_of_two_processes_equal_those_of_one(
 
 def train_rounding_rank(rank: int, folder: str, config: TrainConfig, tiny_set: Any) -> None:
     """Train where the processor of the second rank finds each epoch worse than the one before."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
-    )
-    losses = itertools.count(0, 1) if rank == 1 else itertools.count(0, -1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            training,
-            "retrieval_metrics",
-            lambda *_: {"valid_recall_at_1": 1.0, "valid_mrr": 1.0, "valid_loss": next(losses)},
-        )
-        metrics = run(config, tiny_set, Path(folder) / "ranks")
-    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(metrics["best_epoch"]))
-    distributed.destroy_process_group()
+    with as_rank(rank, folder):
+        losses = itertools.count(0, 1) if rank == 1 else itertools.count(0, -1)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                training,
+                "retrieval_metrics",
+                lambda *_: {"valid_recall_at_1": 1.0, "valid_mrr": 1.0, "valid_loss": next(losses)},
+            )
+            metrics = run(config, tiny_set, Path(folder) / "ranks")
+        (Path(folder) / f"rank{rank}.json").write_text(json.dumps(metrics["best_epoch"]))
 
 
 def test_ranks_that_round_in_different_ways_choose_the_same_epoch(

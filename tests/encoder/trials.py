@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed
 
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.training import train
@@ -25,6 +28,17 @@ def run(config: TrainConfig, data: Any, out_dir: Path, **changes: Any) -> dict[s
         "data_fingerprint": "tiny",
     }
     return train(config, **(arguments | changes))
+
+
+@contextmanager
+def as_rank(rank: int, folder: str | Path) -> Iterator[None]:
+    """Be one of two processes that learn together; both name the same folder."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
+    )
+    yield
+    distributed.destroy_process_group()
 
 
 def newest_state(out_dir: Path) -> dict[str, Any]:
