@@ -6,9 +6,9 @@ is `benchmarks.plain_scnet`: the same weights in plain torch modules, float32, o
 the other, the whole song in memory.
 
 Each configuration runs in a process of its own, so that its peak of resident memory is its own.
-Seconds are medians of several runs after one that warms up. `sdr_db` compares the stems of one
-window with those of the plain float32 network. Writes `benchmarks/results/separation.json` and
-the same figures as Markdown tables beside it.
+Seconds are medians of several runs after a first one, which warms up and compiles. `sdr_db`
+compares the stems of one window with those of the plain float32 network. Writes
+`benchmarks/results/separation.json` and the same figures as Markdown tables beside it.
 """
 
 import argparse
@@ -65,6 +65,7 @@ class Job:
         device: `cpu` or `cuda`.
         threads: of torch on the CPU.
         precision: see `Separator.precision`.
+        is_compiled: see `Separator.compiled`.
         batch_size: windows per run of the network; 0 lets the GPU's memory decide.
         runs: how often it is timed; 0: once, without warming up, and nothing is compared.
     """
@@ -75,6 +76,7 @@ class Job:
     device: str = "cpu"
     threads: int = 1
     precision: str = "float32"
+    is_compiled: bool = False
     batch_size: int = 1
     runs: int = 3
 
@@ -131,6 +133,9 @@ def speed_jobs(models: Sequence[str], runs: int) -> list[Job]:
                 for precision in ("float32", "bfloat16")
                 for batch_size in BATCH_SIZES
             ]
+            # On a CPU minutes of compiling gain next to nothing; one network shows it.
+            if model != "small":
+                jobs.append(Job(**common, is_compiled=True))
         if torch.cuda.is_available():
             jobs += [
                 Job(
@@ -138,10 +143,12 @@ def speed_jobs(models: Sequence[str], runs: int) -> list[Job]:
                     duration_s=duration_s,
                     device="cuda",
                     precision=precision,
+                    is_compiled=is_compiled,
                     batch_size=batch_size,
                     runs=runs,
                 )
                 for precision in ("float32", "bfloat16", "float16")
+                for is_compiled in (False, True)
                 for batch_size in (*BATCH_SIZES, AUTO_BATCH_SIZE)
             ]
     return jobs
@@ -177,11 +184,11 @@ def measure(job: Job) -> dict[str, Any]:
             separator.separate(audio_CT, batch_size=job.batch_size)
         return time.perf_counter() - started_s
 
-    if audio_CT is not None:
-        once()
+    first_s = once() if audio_CT is not None else None
     seconds = median(once() for _ in range(max(job.runs, 1)))
     values: dict[str, Any] = {
         "seconds": round(seconds, 3),
+        "first_seconds": None if first_s is None else round(first_s, 3),
         "real_time_factor": round(seconds / job.duration_s, 4),
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -189,7 +196,7 @@ def measure(job: Job) -> dict[str, Any]:
         values["gpu_peak_bytes"] = torch.cuda.max_memory_allocated()
     if audio_CT is not None and not job.is_plain:
         window_CT = audio_CT[:, : round(window_s * SAMPLE_RATE_HZ)]
-        stems_SCT = separator.separate(window_CT)
+        stems_SCT = separator.separate(window_CT, batch_size=job.batch_size)
         plain = PlainSCNet(separator.model.cpu())
         expected_SCT = separate(plain, window_CT, window_CT.shape[1], 0.0)
         values["sdr_db"] = round(utterance_sdr(stems_SCT, expected_SCT).min().item(), 1)
@@ -208,6 +215,7 @@ def load(job: Job) -> Separator:
         separator = Separator(model, fingerprint={}, window_s=window_s)
     separator.model.to(job.device)
     separator.precision = job.precision
+    separator.compiled = job.is_compiled
     return separator
 
 
@@ -235,17 +243,19 @@ def table(values: dict[str, Any]) -> str:
         f"Overlap {values['overlap']}; medians of {values['runs']} runs; {about}.",
         "",
         "| network | device, threads | precision | batch | real-time factor | times the baseline "
-        "| peak memory, MB | SDR to plain float32, dB |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| first run, s | peak memory, MB | SDR to plain float32, dB |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in values["speed"]:
         place = f"{row['device']}, {row['threads']}"
         batch = "auto" if row["batch_size"] == AUTO_BATCH_SIZE else row["batch_size"]
+        precision = row["precision"] + (", compiled" if row["is_compiled"] else "")
         gpu = f" + {row['gpu_peak_bytes'] / BYTES_PER_MB:.0f}" if "gpu_peak_bytes" in row else ""
         lines.append(
             f"| {row['model']}{', baseline' if row['is_plain'] else ''} | {place} "
-            f"| {row['precision']} | {batch} | {row['real_time_factor']:.3f} "
-            f"| {row['speedup']:.2f} | {row['peak_bytes'] / BYTES_PER_MB:.0f}{gpu} "
+            f"| {precision} | {batch} | {row['real_time_factor']:.3f} "
+            f"| {row['speedup']:.2f} | {row['first_seconds']:.1f} "
+            f"| {row['peak_bytes'] / BYTES_PER_MB:.0f}{gpu} "
             f"| {row.get('sdr_db', '')} |"
         )
     if values["memory"]:

@@ -285,6 +285,13 @@ def separate(
     precision: Annotated[
         Precision, typer.Option("--precision", help="Of the network; half precision suits GPUs.")
     ] = Precision.float32,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the network first, on a GPU to CUDA graphs; pays where much is to do.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Songs side by side, which share the CPU's cores.")
@@ -318,7 +325,7 @@ def separate(
     )
     counts = Counter[str]()
     found, failures = find_jobs(songs, out)
-    source = SeparatorSource(checkpoint, config, device, precision.value)
+    source = SeparatorSource(checkpoint, config, device, precision.value, compiled)
     done = separate_files(found, source, settings, num_processes=jobs, overwrite=overwrite)
     for outcome in chain(failures, done):
         counts[outcome.status] += 1
@@ -494,6 +501,7 @@ def estimate(
         resolve_device(device or values["device"]),
     )
     separator.precision = values["precision"]
+    separator.compiled = values["compile"]
     # As long as a worker takes, from its first breath to here.
     start_s = time.time() - psutil.Process().create_time()
     songs, num_left_out = survey(

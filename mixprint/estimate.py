@@ -86,6 +86,8 @@ class Measurement:
 
     Attributes:
         seconds_per_window: of one worker, reading and writing included; median of the excerpts.
+        once_s: what the first excerpt took longer than when it came again: memory and kernels are
+            made ready, and compiled if that is asked for.
         segment_bytes: size of a segment in a shard.
         export_bytes_per_s: size of the exported files per second of a song.
         peak_bytes: most resident memory of one worker.
@@ -93,6 +95,7 @@ class Measurement:
     """
 
     seconds_per_window: float
+    once_s: float
     segment_bytes: float
     export_bytes_per_s: float
     peak_bytes: int
@@ -210,7 +213,7 @@ def measure_separation(
         torch.set_num_threads(threads_each(plan.jobs))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        seconds = []
+        seconds, windows = [], []
         with write_shard(
             folder / shard_name(0, 1),
             fingerprint="",
@@ -220,12 +223,15 @@ def measure_separation(
             chosen = _spread(songs, NUM_EXCERPTS)
             # The first one twice: what is done once, memory and kernels say, is no speed.
             for index, song in enumerate([chosen[0], *chosen]):
-                seconds.append(_time_per_window(separator, song, writer, str(index), plan))
+                elapsed_s, num_windows = _time(separator, song, writer, str(index), plan)
+                seconds.append(elapsed_s)
+                windows.append(num_windows)
         segment_bytes = (folder / shard_name(0, 1)).stat().st_size / writer.num_segments
         export_bytes_per_s = _export_bytes_per_s(folder, plan, separator.sample_rate_hz)
     on_gpu = separator.device.type == "cuda"
     return Measurement(
-        seconds_per_window=median(seconds[1:]),
+        seconds_per_window=median(s / n for s, n in zip(seconds[1:], windows[1:], strict=True)),
+        once_s=max(seconds[0] - seconds[1], 0.0),
         segment_bytes=segment_bytes,
         export_bytes_per_s=export_bytes_per_s,
         peak_bytes=_peak_resident_bytes(),
@@ -256,7 +262,7 @@ def estimate_separation(
     audio_s = math.fsum(song.duration_s for song in songs)
     num_windows = sum(count_windows(s.duration_s, plan.window_s, plan.overlap) for s in songs)
     num_segments = sum(len(segment_starts(s.duration_s, plan.segment_s)) for s in songs)
-    seconds = start_s + num_windows * measured.seconds_per_window / jobs
+    seconds = start_s + measured.once_s + num_windows * measured.seconds_per_window / jobs
     return Estimate(
         num_songs=len(songs),
         num_left_out=num_left_out,
@@ -286,10 +292,10 @@ def _spread(songs: Sequence[Song], num_wanted: int) -> list[Song]:
     return [songs[(2 * i + 1) * len(songs) // (2 * num_chosen)] for i in range(num_chosen)]
 
 
-def _time_per_window(
+def _time(
     separator: "Separator", song: Song, writer: StemShardWriter, name: str, plan: SeparationPlan
-) -> float:
-    """Separate the middle of a song into a shard; return seconds per window."""
+) -> tuple[float, int]:
+    """Separate the middle of a song into a shard; return the seconds and how many windows."""
     batch_size = plan.batch_size or (MAX_AUTO_BATCH_SIZE if separator.device.type == "cuda" else 1)
     num_windows = math.ceil(EXCERPT_WINDOWS / batch_size) * batch_size
     wanted_s = plan.window_s * (1 + (num_windows - 1) * (1 - plan.overlap))
@@ -318,9 +324,8 @@ def _time_per_window(
         sharded.add(mixture_CT, stems_SCT)
     sharded.finish()
     elapsed_s = time.perf_counter() - started_s
-    return elapsed_s / count_windows(
-        song.duration_s if is_whole else length_s, plan.window_s, plan.overlap
-    )
+    duration_s = song.duration_s if is_whole else length_s
+    return elapsed_s, count_windows(duration_s, plan.window_s, plan.overlap)
 
 
 def _export_bytes_per_s(folder: Path, plan: SeparationPlan, sample_rate_hz: int) -> float:

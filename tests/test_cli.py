@@ -28,6 +28,7 @@ class QuarterSeparator:
     sample_rate_hz = SAMPLE_RATE_HZ
     window_s = 4.0
     precision = "float32"
+    compiled = False
 
     def separate(self, audio_CT: Tensor) -> Tensor:
         return torch.stack([audio_CT / 4] * len(STEMS))
@@ -173,6 +174,21 @@ def test_options_of_separate(tmp_path: Path, songs: tuple[Path, Path], separator
         "overlap": 0.5,
         "precision": "bfloat16",
     }
+
+
+@pytest.mark.parametrize("options", [[], ["--compile"]])
+def test_separate_compiles_where_asked(
+    tmp_path: Path,
+    songs: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+) -> None:
+    separator = QuarterSeparator()
+    monkeypatch.setattr(batch, "load_separator", lambda *_: separator)
+    arguments = ["separate", str(songs[0]), "--out", str(tmp_path / "stems"), *options]
+    result = runner.invoke(mixprint.cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert separator.compiled is bool(options)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,7 @@ PLAN = SeparationPlan(
 )
 MEASURED = Measurement(
     seconds_per_window=0.5,
+    once_s=1.0,
     segment_bytes=1_000,
     export_bytes_per_s=10.0,
     peak_bytes=7_000,
@@ -58,6 +60,7 @@ class CountingSeparator:
     window_s = 0.5
     normalised = False
     precision = "float32"
+    compiled = False
 
     def __init__(self) -> None:
         self.num_songs = self.num_samples = 0
@@ -113,8 +116,9 @@ def test_the_measurement_is_projected_by_windows_and_segments() -> None:
     found = estimate_separation(songs, 3, PLAN, MEASURED, start_s=2.0)
     windows = count_windows(2.0, 0.5, 0.25) + count_windows(3.25, 0.5, 0.25)
     assert windows == 5 + 9
-    assert found.hours == pytest.approx((2 + 14 * 0.5) / 3600)
-    assert found.real_time_factor == pytest.approx(9 / 5.25)
+    # 2 s to start, 1 s that comes once, and half a second a window.
+    assert found.hours == pytest.approx((2 + 1 + 14 * 0.5) / 3600)
+    assert found.real_time_factor == pytest.approx(10 / 5.25)
     assert found.audio_hours == pytest.approx(5.25 / 3600)
     assert (found.num_songs, found.num_left_out, found.num_segments) == (2, 3, 5)
     assert (found.shards_bytes, found.export_bytes) == (5_000, 52)
@@ -123,9 +127,10 @@ def test_the_measurement_is_projected_by_windows_and_segments() -> None:
 
 def test_workers_share_the_time_but_no_more_than_there_are_shards() -> None:
     songs = [Song(Path("a"), 20.0)]
-    alone = estimate_separation(songs, 0, PLAN, MEASURED, start_s=0.0)
-    three = estimate_separation(songs, 0, plan(jobs=3), MEASURED, start_s=0.0)
-    many = estimate_separation(songs, 0, plan(jobs=100), MEASURED, start_s=0.0)
+    measured = replace(MEASURED, once_s=0.0)
+    alone = estimate_separation(songs, 0, PLAN, measured, start_s=0.0)
+    three = estimate_separation(songs, 0, plan(jobs=3), measured, start_s=0.0)
+    many = estimate_separation(songs, 0, plan(jobs=100), measured, start_s=0.0)
     assert three.hours == pytest.approx(alone.hours / 3)
     assert three.memory_bytes == 3 * alone.memory_bytes
     assert many.jobs == 4
@@ -205,11 +210,12 @@ def test_command_line(
     tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mixprint.cli, "setup_logging", lambda: None)
-    monkeypatch.setattr(mixprint.separation, "load_separator", lambda *_: CountingSeparator())
+    separator = CountingSeparator()
+    monkeypatch.setattr(mixprint.separation, "load_separator", lambda *_: separator)
     write_song(tmp_path / "songs" / "a.wav", 3.0)
     params = load_params(REPOSITORY / "params.yaml")
     params["ingest"] |= {"min_duration_s": 1.0}
-    params["separate"] |= {"segment_s": 1.0, "device": "cpu"}
+    params["separate"] |= {"segment_s": 1.0, "device": "cpu", "compile": True}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     arguments = ["estimate", "--task", "separate", str(tmp_path / "songs")]
     arguments += ["--params", str(tmp_path / "params.yaml")]
@@ -218,6 +224,7 @@ def test_command_line(
     values = json.loads(result.stdout)
     assert (values["num_songs"], values["num_segments"]) == (1, 3)
     assert math.isfinite(values["hours"])
+    assert separator.compiled is True
     result = CliRunner().invoke(mixprint.cli.app, arguments)
     assert result.exit_code == 0, result.output
     assert "storage, shards" in result.stdout

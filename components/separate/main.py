@@ -36,6 +36,7 @@ SEPARATING_CODE = (
     "mixprint.audio",
     "mixprint.segments",
     "mixprint.separation.checkpoint",
+    "mixprint.separation.compiled",
     "mixprint.separation.nulltest",
     "mixprint.separation.runner",
     "mixprint.separation.scnet",
@@ -61,6 +62,7 @@ class SeparateConfig(StepConfig):
     batch_size: int
     device: str
     precision: str
+    compile: bool
     export: str
 
     def __post_init__(self) -> None:
@@ -125,6 +127,7 @@ def _separate(
         config.checkpoint, config.config or None, device=resolve_device(config.device)
     )
     separator.precision = config.precision
+    separator.compiled = config.compile
     made_with = SeparatorFingerprint(
         model=separator.fingerprint["model"],
         checkpoint_sha256=separator.fingerprint["checkpoint_sha256"],
@@ -135,6 +138,7 @@ def _separate(
         name = shard_name(shard_of(track.track_id, num_shards), num_shards)
         if name in members:
             members[name].append(track)
+    # Neither the batch size nor `compile` is part of it: they change nothing beyond rounding.
     recipes = {
         name: fingerprint(
             {

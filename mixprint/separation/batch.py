@@ -44,11 +44,13 @@ class SeparatorSource:
     config: str | None = None
     device: str = "auto"
     precision: str = "float32"
+    compile: bool = False
 
     def load(self) -> "Separator":
         """Load it."""
         separator = load_separator(self.checkpoint, self.config, self.device)
         separator.precision = self.precision
+        separator.compiled = self.compile
         return separator
 
 

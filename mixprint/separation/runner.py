@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mixprint.memory import keep_freed_memory
 
@@ -18,6 +19,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 AUTO_BATCH_SIZE = 0
 # Beyond this a GPU is busy anyway, and the windows that wait on the host only grow.
 MAX_AUTO_BATCH_SIZE = 32
+# A compiled network is given full batches only: with more windows in one, the silence that fills
+# up a song's last would cost more than large batches gain where launching kernels costs nothing.
+MAX_AUTO_COMPILED_BATCH_SIZE = 8
 # Left free are what fragmentation loses, cuDNN's workspaces, and the batch that is copied
 # meanwhile.
 USABLE_MEMORY = 0.7
@@ -54,6 +58,8 @@ class Runner:
         *,
         precision: str,
         batch_size: int,
+        compiled: Callable[[Tensor], Tensor] | None = None,
+        window: int = 0,
     ) -> None:
         """Prepare.
 
@@ -63,8 +69,14 @@ class Runner:
             precision: a key of `PRECISIONS`; below float32 the network runs under autocast.
             batch_size: windows per run. `AUTO_BATCH_SIZE`: on a GPU as many as its memory holds
                 by the measure of the first window, on the CPU one, for more gain nothing there.
+            compiled: the same network, which takes a minute over each shape that is new to it. It
+                is given nothing but full batches of full windows: a smaller batch is filled up
+                with silence. The measured window and shorter ones go to `network`.
+            window: samples of a full window.
         """
         self._network = network
+        self._compiled = compiled
+        self._window = window
         self._device = device
         self._dtype = PRECISIONS[precision]
         self._is_gpu = device.type == "cuda"
@@ -93,12 +105,13 @@ class Runner:
         num_started = 0
         while num_started < len(audio_BCT):
             part_BCT = audio_BCT[num_started : num_started + self.batch_size]
+            size = self.batch_size if self._is_to_compile(part_BCT) else len(part_BCT)
             try:
                 runs.append(self._measured(part_BCT) if self._is_to_choose else self._run(part_BCT))
             except torch.OutOfMemoryError:
-                if len(part_BCT) == 1:
+                if size == 1:
                     raise
-                self.batch_size = len(part_BCT) // 2
+                self.batch_size = size // 2
             else:
                 num_started += len(part_BCT)
                 continue
@@ -106,7 +119,7 @@ class Runner:
             log.warning(
                 "%s: %d windows of %d samples do not fit into memory; going on with %d",
                 self._device,
-                len(part_BCT),
+                size,
                 part_BCT.shape[-1],
                 self.batch_size,
             )
@@ -129,6 +142,9 @@ class Runner:
             audio_BCT = audio_BCT.pin_memory().to(self._device, non_blocking=True)
         compute.wait_stream(self._upload)
         audio_BCT.record_stream(compute)
+        # Whatever the network, the result has memory of its own: a CUDA graph's outputs would be
+        # overwritten by its next run while they are downloaded, and record_stream, which keeps
+        # memory from being given out again, does not help against that.
         result_BSCT = self._forward(audio_BCT)
         self._download.wait_stream(compute)
         with torch.cuda.stream(self._download):
@@ -139,37 +155,49 @@ class Runner:
         result_BSCT.record_stream(self._download)
         return Run(stems_BSCT, done)
 
+    def _is_to_compile(self, audio_BCT: Tensor) -> bool:
+        """Tell whether windows go to the compiled network."""
+        is_full = audio_BCT.shape[-1] == self._window
+        return self._compiled is not None and is_full and not self._is_to_choose
+
     def _forward(self, audio_BCT: Tensor) -> Tensor:
+        num_windows = len(audio_BCT)
+        network = self._network
+        if self._compiled is not None and self._is_to_compile(audio_BCT):
+            network = self._compiled
+            audio_BCT = functional.pad(audio_BCT, (0, 0, 0, 0, 0, self.batch_size - num_windows))
         is_reduced = self._dtype != torch.float32
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, self._dtype, enabled=is_reduced),
         ):
-            return self._network(audio_BCT)
+            return network(audio_BCT)[:num_windows]
 
     def _measured(self, audio_BCT: Tensor) -> Run:
         """Run the first window, and choose the size of the next batches by what it took."""
-        self._is_to_choose = False
         torch.cuda.reset_peak_memory_stats(self._device)
         before_bytes = torch.cuda.memory_allocated(self._device)
         run = self._run(audio_BCT)
         window_bytes = torch.cuda.max_memory_allocated(self._device) - before_bytes
         held_bytes = torch.cuda.memory_reserved(self._device)
         free_bytes = torch.cuda.mem_get_info(self._device)[0] + held_bytes - before_bytes
-        self.batch_size = fitting_batch_size(free_bytes, window_bytes)
+        most = MAX_AUTO_BATCH_SIZE if self._compiled is None else MAX_AUTO_COMPILED_BATCH_SIZE
+        self.batch_size = fitting_batch_size(free_bytes, window_bytes, most)
+        self._is_to_choose = False
         log.info("%s: %d windows a batch", self._device, self.batch_size)
         return run
 
 
-def fitting_batch_size(free_bytes: int, window_bytes: int) -> int:
+def fitting_batch_size(free_bytes: int, window_bytes: int, most: int = MAX_AUTO_BATCH_SIZE) -> int:
     """Say how many windows fit into memory at once.
 
     Args:
         free_bytes: what there is.
         window_bytes: what a run with one window took at its highest.
+        most: windows that are of use.
 
     Returns:
-        at least 1, at most `MAX_AUTO_BATCH_SIZE`.
+        at least 1, at most `most`.
     """
     num_fitting = int(USABLE_MEMORY * free_bytes) // max(window_bytes, 1)
-    return max(1, min(num_fitting, MAX_AUTO_BATCH_SIZE))
+    return max(1, min(num_fitting, most))

@@ -6,7 +6,7 @@ Shape suffixes: B window of a batch, S stem, C channel, T sample.
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mixprint.audio import stream_audio
 from mixprint.errors import ConfigError
+from mixprint.separation.compiled import CompiledSCNet
 from mixprint.separation.runner import PRECISIONS, Run, Runner
 from mixprint.separation.scnet import SCNet
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
@@ -59,6 +60,9 @@ class Separator:
         self.sample_rate_hz = sample_rate_hz
         self.normalised = normalised
         self.precision = precision
+        self._compiled: CompiledSCNet | None = None
+        # Window, batch size that was asked for, precision -> the batch size that was run.
+        self._batch_sizes: dict[tuple[int, int, str], int] = {}
         # The network's order of stems becomes ours here and nowhere else.
         self._order = [model.config.sources.index(stem) for stem in STEMS]
 
@@ -82,6 +86,23 @@ class Separator:
         if name not in PRECISIONS:
             raise ConfigError(f"precision: expected one of {list(PRECISIONS)}, found {name!r}")
         self._precision = name
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the network runs through `torch.compile`, on a GPU as a CUDA graph.
+
+        To be set when the network is on its device; setting it raises `ConfigError` where torch
+        cannot compile. The first batch then takes minutes. Batches are full, a song's last one
+        filled up with silence, and the batch size stays as it was found for the first song; what
+        is shorter than a window runs uncompiled. The result does not change beyond rounding.
+        """
+        return self._compiled is not None
+
+    @compiled.setter
+    def compiled(self, wanted: bool) -> None:
+        if wanted != self.compiled:
+            self._compiled = CompiledSCNet(self.model) if wanted else None
+            self._batch_sizes.clear()
 
     def separate(
         self,
@@ -216,12 +237,21 @@ class Separator:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Separate in windows of `window` samples that share `fade` samples with the next."""
 
-        def network(audio_BCT: Tensor) -> Tensor:
-            stems_BSCT: Tensor = self.model(audio_BCT / scale)[:, self._order]
-            return stems_BSCT.mul_(scale)
+        def ordered(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            return lambda audio_BCT: network(audio_BCT / scale)[:, self._order].mul_(scale)
 
         song = _Song(blocks, window, max(window - fade, 1))
-        runner = Runner(network, self.device, precision=self.precision, batch_size=batch_size)
+        # Another batch size would be compiled anew: that of the first song, which memory may have
+        # chosen or halved, stays.
+        kind = (window, batch_size, self.precision)
+        runner = Runner(
+            ordered(self.model),
+            self.device,
+            precision=self.precision,
+            batch_size=self._batch_sizes.get(kind, batch_size),
+            compiled=ordered(self._compiled) if self._compiled is not None else None,
+            window=window,
+        )
         queue: deque[tuple[list[_Window], list[Run]]] = deque()
         while True:
             windows = song.cut(runner.batch_size)
@@ -229,6 +259,8 @@ class Separator:
                 log.debug("separating windows from sample %d on", windows[0].start)
                 audio_BCT = torch.stack([placed.audio_CT for placed in windows])
                 queue.append((windows, runner.start(audio_BCT)))
+                if self.compiled:
+                    self._batch_sizes[kind] = runner.batch_size
             if not queue:
                 return
             if windows and len(queue) <= runner.num_ahead:
