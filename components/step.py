@@ -121,6 +121,7 @@ def once(
     recipe: Mapping[str, Any],
     files: Sequence[str] | Callable[[], Sequence[str]],
     work: Callable[[], Mapping[str, float]],
+    owns_marker: bool = True,
 ) -> Manifest:
     """Do the work unless its outputs are there, whole and made from the same inputs.
 
@@ -134,6 +135,8 @@ def once(
         recipe: everything that the outputs depend on: inputs, parameters, code.
         files: paths of the outputs inside `folder`; a function if only the work decides them.
         work: makes the outputs, returns the counts.
+        owns_marker: False on a machine that only helps another one with the step: it looks at the
+            marker, and leaves it alone.
 
     Returns:
         the manifest of the outputs.
@@ -145,13 +148,15 @@ def once(
         if done["recipe"] == wanted and _intact(folder, done["files"]):
             log.info("%s: unchanged and finished, nothing to do", step)
             return Manifest.of_files(step, folder, list(done["files"]), done["counts"])
-        marker.unlink()
+        if owns_marker:
+            marker.unlink()
     counts = dict(work())
     listed = files() if callable(files) else files
-    write_json(
-        marker,
-        {"recipe": wanted, "files": _hashes(step, folder, listed), "counts": counts},
-    )
+    if owns_marker:
+        write_json(
+            marker,
+            {"recipe": wanted, "files": _hashes(step, folder, listed), "counts": counts},
+        )
     return Manifest.of_files(step, folder, listed, counts)
 
 

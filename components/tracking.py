@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import mlflow
 from alembic.util import CommandError
-from mlflow.entities import LifecycleStage, Metric, Param, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -27,7 +27,9 @@ from mlflow.protos.databricks_pb2 import (
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
 )
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
+from mlflow.tracking.context.registry import resolve_tags
 from requests import HTTPError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -41,6 +43,7 @@ EXPERIMENT = "mixprint"
 SEPARATOR_EXPERIMENT = "mixprint-separator"
 NOTE_FILE = "mlflow.json"
 RECIPE_TAG = "mixprint.recipe"
+TRAINING_DATA_TAG = "mixprint.data"
 MODEL_FOLDER = "model"
 CHAMPION = "champion"
 CANDIDATE = "candidate"
@@ -56,6 +59,7 @@ _FAULTS = (MlflowException, OSError, SQLAlchemyError, CommandError)
 # Of HTTP: request timeout, conflict, too many requests; every server error but "not implemented".
 _PASSING_STATUS, _SERVER_ERROR, _NOT_IMPLEMENTED = frozenset({408, 409, 429}), 500, 501
 _LAST_RETRY_S = 1.0
+_SYSTEM_PREFIX = "system/"  # by it MLflow's pages find them
 _NUM_SHOWN = 5
 
 
@@ -145,6 +149,8 @@ class BackgroundRun:
 
     What cannot be sent now is kept and tried again. What the server refuses for good is left out.
     The end of the log says what MLflow lacks; the training itself loses nothing.
+
+    Beside what it is given, the run holds the installed packages and how busy the machine was.
     """
 
     def __init__(
@@ -155,8 +161,11 @@ class BackgroundRun:
         note: Path,
         recipe: str,
         params: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+        texts: Mapping[str, str] | None = None,
         retry_s: float = 30.0,
         patience_s: float = 60.0,
+        sample_s: float = 5.0,
     ) -> None:
         """Describe the run.
 
@@ -166,20 +175,27 @@ class BackgroundRun:
             note: where the run is remembered for a resumption.
             recipe: hash of what the training depends on.
             params: of a new run.
+            tags: of a new run, beside its recipe.
+            texts: path among the artifacts -> content, of a new run.
             retry_s: time between two attempts.
             patience_s: how long the end of the training waits for what is not sent yet.
+            sample_s: time between two looks at processors, memory, disks, network and GPUs.
         """
         self._experiment, self._name = experiment, name
         self._note, self._recipe = note, recipe
-        self._params = dict(params)
-        self._retry_s, self._patience_s = retry_s, patience_s
+        self._params, self._tags = dict(params), dict(tags or {})
+        self._texts = dict(texts or {})
+        self._retry_s, self._patience_s, self._sample_s = retry_s, patience_s, sample_s
         self._run_id: str | None = None
         self._is_new = False
+        self._started_ms = _now_ms()
         self._entries: queue.Queue[_Entry | None] = queue.Queue()
         self._missing: list[_Entry] = []
         self._refusals: set[str] = set()
         self._ending, self._given_up = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._is_over = threading.Event()
+        self._sampler = threading.Thread(target=self._sample, name="mlflow-system", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to send; the run is opened even if nothing is ever measured."""
@@ -189,25 +205,36 @@ class BackgroundRun:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Send what is left, and say how the run ended."""
         status = "FINISHED" if kind is None else "FAILED"
+        self._is_over.set()
+        if self._sampler.is_alive():
+            self._sampler.join()
         self._put(f"status {status}", lambda: MlflowClient().set_terminated(self._run_id, status))
         self._entries.put(None)
         self._ending.set()
         self._thread.join(self._patience_s)
         self._given_up.set()
         if missing := [entry.what for entry in list(self._missing)]:
-            more = ["..."] if len(missing) > _NUM_SHOWN else []
+            names = list(dict.fromkeys(missing))
+            more = ["..."] if len(names) > _NUM_SHOWN else []
             log.warning(
                 "MLflow at %s lacks %d entries of this training's run: %s",
                 tracking_uri(),
                 len(missing),
-                ", ".join([*missing[:_NUM_SHOWN], *more]),
+                ", ".join([*names[:_NUM_SHOWN], *more]),
             )
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log figures of a step."""
-        now_ms = round(time.time() * 1000)
-        values = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
-        self._put(f"figures of step {step}", lambda: MlflowClient().log_batch(self._run_id, values))
+        self._put_metrics(f"figures of step {step}", step, metrics)
+
+    def log_encoder(self, encoder_fingerprint: str, folder: Path) -> None:
+        """Log the encoder's files, and tag the run with their hash; see `log_encoder`."""
+
+        def send() -> None:
+            assert self._run_id is not None
+            log_encoder(self._run_id, encoder_fingerprint, folder)
+
+        self._put("the encoder", send)
 
     def log_files(self, paths: Sequence[Path], folder: str) -> None:
         """Log files under a folder of the run's artifacts."""
@@ -216,6 +243,11 @@ class BackgroundRun:
 
     def _log_file(self, path: Path, folder: str) -> None:
         MlflowClient().log_artifact(self._run_id, str(path), folder)
+
+    def _put_metrics(self, what: str, step: int, metrics: Mapping[str, float]) -> None:
+        now_ms = _now_ms()
+        values = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
+        self._put(what, lambda: MlflowClient().log_batch(self._run_id, values))
 
     def _put(self, what: str, send: Callable[[], object]) -> None:
         self._entries.put(self._owed(what, send))
@@ -228,13 +260,14 @@ class BackgroundRun:
     def _work(self) -> None:
         """Send everything in turn."""
         self._deliver(self._owed("the run", self._open))
+        if self._run_id is not None:
+            self._sampler.start()
         if self._is_new:
-            for what, send in (
-                ("the note for a resumption", self._write_note),
-                ("parameters", self._log_params),
-                ("list of packages", self._log_environment),
-            ):
-                self._deliver(self._owed(what, send))
+            self._deliver(self._owed("the note for a resumption", self._write_note))
+            self._deliver(self._owed("parameters", self._log_params))
+            self._deliver(self._owed("list of packages", self._log_environment))
+            for path, text in self._texts.items():
+                self._deliver(self._owed(path, partial(self._log_text, text, path)))
         while (entry := self._entries.get()) is not None:
             if self._run_id is not None:
                 self._deliver(entry)
@@ -274,24 +307,49 @@ class BackgroundRun:
         client = MlflowClient()
         if run_id := noted_run(self._note, self._recipe):
             client.update_run(run_id, status="RUNNING")
+            run = client.get_run(run_id)
+            self._started_ms = run.info.start_time
         else:
-            run_id = str(client.create_run(experiment, run_name=self._name).info.run_id)
+            # Those that MLflow gives to every run: who, what program, which commit.
+            tags = resolve_tags({RECIPE_TAG: self._recipe, **self._tags})
+            run = client.create_run(experiment, self._started_ms, tags, self._name)
             self._is_new = True
-        self._run_id = run_id
+        self._run_id = str(run.info.run_id)
 
     def _write_note(self) -> None:
         assert self._run_id is not None
         note_run(self._note, self._recipe, self._run_id)
 
     def _log_params(self) -> None:
-        MlflowClient().log_batch(
-            self._run_id,
-            params=[Param(name, str(value)) for name, value in self._params.items()],
-            tags=[RunTag(RECIPE_TAG, self._recipe)],
-        )
+        params = [Param(name, str(value)) for name, value in self._params.items()]
+        MlflowClient().log_batch(self._run_id, params=params)
 
     def _log_environment(self) -> None:
-        MlflowClient().log_text(self._run_id, environment_text(), "environment/packages.txt")
+        self._log_text(environment_text(), "environment/packages.txt")
+
+    def _log_text(self, text: str, path: str) -> None:
+        MlflowClient().log_text(self._run_id, text, path)
+
+    def _sample(self) -> None:
+        """Look at the machine at equal distances, by seconds since the run began.
+
+        MLflow measures, but does not send: its own thread ends at the first fault of the server.
+        """
+        monitor = SystemMetricsMonitor(self._run_id, self._sample_s)
+        while True:
+            monitor.collect_metrics()
+            if self._is_over.wait(monitor.sampling_interval):
+                return
+            values = monitor.aggregate_metrics()
+            for part in monitor.monitors:
+                part.clear_metrics()
+            second = (_now_ms() - self._started_ms) // 1000
+            named = {f"{_SYSTEM_PREFIX}{name}": value for name, value in values.items()}
+            self._put_metrics("load of the machine", second, named)
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)
 
 
 def may_pass(error: Exception) -> bool:
@@ -336,16 +394,23 @@ def run_of_encoder(encoder_fingerprint: str, folder: Path) -> str:
     if found:
         return str(found[0].info.run_id)
     with mlflow.start_run(experiment_id=experiment, run_name="import encoder") as run:
-        log_encoder(encoder_fingerprint, folder)
+        log_encoder(run.info.run_id, encoder_fingerprint, folder)
     return str(run.info.run_id)
 
 
-def log_encoder(encoder_fingerprint: str, folder: Path) -> None:
-    """Log the encoder's files to the active run and tag the run with their hash."""
+def log_encoder(run_id: str, encoder_fingerprint: str, folder: Path) -> None:
+    """Log the encoder's files, then tag the run with their hash: whoever finds it finds them all.
+
+    Args:
+        run_id: of the run.
+        encoder_fingerprint: hash of the encoder's files.
+        folder: the encoder's files.
+    """
+    client = MlflowClient()
     for path in sorted(folder.iterdir()):
         if path.suffix in {".safetensors", ".json"}:
-            mlflow.log_artifact(str(path), MODEL_FOLDER)
-    mlflow.set_tag(ENCODER_TAG, encoder_fingerprint)
+            client.log_artifact(run_id, str(path), MODEL_FOLDER)
+    client.set_tag(run_id, ENCODER_TAG, encoder_fingerprint)
 
 
 @dataclass(frozen=True)
@@ -383,7 +448,9 @@ class Registry:
         data_fingerprint: str,
         metrics: Mapping[str, float],
     ) -> ModelVersion:
-        """Make the encoder that a run logged a new version, with alias `candidate`.
+        """Make the encoder that a run logged a version, and give that the alias `candidate`.
+
+        A version that is there already, of a step that was killed, gets the alias only.
 
         Args:
             run_id: the run whose `model/` holds the encoder.
@@ -391,11 +458,13 @@ class Registry:
             data_fingerprint: hash of the data that the metrics were measured on.
             metrics: its evaluation, kept as tags so that later candidates can be compared.
         """
-        tags = {ENCODER_TAG: encoder_fingerprint, DATA_TAG: data_fingerprint}
-        tags |= {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
-        version = self._client.create_model_version(
-            self.model_name, source=f"runs:/{run_id}/{MODEL_FOLDER}", run_id=run_id, tags=tags
-        )
+        version = self.find(encoder_fingerprint)
+        if version is None:
+            tags = {ENCODER_TAG: encoder_fingerprint, DATA_TAG: data_fingerprint}
+            tags |= {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
+            version = self._client.create_model_version(
+                self.model_name, source=f"runs:/{run_id}/{MODEL_FOLDER}", run_id=run_id, tags=tags
+            )
         self._client.set_registered_model_alias(self.model_name, CANDIDATE, version.version)
         return version
 
@@ -465,7 +534,8 @@ class Registry:
         if self.champion() is None:
             raise DataError(
                 f"registry {self.model_name}: expected a version with alias {CHAMPION!r}, found "
-                "none; lower promote.min_metric or name one with `make promote VERSION=n`"
+                "none; the newest version's tag mixprint.reasons says why; name one by hand with "
+                "`make promote VERSION=n`"
             )
         folder.mkdir(parents=True, exist_ok=True)
         return Path(

@@ -4,11 +4,9 @@
 <folder>/state-0.json, state-1.json  step and SHA-256 of the state; without it there is no state
 """
 
-import fcntl
 import logging
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_type_hints
 
@@ -18,6 +16,7 @@ from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
 from mixprint.distributed import of_first_rank
 from mixprint.errors import CheckpointError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
+from mixprint.locks import locked
 from mixprint.torchfile import read_plain
 
 log = logging.getLogger("mixprint.training_state")
@@ -25,7 +24,7 @@ log = logging.getLogger("mixprint.training_state")
 NUM_STATES = 2
 LOCK_FILE = "lock"
 # Processes that read for a training outlive it by some seconds when it is killed.
-LOCK_PATIENCE_S, LOCK_POLL_S = 30.0, 0.2
+LOCK_PATIENCE_S = 30.0
 
 # A TypedDict of tensors and plain values, `step: int` among them.
 State = TypeVar("State", bound=Mapping[str, Any])
@@ -40,20 +39,16 @@ def only_training(folder: Path) -> Iterator[None]:
 
     Raises:
         TrainingError: another one is at work there, and does not end within `LOCK_PATIENCE_S`.
+        DataError: the file system knows no locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK_FILE).open("w") as file:
-        deadline_s = time.monotonic() + LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline_s:
-                    raise TrainingError(
-                        f"{folder}: expected to be the only training there, found another at work"
-                    ) from error
-                time.sleep(LOCK_POLL_S)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / LOCK_FILE, LOCK_PATIENCE_S))
+        except TimeoutError as error:
+            raise TrainingError(
+                f"{folder}: expected to be the only training there, found another at work"
+            ) from error
         yield
 
 

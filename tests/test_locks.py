@@ -1,10 +1,16 @@
 """Locks: one holder at a time, and none left behind by a process that was killed."""
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
 from pathlib import Path
 
+import pytest
+
+from mixprint import locks
+from mixprint.errors import DataError
 from mixprint.locks import locked
 
 ROUNDS = 50
@@ -39,4 +45,25 @@ def test_a_killed_process_holds_none(tmp_path: Path) -> None:
     process.join()
     assert process.exitcode == -signal.SIGKILL
     with locked(tmp_path / "lock"):
+        pass
+
+
+def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "POLL_S", 0.01)
+    with locked(tmp_path / "lock"), pytest.raises(TimeoutError), locked(tmp_path / "lock", 0.05):
+        pass
+    with locked(tmp_path / "lock", 0.0):
+        pass
+
+
+@pytest.mark.parametrize("patience_s", [{}, {"patience_s": 1.0}], ids=["for ever", "a second"])
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: dict[str, float]
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    message = r"lock: expected a file system with locks \(flock\), found: .*Operation not supported"
+    with pytest.raises(DataError, match=message), locked(tmp_path / "lock", **patience_s):
         pass

@@ -148,6 +148,9 @@ def judge(
 
     A champion that was measured on other data or in another way is no yardstick.
 
+    Figures of songs that the encoder has trained on prove nothing: with too few songs for a test
+    of its own, only a person can decide.
+
     Args:
         candidate: its evaluation.
         champion: the present champion, or None.
@@ -156,6 +159,8 @@ def judge(
     Returns:
         whether it is promoted, and the reasons in words.
     """
+    from mixprint.evaluation.evaluate import ALL_SPLITS
+
     name = gate_metric(candidate.metrics, config)
     value, low, high = (float(candidate.metrics[f"{name}{end}"]) for end in ("", "_low", "_high"))
     enough = low >= config.min_metric
@@ -164,6 +169,10 @@ def judge(
         f"{name} {value:.4f} [{low:.4f}, {high:.4f}]: the lower end {comparison} the minimum "
         f"{config.min_metric:.4f}"
     ]
+    if candidate.metrics["split_used"] == ALL_SPLITS:
+        # A semicolon ends a reason.
+        why = candidate.metrics["split_reason"].replace(";", ",")
+        return False, (*reasons, f"too few songs are held out to prove anything: {why}")
     if champion is None:
         return enough, (*reasons, "there is no other champion")
     if champion.evaluated is None:
@@ -248,7 +257,8 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
             run_id = tracking.run_of_encoder(identity, Path(encoder.uri))
             text = _log_card(run_id, folder, loaded, evaluated, config.model_name)
             data_fingerprint = str(evaluated.metrics["data_fingerprint"])
-            if version is None:
+            # One without a decision is of a step that was killed, maybe before the alias was set.
+            if version is None or tracking.DECISION_TAG not in version.tags:
                 version = registry.register(
                     run_id=run_id,
                     encoder_fingerprint=identity,

@@ -1,51 +1,109 @@
-"""Start the worker processes of a training by `torchrun`, and tell why one of them failed."""
+"""Start the worker processes of a training by `torchrun`, and tell why one of them failed.
+
+Several machines train together when each of them starts the step, with the same parameters and the
+same folders, in an environment that names the others, as Kubeflow's PyTorchJob and TrainJob set it
+and `torchrun` reads it: PET_NNODES and PET_NODE_RANK, with PET_MASTER_ADDR and PET_MASTER_PORT or
+with PET_RDZV_BACKEND and PET_RDZV_ENDPOINT. The number of processes on each machine is the step's
+own parameter.
+"""
 
 import argparse
 import logging
 import os
-import signal
+import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mixprint.atomic import read_json, write_json
 from mixprint.cores import threads_each
-from mixprint.errors import DataError, MixprintError, TrainingError
+from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
+from mixprint.fingerprint import fingerprint
+from mixprint.processes import end_with_starter
 
 TORCHRUN = "components.train.torchrun"
 JOB_FILE = "job.json"
 ERROR_FILE = "error.json"
 # What a rank that has lost another one waits for that one's own reason.
 REASON_PATIENCE_S, REASON_POLL_S = 3.0, 0.05
-PARENT_POLL_S = 0.5
+# What `torchrun` takes for its arguments --nnodes and --node-rank.
+NODES_VARIABLE, NODE_VARIABLE = "PET_NNODES", "PET_NODE_RANK"
 # Process id of the step, for the `torchrun` that it starts.
 STEP_VARIABLE = "MIXPRINT_TRAINING_STEP"
 
 log = logging.getLogger("mixprint.train")
 
 
+@dataclass(frozen=True)
+class Node:
+    """This machine among those that train together.
+
+    Attributes:
+        number: from 0; that one writes for all what lies in the shared folder, but for the
+            results, which are the first rank's, on whichever machine that is.
+        is_alone: whether there is no other.
+    """
+
+    number: int
+    is_alone: bool
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read which machine this is; alone where the environment names no others.
+
+        Raises:
+            ConfigError: there are several, and this one has no number among them.
+        """
+        nodes = os.environ.get(NODES_VARIABLE, "1")
+        # Either their number, or the least and the most of them.
+        if (match := re.fullmatch(r"(?:\d+:)?(\d+)", nodes)) is None:
+            raise ConfigError(f"{NODES_VARIABLE}: expected a number of machines, found {nodes!r}")
+        most = int(match[1])
+        if most <= 1:
+            return cls(0, is_alone=True)
+        number = os.environ.get(NODE_VARIABLE, "")
+        if not (number.isdecimal() and int(number) < most):
+            raise ConfigError(
+                f"{NODE_VARIABLE}: expected the number of this machine, 0..{most - 1}, beside "
+                f"{NODES_VARIABLE}={nodes}, found {number!r}"
+            )
+        return cls(int(number), is_alone=False)
+
+    @property
+    def is_first(self) -> bool:
+        """Tell whether this is the machine that writes for all."""
+        return self.number == 0
+
+
 def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes: int) -> None:
-    """Start one worker per rank and wait for all of them.
+    """Start the ranks of this machine and wait for all of them.
+
+    Of several machines the first one writes the job. No rank starts before all machines have
+    joined, so every rank finds it, and none finds the error of an earlier start.
 
     Args:
         worker: dotted name of the module that is one rank; it reads its job by `rank_job`.
         job: what the workers have to do, as JSON can hold it.
-        folder: of what only the training itself needs.
+        folder: of what only the training itself needs; all machines see the same one.
         num_processes: number of ranks on this machine.
 
     Raises:
         TrainingError: a worker failed; the message is its own.
+        ConfigError: see `Node.from_environment`.
     """
+    node = Node.from_environment()
     job_path = folder / JOB_FILE
-    write_json(job_path, job)
+    if node.is_first:
+        write_json(job_path, job)
     (folder / ERROR_FILE).unlink(missing_ok=True)
-    command = [sys.executable, "-m", TORCHRUN, "--standalone"]
-    command += ["--nproc-per-node", str(num_processes), "-m", worker, str(job_path)]
+    command = [sys.executable, "-m", TORCHRUN, *(["--standalone"] if node.is_alone else [])]
+    command += ["--nproc-per-node", str(num_processes)]
+    command += ["-m", worker, str(job_path), "--fingerprint", fingerprint(job)]
     # torchrun gives each of several workers one thread; they can have their part of the cores.
     threads = threads_each(num_processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, STEP_VARIABLE: str(os.getpid())}
@@ -75,30 +133,18 @@ def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("job", type=Path)
-    path = parser.parse_args().job
-    end_with_parent()
+    parser.add_argument("--fingerprint", help="of the job that this machine expects")
+    args = parser.parse_args()
+    path: Path = args.job
+    end_with_starter()
     with errors_told(path.parent):
-        yield read_json(path)
-
-
-def end_with_parent(parent: int | None = None) -> None:
-    """End this process, as SIGTERM does, when the one that started it is gone, however it ended.
-
-    A step that is killed stops nobody: its ranks would train on, and hold the cores, the GPUs and
-    the folder against the next start.
-
-    Args:
-        parent: process id of who started this one, where that is known; it may have gone while
-            this one was importing. The present parent when None.
-    """
-    parent = os.getppid() if parent is None else parent
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_S)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
+        job = read_json(path)
+        if args.fingerprint not in (None, fingerprint(job)):
+            raise TrainingError(
+                f"{path}: expected the same job as this machine's own, found another: all machines "
+                "must have the same parameters and devices, and see the same folder"
+            )
+        yield job
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Train the encoder: `torchrun` starts the workers of this machine."""
+"""Train the encoder: `torchrun` starts the workers of this machine.
+
+How several machines train together says `components.train.launch`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +16,7 @@ from components.layout import (
     stems_manifest,
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from components.train.launch import start_workers
+from components.train.launch import Node, start_workers
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
 
@@ -57,6 +60,9 @@ def run(
 ) -> Manifest:
     """Train the encoder; a run that was killed goes on from the state saved last.
 
+    Of several machines the first one keeps the step's marker and its record; the others have a
+    record of their own, and all return the same manifest.
+
     Args:
         root: root folder of the run.
         config: parameters of the step.
@@ -69,8 +75,10 @@ def run(
 
     Raises:
         TrainingError: a worker failed; the message is its own.
+        ConfigError: there are several machines, and this one has no number among them.
     """
-    with recorded(Path(root), "train"):
+    node = Node.from_environment()
+    with recorded(Path(root), "train" if node.is_first else f"train-{node.number}"):
         folder = Path(root) / ENCODER_FOLDER
         data_fingerprint = fingerprint(
             {m.step: m.fingerprint for m in (catalogue, stems, features)}
@@ -107,6 +115,7 @@ def run(
             recipe=recipe,
             files=ENCODER_FILES,
             work=work,
+            owns_marker=node.is_first,
         )
 
 

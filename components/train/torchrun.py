@@ -10,7 +10,8 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-from components.train.launch import STEP_VARIABLE, end_with_parent
+from components.train.launch import STEP_VARIABLE
+from mixprint.processes import end_with_starter
 
 # Its lines: that a worker has failed, and that the others are ended.
 REPORTS = "torch.distributed.elastic.multiprocessing.api"
@@ -20,7 +21,7 @@ SIGNAL_BASE = 128
 def main() -> None:
     """Start the workers; end with the code that a shell gives the first failure, or a signal."""
     step = os.environ.get(STEP_VARIABLE)
-    end_with_parent(None if step is None else int(step))
+    end_with_starter(None if step is None else int(step))
     logging.getLogger(REPORTS).setLevel(logging.CRITICAL)
     try:
         run.run(run.parse_args(None))

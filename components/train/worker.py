@@ -4,20 +4,16 @@
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 
 from components.train.launch import errors_told, rank_job
 from components.train.main import Job, state_dir
 from mixprint.catalogue import read_catalogue
+from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.training import train
+from mixprint.encoder.training import EpochCallback, train
 from mixprint.log import setup_logging
 from mixprint.memory import keep_freed_memory
-
-EpochCallback = Callable[[int, dict[str, float]], None]
-_SYSTEM_METRICS_EVERY_S = 5.0
 
 
 def main() -> None:
@@ -32,15 +28,16 @@ def work(job: Job) -> None:
     keep_freed_memory()
     config = TrainConfig.from_values(job.config)
     tracks = read_catalogue(Path(job.catalogue_dir))
+    out_dir = Path(job.out_dir)
 
     def rank_train(on_epoch: EpochCallback | None) -> dict[str, float]:
-        with errors_told(state_dir(Path(job.out_dir))):
+        with errors_told(state_dir(out_dir)):
             return train(
                 config,
                 tracks=tracks,
                 stems_dir=Path(job.stems_dir),
                 features_dir=Path(job.features_dir),
-                out_dir=Path(job.out_dir),
+                out_dir=out_dir,
                 data_fingerprint=job.data_fingerprint,
                 device=job.device,
                 on_epoch=on_epoch,
@@ -49,51 +46,22 @@ def work(job: Job) -> None:
     if int(os.environ["RANK"]) > 0:
         rank_train(None)
         return
-    with tracked(job, config) as (on_epoch, on_end):
-        on_end(rank_train(on_epoch))
-
-
-@contextmanager
-def tracked(
-    job: Job, config: TrainConfig
-) -> Iterator[tuple[EpochCallback, Callable[[Mapping[str, float]], None]]]:
-    """Open the MLflow run of this training, a resumed one where there is one.
-
-    Yields:
-        what to call after each epoch, and with the result at the end.
-    """
     # MLflow takes seconds to import, and only rank 0 needs it.
-    import mlflow
-
     from components import tracking
-    from mixprint.encoder.checkpoint import load_checkpoint
 
-    experiment = tracking.connect()
-    mlflow.set_system_metrics_sampling_interval(_SYSTEM_METRICS_EVERY_S)
-    note = state_dir(Path(job.out_dir)) / tracking.NOTE_FILE
-    resumed = tracking.noted_run(note, job.recipe)
-    with mlflow.start_run(
-        run_id=resumed,
-        experiment_id=experiment,
-        run_name=None if resumed else "train",
-        log_system_metrics=True,
-    ) as active:
-        if resumed is None:
-            tracking.note_run(note, job.recipe, active.info.run_id)
-            mlflow.log_params(config.to_values())
-            mlflow.set_tags({"mixprint.data": job.data_fingerprint, "mixprint.recipe": job.recipe})
-            mlflow.log_text(tracking.environment_text(), "environment/packages.txt")
-            mlflow.log_text(job.data_fingerprint, "data_fingerprint.txt")
-
-        def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
-            mlflow.log_metrics(metrics, step=epoch)
-
-        def on_end(result: Mapping[str, float]) -> None:
-            folder = Path(job.out_dir)
-            mlflow.log_metrics({f"best.{name}": value for name, value in result.items()})
-            tracking.log_encoder(load_checkpoint(folder).fingerprint, folder)
-
-        yield on_epoch, on_end
+    with tracking.BackgroundRun(
+        tracking.EXPERIMENT,
+        "train",
+        note=state_dir(out_dir) / tracking.NOTE_FILE,
+        recipe=job.recipe,
+        params=config.to_values(),
+        tags={tracking.TRAINING_DATA_TAG: job.data_fingerprint},
+        texts={"data_fingerprint.txt": job.data_fingerprint},
+    ) as tracked:
+        result = rank_train(tracked.log_metrics)
+        best = {f"best.{name}": value for name, value in result.items()}
+        tracked.log_metrics(int(result["best_epoch"]), best)
+        tracked.log_encoder(load_checkpoint(out_dir).fingerprint, out_dir)
 
 
 if __name__ == "__main__":

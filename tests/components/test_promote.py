@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 
 from components import tracking
 from components.promote.main import (
@@ -21,6 +22,7 @@ from mixprint.config import load_params
 from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
 from mixprint.errors import ConfigError, DataError
 from mixprint.evaluation.plots import plot_confusion
+from tests.encoder.trials import KilledError
 from tests.evaluation.test_baselines import make_encoder
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
@@ -42,6 +44,8 @@ def evaluated(
             "schema_version": 3,
             "evaluated_fingerprint": data,
             "data_fingerprint": f"{data} and songs that were not evaluated",
+            "split_used": "test",
+            "split_reason": "held out from the training",
             name: value,
             f"{name}_low": value - width,
             f"{name}_high": value + width,
@@ -107,6 +111,18 @@ def test_champion_measured_on_other_data_is_no_yardstick() -> None:
     decided, reasons = judge(candidate, Champion(version="3", evaluated=None), GATE)
     assert decided
     assert "no model card" in reasons[1]
+
+
+def test_figures_of_songs_of_the_training_promote_nobody() -> None:
+    candidate = evaluated(shares(1.0))
+    flattered = {"split_used": "all", "split_reason": "test: 2 songs; all songs are used"}
+    candidate = replace(candidate, metrics={**candidate.metrics, **flattered})
+    for champion in (None, Champion(version="3", evaluated=evaluated(shares(0.25)))):
+        decided, reasons = judge(candidate, champion, GATE)
+        assert not decided
+        assert reasons[1].endswith("held out to prove anything: test: 2 songs, all songs are used")
+    valid_too = replace(candidate, metrics={**candidate.metrics, "split_used": "valid+test"})
+    assert judge(valid_too, None, GATE)[0]
 
 
 def test_more_songs_to_train_on_spare_no_candidate_the_comparison() -> None:
@@ -208,8 +224,6 @@ def full_metrics(scored: Evaluated) -> dict[str, Any]:
         "num_tracks": 80,
         "num_songs": NUM_SONGS,
         "sources": ["synthetic"],
-        "split_used": "test",
-        "split_reason": "held out from the training",
         "style_retrieval": {**style, "chance": {"recall_at_1": 0.2, "map": 0.1}},
         "song_retrieval": {"absent": "tracks are too short"},
         "probes": {
@@ -219,6 +233,10 @@ def full_metrics(scored: Evaluated) -> dict[str, Any]:
             "song": {"absent": "styles are not known"},
         },
     }
+
+
+def killed(*_: object) -> None:
+    raise KilledError
 
 
 def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,6 +269,10 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
         written: dict[str, Any] = read_json(tmp_path / "root" / "promotion.json")
         return written
 
+    def candidate_version() -> str:
+        aliases = MlflowClient().get_registered_model("encoder").aliases
+        return str(aliases[tracking.CANDIDATE])
+
     first = promote("a", 1.0)
     assert (first["version"], first["decision"], first["low"]) == ("1", "promoted", 0.9)
     registry = tracking.Registry("encoder")
@@ -272,12 +294,20 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (fetched / "figures" / "confusion.png").stat().st_size > 0
     assert load_checkpoint(fetched).fingerprint == first["encoder"]
 
+    # Killed when the version was there and had no alias yet: the next run sets it.
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", killed)
+        with pytest.raises(KilledError):
+            promote("bb", 0.75)
+    assert candidate_version() == "1"
     second = promote("bb", 0.75)
+    assert candidate_version() == "2"
     assert (second["version"], second["decision"]) == ("2", "refused")
     assert "worse than that of champion 1" in second["reasons"][1]
     # Measured anew on other data, the version gets the new figures.
     again = promote("a", 0.75, data="newer")
     assert again["version"] == "1"
+    assert candidate_version() == "2", "an older encoder that is judged anew is none"
     tags = registry.version("1").tags
     assert tags[tracking.DATA_TAG].startswith("newer")
     assert float(tags[f"{tracking.METRIC_TAG}style_recall_at_1"]) == 0.75

@@ -20,9 +20,15 @@ class Work:
         (self.folder / "out.txt").write_text(self.text)
         return {"files": 1}
 
-    def once(self, root: Path, recipe: dict[str, int]) -> Manifest:
+    def once(self, root: Path, recipe: dict[str, int], *, owns_marker: bool = True) -> Manifest:
         return once(
-            step="demo", root=root, folder=self.folder, recipe=recipe, files=["out.txt"], work=self
+            step="demo",
+            root=root,
+            folder=self.folder,
+            recipe=recipe,
+            files=["out.txt"],
+            work=self,
+            owns_marker=owns_marker,
         )
 
 
@@ -70,6 +76,18 @@ def test_work_that_failed_leaves_no_marker(tmp_path: Path) -> None:
         )
     work.once(tmp_path, {"a": 1})
     assert work.calls == 2, "the outputs may be of either recipe, so neither is finished"
+
+
+def test_who_only_helps_leaves_the_marker_alone(tmp_path: Path) -> None:
+    work = Work(tmp_path / "demo")
+    first = work.once(tmp_path, {"a": 1})
+    marker = tmp_path / "steps" / "demo.done.json"
+    before = marker.read_bytes()
+    assert work.once(tmp_path, {"a": 1}, owns_marker=False) == first
+    assert work.calls == 1
+    assert work.once(tmp_path, {"a": 2}, owns_marker=False) == first
+    assert work.calls == 2
+    assert marker.read_bytes() == before
 
 
 def test_missing_output_is_named(tmp_path: Path) -> None:

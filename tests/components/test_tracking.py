@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from alembic.util import CommandError
-from mlflow.entities import Run
+from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
@@ -22,6 +22,7 @@ from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 
 from components import tracking
+from tests.processes import wait_until
 
 LOCKED = OperationalError("INSERT", {}, Exception("database is locked"))
 MIGRATION = CommandError("Online migration expected to match one row when updating")
@@ -36,6 +37,60 @@ def _background_run(tmp_path: Path, recipe: str = "a", **changes: float) -> trac
         params={"batch_size": 3},
         **changes,
     )
+
+
+def test_how_busy_the_machine_was_outlives_a_fault(
+    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _background_run(tmp_path, retry_s=0.01, sample_s=0.02) as run:
+        wait_until(lambda: run._run_id is not None)
+        _fail_first(monkeypatch, MlflowClient, "log_batch", LOCKED)
+        wait_until(lambda: bool(_loads(client)))
+    first = _loads(client)
+    with _background_run(tmp_path, sample_s=0.02) as run:
+        wait_until(lambda: len(_loads(client)) > len(first))
+    (found,) = _runs(client)
+    assert found.info.status == "FINISHED"
+    began_s = found.info.start_time / 1000
+    for load in _loads(client):
+        assert 0 <= load.value <= 100
+        # Each by the seconds since the run began, before the resumption and after it.
+        assert load.step == pytest.approx(load.timestamp / 1000 - began_s, abs=1.01)
+
+
+def _loads(client: MlflowClient) -> list[Metric]:
+    name = "system/cpu_utilization_percentage"
+    return [
+        load for run in _runs(client) for load in client.get_metric_history(run.info.run_id, name)
+    ]
+
+
+def test_the_tag_of_an_encoder_means_that_its_files_are_there(
+    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for name in ("config.json", "weights.safetensors", "notes.txt"):
+        (folder / name).write_text(name)
+    log_artifact = MlflowClient.log_artifact
+
+    def too_large(client: MlflowClient, run_id: str, path: str, folder: str) -> None:
+        if path.endswith("weights.safetensors"):
+            raise _http_error(413)
+        log_artifact(client, run_id, path, folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "log_artifact", too_large)
+        with _background_run(tmp_path) as run:
+            run.log_encoder("x", folder)
+    (found,) = _runs(client)
+    assert tracking.ENCODER_TAG not in found.data.tags
+    with _background_run(tmp_path) as run:
+        run.log_encoder("x", folder)
+    (found,) = _runs(client)
+    assert found.data.tags[tracking.ENCODER_TAG] == "x"
+    paths = {file.path for file in client.list_artifacts(found.info.run_id, "model")}
+    assert paths == {"model/config.json", "model/weights.safetensors"}
 
 
 def _runs(client: MlflowClient) -> list[Run]:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from components.train import launch
-from components.train.launch import errors_told, start_workers
+from components.train.launch import Node, errors_told, start_workers
 from mixprint.atomic import write_json
-from mixprint.errors import DataError, TrainingError
+from mixprint.errors import ConfigError, DataError, TrainingError
+from mixprint.fingerprint import fingerprint
 from tests.components.workplace import REPOSITORY
 from tests.processes import is_alive, wait_until
 
@@ -88,6 +89,51 @@ launch.start_workers({WORKER!r}, {job!r}, Path({str(tmp_path)!r}), 1)
     if pid_file.exists():
         os.kill(torchrun, signal.SIGTERM)
         pytest.fail("a rank has started for a step that is gone")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "number", "expected"),
+    [
+        (None, None, Node(0, is_alone=True)),
+        ("1", "0", Node(0, is_alone=True)),
+        ("1:1", None, Node(0, is_alone=True)),
+        ("2", "0", Node(0, is_alone=False)),
+        ("2", "1", Node(1, is_alone=False)),
+        ("1:4", "3", Node(3, is_alone=False)),
+        ("2", None, "PET_NODE_RANK: expected the number of this machine, 0..1"),
+        ("2", "2", "beside PET_NNODES=2, found '2'"),
+        ("two", "0", "PET_NNODES: expected a number of machines, found 'two'"),
+    ],
+)
+def test_the_environment_names_the_machine(
+    monkeypatch: pytest.MonkeyPatch, nodes: str | None, number: str | None, expected: Node | str
+) -> None:
+    for name, value in (("PET_NNODES", nodes), ("PET_NODE_RANK", number)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    if isinstance(expected, Node):
+        assert Node.from_environment() == expected
+        return
+    with pytest.raises(ConfigError, match=expected):
+        Node.from_environment()
+
+
+def test_another_job_than_the_machines_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "job.json", {"device": "cuda"})
+    arguments = [str(tmp_path / "job.json"), "--fingerprint", fingerprint({"device": "cpu"})]
+    monkeypatch.setattr(sys, "argv", ["worker", *arguments])
+    monkeypatch.setattr(launch, "end_with_starter", lambda: None)
+    with pytest.raises(SystemExit), launch.rank_job(None):
+        pytest.fail("the job was given")
+    told = launch._told(tmp_path)
+    assert told is not None
+    assert "job.json: expected the same job as this machine's own, found another" in told["error"]
+    monkeypatch.setattr(sys, "argv", ["worker", arguments[0]])
+    with launch.rank_job(None) as job:
+        assert job == {"device": "cuda"}
 
 
 def test_who_has_lost_another_rank_waits_for_its_reason(

@@ -104,8 +104,7 @@ def longer_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
     return make_set(tmp_path_factory.mktemp("longer"), splits)
 
 
-@pytest.fixture(scope="session")
-def make_config() -> Callable[..., TrainConfig]:
+def tiny_config(**changes: object) -> TrainConfig:
     """Give the parameters of `params.yaml` with a network of a few thousand weights."""
     base = TrainConfig.from_values(load_params(REPOSITORY / "params.yaml")["train"])
     small = dataclasses.replace(
@@ -120,11 +119,12 @@ def make_config() -> Callable[..., TrainConfig]:
         embedding_dim=16,
         patience=0,
     )
+    return dataclasses.replace(small, **changes)
 
-    def make(**changes: object) -> TrainConfig:
-        return dataclasses.replace(small, **changes)
 
-    return make
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., TrainConfig]:
+    return tiny_config
 
 
 @pytest.fixture(scope="session")
