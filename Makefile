@@ -153,7 +153,7 @@ ablation: $(INSTALLED) ## train and evaluate variants of the encoder on songs ma
 	$(BIN)/python -m benchmarks.ablation
 
 .PHONY: benchmark-representation
-benchmark-representation: $(INSTALLED) ## time features and encoder, its bands together and in a loop
+benchmark-representation: $(INSTALLED) ## time the training of the encoder and the parts of its step; a quarter of an hour
 	$(BIN)/python -m benchmarks.representation
 
 .PHONY: benchmark-separation

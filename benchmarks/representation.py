@@ -1,86 +1,97 @@
 """Time the representation: `python -m benchmarks.representation`.
 
-The mixing features, the sub-bands of the encoder (all at once, and one after the other as in
-`benchmarks.looped_bands`), and the encoder as a whole, on noise: segments of 10 s of four stereo
-stems, by the sizes of a profile of `params.yaml`.
+The training of the encoder as it is, under `torchrun`, and the parts of its step one by one, with
+segments of 10 s of four stereo stems and the sizes of a profile of `params.yaml`:
+
+- reading from local shards, with features from the table or measured;
+- augmentation, mixing features, and the encoder, on noise: their speed does not depend on what is
+  heard;
+- the sub-bands of the encoder, all at once and one after the other as in
+  `benchmarks.looped_bands`; the two take turns in one process, so that both meet the same machine.
+
+A step of the training takes for each pair two readings, one augmentation, one measurement of
+features (the others are in the table), and three passes through the encoder. What is read is made
+for it in a temporary folder, of the songs of `mixprint.synthesis` (`benchmarks.segment_set`). It
+lies in the system's memory then, as that of a small collection does after an epoch; mixprint's own
+memory of segments (`cache_gib`) is off.
 
 Each configuration runs in a process of its own, so that its peak of resident memory is its own;
-freed memory is kept, as in training. Seconds are medians of several runs after one that warms up.
-The two forms of the sub-bands take turns in one process, so that both meet the same machine.
-Writes `benchmarks/results/representation.json` and the same figures as a Markdown table beside it.
+freed memory is kept, as in training. Of a training that is the sum over its ranks; processes that
+read are left out. Seconds are medians of several runs, or epochs of a training, after such that
+warm up. Writes `benchmarks/results/representation.json` and the same figures as a Markdown table
+beside it.
+
+All takes about ten minutes on two cores, and more where there is a GPU; `--works` chooses parts.
 """
 
 import argparse
 import json
 import logging
-import resource
+import os
+import shutil
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import psutil
 import torch
-from torch import Tensor
 
 from benchmarks.apart import run_apart
-from benchmarks.looped_bands import looped_bands
 from benchmarks.publish import publish
-from mixprint.config import load_params
-from mixprint.encoder.model import MixEncoder
-from mixprint.encoder.settings import EncoderConfig, TrainConfig
-from mixprint.features import FEATURE_NAMES, extract
+from benchmarks.representation_work import (
+    BATCHES_AHEAD,
+    PARTS,
+    READING,
+    SEGMENT_S,
+    TRAINING,
+    WORKS,
+    Job,
+    measure,
+)
+from mixprint.atomic import read_json
+from mixprint.cores import threads_each
 from mixprint.log import setup_logging
-from mixprint.memory import keep_freed_memory
 from mixprint.progress import progress
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 
 log = logging.getLogger("mixprint.benchmarks")
 
-PARAMS_PATH = Path(__file__).resolve().parents[1] / "params.yaml"
-SEGMENT_S = 10.0
+NAME = "representation"
 QUICK_SEGMENT_S = 3.0
 PROFILES = ("tiny", "full")
+# What does not depend on the sizes of the encoder.
+WITHOUT_PROFILE = ("augmentation", "features", "features, gradient")
 THREADS = (1, 2)
 CPU_BATCH_SIZES = {"tiny": 8, "full": 4}
 GPU_BATCH_SIZES = (24, 96, 384)
+# Processes and threads of a training.
+RANKS = ((1, 1), (1, 2), (2, 1))
+LOADER_PAIRS, LOADER_BATCH_SIZE = 32, 4
+# Whole rounds of them read an epoch: without, epochs would take unequally long.
+LOADER_WORKERS = (0, 1, 2, 4, 8)
+GPU_WORKERS = 4  # as in the profile `full`
+QUICK_PAIRS = 4  # the smallest batch of a training
+NUM_SONGS, NUM_QUICK_SONGS = 2, 1
 BYTES_PER_MB = 1e6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one process measures.
-
-    Attributes:
-        work: a key of `WORK`.
-        profile: whose sizes the encoder has.
-        batch_size: segments at a time.
-        segment_s: their length.
-        device: `cpu` or `cuda`.
-        threads: of torch on the CPU.
-        precision: `float32`, or `bfloat16` by autocast.
-        is_compiled: whether the encoder goes through `torch.compile`.
-        runs: how often it is timed.
-    """
-
-    work: str
-    profile: str
-    batch_size: int
-    segment_s: float = SEGMENT_S
-    device: str = "cpu"
-    threads: int = 1
-    precision: str = "float32"
-    is_compiled: bool = False
-    runs: int = 5
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--runs", type=int, default=5, help="runs whose medians are reported")
     parser.add_argument("--quick", action="store_true", help="one small batch of 3 s, as a trial")
+    parser.add_argument(
+        "--works",
+        nargs="+",
+        choices=WORKS,
+        default=WORKS,
+        metavar="WORK",
+        help="what is timed; figures of the others that the same machine has written before are "
+        f"kept. One or more of: {'; '.join(WORKS)}",
+    )
     parser.add_argument("--job", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.job:
@@ -92,207 +103,174 @@ def main() -> None:
     setup_logging()
     about = machine()
     runs = 1 if args.quick else args.runs
-    todo = jobs(runs, args.quick)
-    shown = progress(todo, len(todo), "measured", "configurations", log)
-    records = [run_apart("benchmarks.representation", job, job.threads) for job in shown]
-    values = {"machine": about, "runs": runs, "speed": records}
-    publish(args.out, "representation", values, table(values))
+    todo = [job for job in jobs(runs, args.quick) if job.work in args.works]
+    kept = [row for row in rows_of(args.out, about, runs) if row["work"] not in args.works]
+    with tempfile.TemporaryDirectory() as data:
+        if reading := [job for job in todo if job.work in READING]:
+            write_data(Path(data), reading, NUM_QUICK_SONGS if args.quick else NUM_SONGS)
+        shown = progress(todo, len(todo), "measured", "configurations", log)
+        measured = [run(replace(job, data=data)) for job in shown]
+    rows = sorted(kept + measured, key=lambda row: WORKS.index(row["work"]))
+    values = {"machine": about, "runs": runs, "speed": rows}
+    publish(args.out, NAME, values, table(values))
+
+
+def write_data(folder: Path, reading: Sequence[Job], num_songs: int) -> None:
+    """Write what the jobs read."""
+    # Imported here, for the measured processes should hold nothing of it.
+    from benchmarks.segment_set import write_apart
+
+    log.info("making the songs that are read")
+    write_apart(
+        folder,
+        num_train=max(job.num_pairs for job in reading),
+        num_songs=num_songs,
+        segment_s=reading[0].segment_s,
+    )
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Measure in a process of its own; give the job and the figures."""
+    row = run_apart("benchmarks.representation", job, job.threads)
+    del row["data"]  # a folder that is gone, by a name that means nothing
+    return row
+
+
+def rows_of(out_dir: Path, about: dict[str, Any], runs: int) -> list[dict[str, Any]]:
+    """Give the figures that were written before, if they are of the same machine and versions."""
+    path = out_dir / f"{NAME}.json"
+    before = read_json(path) if path.exists() else {"machine": {}, "runs": 0}
+    same_load = {"load_before": about["load_before"]}
+    if before["machine"] | same_load != about or before["runs"] != runs:
+        return []
+    rows: list[dict[str, Any]] = before["speed"]
+    return rows
 
 
 def jobs(runs: int, is_quick: bool) -> list[Job]:
     """List what is timed."""
     if is_quick:
-        common: dict[str, Any] = {"segment_s": QUICK_SEGMENT_S, "batch_size": 1, "runs": runs}
-        return [Job(work=work, profile="tiny", **common) for work in WORK]
+        common: dict[str, Any] = {"segment_s": QUICK_SEGMENT_S, "runs": runs, "profile": "tiny"}
+        return [Job(work=work, batch_size=1, **common) for work in PARTS if work not in READING] + [
+            Job(work=work, batch_size=QUICK_PAIRS, num_pairs=QUICK_PAIRS, **common)
+            for work in READING
+        ]
+    found = loader_jobs(runs) + cpu_jobs(runs)
+    return found + gpu_jobs(runs) if torch.cuda.is_available() else found
+
+
+def loader_jobs(runs: int) -> list[Job]:
+    """List the ways of reading: in one process on one core or two, or by others."""
+    cores = len(os.sched_getaffinity(0))
+    return [
+        Job(
+            work=work,
+            profile=PROFILES[0],
+            threads=threads,
+            workers=workers,
+            batch_size=LOADER_BATCH_SIZE,
+            num_pairs=LOADER_PAIRS,
+            runs=runs,
+        )
+        for work in READING
+        if work != TRAINING
+        for threads, workers in [(2, 0), *((1, workers) for workers in LOADER_WORKERS)]
+        if max(threads, workers) <= cores
+    ]
+
+
+def cpu_jobs(runs: int) -> list[Job]:
+    """List what is timed on the CPU; an epoch of a training is one step."""
     found = []
     for profile in PROFILES:
-        for threads in THREADS:
-            found += [
-                Job(
-                    work=work,
-                    profile=profile,
-                    threads=threads,
-                    batch_size=CPU_BATCH_SIZES[profile],
-                    runs=runs,
-                )
-                for work in WORK
-                # Features know no profile.
-                if profile == PROFILES[0] or not work.startswith("features")
-            ]
-    if torch.cuda.is_available():
+        common: dict[str, Any] = {
+            "profile": profile,
+            "batch_size": CPU_BATCH_SIZES[profile],
+            "runs": runs,
+        }
+        found += [
+            Job(work=work, threads=threads, **common)
+            for threads in THREADS
+            for work in PARTS
+            if work not in READING and (profile == PROFILES[0] or work not in WITHOUT_PROFILE)
+        ]
         found += [
             Job(
-                work=work,
-                profile="full",
-                device="cuda",
-                precision=precision,
-                is_compiled=is_compiled,
-                batch_size=batch_size,
-                runs=runs,
+                work=TRAINING,
+                processes=processes,
+                threads=threads,
+                num_pairs=CPU_BATCH_SIZES[profile],
+                **common,
             )
-            for work, precisions, compiled in (
-                ("features", ("float32",), (False,)),
-                ("bands", ("float32", "bfloat16"), (False,)),
-                ("encoder", ("float32", "bfloat16"), (False, True)),
-            )
-            for precision in precisions
-            for is_compiled in compiled
-            for batch_size in GPU_BATCH_SIZES
+            for processes, threads in RANKS
         ]
     return found
 
 
-def measure(job: Job) -> dict[str, Any]:
-    """Time a job, in this process."""
-    torch.set_num_threads(job.threads)
-    torch.manual_seed(0)
-    if job.device == "cpu":
-        keep_freed_memory()
-    forms = WORK[job.work](job)
-    seconds: dict[str, list[float]] = {name: [] for name in forms}
-    for count in range(job.runs + 1):
-        for name, work in forms.items():
-            passed_s = timed(work, job)
-            if count > 0:
-                seconds[name].append(passed_s)
-    values: dict[str, Any] = {
-        name: round(median(passed) / job.batch_size, 6) for name, passed in seconds.items()
-    }
-    values["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if job.device == "cuda":
-        values["gpu_peak_bytes"] = torch.cuda.max_memory_allocated()
-    return values
-
-
-def timed(work: Callable[[], object], job: Job) -> float:
-    """Give the seconds of one run; CUDA returns before the work is done."""
-    if job.device == "cuda":
-        torch.cuda.synchronize()
-    started_s = time.perf_counter()
-    with torch.autocast(job.device, torch.bfloat16, enabled=job.precision == "bfloat16"):
-        work()
-    if job.device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started_s
-
-
-def encoder_config(job: Job) -> EncoderConfig:
-    """Give the architecture of the job's profile."""
-    values = load_params(PARAMS_PATH, job.profile)["train"]
-    return TrainConfig.from_values(values).encoder_config(SAMPLE_RATE_HZ)
-
-
-def noise(job: Job) -> Tensor:
-    """Give stems at -20 dB of full scale; speed does not depend on what is heard."""
-    num_samples = round(job.segment_s * SAMPLE_RATE_HZ)
-    shape = (job.batch_size, NUM_STEMS, NUM_CHANNELS, num_samples)
-    return 0.1 * torch.randn(shape, device=job.device)
-
-
-Forms = dict[str, Callable[[], object]]
-"""`seconds` and, where there is one, `looped_seconds` -> what is timed for it."""
-
-
-def features(job: Job) -> Forms:
-    """Extract features."""
-    stems_BSCT = noise(job)
-
-    def forward() -> None:
-        with torch.inference_mode():
-            extract(stems_BSCT, SAMPLE_RATE_HZ)
-
-    return {"seconds": forward}
-
-
-def features_gradient(job: Job) -> Forms:
-    """Extract features, and their gradient."""
-    stems_BSCT = noise(job).requires_grad_()
-
-    def both() -> None:
-        stems_BSCT.grad = None
-        extract(stems_BSCT, SAMPLE_RATE_HZ).sum().backward()
-
-    return {"seconds": both}
-
-
-def bands(job: Job, *, has_input_gradient: bool = False) -> Forms:
-    """Run the sub-bands forward and backward, in both forms."""
-    encoder = MixEncoder(encoder_config(job)).to(job.device)
-    with torch.no_grad():
-        levels_BIMN = encoder.log_mel(noise(job))
-    levels_BIMN.requires_grad_(has_input_gradient)
-    films = [
-        torch.randn(2, job.batch_size, block.conv.out_channels, device=job.device) * 0.2
-        + torch.tensor([1.0, 0.0], device=job.device).view(2, 1, 1)
-        for block in (encoder.block_1, encoder.block_2)
+def gpu_jobs(runs: int) -> list[Job]:
+    """List what is timed on a GPU, and a training on two where there are two."""
+    common: dict[str, Any] = {"profile": "full", "device": "cuda", "runs": runs}
+    both = ("float32", "bfloat16")
+    found = [
+        Job(
+            work=work,
+            precision=precision,
+            is_compiled=is_compiled,
+            batch_size=batch_size,
+            **common,
+        )
+        for work, precisions, compiled in (
+            ("augmentation", ("float32",), (False,)),
+            ("features", ("float32",), (False,)),
+            ("bands", both, (False,)),
+            ("encoder", both, (False, True)),
+        )
+        for precision in precisions
+        for is_compiled in compiled
+        for batch_size in GPU_BATCH_SIZES
     ]
-    films = [film_2BH.requires_grad_() for film_2BH in films]
-
-    def both(form: Callable[..., Tensor]) -> None:
-        for tensor in (levels_BIMN, *films, *encoder.parameters()):
-            tensor.grad = None
-        form(levels_BIMN, films).square().mean().backward()
-
-    return {
-        "seconds": lambda: both(encoder.bands),
-        "looped_seconds": lambda: both(lambda *inputs: looped_bands(encoder, *inputs)),
-    }
-
-
-def bands_input_gradient(job: Job) -> Forms:
-    """Run the sub-bands as transfer does, which asks for the gradient of the audio."""
-    return bands(job, has_input_gradient=True)
-
-
-def encoder_forward(job: Job) -> Forms:
-    """Embed segments."""
-    network, stems_BSCT, features_BD = encoder_inputs(job)
-
-    def forward() -> None:
-        with torch.inference_mode():
-            network(stems_BSCT, features_BD)
-
-    return {"seconds": forward}
+    found += [
+        Job(
+            work=TRAINING,
+            precision=precision,
+            is_compiled=is_compiled,
+            batch_size=batch_size,
+            num_pairs=max(GPU_BATCH_SIZES),
+            processes=processes,
+            workers=gpu_workers(batch_size, processes),
+            threads=threads_each(processes),
+            **common,
+        )
+        for processes in (1, 2)
+        if processes <= torch.cuda.device_count()
+        for precision in both
+        for is_compiled in (False, True)
+        for batch_size in GPU_BATCH_SIZES
+    ]
+    return found
 
 
-def encoder(job: Job) -> Forms:
-    """Embed segments, and the gradient of the weights."""
-    network, stems_BSCT, features_BD = encoder_inputs(job)
-
-    def both() -> None:
-        network.zero_grad()
-        network(stems_BSCT, features_BD).square().sum(dim=0).mean().backward()
-
-    return {"seconds": both}
-
-
-def encoder_inputs(job: Job) -> tuple[Any, Tensor, Tensor]:
-    """Make an encoder with random weights, and what it takes."""
-    network: Any = MixEncoder(encoder_config(job)).to(job.device)
-    if job.is_compiled:
-        network = torch.compile(network)
-    return network, noise(job), torch.randn(job.batch_size, len(FEATURE_NAMES), device=job.device)
-
-
-WORK: dict[str, Callable[[Job], Forms]] = {
-    "features": features,
-    "features, gradient": features_gradient,
-    "bands": bands,
-    "bands, input gradient": bands_input_gradient,
-    "encoder, forward": encoder_forward,
-    "encoder": encoder,
-}
+def gpu_workers(batch_size: int, processes: int) -> int:
+    """Say how many processes can read ahead of a rank, in cores and in shared memory."""
+    shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
+    room_bytes = min(shared, psutil.virtual_memory().available) / 2
+    bytes_per_segment = 4 * NUM_STEMS * NUM_CHANNELS * SAMPLE_RATE_HZ * SEGMENT_S
+    ahead_bytes = BATCHES_AHEAD * 2 * batch_size * bytes_per_segment
+    cores = len(os.sched_getaffinity(0))
+    return min(GPU_WORKERS, cores // processes, int(room_bytes // ahead_bytes))
 
 
 def table(values: dict[str, Any]) -> str:
     """Write the figures as Markdown."""
     about = ", ".join(f"{key} {value}" for key, value in values["machine"].items())
     lines = [
-        f"Medians of {values['runs']} runs; {about}.",
+        f"Medians of {values['runs']} runs; {about}. Batches of what reads ({', '.join(READING)}) "
+        "are pairs of segments; the encoder of a training hears three segments for each pair.",
         "",
-        "| work | profile | device, threads | precision | batch | ms per segment "
-        "| segments per second | times the loop | peak memory, MB |",
-        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| work | profile | device | processes, readers of each, threads | precision | batch "
+        "| ms per segment | segments per second | times the loop | GPU busy, % "
+        "| peak memory, MB |",
+        "| --- | --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [line(row) for row in values["speed"]]
     return "\n".join(lines) + "\n"
@@ -300,20 +278,26 @@ def table(values: dict[str, Any]) -> str:
 
 def line(row: dict[str, Any]) -> str:
     """Write one row."""
-    precision = row["precision"] + (", compiled" if row["is_compiled"] else "")
-    gain = f"{row['looped_seconds'] / row['seconds']:.2f}" if "looped_seconds" in row else ""
-    gpu = f" + {row['gpu_peak_bytes'] / BYTES_PER_MB:.0f}" if "gpu_peak_bytes" in row else ""
-    cells: Sequence[object] = (
+    cells: list[object] = [
         row["work"],
         row["profile"],
-        f"{row['device']}, {row['threads']}",
-        precision,
+        row["device"],
+        f"{row['processes']}, {row['workers']}, {row['threads']}",
+        row["precision"] + (", compiled" if row["is_compiled"] else ""),
         row["batch_size"],
-        f"{1e3 * row['seconds']:.1f}",
-        f"{1 / row['seconds']:.1f}",
-        gain,
-        f"{row['peak_bytes'] / BYTES_PER_MB:.0f}{gpu}",
-    )
+    ]
+    if "is_too_large" in row:
+        cells += ["", "out of memory", "", "", ""]
+    else:
+        gain = f"{row['looped_seconds'] / row['seconds']:.2f}" if "looped_seconds" in row else ""
+        gpu = f" + {row['gpu_peak_bytes'] / BYTES_PER_MB:.0f}" if "gpu_peak_bytes" in row else ""
+        cells += [
+            f"{1e3 * row['seconds']:.1f}",
+            f"{1 / row['seconds']:.1f}",
+            gain,
+            f"{row['gpu_busy_percent']:.0f}" if "gpu_busy_percent" in row else "",
+            f"{row['peak_bytes'] / BYTES_PER_MB:.0f}{gpu}",
+        ]
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 

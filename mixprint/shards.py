@@ -332,12 +332,15 @@ def read_segment(reference: SegmentRef, stems: Sequence[str] = STEMS) -> Tensor:
             reference.row_group, columns=[*dict.fromkeys(stems), "gain"]
         )
     scale = 1.0 / (FULL_SCALE * table.column("gain")[0].as_py())
-    stems_SCT = []
-    for stem in stems:
-        # Straight from Arrow's buffer: as_py() would copy the bytes once more.
-        pcm_TC = np.frombuffer(table.column(stem)[0].as_buffer(), "<i2").reshape(-1, NUM_CHANNELS)
-        stems_SCT.append(torch.from_numpy(pcm_TC.T.astype(np.float32, order="C") * scale))
-    return torch.stack(stems_SCT).float()
+    # Straight from Arrow's buffers to where they belong: as_py() would copy the bytes once more.
+    pcm = [
+        np.frombuffer(table.column(stem)[0].as_buffer(), "<i2").reshape(-1, NUM_CHANNELS)
+        for stem in stems
+    ]
+    stems_SCT = torch.empty(len(stems), NUM_CHANNELS, len(pcm[0]))
+    for x_CT, pcm_TC in zip(stems_SCT.numpy(), pcm, strict=True):
+        x_CT[:] = pcm_TC.T
+    return stems_SCT.mul_(scale)
 
 
 @contextmanager
