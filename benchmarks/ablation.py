@@ -41,21 +41,25 @@ DEFAULT = "default"
 # What a variant changes in the section `train` of the profile.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     DEFAULT: {},
-    "features prepended": {"conditioning": "prepend"},
-    "no features": {"conditioning": "none"},
+    "FiLM alone": {"feature_skip": False},
+    "features prepended": {"conditioning": "prepend", "feature_skip": False},
+    "features join late alone": {"conditioning": "none"},
+    "no features": {"conditioning": "none", "feature_skip": False},
+    "styles not told": {"same_style": "negative"},
+    "styles ignored": {"same_style": "ignored"},
+    "no shared chains": {"shared_chain_weight": 0.0},
+    "shared chains alone": {"segment_weight": 0.0, "shared_chain_weight": 1.0},
+    "other songs alone repel": {"negatives": ["songs"]},
+    "siblings do not repel": {"negatives": ["songs", "augmented"]},
+    "other songs do not repel": {"negatives": ["siblings", "augmented"]},
+    "augmented anchors do not repel": {"negatives": ["songs", "siblings"]},
     "without level": {"dropped_families": ["level"]},
     "without dynamics": {"dropped_families": ["dynamics"]},
     "without spectrum": {"dropped_families": ["spectrum"]},
     "without stereo": {"dropped_families": ["stereo"]},
     "without masking": {"dropped_families": ["masking"]},
-    "other songs alone repel": {"negatives": ["songs"]},
-    "siblings do not repel": {"negatives": ["songs", "augmented"]},
-    "augmented anchors do not repel": {"negatives": ["songs", "siblings"]},
     "siblings in other batches": {"siblings_per_batch": 1},
-    "no shared chains": {"shared_chain_weight": 0.0},
-    "shared chains alone": {"segment_weight": 0.0, "shared_chain_weight": 1.0},
     "temperature learned": {"learn_temperature": True},
-    "known styles attract": {"same_style": "positive"},
 }
 METHODS = ("features", "log_mel", "untrained", "chance")
 MEASURES = {

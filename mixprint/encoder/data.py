@@ -165,6 +165,7 @@ def plan_epoch(
     *,
     batch_size: int,
     siblings_per_batch: int,
+    styles_meet: bool,
     stored_s: float,
     seed: int,
     epoch: int,
@@ -176,10 +177,14 @@ def plan_epoch(
     groups of one song lie at equal distances in the epoch, from a random start. Where a song has
     one mix only, this is a plain shuffle.
 
+    Where styles shall meet, each known style in turn, in a random order, gathers the groups that
+    have a mix of it; so the mixes of a style mostly share a batch, too.
+
     Args:
         tracks: tracks with at least two segments.
         batch_size: most pairs in a batch; batches are of nearly equal size.
         siblings_per_batch: most mixes in a group.
+        styles_meet: whether mixes of the same known style shall share batches.
         stored_s: length of the stored segments: those that overlap are paired only if a track
             has no others.
         seed: seed of the run.
@@ -200,10 +205,25 @@ def plan_epoch(
             for i, start in enumerate(starts)
         ]
     placed.sort(key=lambda item: item[0])
-    pairs = [_draw_pair(track, stored_s, rng) for _, group in placed for track in group]
+    groups = [group for _, group in placed]
+    if styles_meet:
+        groups = _gathered(groups, rng)
+    pairs = [_draw_pair(track, stored_s, rng) for group in groups for track in group]
     num_batches = -(-len(pairs) // batch_size)
     borders = [i * len(pairs) // num_batches for i in range(num_batches + 1)]
     return [pairs[a:b] for a, b in pairwise(borders)]
+
+
+def _gathered(
+    groups: Sequence[list[TrackSegments]], rng: random.Random
+) -> list[list[TrackSegments]]:
+    """Let each known style, in a random order, gather the groups that hold a mix of it."""
+    styles = sorted({track.style for group in groups for track in group if track.style})
+    rng.shuffle(styles)
+    turn = {style: number for number, style in enumerate(styles)}
+    unknown = len(styles)
+    # The sort is stable: what one style gathers keeps its random order.
+    return sorted(groups, key=lambda group: min(turn.get(t.style, unknown) for t in group))
 
 
 def _draw_pair(track: TrackSegments, stored_s: float, rng: random.Random) -> Pair:
@@ -229,6 +249,7 @@ class Epochs:
         *,
         batch_size: int,
         siblings_per_batch: int,
+        styles_meet: bool,
         stored_s: float,
         seed: int,
     ) -> None:
@@ -238,6 +259,7 @@ class Epochs:
             tracks,
             batch_size=batch_size,
             siblings_per_batch=siblings_per_batch,
+            styles_meet=styles_meet,
             stored_s=stored_s,
             seed=seed,
         )
@@ -258,18 +280,30 @@ class Epochs:
         return self.plan(finished + 1)[index]
 
 
-def chain_partners(batch: Sequence[Pair]) -> list[int]:
+def chain_partners(batch: Sequence[Pair], *, same_style: bool) -> list[int]:
     """Give each pair of a batch the one that takes the same augmentation chain.
 
-    The second half of the batch is laid beside the first: songs lie together in a batch, so
-    partners mostly are different songs; where they are not, and for the odd one out, there is
-    `NO_PARTNER`.
+    The same chain on two songs makes two mixes that have the chain in common. If the songs were
+    mixed in one style before, they have the whole mix in common, in a style that nobody drew.
+
+    Args:
+        batch: the pairs; the mixes of a song lie together.
+        same_style: whether partners must be of the same known style.
+
+    Returns:
+        number of the partner, which is of another song, or `NO_PARTNER`.
     """
-    half = len(batch) // 2
+    alike: dict[str, list[int]] = defaultdict(list)
+    for number, pair in enumerate(batch):
+        if pair.track.style or not same_style:
+            alike[pair.track.style if same_style else ""].append(number)
     partners = [NO_PARTNER] * len(batch)
-    for i in range(half):
-        if batch[i].track.song != batch[i + half].track.song:
-            partners[i], partners[i + half] = i + half, i
+    for numbers in alike.values():
+        # The first half is laid beside the second, so that partners mostly are different songs.
+        half = len(numbers) // 2
+        for i, j in zip(numbers[:half], numbers[half : 2 * half], strict=True):
+            if batch[i].track.song != batch[j].track.song:
+                partners[i], partners[j] = j, i
     return partners
 
 

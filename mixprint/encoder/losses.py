@@ -79,6 +79,12 @@ class Views:
     style_G: Tensor | None = None
 
 
+def numbered(names: Sequence[str]) -> Tensor:
+    """Number songs or styles as `Views` wants them; those without a name are unknown."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] if name else UNKNOWN_STYLE for name in names])
+
+
 class Temperature(nn.Module):
     """The temperature of InfoNCE: fixed, or learned through its logarithm."""
 

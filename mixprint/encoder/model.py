@@ -2,7 +2,8 @@
 
 A log-mel spectrogram of the eight channels is cut into overlapping sub-bands; each band has its
 own small convolutional network, steered by the features through FiLM; attention over time pools
-all bands into one embedding on the unit sphere.
+all bands into one vector; the features join it once more, and all becomes an embedding on the unit
+sphere.
 
 Shape suffixes: B batch, S stem, C audio channel, T sample, I input channel (stem x audio
 channel), F frequency bin, M mel, N frame, K sub-band, R mel of a sub-band, H hidden channel (all
@@ -126,6 +127,15 @@ class Film(nn.Module):
         return films
 
 
+def _feature_mlp(num_features: int, width: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(num_features, _FILM_HIDDEN),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(_FILM_HIDDEN, width),
+    )
+
+
 class AttentionPool(nn.Module):
     """Weighted mean over time; the weights come from all bands together."""
 
@@ -166,14 +176,11 @@ class MixEncoder(nn.Module):
         if films:
             self.film = Film(num_features, [num_bands * n for n in channels], config.film_dropout)
         elif config.conditioning == "prepend":
-            self.token = nn.Sequential(
-                nn.Linear(num_features, _FILM_HIDDEN),
-                nn.ReLU(),
-                nn.Dropout(config.film_dropout),
-                nn.Linear(_FILM_HIDDEN, width),
-            )
+            self.token = _feature_mlp(num_features, width, config.film_dropout)
         self.pool = AttentionPool(width)
         self.project = nn.Linear(width, config.embedding_dim)
+        if config.feature_skip:
+            self.skip = _feature_mlp(num_features, config.embedding_dim, config.film_dropout)
         dropped = tuple(e for family in config.dropped_families for e in FEATURE_FAMILIES[family])
         mask_D = torch.tensor([0.0 if n.endswith(dropped) else 1.0 for n in FEATURE_NAMES])
         self.register_buffer("feature_mask_D", mask_D, persistent=False)
@@ -184,8 +191,8 @@ class MixEncoder(nn.Module):
         Args:
             stems_BSCT: stems in the order of `mixprint.stems.STEMS`, stereo, full scale at +-1,
                 at the sample rate of the configuration, at least 3 s long.
-            standardised_features_BD: their 64 features, standardised; not read when the
-                conditioning is `none`.
+            standardised_features_BD: their 64 features, standardised; not read where the
+                conditioning is `none` and there is no skip.
 
         Returns:
             embedding_BE on the unit sphere.
@@ -207,6 +214,8 @@ class MixEncoder(nn.Module):
             token_B1W = self.token(features_BD)[:, None].to(sequence_BNW.dtype)
             sequence_BNW = torch.cat([token_B1W, sequence_BNW], dim=1)
         embedding_BE = self.project(self.pool(sequence_BNW))
+        if self.config.feature_skip:
+            embedding_BE = embedding_BE + self.skip(features_BD)
         return functional.normalize(embedding_BE.float(), dim=-1)
 
     def bands(self, levels_BIMN: Tensor, films: Sequence[Tensor | None]) -> Tensor:

@@ -46,8 +46,9 @@ class EncoderConfig:
         embedding_dim: size of the embedding.
         conditioning: `film` (features scale and shift each channel), `prepend` (features are
             one more step of the sequence that is pooled) or `none`.
-        film_dropout: dropout inside the MLP of the conditioning.
-        dropped_families: keys of `FEATURE_FAMILIES` that the conditioning does not see.
+        film_dropout: dropout inside the MLPs that the features pass.
+        feature_skip: the features also reach the embedding by an MLP of their own.
+        dropped_families: keys of `FEATURE_FAMILIES` that the encoder does not see.
     """
 
     sample_rate_hz: int
@@ -60,6 +61,7 @@ class EncoderConfig:
     embedding_dim: int
     conditioning: str
     film_dropout: float
+    feature_skip: bool = False
     dropped_families: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -224,6 +226,11 @@ class Objective:
             )
 
     @property
+    def knows_styles(self) -> bool:
+        """Tell whether mixes of one known style attract each other."""
+        return self.same_style == "positive"
+
+    @property
     def needs_augmented(self) -> bool:
         """Tell whether the augmented anchor is needed at all."""
         return self.shared_chain_weight > 0 or (
@@ -306,6 +313,7 @@ class TrainConfig(StepConfig):
     embedding_dim: int
     conditioning: str
     film_dropout: float
+    feature_skip: bool
     dropped_families: tuple[str, ...]
     augment_probability: float
     augment_gain_db: tuple[float, ...]

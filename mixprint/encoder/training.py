@@ -44,17 +44,18 @@ from mixprint.encoder.data import (
     whole_songs,
 )
 from mixprint.encoder.losses import (
-    UNKNOWN_STYLE,
     Temperature,
     Views,
     contrastive_loss,
     gather_rows,
+    numbered,
+    relations,
 )
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.outputs import LOGS_FOLDER, STATE_FOLDER, TrainingOutputs, TrainingState
 from mixprint.encoder.scalars import ScalarLog
 from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.validation import retrieval_metrics
+from mixprint.encoder.validation import retrieval_metrics, style_retrieval_metrics
 from mixprint.errors import DataError, TrainingError
 from mixprint.features import Standardisation, extract
 from mixprint.features.table import read_features
@@ -103,7 +104,10 @@ class _Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def is_better(self, metrics: Mapping[str, float]) -> bool:
-        """Compare by validation retrieval; where that is equal, as it is soon, by its loss."""
+        """Compare by validation retrieval: of styles, where the training is told them.
+
+        Else of tracks; where that is equal, as it is soon, by the loss.
+        """
         return not self.best_metrics or _score(metrics) > _score(self.best_metrics)
 
     def end_epoch(self, metrics: dict[str, float], encoder: nn.Module) -> None:
@@ -119,6 +123,8 @@ class _Progress:
 
 
 def _score(metrics: Mapping[str, float]) -> tuple[float, float]:
+    if "valid_style_mrr" in metrics:
+        return metrics["valid_style_mrr"], metrics["valid_style_recall_at_1"]
     return metrics["valid_recall_at_1"], -metrics["valid_loss"]
 
 
@@ -238,6 +244,7 @@ class _Trainer:
             self.train_tracks,
             batch_size=config.batch_size,
             siblings_per_batch=config.siblings_per_batch,
+            styles_meet=self.objective.knows_styles,
             stored_s=self.stored_s,
             seed=config.seed,
         )
@@ -248,6 +255,37 @@ class _Trainer:
                 f"{self.world_size} processes and {len(self.train_tracks)} tracks in "
                 f"{self.steps_per_epoch} batches"
             )
+        plans = (self.epochs.plan(epoch) for epoch in range(1, config.epochs + 1))
+        if not any(self._has_negative(pairs) for plan in plans for pairs in plan):
+            raise TrainingError(
+                "expected a batch in which something repels (train.negatives: "
+                f"{', '.join(self.objective.negatives)}), found none: siblings need several mixes "
+                "of a song, songs and shared chains need several songs; there are "
+                f"{len(self.train_tracks)} tracks of "
+                f"{len({track.song for track in self.train_tracks})} songs"
+            )
+
+    def _has_negative(self, pairs: Sequence[Pair]) -> bool:
+        """Tell whether any pair of a batch has a negative: without one nothing is learned."""
+        objective = self.objective
+        if objective.shared_chain_weight > 0:
+            # What partners do not share, the untreated content, is their negative.
+            partners = chain_partners(pairs, same_style=objective.knows_styles)
+            if any(partner != NO_PARTNER for partner in partners):
+                return True
+        if objective.segment_weight == 0:
+            return False
+        if "augmented" in objective.negatives:
+            return True
+        nothing_GE = torch.empty(len(pairs), 0, device=self.device)
+        views = Views(
+            anchor_GE=nothing_GE,
+            positive_GE=nothing_GE,
+            song_G=numbered([pair.track.song for pair in pairs]).to(self.device),
+            style_G=numbered([pair.track.style for pair in pairs]).to(self.device),
+        )
+        positive_GG, candidate_GG = relations(views, slice(None), objective)
+        return bool((candidate_GG & ~positive_GG).any())
 
     def run(
         self, out_dir: Path, data_fingerprint: str, on_epoch: EpochCallback | None
@@ -389,7 +427,9 @@ class _Trainer:
         torch.manual_seed(derive_seed(config.seed, "dropout", step, self.rank))
         sizes = [_length(rank_rows(len(pairs), r, self.world_size)) for r in range(self.world_size)]
         rows = rank_rows(len(pairs), self.rank, self.world_size)
-        partners = chain_partners(pairs) if self.objective.shared_chain_weight > 0 else None
+        partners = None
+        if self.objective.shared_chain_weight > 0:
+            partners = chain_partners(pairs, same_style=self.objective.knows_styles)
         chains = self._chains(partners, len(pairs), rows)
         stems_BSCT, features_BD = self._views(batch, chains)
         with torch.autocast(
@@ -404,8 +444,8 @@ class _Trainer:
             positive_GE=view_PGE[1],
             augmented_GE=view_PGE[2] if self.objective.needs_augmented else None,
             partner_G=None if partners is None else torch.tensor(partners, device=self.device),
-            song_G=self._numbers([pair.track.song for pair in pairs]),
-            style_G=self._numbers([pair.track.style for pair in pairs]),
+            song_G=numbered([pair.track.song for pair in pairs]).to(self.device),
+            style_G=numbered([pair.track.style for pair in pairs]).to(self.device),
         )
         loss_B = contrastive_loss(views, rows, scale, self.objective)
         batch_loss = float(sum_over_ranks(loss_B.detach().sum())) / len(pairs)
@@ -424,12 +464,6 @@ class _Trainer:
     @property
     def _num_views(self) -> int:
         return len(_VIEWS) if self.objective.needs_augmented else len(_VIEWS) - 1
-
-    def _numbers(self, names: Sequence[str]) -> Tensor:
-        """Number names; those that are empty are unknown."""
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-        known = [numbers[name] if name else UNKNOWN_STYLE for name in names]
-        return torch.tensor(known, device=self.device)
 
     def _chains(self, partners: Sequence[int] | None, num_pairs: int, rows: slice) -> Chains | None:
         """Draw the chains of the whole batch and take this rank's; partners share the first's."""
@@ -540,6 +574,8 @@ class _Trainer:
             )
         scale = self.model.temperature().cpu()
         metrics = retrieval_metrics(embedding_QE, self.valid_tracks, self.stored_s, scale)
+        if self.objective.knows_styles:
+            metrics |= style_retrieval_metrics(embedding_QE, self.valid_tracks)
         # Other processors round in another way, and all ranks have to end after the same epoch.
         return {name: of_first_rank(value, self.device) for name, value in metrics.items()}
 

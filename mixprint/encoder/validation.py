@@ -3,13 +3,13 @@
 Shape suffixes: Q segment, R segments of a part of all, E embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from mixprint.encoder.data import ROUNDING_S, TrackSegments
-from mixprint.encoder.losses import Views, contrastive_loss
+from mixprint.encoder.losses import UNKNOWN_STYLE, Views, contrastive_loss, numbered
 from mixprint.encoder.settings import Objective
 
 _QUERIES_AT_ONCE = 1024  # bounds the memory
@@ -43,19 +43,15 @@ def retrieval_metrics(
         [r.start_s for track in tracks for r in track.references], dtype=torch.float64
     )
     number_Q = torch.arange(len(owner_Q))
-    ranks = []
-    for number_R in number_Q.split(_QUERIES_AT_ONCE):
+
+    def marked(number_R: Tensor) -> tuple[Tensor, Tensor]:
         same_RQ = owner_Q[number_R, None] == owner_Q
         gap_RQ = (start_Q[number_R, None] - start_Q).abs()
         shared_RQ = same_RQ & (gap_RQ < stored_s - ROUNDING_S)
         alone_R1 = ~(same_RQ & ~shared_RQ).any(dim=1, keepdim=True)
-        barred_RQ = torch.where(alone_R1, number_R[:, None] == number_Q, shared_RQ)
-        similarity_RQ = embedding_QE[number_R] @ embedding_QE.T
-        allowed_RQ = similarity_RQ.masked_fill(barred_RQ, -torch.inf)
-        best_R1 = allowed_RQ.masked_fill(~same_RQ, -torch.inf).amax(dim=1, keepdim=True)
-        # A wrong segment that is just as near counts as nearer: equal embeddings find nothing.
-        ranks.append(1 + ((allowed_RQ >= best_R1) & ~same_RQ).sum(dim=1))
-    rank_Q = torch.cat(ranks)
+        return same_RQ, torch.where(alone_R1, number_R[:, None] == number_Q, shared_RQ)
+
+    rank_Q = _first_ranks(embedding_QE, marked)
     ends = sizes.cumsum(dim=0)
     views = Views(anchor_GE=embedding_QE[ends - sizes], positive_GE=embedding_QE[ends - 1])
     loss_G = contrastive_loss(views, slice(None), scale, _PLAIN)
@@ -64,3 +60,62 @@ def retrieval_metrics(
         "valid_mrr": float((1.0 / rank_Q).mean()),
         "valid_loss": float(loss_G.mean()),
     }
+
+
+def style_retrieval_metrics(
+    embedding_QE: Tensor, tracks: Sequence[TrackSegments]
+) -> dict[str, float]:
+    """Find the known style of each segment in another song, among the segments of all other tracks.
+
+    The pool holds the other mixes of the query's own song: what follows the song finds them.
+
+    Args:
+        embedding_QE: embeddings of all segments, in the order of the tracks and their references.
+        tracks: what they belong to.
+
+    Returns:
+        `valid_style_recall_at_1` and `valid_style_mrr`; nothing where no style is met by two songs.
+    """
+    sizes = torch.tensor([len(track.references) for track in tracks])
+
+    def of_segments(names: Sequence[str]) -> Tensor:
+        return numbered(names).repeat_interleave(sizes)
+
+    track_Q = of_segments([track.track_id for track in tracks])
+    song_Q = of_segments([track.song for track in tracks])
+    style_Q = of_segments([track.style for track in tracks])
+
+    def marked(number_R: Tensor) -> tuple[Tensor, Tensor]:
+        alike_RQ = (style_Q[number_R, None] == style_Q) & (style_Q != UNKNOWN_STYLE)
+        right_RQ = alike_RQ & (song_Q[number_R, None] != song_Q)
+        return right_RQ, track_Q[number_R, None] == track_Q
+
+    rank_Q = _first_ranks(embedding_QE, marked)
+    rank_Q = rank_Q[rank_Q > 0]
+    if not len(rank_Q):
+        return {}
+    return {
+        "valid_style_recall_at_1": float((rank_Q == 1).float().mean()),
+        "valid_style_mrr": float((1.0 / rank_Q).mean()),
+    }
+
+
+def _first_ranks(embedding_QE: Tensor, marked: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+    """Rank the nearest right segment of each query.
+
+    Args:
+        embedding_QE: queries and pool.
+        marked: number_R of queries -> right_RQ and barred_RQ, which are not in the query's pool.
+
+    Returns:
+        rank_Q from 1; 0 where no segment is right.
+    """
+    ranks = []
+    for number_R in torch.arange(len(embedding_QE)).split(_QUERIES_AT_ONCE):
+        right_RQ, barred_RQ = marked(number_R)
+        similarity_RQ = (embedding_QE[number_R] @ embedding_QE.T).masked_fill(barred_RQ, -torch.inf)
+        best_R1 = similarity_RQ.masked_fill(~right_RQ, -torch.inf).amax(dim=1, keepdim=True)
+        # A wrong segment that is just as near counts as nearer: equal embeddings find nothing.
+        rank_R = 1 + ((similarity_RQ >= best_R1) & ~right_RQ & ~barred_RQ).sum(dim=1)
+        ranks.append(torch.where((right_RQ & ~barred_RQ).any(dim=1), rank_R, 0))
+    return torch.cat(ranks)

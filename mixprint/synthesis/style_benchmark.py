@@ -51,8 +51,8 @@ class StyleBenchmark:
 
     seed: int = 46
     duration_s: float = 24.0
-    train: SplitSize = SplitSize(num_songs=48, num_styles=24, styles_per_song=4)
-    valid: SplitSize = SplitSize(num_songs=6, num_styles=6, styles_per_song=4)
+    train: SplitSize = SplitSize(num_songs=96, num_styles=48, styles_per_song=4)
+    valid: SplitSize = SplitSize(num_songs=8, num_styles=6, styles_per_song=6)
     test: SplitSize = SplitSize(num_songs=12, num_styles=6, styles_per_song=6)
 
     def songs(self) -> list[tuple[str, int]]:

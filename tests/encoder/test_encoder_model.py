@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -66,11 +67,16 @@ def test_a_sine_sounds_in_its_own_channel_and_mel(config: EncoderConfig) -> None
     torch.testing.assert_close(levels[4], torch.full_like(levels[4], -2.0))
 
 
-@pytest.mark.parametrize("conditioning", ["film", "prepend", "none"])
+# Conditioning and skip: how features reach the embedding; by the last pair not at all.
+WAYS = tuple(itertools.product(("film", "prepend", "none"), (True, False)))
+
+
+@pytest.mark.parametrize(("conditioning", "skip"), WAYS)
 def test_embeds_any_length_from_three_seconds_on_the_sphere(
-    config: EncoderConfig, conditioning: str
+    config: EncoderConfig, conditioning: str, skip: bool
 ) -> None:
-    encoder = MixEncoder(dataclasses.replace(config, conditioning=conditioning)).eval()
+    way = dataclasses.replace(config, conditioning=conditioning, feature_skip=skip)
+    encoder = MixEncoder(way).eval()
     for seconds in (3.0, 3.7):
         embedding = encoder(noise(2, seconds), torch.zeros(2, NUM_FEATURES))
         assert embedding.shape == (2, config.embedding_dim)
@@ -104,15 +110,17 @@ def test_items_of_a_batch_do_not_hear_each_other(config: EncoderConfig) -> None:
 
 def test_features_count_only_where_they_condition(config: EncoderConfig) -> None:
     a, b = torch.zeros(1, NUM_FEATURES), torch.ones(1, NUM_FEATURES)
-    for conditioning, counts in (("film", True), ("prepend", True), ("none", False)):
-        encoder = MixEncoder(dataclasses.replace(config, conditioning=conditioning)).eval()
+    for conditioning, skip in WAYS:
+        way = dataclasses.replace(config, conditioning=conditioning, feature_skip=skip)
+        encoder = MixEncoder(way).eval()
         differs = not torch.equal(encoder(noise(1), a), encoder(noise(1), b))
-        assert differs == counts, conditioning
+        assert differs == ((conditioning, skip) != ("none", False)), (conditioning, skip)
 
 
-def test_a_dropped_family_is_not_seen(config: EncoderConfig) -> None:
-    dropped = dataclasses.replace(config, dropped_families=("stereo", "masking"))
-    encoder = MixEncoder(dropped).eval()
+@pytest.mark.parametrize(("conditioning", "skip"), WAYS[:-1])
+def test_a_dropped_family_is_not_seen(config: EncoderConfig, conditioning: str, skip: bool) -> None:
+    way = dataclasses.replace(config, conditioning=conditioning, feature_skip=skip)
+    encoder = MixEncoder(dataclasses.replace(way, dropped_families=("stereo", "masking"))).eval()
     features = torch.zeros(1, NUM_FEATURES, requires_grad=True)
     encoder(noise(1), features).sum().backward()
     assert features.grad is not None
@@ -146,8 +154,9 @@ def test_silence_has_a_finite_gradient(config: EncoderConfig) -> None:
 
 
 def test_every_weight_gets_a_gradient(config: EncoderConfig) -> None:
-    for conditioning in ("film", "prepend", "none"):
-        encoder: nn.Module = MixEncoder(dataclasses.replace(config, conditioning=conditioning))
+    for conditioning, skip in WAYS:
+        way = dataclasses.replace(config, conditioning=conditioning, feature_skip=skip)
+        encoder: nn.Module = MixEncoder(way)
         embedding = encoder(noise(), torch.randn(2, NUM_FEATURES))
         (embedding[0] @ embedding[1]).backward()
         for name, weight in encoder.named_parameters():

@@ -1,5 +1,7 @@
 import hashlib
 from collections import Counter
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,14 @@ def make_tracks(num_songs: int, num_mixes: int) -> list[TrackSegments]:
 def plan(tracks: list[TrackSegments], **changes: Any) -> Any:
     return plan_epoch(
         tracks,
-        **{"batch_size": 8, "siblings_per_batch": 4, "stored_s": 10.0, "seed": 1, "epoch": 1}
+        **{
+            "batch_size": 8,
+            "siblings_per_batch": 4,
+            "styles_meet": False,
+            "stored_s": 10.0,
+            "seed": 1,
+            "epoch": 1,
+        }
         | changes,
     )
 
@@ -88,6 +97,43 @@ def test_no_more_mixes_of_a_song_share_a_batch_than_asked_for(siblings: int) -> 
         assert sum(map(len, batches)) == len(tracks)
 
 
+def in_styles(num_songs: int, num_styles: int) -> list[TrackSegments]:
+    """Songs in two neighbouring styles each."""
+    return [
+        replace(track, style=f"style {(int(track.song) + int(track.track_id[-1])) % num_styles}")
+        for track in make_tracks(num_songs, 2)
+    ]
+
+
+def test_mixes_of_a_style_share_a_batch_if_asked_to() -> None:
+    tracks = in_styles(24, 6)
+
+    def kin(styles_meet: bool) -> int:
+        """Pairs of different songs in one style that share a batch, in twenty epochs."""
+        batches = [b for e in range(20) for b in plan(tracks, styles_meet=styles_meet, epoch=e)]
+        return sum(
+            a.track.style == b.track.style and a.track.song != b.track.song
+            for batch in batches
+            for a, b in combinations(batch, 2)
+        )
+
+    # The first style gathers 8 songs, which are 28 pairs in two batches of four: 12 and more.
+    assert kin(True) > 2 * kin(False)
+    batches = plan(tracks, styles_meet=True)
+    assert sorted(p.track.track_id for b in batches for p in b) == sorted(
+        t.track_id for t in tracks
+    )
+    assert all(set(Counter(p.track.song for p in batch).values()) == {2} for batch in batches)
+    assert batches != plan(tracks, styles_meet=True, epoch=2)
+
+
+def test_tracks_without_a_known_style_come_along() -> None:
+    tracks = [*in_styles(6, 3), *(replace(t, song=f"x{t.song}") for t in make_tracks(6, 1))]
+    pairs = [pair for batch in plan(tracks, styles_meet=True) for pair in batch]
+    assert len(pairs) == 18
+    assert not any(pair.track.style for pair in pairs[-6:])
+
+
 def test_apart_from_siblings_the_order_is_a_shuffle() -> None:
     first = Counter(plan(make_tracks(5, 1), epoch=e)[0][0].track.song for e in range(500))
     assert set(first) == set("01234")
@@ -106,7 +152,13 @@ def test_every_pair_of_segments_comes_up() -> None:
 
 def test_steps_number_the_batches_of_all_epochs() -> None:
     tracks = make_tracks(7, 3)
-    settings = {"batch_size": 8, "siblings_per_batch": 4, "stored_s": 10.0, "seed": 1}
+    settings = {
+        "batch_size": 8,
+        "siblings_per_batch": 4,
+        "styles_meet": False,
+        "stored_s": 10.0,
+        "seed": 1,
+    }
     epochs = Epochs(tracks, **settings)
     assert epochs.steps_per_epoch == 3
     expected = [batch for epoch in (1, 2, 3, 4) for batch in plan(tracks, epoch=epoch)]
@@ -142,14 +194,29 @@ def test_seeds_differ_by_purpose_and_suit_torch() -> None:
 
 def test_partners_are_mutual_and_of_different_songs() -> None:
     (batch,) = plan(make_tracks(3, 3), batch_size=16)
-    partners = chain_partners(batch)
+    partners = chain_partners(batch, same_style=False)
     assert partners.count(NO_PARTNER) == 1
     for i, partner in enumerate(partners):
         if partner != NO_PARTNER:
             assert partners[partner] == i
             assert batch[i].track.song != batch[partner].track.song
     (alone,) = plan(make_tracks(1, 4))
-    assert chain_partners(alone) == [NO_PARTNER] * 4
+    assert chain_partners(alone, same_style=False) == [NO_PARTNER] * 4
+
+
+def test_partners_are_of_one_style_if_asked_for() -> None:
+    tracks = [*in_styles(6, 3), *(replace(t, song=f"x{t.song}") for t in make_tracks(3, 1))]
+    (batch,) = plan(tracks, batch_size=16)
+    partners = chain_partners(batch, same_style=True)
+    # Four songs in each style are two pairs, unless a song falls on itself; none is unknown.
+    for i, partner in enumerate(partners):
+        if not batch[i].track.style:
+            assert partner == NO_PARTNER
+        elif partner != NO_PARTNER:
+            assert batch[i].track.style == batch[partner].track.style
+            assert batch[i].track.song != batch[partner].track.song
+            assert partners[partner] == i
+    assert sum(partner != NO_PARTNER for partner in partners) == 12
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
@@ -212,7 +279,14 @@ def test_an_error_of_a_reading_process_comes_out_as_it_is(tiny_set: Any, num_wor
 
 
 def make_epochs(tracks: list[TrackSegments]) -> Epochs:
-    return Epochs(tracks, batch_size=4, siblings_per_batch=4, stored_s=SEGMENT_S, seed=1)
+    return Epochs(
+        tracks,
+        batch_size=4,
+        siblings_per_batch=4,
+        styles_meet=False,
+        stored_s=SEGMENT_S,
+        seed=1,
+    )
 
 
 def read_all(

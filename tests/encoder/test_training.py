@@ -3,6 +3,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.outputs import TIMES
 from mixprint.encoder.settings import TrainConfig
 from mixprint.errors import ConfigError, TrainingError
+from tests.encoder.conftest import make_set
 from tests.encoder.trials import as_rank, newest_state, run
 
 
@@ -44,6 +46,23 @@ def test_training_writes_a_usable_encoder_and_its_history(
     assert encoder.metadata["metrics"] == {k: v for k, v in metrics.items() if k not in TIMES}
     assert encoder.metadata["epoch"] == metrics["best_epoch"]
     assert encoder.metadata["train"]["embedding_dim"] == 16
+
+
+def test_where_styles_attract_their_retrieval_chooses_the_best_epoch(
+    make_config: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    splits = {"a": "train", "b": "train", "c": "valid", "d": "valid"}
+    songs = make_set(tmp_path / "songs", splits)
+    tracks = [replace(track, style=track.track_id[-1]) for track in songs.tracks]
+    known = replace(songs, tracks=tracks)
+    metrics = run(make_config(same_style="positive"), known, tmp_path)
+    history = json.loads((tmp_path / "history.json").read_text())
+    best = max(history, key=lambda r: (r["valid_style_mrr"], r["valid_style_recall_at_1"]))
+    assert metrics["best_epoch"] == best["epoch"]
+    # Nobody looks at styles unasked.
+    run(make_config(epochs=1), known, tmp_path / "unasked")
+    (row,) = json.loads((tmp_path / "unasked" / "history.json").read_text())
+    assert "valid_style_mrr" not in row
 
 
 def test_the_loss_falls(
@@ -158,6 +177,31 @@ def test_patience_ends_a_run(
     monkeypatch.setattr(training, "retrieval_metrics", lambda *_: flat)
     metrics = run(make_config(epochs=9, patience=2), tiny_set, tmp_path)
     assert (metrics["best_epoch"], metrics["num_epochs"]) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("objective", "songs"),
+    [
+        # One mix of each song has no sibling; two mixes of one song have no other song beside them.
+        ({"negatives": ("siblings",), "shared_chain_weight": 0.0}, ("a0", "b0")),
+        ({"negatives": ("songs",), "shared_chain_weight": 0.0}, ("a0", "a1")),
+        ({"segment_weight": 0.0}, ("a0", "a1")),
+    ],
+)
+def test_an_objective_in_which_nothing_repels_is_refused(
+    make_config: Callable[..., TrainConfig],
+    tiny_set: Any,
+    tmp_path: Path,
+    objective: dict[str, Any],
+    songs: tuple[str, ...],
+) -> None:
+    tracks = [track for track in tiny_set.tracks if track.track_id in songs or track.song == "c"]
+    with pytest.raises(TrainingError, match="expected a batch in which something repels"):
+        run(make_config(epochs=2, **objective), tiny_set, tmp_path, tracks=tracks)
+    # With what it needs, it is trained; the augmented anchor needs nothing.
+    run(make_config(epochs=1, **objective), tiny_set, tmp_path)
+    augmented = make_config(epochs=1, negatives=("augmented",), shared_chain_weight=0.0)
+    run(augmented, tiny_set, tmp_path, tracks=tracks)
 
 
 def test_two_trainings_in_one_folder_are_refused(

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import torch
 
 from mixprint.encoder import validation
 from mixprint.encoder.data import TrackSegments
-from mixprint.encoder.validation import retrieval_metrics
+from mixprint.encoder.validation import retrieval_metrics, style_retrieval_metrics
 from mixprint.shards import SegmentRef
 
 
@@ -41,6 +42,32 @@ def test_a_segment_that_shares_audio_is_no_find() -> None:
     tracks = [segments("a", 0, 4), segments("b", 0, 4)]
     metrics = retrieval_metrics(torch.eye(2)[[0, 0, 1, 1]], tracks, 10.0, torch.tensor(1.0))
     assert metrics["valid_recall_at_1"] == 1
+
+
+def mixes(*names: str) -> list[TrackSegments]:
+    """Tracks of one segment each, named by song and style."""
+    return [replace(segments(name, 0), song=name[0], style=name[1:]) for name in names]
+
+
+def test_style_retrieval_by_hand() -> None:
+    tracks = mixes("a1", "a2", "b1", "b2")
+    eye = torch.eye(2)
+    by_style = style_retrieval_metrics(eye[[0, 1, 0, 1]], tracks)
+    assert by_style == {"valid_style_recall_at_1": 1.0, "valid_style_mrr": 1.0}
+    # The own song in the other style is nearest, the right mix as near as the wrong one: rank 3.
+    by_song = style_retrieval_metrics(eye[[0, 0, 1, 1]], tracks)
+    assert by_song["valid_style_recall_at_1"] == 0
+    assert by_song["valid_style_mrr"] == pytest.approx(1 / 3)
+
+
+def test_styles_that_no_other_song_has_are_not_looked_for() -> None:
+    eye = torch.eye(3)
+    tracks = mixes("a1", "b1", "c2")
+    found = style_retrieval_metrics(eye[[0, 0, 1]], tracks)
+    assert found["valid_style_recall_at_1"] == 1
+    assert style_retrieval_metrics(eye, mixes("a1", "a2", "b3")) == {}
+    # Two songs of unknown style are not of one style.
+    assert style_retrieval_metrics(eye, mixes("a", "b", "c1")) == {}
 
 
 def test_parts_of_the_queries_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
