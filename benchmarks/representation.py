@@ -21,7 +21,7 @@ read are left out. Seconds are medians of several runs, or epochs of a training,
 warm up. Writes `benchmarks/results/representation.json` and the same figures as a Markdown table
 beside it.
 
-All takes about ten minutes on two cores, and more where there is a GPU; `--works` chooses parts.
+All takes a quarter of an hour on two cores, and more where there is a GPU; `--works` chooses parts.
 """
 
 import argparse
