@@ -268,11 +268,9 @@ class _Trainer:
     def _has_negative(self, pairs: Sequence[Pair]) -> bool:
         """Tell whether any pair of a batch has a negative: without one nothing is learned."""
         objective = self.objective
-        if objective.shared_chain_weight > 0:
-            # What partners do not share, the untreated content, is their negative.
-            partners = chain_partners(pairs, same_style=objective.knows_styles)
-            if any(partner != NO_PARTNER for partner in partners):
-                return True
+        # What partners do not share, the untreated content, is their negative.
+        if any(partner != NO_PARTNER for partner in self._partners(pairs) or ()):
+            return True
         if objective.segment_weight == 0:
             return False
         if "augmented" in objective.negatives:
@@ -427,9 +425,7 @@ class _Trainer:
         torch.manual_seed(derive_seed(config.seed, "dropout", step, self.rank))
         sizes = [_length(rank_rows(len(pairs), r, self.world_size)) for r in range(self.world_size)]
         rows = rank_rows(len(pairs), self.rank, self.world_size)
-        partners = None
-        if self.objective.shared_chain_weight > 0:
-            partners = chain_partners(pairs, same_style=self.objective.knows_styles)
+        partners = self._partners(pairs)
         chains = self._chains(partners, len(pairs), rows)
         stems_BSCT, features_BD = self._views(batch, chains)
         with torch.autocast(
@@ -464,6 +460,12 @@ class _Trainer:
     @property
     def _num_views(self) -> int:
         return len(_VIEWS) if self.objective.needs_augmented else len(_VIEWS) - 1
+
+    def _partners(self, pairs: Sequence[Pair]) -> list[int] | None:
+        """Pair those that share a chain; None where no chain is shared."""
+        if self.objective.shared_chain_weight == 0:
+            return None
+        return chain_partners(pairs, same_style=self.objective.knows_styles)
 
     def _chains(self, partners: Sequence[int] | None, num_pairs: int, rows: slice) -> Chains | None:
         """Draw the chains of the whole batch and take this rank's; partners share the first's."""

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprint.errors import ConfigError
-from mixprint.separation.scnet import SCNet
+from mixprint.separation.scnet import SCNet, irfft_along_time, rfft_along_time
 
 log = logging.getLogger("mixprint.separation")
 
@@ -193,11 +193,10 @@ def _(
     return x_NRD.new_empty(*x_NRD.shape[:2], 2 * hidden, dtype=dtype)
 
 
+# The compiler takes a transform's result to lie in memory as it does not, and stops at that.
 @torch.library.custom_op("mixprint::rfft_along_time", mutates_args=())
 def _rfft_along_time(x_BFND: Tensor) -> Tensor:
-    """Transform frames; the imaginary parts are channels behind the real ones."""
-    spectrum = torch.fft.rfft(x_BFND, dim=2, norm="ortho")
-    return torch.cat([spectrum.real, spectrum.imag], dim=3).contiguous()
+    return rfft_along_time(x_BFND)
 
 
 @_rfft_along_time.register_fake
@@ -208,9 +207,7 @@ def _(x_BFND: Tensor) -> Tensor:
 
 @torch.library.custom_op("mixprint::irfft_along_time", mutates_args=())
 def _irfft_along_time(x_BFND: Tensor) -> Tensor:
-    """Invert `_rfft_along_time`, for an even number of frames."""
-    real, imag = x_BFND.chunk(2, dim=3)
-    return torch.fft.irfft(torch.complex(real, imag), dim=2, norm="ortho").contiguous()
+    return irfft_along_time(x_BFND)
 
 
 @_irfft_along_time.register_fake
@@ -219,32 +216,16 @@ def _(x_BFND: Tensor) -> Tensor:
     return x_BFND.new_empty(batch, rows, 2 * (frames - 1), channels // 2)
 
 
-class _OpaqueSeparationNet(nn.Module):
-    """The dual-path layers of an SCNet with its LSTMs and transforms as one operation each.
-
-    The compiler takes a transform's result to lie in memory as it does not, and stops at that.
-    """
-
-    def __init__(self, layers: nn.ModuleList) -> None:
-        super().__init__()
-        self.dp_modules = layers
-        for layer in layers:
-            assert isinstance(layer.lstm_layers, nn.ModuleList)
-            layer.lstm_layers = nn.ModuleList(_OpaqueLSTM(lstm) for lstm in layer.lstm_layers)
-
-    def forward(self, x_BDFN: Tensor) -> Tensor:
-        """Do what the network's own does."""
-        x_BFND = x_BDFN.permute(0, 2, 3, 1).float()
-        for index, layer in enumerate(self.dp_modules):
-            transform = _irfft_along_time if index % 2 else _rfft_along_time
-            x_BFND = transform(layer(x_BFND))
-        return x_BFND.permute(0, 3, 1, 2)
-
-
 def _compilable(model: SCNet) -> SCNet:
-    """Copy a network in a form that compiles as one graph; its weights are shared."""
+    """Copy a network in a form that compiles as one graph; its weights are shared.
+
+    The LSTMs and transforms of its dual paths become one operation each.
+    """
     shared = {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())}
     network = copy.deepcopy(model, shared)
-    net = _OpaqueSeparationNet(network.separation_net.dp_modules)
-    network.add_module("separation_net", net)
+    net = network.separation_net
+    net.transforms = (_rfft_along_time, _irfft_along_time)
+    for layer in net.dp_modules:
+        assert isinstance(layer.lstm_layers, nn.ModuleList)
+        layer.lstm_layers = nn.ModuleList(_OpaqueLSTM(lstm) for lstm in layer.lstm_layers)
     return network

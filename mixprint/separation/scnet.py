@@ -390,6 +390,19 @@ class _DualPath(nn.Module):
         return torch.addcmul(norm.bias, centred, torch.rsqrt(variance + norm.eps) * norm.weight)
 
 
+def rfft_along_time(x_BFND: Tensor) -> Tensor:
+    """Transform frames; the imaginary parts are channels behind the real ones."""
+    spectrum = torch.fft.rfft(x_BFND, dim=2, norm="ortho")
+    return torch.cat([spectrum.real, spectrum.imag], dim=3)
+
+
+def irfft_along_time(x_BFND: Tensor) -> Tensor:
+    """Invert `rfft_along_time`, for an even number of frames."""
+    real, imag = x_BFND.chunk(2, dim=3)
+    # The inverse transform leaves time, not channels, last in memory.
+    return torch.fft.irfft(torch.complex(real, imag), dim=2, norm="ortho").contiguous()
+
+
 class _SeparationNet(nn.Module):
     """Dual-path layers, alternately on frames and on their Fourier transform along time."""
 
@@ -399,20 +412,13 @@ class _SeparationNet(nn.Module):
             _DualPath(channels * (1 + index % 2), config.expand)
             for index in range(config.num_dplayer)
         )
+        self.transforms = (rfft_along_time, irfft_along_time)
 
     def forward(self, x_BDFN: Tensor) -> Tensor:
         # In float32 also under autocast: what the layers add up are small steps.
         x_BFND = x_BDFN.permute(0, 2, 3, 1).float()
         for index, layer in enumerate(self.dp_modules):
-            x_BFND = layer(x_BFND)
-            if index % 2 == 0:
-                spectrum = torch.fft.rfft(x_BFND, dim=2, norm="ortho")
-                x_BFND = torch.cat([spectrum.real, spectrum.imag], dim=3)
-            else:
-                real, imag = x_BFND.chunk(2, dim=3)
-                # The inverse transform leaves time, not channels, last in memory.
-                signal = torch.fft.irfft(torch.complex(real, imag), dim=2, norm="ortho")
-                x_BFND = signal.contiguous()
+            x_BFND = self.transforms[index % 2](layer(x_BFND))
         return x_BFND.permute(0, 3, 1, 2)
 
 
