@@ -13,26 +13,37 @@ from mixprint.transfer.tcn import (
 )
 
 
+@pytest.mark.parametrize("num_groups", [1, 4])
 @pytest.mark.parametrize("dilation", [1, 2, 9, 729])
 @pytest.mark.parametrize("num_samples", [1, 700, 5000])
-def test_folding_equals_plain_dilated_convolution(dilation: int, num_samples: int) -> None:
+def test_tiles_equal_the_plain_dilated_convolution(
+    num_groups: int, dilation: int, num_samples: int
+) -> None:
     generator = torch.Generator().manual_seed(1)
+    width = 8 // num_groups
     x_BCT = torch.randn(2, 8, num_samples, generator=generator, requires_grad=True)
-    weight_OCK = torch.randn(8, 8, 15, generator=generator).div_(11).requires_grad_()
-    plain_BCT = functional.conv1d(x_BCT, weight_OCK, padding=7 * dilation, dilation=dilation)
-    folded_BCT = dilated_conv1d(x_BCT, weight_OCK, dilation, 7)
-    torch.testing.assert_close(folded_BCT, plain_BCT, atol=1e-5, rtol=0)
-    wanted = torch.autograd.grad(plain_BCT.square().mean(), (x_BCT, weight_OCK))
-    found = torch.autograd.grad(folded_BCT.square().mean(), (x_BCT, weight_OCK))
+    weight_GOIK = torch.randn(num_groups, width, width, 15, generator=generator)
+    weight_GOIK.div_(11).requires_grad_()
+    plain_BCT = functional.conv1d(
+        x_BCT,
+        weight_GOIK.flatten(0, 1),
+        padding=7 * dilation,
+        dilation=dilation,
+        groups=num_groups,
+    )
+    tiled_BCT = dilated_conv1d(x_BCT, weight_GOIK, dilation, 7)
+    torch.testing.assert_close(tiled_BCT, plain_BCT, atol=1e-5, rtol=0)
+    wanted = torch.autograd.grad(plain_BCT.square().mean(), (x_BCT, weight_GOIK))
+    found = torch.autograd.grad(tiled_BCT.square().mean(), (x_BCT, weight_GOIK))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 def test_causal_padding_equals_a_shifted_plain_convolution() -> None:
     x_BCT = torch.randn(1, 8, 300, generator=torch.Generator().manual_seed(2))
-    weight_OCK = torch.randn(8, 8, 15, generator=torch.Generator().manual_seed(3)) / 11
-    plain_BCT = functional.conv1d(functional.pad(x_BCT, (14 * 4, 0)), weight_OCK, dilation=4)
+    weight_GOIK = torch.randn(1, 8, 8, 15, generator=torch.Generator().manual_seed(3)) / 11
+    plain_BCT = functional.conv1d(functional.pad(x_BCT, (14 * 4, 0)), weight_GOIK[0], dilation=4)
     torch.testing.assert_close(
-        dilated_conv1d(x_BCT, weight_OCK, 4, 14), plain_BCT, atol=1e-5, rtol=0
+        dilated_conv1d(x_BCT, weight_GOIK, 4, 14), plain_BCT, atol=1e-5, rtol=0
     )
 
 
@@ -64,8 +75,8 @@ def test_receptive_field_is_what_an_impulse_reaches(causal: bool) -> None:
     tcn = TCN((1, 3), kernel_size=5, causal=causal, cross_stem=True, seed=6)
     with torch.no_grad():
         for block in tcn.blocks:
-            block.conv_OCK.fill_(0.1)
-            block.mix_OC1.fill_(0.1)
+            block.conv_GOIK.fill_(0.1)
+            block.mix_GOI.fill_(0.1)
     x_BCT = torch.zeros(1, NUM_STEM_CHANNELS, 101)
     x_BCT[..., 50] = 1
     reached = tcn(x_BCT).abs().sum((0, 1)).nonzero().flatten()
@@ -79,7 +90,7 @@ def test_stems_stay_apart_and_silence_stays_silent() -> None:
     tcn = TCN((1, 9), seed=7)
     with torch.no_grad():
         for block in tcn.blocks:
-            block.mix_OC1.normal_(generator=torch.Generator().manual_seed(8))
+            block.mix_GOI.normal_(generator=torch.Generator().manual_seed(8))
     x_BCT = torch.randn(1, NUM_STEM_CHANNELS, 500, generator=torch.Generator().manual_seed(9))
     x_BCT[:, 2:4] = 0  # bass
     y_BCT = tcn(x_BCT)
