@@ -102,6 +102,10 @@ class Tab:
             self.call("Page.navigate", url=url)
             self.wait(f"location.href === {json.dumps(url)} && document.readyState", "complete")
 
+    def save_downloads(self, folder: Path) -> None:
+        """Let the page save files, without a question, into a folder."""
+        self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def run(self, script: str) -> Any:
         """Evaluate JavaScript; a promise is awaited."""
         answer = self.call(
