@@ -412,6 +412,9 @@ def true_peak_dbtp(audio_CT: Tensor, sample_rate_hz: int) -> float:
         block_CT = audio_CT[:, begin : start + BLOCK_FRAMES + _TRUE_PEAK_MARGIN]
         length = next_fast_len(block_CT.shape[-1] + _TRUE_PEAK_MARGIN, real=True)
         spectrum_CF = torch.fft.rfft(block_CT, n=length)
+        if length % 2 == 0:
+            # The bin at half the rate stands for both of its mirror images, once they are apart.
+            spectrum_CF[:, -1] /= 2 if factor > 1 else 1
         between_CT = factor * torch.fft.irfft(spectrum_CF, n=factor * length)
         first = factor * (start - begin)
         own_CT = between_CT[:, first : first + factor * BLOCK_FRAMES]

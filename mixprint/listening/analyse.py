@@ -321,7 +321,7 @@ def _write_page(path: Path, results: Mapping[str, Any]) -> None:
 
 def _draw(conditions: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Draw the means with their intervals, the best at the top, as a PNG."""
-    figure = Figure(figsize=(7, 1.2 + 0.45 * len(conditions)), layout="constrained")
+    figure = Figure(figsize=(6, 1.2 + 0.45 * len(conditions)), layout="constrained")
     axes = figure.add_subplot()
     for row, values in enumerate(conditions.values()):
         mean, low, high = values["mean"], values["low"], values["high"]

@@ -62,7 +62,7 @@ def write_report(path: Path, pairs: Sequence[tuple[Path, Mapping[str, Any]]]) ->
                 "converged",
                 "steps",
             ],
-            [_row(folder, metrics) for folder, metrics in pairs],
+            [_row(_relative(path.parent, folder), metrics) for folder, metrics in pairs],
         ),
         page.paragraph(
             "Distances before and after, smaller is nearer: of the features the root mean square "
@@ -72,12 +72,15 @@ def write_report(path: Path, pairs: Sequence[tuple[Path, Mapping[str, Any]]]) ->
     ]
     for index, (folder, metrics) in enumerate(pairs):
         song, target = (_title(metrics[f"{which}_audio"]) for which in ("input", "target"))
-        sections.append(page.heading(f"{song} in the mix of {target}"))
+        method = "" if alone or "method" not in metrics else f", {metrics['method']}"
+        sections.append(page.heading(f"{song} in the mix of {target}{method}"))
         if alone or index < MAX_PAIRS_WITH_PLAYERS:
             sections += _heard(f"{index + 1}. {folder.name}", folder, metrics, with_stems=alone)
         if not alone:
             sections.append(_links(path.parent, folder))
-        sections += _told(metrics, with_table=alone)
+        sections += _words(metrics)
+        if alone:
+            sections += _figures(metrics)
     page.write_page(path, "Mixing style transfer", sections, style=STYLE, script=SCRIPT)
 
 
@@ -124,8 +127,8 @@ def _decibels(value_db: float, more: str, less: str) -> str:
     return f"{abs(value_db):.1f} dB {more if value_db > 0 else less}"
 
 
-def _row(folder: Path, metrics: Mapping[str, Any]) -> list[object]:
-    cells: list[object] = [folder.name, metrics.get("method", ""), metrics["optimize_target"]]
+def _row(name: str, metrics: Mapping[str, Any]) -> list[object]:
+    cells: list[object] = [name, metrics.get("method", ""), metrics["optimize_target"]]
     for kind in ("feature", "embedding"):
         initial, final = (metrics[f"{when}_{kind}_distance"] for when in ("initial", "final"))
         if initial is None:
@@ -178,12 +181,17 @@ def _excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
 def _links(page_dir: Path, folder: Path) -> str:
     """Link to the pair's own page and files."""
     links = {"page with the stems": "report.html"} | MIXES
-    base = Path(os.path.relpath(folder, page_dir)).as_posix()
+    base = _relative(page_dir, folder)
     return page.links({text: quote(f"{base}/{file}") for text, file in links.items()})
 
 
-def _told(metrics: Mapping[str, Any], *, with_table: bool) -> list[str]:
-    """Make the words, the curves and the figures of a pair."""
+def _relative(page_dir: Path, folder: Path) -> str:
+    """Name a pair by its folder, from the page's, where the page is not in it."""
+    return folder.name if folder == page_dir else Path(os.path.relpath(folder, page_dir)).as_posix()
+
+
+def _words(metrics: Mapping[str, Any]) -> list[str]:
+    """Say what was done to each stem."""
     features = metrics.get("features")
     sections = [page.heading("What changed, and what the target has", 3)]
     if features:
@@ -193,20 +201,19 @@ def _told(metrics: Mapping[str, Any], *, with_table: bool) -> list[str]:
         sections.append(page.bullets(sentence(stem, told) for stem, told in changes.items()))
     elif metrics["settings"]:
         sections.append(page.bullets(describe_settings(metrics["settings"])))
-    if features and with_table:
-        sections.append(
-            page.folded(
-                "all 64 features",
-                page.table(
-                    ["feature", "unit", "input", "output", "target"],
-                    [
-                        [name, unit, *(float(features[song][name]) for song in MIXES)]
-                        for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
-                    ],
-                ),
-            )
-        )
-    sections += [page.paragraph(text, note=True) for text in metrics["notes"]]
+    return sections + [page.paragraph(text, note=True) for text in metrics["notes"]]
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[str]:
+    """Make the features' table, the curves and the figures of a pair."""
+    sections = []
+    if features := metrics.get("features"):
+        rows = [
+            [name, unit, *(float(features[song][name]) for song in MIXES)]
+            for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
+        ]
+        table = page.table(["feature", "unit", *MIXES], rows)
+        sections.append(page.folded("all 64 features", table))
     for kind, label in (("feature", "feature distance"), ("embedding", "embedding distance")):
         points = [
             (i["step"], i[f"{kind}_distance"])

@@ -107,8 +107,8 @@ def test_the_page_of_several_pairs(tmp_path: Path, make_stems: Make) -> None:
         make_pair(tmp_path / method / "same name", make_stems, method=method)
         for method in ("optimise", "console", "tcn", "zero-shot")
     ]
-    for folder, metrics in pairs:
-        write_report(folder / "report.html", [(folder, metrics)])
+    for folder, _ in pairs:
+        (folder / "report.html").touch()
     write_report(tmp_path / "report.html", pairs)
     with browsing(tmp_path / "profile") as tab:
         tab.open(tmp_path / "report.html")
