@@ -5,6 +5,7 @@ Shape suffixes: C channel, T sample.
 
 import base64
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -23,12 +24,14 @@ FADE_S = 0.02
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 60rem; }
+body { overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2rem; } h3 { font-size: 1rem; }
 .scroll { overflow-x: auto; }
 .scroll img { max-width: max(100%, 36rem); }
 table { border-spacing: 0; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; text-align: left; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { position: sticky; left: 0; background: Canvas; }
+td, th { overflow-wrap: normal; }
 td.number, th.number { text-align: right; }
 td small { display: block; white-space: nowrap; opacity: .75; }
 img, svg { max-width: 100%; height: auto; background: #fff; }
@@ -43,21 +46,26 @@ dt { font-weight: 600; } dd { margin: 0; overflow-wrap: anywhere; }
 """
 
 
-def write_page(path: Path, title: str, sections: Iterable[str]) -> None:
+def write_page(
+    path: Path, title: str, sections: Iterable[str], *, style: str = "", script: str = ""
+) -> None:
     """Write the page, whole or not at all.
 
     Args:
         path: the HTML file.
         title: plain text.
         sections: HTML made by the functions of this module.
+        style: more CSS.
+        script: JavaScript that runs when the page is there.
     """
+    code = f"<script>\n{script}</script>\n" if script else ""
     text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         # An empty icon: a browser would ask a server for favicon.ico otherwise.
         '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>"
-        f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + "\n</body></html>\n"
+        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>\n<body>"
+        f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + f"\n{code}</body></html>\n"
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -114,11 +122,28 @@ def definitions(values: Mapping[str, object]) -> str:
     return f"<dl>{items}</dl>"
 
 
-def image(path: Path, description: str) -> str:
-    """Embed a PNG; a narrow screen scrolls it sideways, for its text would become too small."""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    picture = f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'
-    return f'<div class="scroll">{picture}</div>'
+def bullets(texts: Iterable[str]) -> str:
+    """Make a list of sentences."""
+    return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
+
+
+def links(targets: Mapping[str, str]) -> str:
+    """Make a paragraph of links: text -> URL."""
+    made = (f'<a href="{escape(url)}">{escape(text)}</a>' for text, url in targets.items())
+    return f"<p>{' · '.join(made)}</p>"
+
+
+def image(picture: Path | bytes, description: str) -> str:
+    """Embed a PNG; a narrow screen scrolls it sideways, for its text would become too small.
+
+    Args:
+        picture: the file, or what it would hold.
+        description: plain text, for who does not see it.
+    """
+    content = picture.read_bytes() if isinstance(picture, Path) else picture
+    data = base64.b64encode(content).decode("ascii")
+    tag = f'<img alt="{escape(description)}" src="data:image/png;base64,{data}">'
+    return f'<div class="scroll">{tag}</div>'
 
 
 def player(
@@ -140,12 +165,7 @@ def player(
         player_rate_hz: rate in the page; a lower one makes it smaller and duller.
         css_class: `good` or `bad` puts a mark before the caption.
     """
-    excerpt_CT = audio_CT[:, : round(max_duration_s * sample_rate_hz)].clone()
-    fade_samples = min(round(FADE_S * sample_rate_hz), excerpt_CT.shape[-1] // 2)
-    if fade_samples:
-        ramp_T = (excerpt_CT.new_ones(fade_samples).cumsum(0) - 1) / fade_samples
-        excerpt_CT[:, :fade_samples] *= ramp_T
-        excerpt_CT[:, -fade_samples:] *= ramp_T.flip(0)
+    excerpt_CT = faded(audio_CT[:, : round(max_duration_s * sample_rate_hz)], sample_rate_hz)
     excerpt_CT = resample(excerpt_CT, sample_rate_hz, player_rate_hz).clamp(-1, 1)
     buffer = io.BytesIO()
     sf.write(buffer, excerpt_CT.T.numpy(), player_rate_hz, format="FLAC", subtype="PCM_16")
@@ -154,6 +174,27 @@ def player(
         f'<figure><audio controls preload="none" src="data:audio/flac;base64,{data}"></audio>'
         f'<figcaption class="{escape(css_class)}">{escape(caption)}</figcaption></figure>'
     )
+
+
+def faded(audio_CT: Tensor, sample_rate_hz: int) -> Tensor:
+    """Fade a copy of an excerpt in and out over `FADE_S`, so that its ends do not click."""
+    faded_CT = audio_CT.clone()
+    fade_samples = min(round(FADE_S * sample_rate_hz), audio_CT.shape[-1] // 2)
+    if fade_samples:
+        ramp_T = (audio_CT.new_ones(fade_samples).cumsum(0) - 1) / fade_samples
+        faded_CT[:, :fade_samples] *= ramp_T
+        faded_CT[:, -fade_samples:] *= ramp_T.flip(0)
+    return faded_CT
+
+
+def script_json(value: object) -> str:
+    """Put values into a page, for its script to read; no text in them can end the element.
+
+    Raises:
+        ValueError: the values hold NaN or an infinity.
+    """
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json">{text}</script>'
 
 
 def players(figures: Iterable[str]) -> str:

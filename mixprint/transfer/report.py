@@ -1,19 +1,42 @@
-"""The page that compares transferred pairs: what was heard, how far it came, what changed."""
+"""The page of transferred pairs: to be heard in step, seen, and told in words.
+
+A page of one pair lets mix and stems be heard. A page of several begins with a table, in the
+order given, and lets the mixes of the first few pairs be heard; the rest are links.
+
+Shape suffixes: C channel, T sample.
+"""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from mixprint.audio import read_audio
+from torch import Tensor
+
+from mixprint.audio import probe, read_audio
 from mixprint.evaluation import page
-from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.evaluation.comparison import SCRIPT, STYLE, comparison
+from mixprint.features.schema import FEATURE_NAMES, FEATURE_UNITS
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.transfer.pictures import draw_songs
+from mixprint.transfer.words import describe_changes, sentence
 
-PLAYER_S = 6.0
-PLAYER_RATE_HZ = 44_100
-# Three players of 6 s in CD quality are about 2.4 MB of text; more pairs get links.
+PLAYER_S = 10.0
+# The three mixes of a pair are about 1 MB of text.
 MAX_PAIRS_WITH_PLAYERS = 3
-# Smaller changes than these are not worth a word.
+MIXES = {
+    "input": "input_original.wav",
+    "output": "output_transferred.wav",
+    "target": "target_original.wav",
+}
+STEM_FOLDERS = {
+    "input": "input_stems",
+    "output": "transferred_stems",
+    "target": "target_stems",
+}
+# Smaller changes of the console's controls are not worth a word.
 AUDIBLE_DB = 0.5
 AUDIBLE_DYNAMICS = 0.05
 
@@ -25,10 +48,21 @@ def write_report(path: Path, pairs: Sequence[tuple[Path, Mapping[str, Any]]]) ->
         path: the HTML file.
         pairs: the folder of each pair and what its metrics.json holds.
     """
+    alone = len(pairs) == 1
     sections = [
         page.table(
-            ["pair", "optimised", "features", "", "embedding", "", "converged", "steps"],
-            [_row(folder, metrics) for folder, metrics in pairs],
+            [
+                "pair",
+                "method",
+                "optimised",
+                "features",
+                "",
+                "embedding",
+                "",
+                "converged",
+                "steps",
+            ],
+            [_row(_relative(path.parent, folder), metrics) for folder, metrics in pairs],
         ),
         page.paragraph(
             "Distances before and after, smaller is nearer: of the features the root mean square "
@@ -37,8 +71,17 @@ def write_report(path: Path, pairs: Sequence[tuple[Path, Mapping[str, Any]]]) ->
         ),
     ]
     for index, (folder, metrics) in enumerate(pairs):
-        sections += _pair(path.parent, folder, metrics, index < MAX_PAIRS_WITH_PLAYERS)
-    page.write_page(path, "Mixing style transfer", sections)
+        song, target = (_title(metrics[f"{which}_audio"]) for which in ("input", "target"))
+        method = "" if alone or "method" not in metrics else f", {metrics['method']}"
+        sections.append(page.heading(f"{song} in the mix of {target}{method}"))
+        if alone or index < MAX_PAIRS_WITH_PLAYERS:
+            sections += _heard(f"{index + 1}. {folder.name}", folder, metrics, with_stems=alone)
+        if not alone:
+            sections.append(_links(path.parent, folder))
+        sections += _words(metrics)
+        if alone:
+            sections += _figures(metrics)
+    page.write_page(path, "Mixing style transfer", sections, style=STYLE, script=SCRIPT)
 
 
 def describe_settings(settings: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -84,8 +127,8 @@ def _decibels(value_db: float, more: str, less: str) -> str:
     return f"{abs(value_db):.1f} dB {more if value_db > 0 else less}"
 
 
-def _row(folder: Path, metrics: Mapping[str, Any]) -> list[object]:
-    cells: list[object] = [folder.name, metrics["optimize_target"]]
+def _row(name: str, metrics: Mapping[str, Any]) -> list[object]:
+    cells: list[object] = [name, metrics.get("method", ""), metrics["optimize_target"]]
     for kind in ("feature", "embedding"):
         initial, final = (metrics[f"{when}_{kind}_distance"] for when in ("initial", "final"))
         if initial is None:
@@ -95,6 +138,11 @@ def _row(folder: Path, metrics: Mapping[str, Any]) -> list[object]:
     return [*cells, "yes" if metrics["converged"] else "no", metrics["num_steps_run"]]
 
 
+def _title(name: str) -> str:
+    """Shorten a path or URI to what tells songs apart."""
+    return name.rstrip("/").rsplit("/", maxsplit=1)[-1]
+
+
 def reduction_text(initial: float, final: float) -> str:
     """Say by how much a distance fell."""
     if not (initial > 0 and math.isfinite(final)):
@@ -102,34 +150,70 @@ def reduction_text(initial: float, final: float) -> str:
     return f"{1 - final / initial:+.0%} nearer"
 
 
-def _pair(
-    page_dir: Path, folder: Path, metrics: Mapping[str, Any], with_players: bool
-) -> list[str]:
-    """Make the section of one pair."""
-    sections = [page.heading(f"{metrics['input_audio']} in the mix of {metrics['target_audio']}")]
-    files = {
-        "input": "input_original.wav",
-        "target": "target_original.wav",
-        "output": "output_transferred.wav",
-    }
-    if with_players:
-        sections.append(
-            page.players(
-                page.player(
-                    name,
-                    read_audio(folder / file),
-                    SAMPLE_RATE_HZ,
-                    max_duration_s=PLAYER_S,
-                    player_rate_hz=PLAYER_RATE_HZ,
-                )
-                for name, file in files.items()
-            )
+def _heard(name: str, folder: Path, metrics: Mapping[str, Any], *, with_stems: bool) -> list[str]:
+    """Make the player and the picture of a pair; a page has each name once."""
+    mixes = {clip: _excerpt(folder / file, metrics) for clip, file in MIXES.items()}
+    parts = {"mix": mixes}
+    if with_stems:
+        for stem in STEMS:
+            parts[stem] = {
+                clip: _excerpt(folder / stems / f"{stem}.wav", metrics)
+                for clip, stems in STEM_FOLDERS.items()
+            }
+    return [
+        comparison(name, parts, SAMPLE_RATE_HZ, heard="output"),
+        page.image(
+            draw_songs(mixes, SAMPLE_RATE_HZ), "waveforms and spectrograms of input, output, target"
+        ),
+    ]
+
+
+def _excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
+    """Read what is heard of a file: of a whole song the part that the transfer was found on."""
+    settings = metrics["hyperparameters"]
+    duration_s = probe(path).duration_s
+    is_song = duration_s > settings["segment_offset"] + settings["segment_duration"]
+    start_s = settings["segment_offset"] if is_song else 0.0
+    length_s = min(PLAYER_S, settings["segment_duration"], duration_s - start_s)
+    return read_audio(path, start_s=start_s, duration_s=length_s)
+
+
+def _links(page_dir: Path, folder: Path) -> str:
+    """Link to the pair's own page and files."""
+    links = {"page with the stems": "report.html"} | MIXES
+    base = _relative(page_dir, folder)
+    return page.links({text: quote(f"{base}/{file}") for text, file in links.items()})
+
+
+def _relative(page_dir: Path, folder: Path) -> str:
+    """Name a pair by its folder, from the page's, where the page is not in it."""
+    return folder.name if folder == page_dir else Path(os.path.relpath(folder, page_dir)).as_posix()
+
+
+def _words(metrics: Mapping[str, Any]) -> list[str]:
+    """Say what was done to each stem."""
+    features = metrics.get("features")
+    sections = [page.heading("What changed, and what the target has", 3)]
+    if features:
+        changes = describe_changes(
+            features, spread=features.get("spread"), left_alone=metrics["stems_left_alone"]
         )
-    else:
-        relative = folder.relative_to(page_dir) if folder.is_relative_to(page_dir) else folder
-        sections.append(
-            page.paragraph(f"Listen to the files in {relative}: {', '.join(files.values())}")
-        )
+        sections.append(page.bullets(sentence(stem, told) for stem, told in changes.items()))
+    elif metrics["settings"]:
+        sections.append(page.bullets(describe_settings(metrics["settings"])))
+    return sections + [page.paragraph(text, note=True) for text in metrics["notes"]]
+
+
+def _figures(metrics: Mapping[str, Any]) -> list[str]:
+    """Make the features' table, the curves and the figures of a pair."""
+    sections = []
+    if features := metrics.get("features"):
+        rows = [
+            [name, unit, *(float(features[song][name]) for song in MIXES)]
+            for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
+        ]
+        table = page.table(["feature", "unit", *MIXES], rows)
+        sections.append(page.folded("all 64 features", table))
     for kind, label in (("feature", "feature distance"), ("embedding", "embedding distance")):
         points = [
             (i["step"], i[f"{kind}_distance"])
@@ -138,12 +222,12 @@ def _pair(
         ]
         if len(points) > 1:
             sections.append(page.line_chart({label: points}, x_label="step", y_label=label))
-    sections += [page.paragraph(text) for text in describe_settings(metrics["settings"])]
-    sections += [page.paragraph(text, note=True) for text in metrics["notes"]]
     output = metrics["output"]
     sections.append(
         page.definitions(
             {
+                "input": metrics["input_audio"],
+                "target": metrics["target_audio"],
                 "loudness": f"{output['input_loudness_lufs']:.1f} LUFS in, "
                 f"{output['loudness_lufs']:.1f} LUFS out, "
                 f"{output['target_loudness_lufs']:.1f} LUFS in the target",

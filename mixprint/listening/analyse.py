@@ -1,0 +1,340 @@
+"""Analyse the result files of a listening test.
+
+A listener's score of a condition is the mean over the trials. Its mean over listeners stands with
+its 95 % interval by Student's t, so the interval says what other listeners of the same kind would
+have said of the same pairs. Listeners are screened afterwards by the rule of ITU-R BS.1534-3: who
+rates the hidden reference below 90 in more than 15 % of the trials is left out, and named.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy import stats
+
+from mixprint.atomic import read_json, write_json
+from mixprint.errors import DataError
+from mixprint.evaluation import page
+from mixprint.listening.generate import REFERENCE, TEST_NAME, UNCHANGED
+
+KIND = "mixprint listening results"
+SCREEN_SCORE = 90.0
+SCREEN_FRACTION = 0.15
+CONFIDENCE = 0.95
+DPI = 110
+
+# trial -> condition -> score
+Scores = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one listener said.
+
+    Attributes:
+        path: the file.
+        listener: the name that the listener gave.
+        fingerprint: of the test.
+        scores: trial -> condition -> 0 to 100.
+    """
+
+    path: Path
+    listener: str
+    fingerprint: str
+    scores: Scores
+
+
+def read_session(path: Path) -> Session:
+    """Read a result file.
+
+    Raises:
+        DataError: it is no result of a listening test, or a score is missing or out of range.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("kind") != KIND:
+        raise DataError(f"{path}: expected the results of a listening test, found something else")
+    listener, fingerprint, trials = (values.get(k) for k in ("listener", "fingerprint", "trials"))
+    if not (isinstance(listener, str) and listener and isinstance(fingerprint, str)):
+        raise DataError(f"{path}: expected a listener and a fingerprint, found {listener!r}")
+    if not isinstance(trials, list) or not trials:
+        raise DataError(f"{path}: expected trials, found {trials!r}")
+    scores: dict[str, dict[str, float]] = {}
+    for number, trial in enumerate(trials, start=1):
+        where = f"{path}: trial {number}"
+        name, rated = (
+            (trial.get("trial"), trial.get("scores")) if isinstance(trial, dict) else (None, None)
+        )
+        if not isinstance(name, str) or name in scores or not isinstance(rated, dict) or not rated:
+            raise DataError(f"{where}: expected a name of its own and scores, found {trial!r}")
+        for condition, score in rated.items():
+            if (
+                isinstance(score, bool)
+                or not isinstance(score, int | float)
+                or not 0 <= score <= 100
+            ):
+                raise DataError(f"{where}, {condition}: expected 0 to 100, found {score!r}")
+        scores[name] = {condition: float(score) for condition, score in rated.items()}
+    return Session(path, listener, fingerprint, scores)
+
+
+def find_files(places: Sequence[Path], *, leave_out: Path) -> tuple[list[Path], Path | None]:
+    """Find result files, and the test that they belong to.
+
+    Args:
+        places: result files, and folders of them.
+        leave_out: what the analysis writes, which may lie in such a folder.
+
+    Returns:
+        the files, and the test's test.json if a folder holds one.
+
+    Raises:
+        DataError: there is no file, or there is more than one test.
+    """
+    files: list[Path] = []
+    tests = []
+    for place in places:
+        if place.is_dir():
+            found = sorted(place.glob("*.json"))
+            tests += [path for path in found if path.name == TEST_NAME]
+            files += [path for path in found if path.name != TEST_NAME]
+        else:
+            files.append(place)
+    files = [path for path in dict.fromkeys(files) if path.resolve() != leave_out.resolve()]
+    if not files:
+        raise DataError(f"{', '.join(map(str, places))}: expected result files, found none")
+    if len(tests) > 1:
+        raise DataError(f"expected the results of one test, found {tests[0]} and {tests[1]}")
+    return files, tests[0] if tests else None
+
+
+def read_sessions(
+    files: Iterable[Path], test: Mapping[str, Any] | None
+) -> tuple[list[Session], list[dict[str, str]]]:
+    """Read result files; those that cannot be used are named with the reason.
+
+    All must come from one test: the given one, else that of the first readable file. Every trial
+    and condition of it must be rated, once per listener.
+
+    Args:
+        files: see `find_files`.
+        test: what test.json holds, if it is known.
+
+    Returns:
+        the sessions, and `file` and `reason` of what was refused.
+    """
+    sessions: list[Session] = []
+    refused = []
+    wanted = test["fingerprint"] if test else None
+    plan = {t["trial"]: set(t["conditions"]) for t in test["trials"]} if test else None
+    for path in files:
+        try:
+            session = read_session(path)
+            if wanted is None:
+                wanted = session.fingerprint
+                plan = {trial: set(rated) for trial, rated in session.scores.items()}
+            _check_belongs(session, wanted, plan or {}, sessions)
+        except DataError as error:
+            refused.append({"file": str(path), "reason": str(error)})
+            continue
+        sessions.append(session)
+    return sessions, refused
+
+
+def _check_belongs(
+    session: Session, wanted: str, plan: Mapping[str, set[str]], others: Sequence[Session]
+) -> None:
+    """Refuse results of another test, incomplete ones, and a listener's second ones."""
+    where = session.path
+    if session.fingerprint != wanted:
+        raise DataError(
+            f"{where}: expected results of the test {wanted[:8]}, found {session.fingerprint[:8]}"
+        )
+    found = {trial: set(rated) for trial, rated in session.scores.items()}
+    if found != plan:
+        unlike = sorted(t for t in plan.keys() | found.keys() if plan.get(t) != found.get(t))
+        raise DataError(
+            f"{where}: expected the trials and conditions of the test, found others in {unlike}"
+        )
+    for other in others:
+        if other.listener == session.listener:
+            raise DataError(
+                f"{where}: expected one file per listener, found {session.listener!r} in "
+                f"{other.path} too"
+            )
+
+
+def analyse(places: Sequence[Path], out_path: Path) -> dict[str, Any]:
+    """Analyse results, and write them as JSON and as a page beside it.
+
+    Args:
+        places: result files, and folders of them.
+        out_path: the JSON; the page has its name with the suffix .html.
+
+    Returns:
+        what the JSON holds.
+
+    Raises:
+        DataError: see `find_files`; no file can be used, or no listener passes the screening.
+    """
+    files, test_path = find_files(places, leave_out=out_path)
+    sessions, refused = read_sessions(files, read_json(test_path) if test_path else None)
+    if not sessions:
+        raise DataError(f"expected results that can be used, found none: {refused[0]['reason']}")
+    kept = [session for session in sessions if _failed_fraction(session) <= SCREEN_FRACTION]
+    if not kept:
+        raise DataError(
+            f"expected a listener who finds the hidden reference, found none of {len(sessions)}: "
+            f"all rate it below {SCREEN_SCORE:.0f} in more than {SCREEN_FRACTION:.0%} of the trials"
+        )
+    results = {
+        "fingerprint": kept[0].fingerprint,
+        "num_listeners": len(kept),
+        "num_trials": len(kept[0].scores),
+        "listeners": [session.listener for session in kept],
+        "screened_out": [
+            {"listener": s.listener, "failed_fraction": _failed_fraction(s)}
+            for s in sessions
+            if s not in kept
+        ],
+        "refused": refused,
+        "interval": f"{CONFIDENCE:.0%}, Student's t over listeners",
+        "conditions": condition_scores([session.scores for session in kept]),
+        "trials": {
+            trial: condition_scores([{trial: session.scores[trial]} for session in kept])
+            for trial in sorted(kept[0].scores)
+        },
+    }
+    write_json(out_path, results)
+    _write_page(out_path.with_suffix(".html"), results)
+    return results
+
+
+def _failed_fraction(session: Session) -> float:
+    """Give the part of the trials in which a listener missed the hidden reference."""
+    scores = [rated[REFERENCE] for rated in session.scores.values() if REFERENCE in rated]
+    return sum(score < SCREEN_SCORE for score in scores) / len(scores) if scores else 0.0
+
+
+def condition_scores(sessions: Sequence[Scores]) -> dict[str, dict[str, float | None]]:
+    """Give mean, interval and median of each condition, the best first.
+
+    Args:
+        sessions: the scores of each listener.
+
+    Returns:
+        condition -> `mean`, `low`, `high` (null for a single listener), `median` of the single
+        scores, and `over_input`, `over_input_low`, `over_input_high`: the mean of the listeners'
+        differences to the unchanged input (null where there is none).
+    """
+    conditions = sorted({c for scores in sessions for rated in scores.values() for c in rated})
+    found = {}
+    for condition in conditions:
+        means, over = [], []
+        single: list[float] = []
+        for scores in sessions:
+            rated = [trial for trial in scores.values() if condition in trial]
+            single += [trial[condition] for trial in rated]
+            means.append(float(np.mean([trial[condition] for trial in rated])))
+            both = [trial[condition] - trial[UNCHANGED] for trial in rated if UNCHANGED in trial]
+            if both:
+                over.append(float(np.mean(both)))
+        mean, low, high = t_interval(means)
+        over_mean, over_low, over_high = t_interval(over) if over else (None, None, None)
+        found[condition] = {
+            "mean": mean,
+            "low": low,
+            "high": high,
+            "median": float(np.median(single)),
+            "over_input": over_mean,
+            "over_input_low": over_low,
+            "over_input_high": over_high,
+        }
+    return dict(sorted(found.items(), key=lambda item: -(item[1]["mean"] or 0.0)))
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Give the mean and its 95 % interval; one value has none."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, None, None
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+    return mean, mean - half, mean + half
+
+
+def results_text(results: Mapping[str, Any]) -> str:
+    """Lay the means out as a table for a terminal."""
+    width = max(len(name) for name in results["conditions"])
+    lines = [f"{'condition':<{width}}   mean  95 % interval   over the input"]
+    for name, values in results["conditions"].items():
+        lines.append(
+            f"{name:<{width}}  {values['mean']:5.1f}  {_interval(values, ''):<15} "
+            f"{_over(values)}".rstrip()
+        )
+    return "\n".join(lines)
+
+
+def _interval(values: Mapping[str, float | None], prefix: str) -> str:
+    low, high = values[f"{prefix}low"], values[f"{prefix}high"]
+    return "one listener" if low is None or high is None else f"{low:.1f} to {high:.1f}"
+
+
+def _over(values: Mapping[str, float | None]) -> str:
+    over = values["over_input"]
+    return "" if over is None else f"{over:+.1f} ({_interval(values, 'over_input_')})"
+
+
+def _write_page(path: Path, results: Mapping[str, Any]) -> None:
+    """Write the figures with a picture."""
+    conditions = results["conditions"]
+    sections = [
+        page.paragraph(
+            f"{results['num_listeners']} listeners, {results['num_trials']} trials. Means over "
+            f"listeners of their means over trials; interval: {results['interval']}."
+        ),
+        page.image(_draw(conditions), "means of the conditions with their intervals"),
+        page.table(
+            ["condition", "mean", "95 % interval", "median", "over the input"],
+            [
+                [name, f"{v['mean']:.1f}", _interval(v, ""), f"{v['median']:.1f}", _over(v)]
+                for name, v in conditions.items()
+            ],
+        ),
+    ]
+    sections += [
+        page.paragraph(
+            f"Left out: {out['listener']}, who rated the hidden reference below "
+            f"{SCREEN_SCORE:.0f} in {out['failed_fraction']:.0%} of the trials",
+            note=True,
+        )
+        for out in results["screened_out"]
+    ]
+    sections += [page.paragraph(f"Refused: {r['reason']}", note=True) for r in results["refused"]]
+    page.write_page(path, "Results of the listening test", sections)
+
+
+def _draw(conditions: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Draw the means with their intervals, the best at the top, as a PNG."""
+    figure = Figure(figsize=(6, 1.2 + 0.45 * len(conditions)), layout="constrained")
+    axes = figure.add_subplot()
+    for row, values in enumerate(conditions.values()):
+        mean, low, high = values["mean"], values["low"], values["high"]
+        if low is not None and high is not None:
+            axes.plot([low, high], [row, row], color=page.PALETTE[0], linewidth=2)
+        axes.plot([mean], [row], "o", color=page.PALETTE[0])
+    axes.set_yticks(range(len(conditions)), list(conditions))
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("score")
+    axes.grid(axis="x", alpha=0.4)
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()

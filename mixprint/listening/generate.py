@@ -1,0 +1,278 @@
+"""Make a listening test from transferred pairs.
+
+    <out>/index.html     the test, opened from the disk; nothing is loaded from anywhere else
+    <out>/audio/         the stimuli, FLAC wrapped as scripts, because a page on a disk may load
+                         scripts but no sounds; their names tell nothing
+    <out>/test.json      what was asked of whom: trials, conditions, gains, fingerprint
+
+The method is MUSHRA (ITU-R BS.1534-3). A trial is an input and a target with every output that is
+there for them. Where a pair's folder holds `truth.wav`, the true answer, it is the reference, and
+the question is MUSHRA's own. Elsewhere the target is the reference, although it is another song,
+and the question is how well each condition has its mixing style. In both cases the conditions
+are the outputs, the reference itself (hidden), the input as it was, and the anchor: what the
+answer should be at best (the truth, or the input), through a low-pass of 3.5 kHz. A hidden
+reference that is another song is easily known, but it gives the scale its upper end and shows
+who did not listen.
+
+All stimuli of a trial are equally loud, within -1 dBTP.
+
+Shape suffixes: C channel, T sample, F frequency bin.
+"""
+
+import base64
+import hashlib
+import io
+import logging
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import soundfile as sf
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.audio import probe, read_audio
+from mixprint.errors import ConfigError, DataError
+from mixprint.evaluation import page
+from mixprint.evaluation.comparison import SYNC_SCRIPT
+from mixprint.evaluation.listening_level import match_levels
+from mixprint.fingerprint import file_sha256, fingerprint
+from mixprint.stems import SAMPLE_RATE_HZ
+
+log = logging.getLogger("mixprint.listening")
+
+TEST_VERSION = 1
+TEST_NAME = "test.json"
+PAGE_NAME = "index.html"
+METRICS_NAME = "metrics.json"
+INPUT_NAME = "input_original.wav"
+TARGET_NAME = "target_original.wav"
+OUTPUT_NAME = "output_transferred.wav"
+TRUTH_NAME = "truth.wav"
+
+REFERENCE = "hidden reference"
+ANCHOR = "anchor 3.5 kHz"
+UNCHANGED = "input unchanged"
+ANCHOR_HZ = 3500.0
+# The standard asks for 25 dB at 4 kHz and 50 dB at 4.5 kHz; from here on nothing is left at all.
+ANCHOR_STOP_HZ = 4000.0
+# BS.1534-3: longer excerpts than this tire, and are not kept in mind.
+MAX_EXCERPT_S = 12.0
+# BS.1534-3: no more than 12 stimuli at once, the reference included.
+MAX_CONDITIONS = 12
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A question: files to be compared.
+
+    Attributes:
+        title: the pair, for the analysis; the listener does not see it.
+        input: the song as it was.
+        reference: what is aimed at.
+        has_truth: the reference is the true answer, not another song.
+        outputs: condition -> file.
+        start_s: where the excerpt begins in files that are longer than it.
+    """
+
+    title: str
+    input: Path
+    reference: Path
+    has_truth: bool
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+    start_s: float = 0.0
+
+
+def find_trials(batch_dir: Path) -> list[Trial]:
+    """Find what can be asked: results for the same input and target are one trial.
+
+    Args:
+        batch_dir: holds folders with `metrics.json` at any depth.
+
+    Returns:
+        the trials, by title.
+
+    Raises:
+        DataError: there is no result, a metrics.json is broken, or two results of a trial have
+            the same method and settings and lie in folders of the same name.
+    """
+    results: dict[tuple[str, str, str], list[tuple[Path, Mapping[str, Any]]]] = {}
+    for metrics_path in sorted(batch_dir.rglob(METRICS_NAME)):
+        folder = metrics_path.parent
+        if not (folder / OUTPUT_NAME).is_file():
+            continue
+        metrics = read_json(metrics_path)
+        if not isinstance(metrics, dict) or "input_audio" not in metrics:
+            raise DataError(f"{metrics_path}: expected the metrics of a transfer, found others")
+        key = (
+            file_sha256(folder / INPUT_NAME),
+            file_sha256(folder / TARGET_NAME),
+            file_sha256(folder / TRUTH_NAME) if (folder / TRUTH_NAME).is_file() else "",
+        )
+        results.setdefault(key, []).append((folder, metrics))
+    if not results:
+        raise DataError(f"{batch_dir}: expected folders with {METRICS_NAME}, found none")
+    trials = [_trial(batch_dir, found) for found in results.values()]
+    return sorted(trials, key=lambda trial: trial.title)
+
+
+def _trial(batch_dir: Path, found: Sequence[tuple[Path, Mapping[str, Any]]]) -> Trial:
+    """Gather the results of one pair."""
+    folder, metrics = found[0]
+    names = [_condition(values) for _, values in found]
+    outputs: dict[str, Path] = {}
+    for (result, _), name in zip(found, names, strict=True):
+        # The same method twice: the folder above tells them apart, as in a sweep.
+        unique = name if names.count(name) == 1 else f"{name} ({_place(batch_dir, result)})"
+        if unique in outputs:
+            raise DataError(
+                f"{result}: expected another method than {outputs[unique].parent}, found {unique}"
+            )
+        outputs[unique] = result / OUTPUT_NAME
+    has_truth = (folder / TRUTH_NAME).is_file()
+    settings = metrics.get("hyperparameters", {})
+    longest_s = settings.get("segment_duration", MAX_EXCERPT_S)
+    offset_s = settings.get("segment_offset", 0.0)
+    is_song = probe(folder / INPUT_NAME).duration_s > offset_s + longest_s
+    return Trial(
+        title=f"{Path(metrics['input_audio']).stem} in the mix of "
+        f"{Path(metrics['target_audio']).stem} ({folder.name})",
+        input=folder / INPUT_NAME,
+        reference=folder / (TRUTH_NAME if has_truth else TARGET_NAME),
+        has_truth=has_truth,
+        outputs=outputs,
+        start_s=offset_s if is_song else 0.0,
+    )
+
+
+def _condition(metrics: Mapping[str, Any]) -> str:
+    """Name what made an output, alike in all pairs."""
+    return f"{metrics.get('method', 'transfer')}, {metrics.get('optimize_target', '')}".strip(", ")
+
+
+def _place(batch_dir: Path, folder: Path) -> str:
+    parent = folder.parent.relative_to(batch_dir).as_posix()
+    return folder.name if parent == "." else parent
+
+
+def make_test(batch_dir: Path, out_dir: Path, *, max_trials: int, seed: int) -> dict[str, Any]:
+    """Write a listening test.
+
+    Args:
+        batch_dir: see `find_trials`.
+        out_dir: receives the test.
+        max_trials: more are left out at random.
+        seed: of that choice, and with a listener's name of their order.
+
+    Returns:
+        what test.json holds.
+
+    Raises:
+        ConfigError: max_trials is below 1.
+        DataError: see `find_trials`; a trial has more conditions than MUSHRA allows.
+        AudioError: a file cannot be read.
+    """
+    if max_trials < 1:
+        raise ConfigError(f"max_trials: expected 1 or more, got {max_trials}")
+    trials = find_trials(batch_dir)
+    if len(trials) > max_trials:
+        log.info("%d of %d trials are left out", len(trials) - max_trials, len(trials))
+        chosen = sorted(random.Random(seed).sample(range(len(trials)), max_trials))
+        trials = [trials[index] for index in chosen]
+    (out_dir / "audio").mkdir(parents=True, exist_ok=True)
+    made = []
+    for index, trial in enumerate(trials):
+        made.append(_write_trial(out_dir, f"t{index + 1:02d}", trial))
+        log.info("trial %d/%d: %d conditions", index + 1, len(trials), len(made[-1]["conditions"]))
+    test: dict[str, Any] = {"version": TEST_VERSION, "seed": seed, "trials": made}
+    test["fingerprint"] = fingerprint(test)
+    _remove_others(out_dir / "audio", made)
+    _write_page(out_dir / PAGE_NAME, test)
+    write_json(out_dir / TEST_NAME, test)
+    return test
+
+
+def _write_trial(out_dir: Path, name: str, trial: Trial) -> dict[str, Any]:
+    """Write the stimuli of a trial; give its part of test.json."""
+    files = {UNCHANGED: trial.input, REFERENCE: trial.reference, **trial.outputs}
+    sounds = {condition: _excerpt(path, trial.start_s) for condition, path in files.items()}
+    sounds[ANCHOR] = low_pass(sounds[REFERENCE if trial.has_truth else UNCHANGED], SAMPLE_RATE_HZ)
+    if len(sounds) > MAX_CONDITIONS:
+        raise DataError(
+            f"{trial.title}: expected at most {MAX_CONDITIONS} conditions, found {sorted(sounds)}"
+        )
+    levels = match_levels(sounds, SAMPLE_RATE_HZ)
+    conditions = {}
+    for condition in sorted(sounds):
+        gain_db = levels.gain_db[condition]
+        data = _flac(10 ** (gain_db / 20) * sounds[condition])
+        # From the content and the trial, for a name that gives nothing away.
+        digest = hashlib.sha256(name.encode() + condition.encode() + data).hexdigest()[:12]
+        text = base64.b64encode(data).decode("ascii")
+        with atomic_path(out_dir / "audio" / f"{digest}.js") as temporary:
+            temporary.write_text(f'stimulus("{digest}", "{text}");\n', encoding="ascii")
+        conditions[condition] = {"stimulus": digest, "gain_db": round(gain_db, 3)}
+    return {
+        "trial": name,
+        "title": trial.title,
+        "has_truth": trial.has_truth,
+        "loudness_lufs": round(levels.loudness_lufs, 2),
+        "conditions": conditions,
+    }
+
+
+def _excerpt(path: Path, start_s: float) -> Tensor:
+    """Read what is heard of a file."""
+    duration_s = probe(path).duration_s
+    begin_s = start_s if duration_s > start_s + MAX_EXCERPT_S else 0.0
+    return read_audio(path, start_s=begin_s, duration_s=min(MAX_EXCERPT_S, duration_s - begin_s))
+
+
+def low_pass(audio_CT: Tensor, sample_rate_hz: int) -> Tensor:
+    """Take out what lies above 3.5 kHz, with linear phase and no delay.
+
+    The gain falls from 1 to 0 between 3.5 and 4 kHz, by half a cosine.
+
+    Source: ITU-R BS.1534-3 (low-range anchor).
+    """
+    num_samples = audio_CT.shape[-1]
+    # Silence behind the end, so that the end does not ring into the beginning.
+    length = next_fast_len(num_samples + sample_rate_hz // 10, real=True)
+    bins_hz_F = torch.fft.rfftfreq(length, 1 / sample_rate_hz)
+    fall_F = ((bins_hz_F - ANCHOR_HZ) / (ANCHOR_STOP_HZ - ANCHOR_HZ)).clamp(0, 1)
+    spectrum_CF = torch.fft.rfft(audio_CT, n=length)
+    filtered_CF = spectrum_CF * (0.5 + 0.5 * torch.cos(torch.pi * fall_F))
+    return torch.fft.irfft(filtered_CF, n=length)[..., :num_samples]
+
+
+def _flac(audio_CT: Tensor) -> bytes:
+    """Encode in 16 bits, which are quieter than any room, faded at both ends for the loop."""
+    buffer = io.BytesIO()
+    faded_CT = page.faded(audio_CT, SAMPLE_RATE_HZ).clamp(-1, 1)
+    sf.write(buffer, faded_CT.T.numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _remove_others(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
+    """Remove the stimuli of an earlier test in the same folder."""
+    kept = {c["stimulus"] for trial in trials for c in trial["conditions"].values()}
+    for path in folder.glob("*.js"):
+        if path.stem not in kept:
+            path.unlink()
+
+
+def _write_page(path: Path, test: Mapping[str, Any]) -> None:
+    """Write the page: text and script lie beside this module."""
+    body = (_HERE / "test.html").read_text(encoding="utf-8")
+    script = SYNC_SCRIPT + (_HERE / "test.js").read_text(encoding="utf-8")
+    style = (_HERE / "test.css").read_text(encoding="utf-8")
+    shown = {**test, "reference": REFERENCE}
+    page.write_page(
+        path, "Listening test", [body, page.script_json(shown)], style=style, script=script
+    )

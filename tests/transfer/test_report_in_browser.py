@@ -1,0 +1,137 @@
+"""The pages of transferred pairs in a real browser."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixprint.audio import write_audio
+from mixprint.features import FEATURE_NAMES, extract
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.transfer.report import MIXES, STEM_FOLDERS, write_report
+from tests.browser import PHONE, browsing
+
+Make = Callable[..., Tensor]
+WIDE = (1100, 900)
+
+
+def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[str, Any]]:
+    """Write what a transfer leaves: an output that is the input with half the drums."""
+    drums_down = torch.tensor([1.0, 1.0, 0.5, 1.0]).view(-1, 1, 1)
+    stems = {"input": make_stems(seed=1), "target": make_stems(4.0, seed=2)}
+    stems["output"] = drums_down * stems["input"]
+    features = {}
+    for song, stems_SCT in stems.items():
+        write_audio(folder / MIXES[song], stems_SCT.sum(0), SAMPLE_RATE_HZ, subtype="PCM_24")
+        for stem, stem_CT in zip(STEMS, stems_SCT, strict=True):
+            path = folder / STEM_FOLDERS[song] / f"{stem}.wav"
+            write_audio(path, stem_CT, SAMPLE_RATE_HZ, subtype="FLOAT")
+        values_D = extract(stems_SCT.unsqueeze(0), SAMPLE_RATE_HZ)[0]
+        features[song] = dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+    metrics = {
+        "input_audio": f"/songs/{'a-long-name-' * 8}<b>.wav",
+        "target_audio": "gs://bucket/b.wav",
+        "optimize_target": "features",
+        "method": "optimise",
+        "hyperparameters": {"segment_offset": 0.0, "segment_duration": 10.0},
+        "initial_feature_distance": 2.0,
+        "final_feature_distance": 0.5,
+        "initial_embedding_distance": None,
+        "final_embedding_distance": None,
+        "converged": True,
+        "num_steps_run": 2,
+        "iterations": [
+            {"step": step, "feature_distance": 2.0 - 0.75 * step, "embedding_distance": None}
+            for step in range(3)
+        ],
+        "stems_left_alone": [],
+        "settings": {},
+        "features": features,
+        "notes": ["a note"],
+        "output": {
+            "gain_db": 0.0,
+            "true_peak_dbtp": -3.0,
+            "loudness_lufs": -20.0,
+            "input_loudness_lufs": -19.0,
+            "target_loudness_lufs": -18.0,
+        },
+        "device": "cpu",
+        "timings": {"total_s": 12.0},
+    }
+    return folder, metrics | more
+
+
+@pytest.mark.parametrize("size", [PHONE, WIDE], ids=["phone", "wide"])
+def test_the_page_of_a_pair(tmp_path: Path, make_stems: Make, size: tuple[int, int]) -> None:
+    pair = make_pair(tmp_path / "pair", make_stems)
+    html = tmp_path / "pair" / "report.html"
+    write_report(html, [pair])
+    assert html.stat().st_size < 6e6
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(html, size)
+        assert tab.too_wide() <= 0
+        text = tab.run("document.body.innerText")
+        assert "<b>.wav in the mix of b.wav" in text
+        # Half the amplitude; the target's own drums are told beside.
+        assert "drums: 6.0 dB quieter (target" in text
+        # What was not touched comes forward as the mix becomes quieter.
+        assert "LU further in front of the mix" in text.split("bass: ")[1].split("drums: ")[0]
+        player = "document.querySelector('.comparison').player"
+        tab.click(".play")
+        tab.wait(f"{player}.playing")
+        tab.wait(f"{player}.position() > 0.1")
+        asked_s = time.monotonic()
+        position_s = tab.run(f"{player}.position()")
+        tab.click('.part label:has([value="drums"])')
+        tab.wait("document.querySelector('.comparison').getAttribute('aria-busy')", "false")
+        # The play has gone on where it was, but for the time that this took.
+        passed_s = time.monotonic() - asked_s
+        moved_s = (tab.run(f"{player}.position()") - position_s) % 3
+        assert 0 < moved_s <= passed_s + 0.1
+        durations = tab.run(
+            f"Object.entries({player}.clips).map(([name, clip]) => [name, clip.buffer.duration])"
+        )
+        assert dict(durations) == pytest.approx({"input": 3, "output": 3, "target": 4}, abs=0.01)
+        images = tab.run("[...document.images].map((image) => image.naturalWidth)")
+        assert len(images) == 1
+        assert images[0] > 500
+        assert tab.console == []
+
+
+def test_the_page_of_several_pairs(tmp_path: Path, make_stems: Make) -> None:
+    pairs = [
+        make_pair(tmp_path / method / "same name", make_stems, method=method)
+        for method in ("optimise", "console", "tcn", "zero-shot")
+    ]
+    for folder, _ in pairs:
+        (folder / "report.html").touch()
+    write_report(tmp_path / "report.html", pairs)
+    with browsing(tmp_path / "profile") as tab:
+        tab.open(tmp_path / "report.html")
+        assert tab.too_wide() <= 0
+        methods = (
+            "[...document.querySelectorAll('tbody tr, table tr')].map(r => r.cells[1].innerText)"
+        )
+        assert tab.run(methods)[1:] == ["optimise", "console", "tcn", "zero-shot"]
+        assert tab.run("document.querySelectorAll('.comparison').length") == 3
+        # A player each, although the folders have the same name.
+        chosen = "document.querySelectorAll('.clip input:checked').length"
+        assert tab.run(chosen) == 3
+        links = tab.run("[...document.querySelectorAll('a')].map((a) => decodeURI(a.href))")
+        assert len(links) == 16
+        assert all(Path(link.removeprefix("file://")).is_file() for link in links)
+        assert tab.console == []
+
+
+def test_without_features_the_controls_are_told(tmp_path: Path, make_stems: Make) -> None:
+    names = ("gain_db", "eq_low_db", "eq_mid_db", "eq_high_db", "balance_db", "width_db")
+    values = dict.fromkeys((*names, "dynamics_fast", "dynamics_slow"), 0.0)
+    settings = {"drums": values | {"gain_db": -6.0}}
+    folder, metrics = make_pair(tmp_path / "pair", make_stems, settings=settings)
+    del metrics["features"]
+    write_report(folder / "report.html", [(folder, metrics)])
+    assert "drums: 6.0 dB quieter" in (folder / "report.html").read_text()
