@@ -180,6 +180,14 @@ class TCN(nn.Module):
         """Input samples that one output sample depends on."""
         return receptive_field_samples(self.dilations, self.kernel_size)
 
+    @property
+    def context_samples(self) -> int:
+        """Input samples that one output sample depends on, on the side where they are most."""
+        return max(
+            sum(block.padding * block.dilation for block in self.blocks),
+            sum((self.kernel_size - 1 - block.padding) * block.dilation for block in self.blocks),
+        )
+
     def forward(self, stems_BCT: Tensor) -> Tensor:
         """Filter the stems.
 
