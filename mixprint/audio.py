@@ -16,7 +16,7 @@ Shape suffixes: C channel, T sample; N channels as in the file.
 import math
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -381,6 +381,23 @@ def resample(audio_CT: Tensor, from_hz: int, to_hz: int) -> Tensor:
     if not parts:
         return audio_CT.new_zeros(audio_CT.shape)
     return torch.from_numpy(np.concatenate(parts, axis=1))
+
+
+def resample_blocks(blocks: Iterable[Tensor], from_hz: int, to_hz: int) -> Iterator[Tensor]:
+    """Resample a stream of blocks as `resample` does the whole.
+
+    Args:
+        blocks: block_CT of any lengths.
+        from_hz: their rate in Hz.
+        to_hz: the asked rate in Hz.
+
+    Yields:
+        block_CT, float32.
+    """
+    up, down = _ratio(from_hz, to_hz)
+    sources = (block_CT.detach().to("cpu", torch.float32).numpy() for block_CT in blocks)
+    for part_CT in _resampled_parts(sources, up, down):
+        yield torch.from_numpy(part_CT)
 
 
 def loudness_lufs(audio_CT: Tensor, sample_rate_hz: int) -> float:

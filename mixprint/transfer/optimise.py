@@ -268,6 +268,38 @@ def fit_style(
     return result
 
 
+def measure_style(
+    segments_SCT: Sequence[Tensor],
+    input_SCT: Sequence[Tensor],
+    style: Style,
+    sample_rate_hz: int,
+    *,
+    optimize_target: OptimizeTarget,
+    standardisation: Standardisation,
+    encoder: "Encoder | None",
+    left_alone: tuple[str, ...],
+) -> Iteration:
+    """Measure both distances of segments to a style, as the fit does.
+
+    Args:
+        segments_SCT: what was made of the input.
+        input_SCT: the segments that were heard.
+        style: what was aimed at.
+        sample_rate_hz: of the audio.
+        optimize_target: see `fit_style`.
+        standardisation: of the features.
+        encoder: see `fit_style`.
+        left_alone: stems whose features take no part.
+
+    Returns:
+        the distances, as of step 0.
+    """
+    distances = _Distances(
+        input_SCT, style, sample_rate_hz, standardisation, encoder, left_alone, optimize_target
+    )
+    return distances.measure(0, segments_SCT)
+
+
 def _where_memory_suffices(
     find: Callable[[float, torch.device], TransferResult],
     device: torch.device,

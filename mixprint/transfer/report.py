@@ -106,12 +106,15 @@ def _pair(
     page_dir: Path, folder: Path, metrics: Mapping[str, Any], with_players: bool
 ) -> list[str]:
     """Make the section of one pair."""
-    sections = [page.heading(f"{metrics['input_audio']} in the mix of {metrics['target_audio']}")]
+    target = metrics["target_audio"] or metrics["target_style"]
+    sections = [page.heading(f"{metrics['input_audio']} in the mix of {target}")]
     files = {
         "input": "input_original.wav",
         "target": "target_original.wav",
         "output": "output_transferred.wav",
     }
+    if metrics["target_audio"] is None:  # a style from a file
+        del files["target"]
     if with_players:
         sections.append(
             page.players(

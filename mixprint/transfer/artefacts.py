@@ -1,0 +1,195 @@
+"""What a transfer did beyond what an engineer's faders and equalisers could have done.
+
+Shape suffixes: S stem, C channel, T sample, N tap; M half a filter with its middle.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixprint.stems import STEMS
+from mixprint.transfer.style import SILENT_STEM_DBFS
+
+Array = NDArray[np.float64]
+
+# As long as the console's equaliser, so that this can be re-created.
+NULL_TAPS = 4095
+# The filter and the channels' matrix are solved for in turn.
+NULL_ROUNDS = 2
+# Keeps the equations solvable where a stem has no energy at all (above a codec's low-pass).
+RIDGE = 1e-9
+# Frames of 93 ms, of which the input's below this level are silence: noise floors lie below it,
+# the quietest notes above.
+SILENCE_FRAME_SAMPLES = 4096
+SILENCE_DBFS = -70.0
+FLOOR_POWER = 1e-12
+
+
+def count_clipped(blocks: Iterable[Tensor]) -> int:
+    """Count the samples at or beyond full scale."""
+    return sum(int((block_CT.abs() >= 1).sum()) for block_CT in blocks)
+
+
+def silence(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
+    """Measure what the output has where the input is silent.
+
+    Args:
+        pairs: input_CT and output_CT in equal blocks.
+
+    Returns:
+        `share` of the input's frames that are silent (see `SILENCE_DBFS`), `input_dbfs` and
+        `output_dbfs`, the mean levels there (floor: -120), and `rise_db`, their difference; None
+        where the input has no silence.
+    """
+    num_frames = num_silent = 0
+    input_power = output_power = 0.0
+    for input_CT, output_CT in pairs:
+        powers = [_frame_powers(audio_CT) for audio_CT in (input_CT, output_CT)]
+        is_silent = powers[0] < 10 ** (SILENCE_DBFS / 10)
+        num_frames += len(is_silent)
+        num_silent += int(is_silent.sum())
+        input_power += float(powers[0][is_silent].sum())
+        output_power += float(powers[1][is_silent].sum())
+    share = num_silent / max(num_frames, 1)
+    if num_silent == 0:
+        return {"share": share, "input_dbfs": None, "output_dbfs": None, "rise_db": None}
+    input_dbfs = 10 * math.log10(max(input_power / num_silent, FLOOR_POWER))
+    output_dbfs = 10 * math.log10(max(output_power / num_silent, FLOOR_POWER))
+    return {
+        "share": share,
+        "input_dbfs": input_dbfs,
+        "output_dbfs": output_dbfs,
+        "rise_db": output_dbfs - input_dbfs,
+    }
+
+
+def _frame_powers(audio_CT: Tensor) -> Tensor:
+    """Give the mean power of each whole frame."""
+    num_frames = audio_CT.shape[-1] // SILENCE_FRAME_SAMPLES
+    framed = audio_CT[:, : num_frames * SILENCE_FRAME_SAMPLES].double()
+    return framed.unflatten(-1, (num_frames, SILENCE_FRAME_SAMPLES)).square().mean((0, 2))
+
+
+def regular_blocks(blocks: Iterable[Tensor], num_samples: int) -> Iterator[Tensor]:
+    """Cut blocks anew, so that two streams of other blocks can be compared.
+
+    Args:
+        blocks: (..., T), of any lengths.
+        num_samples: length of those that are given, but for the last.
+    """
+    held: Tensor | None = None
+    for block in blocks:
+        held = block if held is None else torch.cat((held, block), dim=-1)
+        while held.shape[-1] >= num_samples:
+            yield held[..., :num_samples]
+            held = held[..., num_samples:]
+    if held is not None and held.shape[-1]:
+        yield held
+
+
+def linear_null(input_SCT: Tensor, output_SCT: Tensor) -> dict[str, float | None]:
+    """Tell how far each stem is from a linear-phase filter and fixed faders.
+
+    Per stem the best symmetric filter and the best 2x2 matrix of the channels are sought, by least
+    squares. What they leave is what dynamics, distortion, phase and time smearing made.
+
+    Args:
+        input_SCT: the stems of a segment, longer than the filter.
+        output_SCT: what the transfer made of them.
+
+    Returns:
+        stem -> power of the rest relative to the output in dB, at least -120; None where the stem
+        is silent.
+    """
+    found: dict[str, float | None] = {}
+    for stem, input_CT, output_CT in zip(STEMS, input_SCT, output_SCT, strict=True):
+        x_CT, y_CT = (a.double().cpu().numpy() for a in (input_CT, output_CT))
+        quiet = 10 ** (SILENT_STEM_DBFS / 10)
+        is_silent = min(np.mean(x_CT**2), np.mean(y_CT**2)) <= quiet
+        found[stem] = None if is_silent else _null_db(x_CT, y_CT)
+    return found
+
+
+def _null_db(x_CT: Array, y_CT: Array) -> float:
+    """Fit filter and matrix in turn; give the rest in dB."""
+    half = NULL_TAPS // 2
+    # The first and last half filter see what lies outside, which is not known.
+    inner = slice(half, -half)
+    filtered_CT = x_CT
+    matrix_CC = np.eye(len(x_CT))
+    for _ in range(NULL_ROUNDS):
+        matrix_CC = _matrix(filtered_CT[:, inner], y_CT[:, inner])
+        taps_N = _symmetric_filter(matrix_CC @ x_CT, y_CT)
+        filtered_CT = _filtered(x_CT, taps_N)
+    matrix_CC = _matrix(filtered_CT[:, inner], y_CT[:, inner])
+    rest_CT = (y_CT - matrix_CC @ filtered_CT)[:, inner]
+    ratio = np.mean(rest_CT**2) / max(np.mean(y_CT[:, inner] ** 2), FLOOR_POWER)
+    return float(10 * np.log10(max(ratio, FLOOR_POWER)))
+
+
+def _matrix(x_CT: Array, y_CT: Array) -> Array:
+    """Solve y = matrix x; a mono stem leaves it undetermined, and the smallest one is taken."""
+    found: Array = np.linalg.lstsq(x_CT @ x_CT.T, x_CT @ y_CT.T, rcond=1e-9)[0].T
+    return found
+
+
+def _symmetric_filter(x_CT: Array, y_CT: Array) -> Array:
+    """Solve for the symmetric filter h with h * x = y in all channels, by the normal equations.
+
+    Its basis is x itself and x(t - m) + x(t + m) for each m; their products are sums of two values
+    of the autocorrelation of x.
+    """
+    half = NULL_TAPS // 2
+    length = scipy.fft.next_fast_len(x_CT.shape[1] + NULL_TAPS, real=True)
+    x_CF, y_CF = (np.fft.rfft(a_CT, n=length) for a_CT in (x_CT, y_CT))
+    auto_T = np.fft.irfft((np.abs(x_CF) ** 2).sum(0), n=length)
+    cross_T = np.fft.irfft((np.conj(x_CF) * y_CF).sum(0), n=length)
+    # Halved middle: then its column is x(t - 0) + x(t + 0) like all others.
+    matrix_MM = scipy.linalg.toeplitz(auto_T[: half + 1]) + scipy.linalg.hankel(
+        auto_T[: half + 1], auto_T[half : 2 * half + 1]
+    )
+    matrix_MM[np.diag_indices_from(matrix_MM)] += RIDGE * auto_T[0]
+    wanted_M = (cross_T[: half + 1] + np.roll(cross_T[::-1], 1)[: half + 1]) / 2
+    half_M = scipy.linalg.solve(matrix_MM, wanted_M, assume_a="pos")
+    taps_N: Array = np.concatenate((half_M[:0:-1], [2 * half_M[0]], half_M[1:]))
+    return taps_N
+
+
+def _filtered(x_CT: Array, taps_N: Array) -> Array:
+    """Convolve without delay and without change of length."""
+    half = len(taps_N) // 2
+    length = scipy.fft.next_fast_len(x_CT.shape[1] + len(taps_N), real=True)
+    spectrum_CF = np.fft.rfft(x_CT, n=length) * np.fft.rfft(taps_N, n=length)
+    out_CT: Array = np.fft.irfft(spectrum_CF, n=length)[:, half : half + x_CT.shape[1]]
+    return out_CT
+
+
+def artefacts(
+    input_SCT: Tensor,
+    output_SCT: Tensor,
+    *,
+    num_clipped: int,
+    in_silence: dict[str, float | None],
+    tcn_residual_db: float | None,
+) -> dict[str, Any]:
+    """Gather what metrics.json holds under `artefacts`.
+
+    Args:
+        input_SCT: the stems of a segment that the fit heard.
+        output_SCT: what the effect made of them.
+        num_clipped: see `count_clipped`, of the whole output.
+        in_silence: see `silence`, of the whole output.
+        tcn_residual_db: see `TransferResult`.
+    """
+    return {
+        "clipped_samples": num_clipped,
+        "silence": in_silence,
+        "linear_null_db": linear_null(input_SCT, output_SCT),
+        "tcn_residual_db": tcn_residual_db,
+    }

@@ -1,0 +1,66 @@
+"""Loudness and true peak of audio that comes in blocks, in memory that hardly grows with it.
+
+Shape suffixes: C channel, T sample, K step of 100 ms.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from mixprint.audio import resample_blocks
+from mixprint.features.loudness import HOP_S, hop_energy, integrated_from_energy, k_weight
+from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
+
+MAX_TRUE_PEAK_DBTP = -1.0
+TRUE_PEAK_OVERSAMPLING = 4  # ITU-R BS.1770-4, annex 2
+
+
+def true_peak(blocks: Iterable[Tensor]) -> float:
+    """Measure the highest magnitude between samples too (four times oversampled), full scale 1.
+
+    Args:
+        blocks: block_CT at 44.1 kHz.
+    """
+    sample_peak = 0.0
+
+    def watched() -> Iterator[Tensor]:
+        nonlocal sample_peak
+        for block_CT in blocks:
+            sample_peak = max(sample_peak, float(block_CT.abs().max()))
+            yield block_CT
+
+    oversampled_hz = TRUE_PEAK_OVERSAMPLING * SAMPLE_RATE_HZ
+    between = (
+        float(block_CT.abs().max())
+        for block_CT in resample_blocks(watched(), SAMPLE_RATE_HZ, oversampled_hz)
+        if block_CT.numel()
+    )
+    return max(max(between, default=0.0), sample_peak)
+
+
+def peak_safe_gain(peak: float) -> float:
+    """Give the factor, at most 1, that brings a true peak down to `MAX_TRUE_PEAK_DBTP`."""
+    return min(1.0, 10 ** (MAX_TRUE_PEAK_DBTP / 20) / peak) if peak > 0 else 1.0
+
+
+def stream_loudness_lufs(blocks: Iterable[Tensor]) -> float:
+    """Measure the integrated loudness, as `mixprint.audio.loudness_lufs` does of the whole.
+
+    Args:
+        blocks: block_CT at 44.1 kHz, together 0.4 s or longer.
+    """
+    hop = round(HOP_S * SAMPLE_RATE_HZ)
+    # The filter reaches back by less than one step; before the audio there is silence.
+    held_CT = torch.zeros(NUM_CHANNELS, hop)
+    energies_K = []
+    for block_CT in blocks:
+        held_CT = torch.cat((held_CT, block_CT), dim=-1)
+        num_hops = held_CT.shape[-1] // hop - 1
+        if num_hops < 1:
+            continue
+        weighted_CT = k_weight(held_CT[:, : (num_hops + 1) * hop], SAMPLE_RATE_HZ)
+        energies_K.append(hop_energy(weighted_CT[:, hop:], SAMPLE_RATE_HZ))
+        held_CT = held_CT[:, num_hops * hop :]
+    energy_K = torch.cat(energies_K) if energies_K else torch.zeros(0)
+    return float(integrated_from_energy(energy_K.unsqueeze(0))[0])
