@@ -109,9 +109,10 @@ def linear_null(input_SCT: Tensor, output_SCT: Tensor) -> dict[str, float | None
     """
     found: dict[str, float | None] = {}
     for stem, input_CT, output_CT in zip(STEMS, input_SCT, output_SCT, strict=True):
-        x_CT, y_CT = (a.double().cpu().numpy() for a in (input_CT, output_CT))
+        x_CT: Array = input_CT.double().cpu().numpy()
+        y_CT: Array = output_CT.double().cpu().numpy()
         quiet = 10 ** (SILENT_STEM_DBFS / 10)
-        is_silent = min(np.mean(x_CT**2), np.mean(y_CT**2)) <= quiet
+        is_silent = min(float(np.mean(x_CT**2)), float(np.mean(y_CT**2))) <= quiet
         found[stem] = None if is_silent else _null_db(x_CT, y_CT)
     return found
 
@@ -122,21 +123,21 @@ def _null_db(x_CT: Array, y_CT: Array) -> float:
     # The first and last half filter see what lies outside, which is not known.
     inner = slice(half, -half)
     filtered_CT = x_CT
-    matrix_CC = np.eye(len(x_CT))
     for _ in range(NULL_ROUNDS):
         matrix_CC = _matrix(filtered_CT[:, inner], y_CT[:, inner])
         taps_N = _symmetric_filter(matrix_CC @ x_CT, y_CT)
         filtered_CT = _filtered(x_CT, taps_N)
     matrix_CC = _matrix(filtered_CT[:, inner], y_CT[:, inner])
     rest_CT = (y_CT - matrix_CC @ filtered_CT)[:, inner]
-    ratio = np.mean(rest_CT**2) / max(np.mean(y_CT[:, inner] ** 2), FLOOR_POWER)
-    return float(10 * np.log10(max(ratio, FLOOR_POWER)))
+    output_power = float(np.mean(y_CT[:, inner] ** 2))
+    ratio = float(np.mean(rest_CT**2)) / max(output_power, FLOOR_POWER)
+    return 10 * math.log10(max(ratio, FLOOR_POWER))
 
 
 def _matrix(x_CT: Array, y_CT: Array) -> Array:
     """Solve y = matrix x; a mono stem leaves it undetermined, and the smallest one is taken."""
-    found: Array = np.linalg.lstsq(x_CT @ x_CT.T, x_CT @ y_CT.T, rcond=1e-9)[0].T
-    return found
+    solution_CC: Array = np.linalg.lstsq(x_CT @ x_CT.T, x_CT @ y_CT.T, rcond=1e-9)[0]
+    return solution_CC.T
 
 
 def _symmetric_filter(x_CT: Array, y_CT: Array) -> Array:
@@ -147,7 +148,7 @@ def _symmetric_filter(x_CT: Array, y_CT: Array) -> Array:
     """
     half = NULL_TAPS // 2
     length = scipy.fft.next_fast_len(x_CT.shape[1] + NULL_TAPS, real=True)
-    x_CF, y_CF = (np.fft.rfft(a_CT, n=length) for a_CT in (x_CT, y_CT))
+    x_CF, y_CF = np.fft.rfft(x_CT, n=length), np.fft.rfft(y_CT, n=length)
     auto_T = np.fft.irfft((np.abs(x_CF) ** 2).sum(0), n=length)
     cross_T = np.fft.irfft((np.conj(x_CF) * y_CF).sum(0), n=length)
     # Halved middle: then its column is x(t - 0) + x(t + 0) like all others.

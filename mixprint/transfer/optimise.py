@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from mixprint.features import Standardisation
 from mixprint.progress import Progress
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
 from mixprint.transfer.console import Console
-from mixprint.transfer.effect import Effect, FittedChain
+from mixprint.transfer.effect import Effect, FittedChain, LeavesAlone
 from mixprint.transfer.style import (
     SILENT_STEM_DBFS,
     STEM_OF_FEATURE_D,
@@ -120,7 +120,7 @@ class TransferResult:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def stems_SCT(self) -> Tensor:
+    def stems_SCT(self) -> Tensor:  # noqa: N802 (the suffix is the tensor's shape)
         """The transferred stems of the first segment."""
         return self.segments_SCT[0]
 
@@ -415,6 +415,7 @@ def _pass(
 ) -> TransferResult:
     """Transfer by one pass of a network that was trained before."""
     assert style.embedding_E is not None
+    zero_shot.check_encoder(encoder.fingerprint)
     started_s = time.perf_counter()
     device = segments_SCT[0].device
     with torch.no_grad():
@@ -561,7 +562,7 @@ def _minimise(
     lr: float,
 ) -> _Run:
     """Run the loop, and leave console and TCN at the best step."""
-    groups = []
+    groups: list[dict[str, Any]] = []
     if console is not None:
         decibels = [p for p in console.parameters() if p is not console.dynamics_SW]
         groups.append({"params": decibels, "lr": lr * DECIBELS_PER_LR})

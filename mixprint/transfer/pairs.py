@@ -98,6 +98,7 @@ class SongSource:
             separate: the separator for songs that come by path.
             separator: its fingerprint.
         """
+        settings.warn_of_length()
         self._settings = settings
         self._tracks = {track.track_id: track for track in tracks}
         self._separate = separate

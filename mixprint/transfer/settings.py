@@ -65,6 +65,14 @@ class Hyperparameters:
             raise ConfigError(f"segments: expected 1 or more, got {self.segments}")
         if self.method not in get_args(Method):
             raise ConfigError(f"method: expected one of {get_args(Method)}, got {self.method!r}")
+        if self.optimize_target not in get_args(OptimizeTarget):
+            raise ConfigError(
+                f"optimize_target: expected one of {get_args(OptimizeTarget)}, "
+                f"got {self.optimize_target!r}"
+            )
+
+    def warn_of_length(self) -> None:
+        """Warn where the segments are not as long as those that were trained on."""
         if self.segment_duration != TRAINED_SEGMENT_S:
             log.warning(
                 "segment_duration is %g s; encoder and standardisation are trained on %g s",
@@ -94,7 +102,7 @@ class Controls:
         """Check the values."""
         if set(self.amount) != set(STEMS):
             raise ConfigError(f"amount: expected one for each of {STEMS}, got {dict(self.amount)}")
-        check_amount(self.amount_S)
+        check_amount(self.amounts)
         for name, value, known in (
             ("loudness", self.loudness, get_args(Loudness)),
             ("apply_to", self.apply_to, get_args(ApplyTo)),
@@ -103,8 +111,8 @@ class Controls:
                 raise ConfigError(f"{name}: expected one of {known}, got {value!r}")
 
     @property
-    def amount_S(self) -> Tensor:
-        """The amounts in the order of `STEMS`."""
+    def amounts(self) -> Tensor:
+        """The amounts in the order of `STEMS`, as amount_S."""
         return torch.tensor([float(self.amount[stem]) for stem in STEMS])
 
     @property
@@ -150,5 +158,3 @@ def parse_amounts(texts: Sequence[str], keep: Sequence[str] = ()) -> dict[str, f
         raise ConfigError(f"amount, keep: expected stems of {STEMS}, got {unknown}")
     check_amount(torch.tensor([amounts[stem] for stem in STEMS]))
     return amounts
-
-

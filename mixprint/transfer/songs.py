@@ -225,7 +225,7 @@ def transfer_segments(
     written_s = time.perf_counter()
 
     # What was heard, as it came out.
-    amount_S = controls.amount_S.to(device)
+    amount_S = controls.amounts.to(device)
     processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
     gain = 10 ** (output["gain_db"] / 20)
     output_SCT = [gain * stems_SCT for stems_SCT in processed_SCT]
@@ -271,7 +271,7 @@ def transfer_segments(
         **_result_values(result),
         "final_embedding_distance": final.embedding_distance,
         "final_feature_distance": final.feature_distance,
-        "settings": result.effect.settings(controls.amount_S),
+        "settings": result.effect.settings(controls.amounts),
         "features": {
             name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
             for name, values_D in features.items()
@@ -340,7 +340,7 @@ def _write_audio(
             yield from apply_to_blocks(
                 effect,
                 stems,
-                controls.amount_S,
+                controls.amounts,
                 sample_rate_hz=SAMPLE_RATE_HZ,
                 device=device,
                 notes=notes,
@@ -349,9 +349,7 @@ def _write_audio(
     _write_song(out_dir, "input", input_blocks(), num_samples)
     for number, heard in enumerate(target.songs, start=1):
         name = "target" if number == 1 else f"target_{number}"
-        _write_song(
-            out_dir, name, [(heard.audio_CT, heard.stems_SCT)], heard.audio_CT.shape[-1]
-        )
+        _write_song(out_dir, name, [(heard.audio_CT, heard.stems_SCT)], heard.audio_CT.shape[-1])
     draft = out_dir / f"{TEMPORARY_PREFIX}{TRANSFERRED_STEMS}"
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -372,17 +370,14 @@ def _write_audio(
         gain = loudness_gain * peak_gain
         if peak_gain < 1:
             notes.append(
-                f"output lowered by {-_decibels(peak_gain):.2f} dB to keep its true peak at "
-                "-1 dBTP"
+                f"output lowered by {-_decibels(peak_gain):.2f} dB to keep its true peak at -1 dBTP"
             )
 
         def scaled_blocks() -> Iterator[Block]:
             for stems_SCT in read_stem_files(draft):
                 yield gain * stems_SCT.sum(0), gain * stems_SCT
 
-        _write_song(
-            out_dir, "output", scaled_blocks(), num_samples, OUTPUT_NAME, TRANSFERRED_STEMS
-        )
+        _write_song(out_dir, "output", scaled_blocks(), num_samples, OUTPUT_NAME, TRANSFERRED_STEMS)
         before = regular_blocks((s.sum(0) for _, s in input_blocks()), COMPARED_SAMPLES)
         after = regular_blocks((s.sum(0) for s in read_stem_files(draft)), COMPARED_SAMPLES)
         in_silence = silence(zip(before, after, strict=True))

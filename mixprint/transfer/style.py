@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 FORMAT = "mixprint-style"
 FORMAT_VERSION = 1
+# Steps of a sweep are named in hundredths.
+MAX_MIXES = 101
 # Below this a stem is silence or what a separator leaves of an absent stem: there is no style to
 # read from it, and none that it could be given.
 SILENT_STEM_DBFS = -60.0
@@ -280,10 +282,10 @@ def sweep_weights(num_mixes: int) -> list[tuple[float, float]]:
     """Give the weights of two styles, from the first alone to the second alone in equal steps.
 
     Raises:
-        ConfigError: fewer than 2 mixes are asked for.
+        ConfigError: fewer than 2 mixes are asked for, or more than can be told apart.
     """
-    if num_mixes < 2:
-        raise ConfigError(f"sweep: expected 2 mixes or more, got {num_mixes}")
+    if not 2 <= num_mixes <= MAX_MIXES:
+        raise ConfigError(f"sweep: expected 2 to {MAX_MIXES} mixes, got {num_mixes}")
     shares = [index / (num_mixes - 1) for index in range(num_mixes)]
     return [(1 - share, share) for share in shares]
 
@@ -306,4 +308,3 @@ def _check_numbers(where: str, name: str, numbers: Any) -> None:
         )
     ):
         raise CheckpointError(f"{where}: {name}: expected finite numbers, found {numbers!r:.80}")
-

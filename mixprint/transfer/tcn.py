@@ -148,6 +148,7 @@ class TCN(nn.Module):
         super().__init__()
         self.dilations = tuple(dilations)
         self.kernel_size = kernel_size
+        self.causal = causal
         self.blocks = nn.Sequential(
             *(
                 Block(
@@ -182,11 +183,9 @@ class TCN(nn.Module):
 
     @property
     def context_samples(self) -> int:
-        """Input samples that one output sample depends on, on the side where they are most."""
-        return max(
-            sum(block.padding * block.dilation for block in self.blocks),
-            sum((self.kernel_size - 1 - block.padding) * block.dilation for block in self.blocks),
-        )
+        """Give how far the input reaches into an output sample, on either side."""
+        both_sides = self.receptive_field_samples - 1
+        return both_sides if self.causal else both_sides // 2
 
     def forward(self, stems_BCT: Tensor) -> Tensor:
         """Filter the stems.

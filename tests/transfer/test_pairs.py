@@ -284,7 +284,7 @@ def test_other_segment_lengths_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "mixprint.transfer.settings.log.warning", lambda text, *values: lines.append(text % values)
     )
-    settings(segment_duration=10.0)
+    settings(segment_duration=10.0).warn_of_length()
     assert lines == []
-    settings(segment_duration=5.0)
+    settings(segment_duration=5.0).warn_of_length()
     assert "trained on 10 s" in lines[0]
