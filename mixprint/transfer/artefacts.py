@@ -1,6 +1,6 @@
 """What a transfer did beyond what an engineer's faders and equalisers could have done.
 
-Shape suffixes: S stem, C channel, T sample, N tap; M half a filter with its middle.
+Shape suffixes: S stem, C channel, T sample, N tap.
 """
 
 import math
@@ -143,22 +143,18 @@ def _matrix(x_CT: Array, y_CT: Array) -> Array:
 def _symmetric_filter(x_CT: Array, y_CT: Array) -> Array:
     """Solve for the symmetric filter h with h * x = y in all channels, by the normal equations.
 
-    Its basis is x itself and x(t - m) + x(t + m) for each m; their products are sums of two values
-    of the autocorrelation of x.
+    Their matrix, the autocorrelation of x, reads the same backwards. So the best symmetric filter
+    is the best of all filters for the symmetric part of the cross-correlation.
     """
     half = NULL_TAPS // 2
     length = scipy.fft.next_fast_len(x_CT.shape[1] + NULL_TAPS, real=True)
     x_CF, y_CF = np.fft.rfft(x_CT, n=length), np.fft.rfft(y_CT, n=length)
     auto_T = np.fft.irfft((np.abs(x_CF) ** 2).sum(0), n=length)
     cross_T = np.fft.irfft((np.conj(x_CF) * y_CF).sum(0), n=length)
-    # Halved middle: then its column is x(t - 0) + x(t + 0) like all others.
-    matrix_MM = scipy.linalg.toeplitz(auto_T[: half + 1]) + scipy.linalg.hankel(
-        auto_T[: half + 1], auto_T[half : 2 * half + 1]
-    )
-    matrix_MM[np.diag_indices_from(matrix_MM)] += RIDGE * auto_T[0]
-    wanted_M = (cross_T[: half + 1] + np.roll(cross_T[::-1], 1)[: half + 1]) / 2
-    half_M = scipy.linalg.solve(matrix_MM, wanted_M, assume_a="pos")
-    taps_N: Array = np.concatenate((half_M[:0:-1], [2 * half_M[0]], half_M[1:]))
+    column_N = auto_T[:NULL_TAPS].copy()
+    column_N[0] *= 1 + RIDGE
+    wanted_N = np.roll(cross_T, half)[:NULL_TAPS]
+    taps_N: Array = scipy.linalg.solve_toeplitz(column_N, (wanted_N + wanted_N[::-1]) / 2)
     return taps_N
 
 

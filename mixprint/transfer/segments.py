@@ -336,6 +336,8 @@ def stem_files(folder: Path, num_declared: int) -> Iterator[Callable[[Tensor], N
 def choose_segments(power_SN: Tensor, length: int, num_segments: int) -> list[int]:
     """Choose segments of a song that do not overlap: those in which most is going on.
 
+    Each leaves room for those that are still to be chosen, if the song has it.
+
     One after the other is chosen: first by how many stems it brings that sound somewhere in the
     song but in none of the chosen ones, then by how many stems sound in it, then by its energy,
     then the earliest.
@@ -348,7 +350,8 @@ def choose_segments(power_SN: Tensor, length: int, num_segments: int) -> list[in
     Returns:
         the first second of each, in the order of time; at least one.
     """
-    num_starts = max(power_SN.shape[-1] - length + 1, 1)
+    num_seconds = power_SN.shape[-1]
+    num_starts = max(num_seconds - length + 1, 1)
     windows_SN = torch.stack(
         [power_SN[:, start : start + length].mean(-1) for start in range(num_starts)], dim=-1
     )
@@ -359,6 +362,9 @@ def choose_segments(power_SN: Tensor, length: int, num_segments: int) -> list[in
         free = [s for s in range(num_starts) if all(abs(s - other) >= length for other in chosen)]
         if not free:
             break
+        rooms = {start: _room(sorted([*chosen, start]), length, num_seconds) for start in free}
+        wanted = min(num_segments - len(chosen) - 1, max(rooms.values()))
+        free = [start for start in free if rooms[start] >= wanted]
 
         def merit(start: int, covered_S: Tensor = covered_S) -> tuple[int, int, float, int]:
             sounds_S = sounds_SN[:, start]
@@ -369,3 +375,10 @@ def choose_segments(power_SN: Tensor, length: int, num_segments: int) -> list[in
         chosen.append(best)
         covered_S = covered_S | sounds_SN[:, best]
     return sorted(chosen)
+
+
+def _room(chosen: list[int], length: int, num_seconds: int) -> int:
+    """Count the segments that fit between those that are chosen, in the order of time."""
+    ends = [0, *(start + length for start in chosen)]
+    gaps = [start - end for start, end in zip([*chosen, num_seconds], ends, strict=True)]
+    return sum(gap // length for gap in gaps)

@@ -273,12 +273,6 @@ def test_summary_medians() -> None:
     assert summary["median_feature_distance_reduction"] == pytest.approx(0.625)
 
 
-@pytest.mark.parametrize("more", [{"segment_duration": 2.0}, {"segment_offset": -1.0}])
-def test_hyperparameters_are_checked(more: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(more))):
-        settings(**more)
-
-
 def test_other_segment_lengths_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     monkeypatch.setattr(
