@@ -136,8 +136,8 @@ def _null_db(x_CT: Array, y_CT: Array) -> float:
 
 def _matrix(x_CT: Array, y_CT: Array) -> Array:
     """Solve y = matrix x; a mono stem leaves it undetermined, and the smallest one is taken."""
-    solution_CC: Array = np.linalg.lstsq(x_CT @ x_CT.T, x_CT @ y_CT.T, rcond=1e-9)[0]
-    return solution_CC.T
+    solution_CC = np.linalg.lstsq(x_CT @ x_CT.T, x_CT @ y_CT.T, rcond=1e-9)[0]
+    return solution_CC.T.astype(np.float64)
 
 
 def _symmetric_filter(x_CT: Array, y_CT: Array) -> Array:

@@ -69,8 +69,9 @@ NEAR_ENOUGH = 1e-5
 RECORD_EVERY = 10
 # A run that brought less than this of the way is worth a warning.
 POOR_REDUCTION = 0.3
-# Songs further apart than this, in standard deviations per feature, have little in common.
-VERY_DIFFERENT = 2.5
+# Songs further apart than this, in standard deviations per feature, have little in common: songs of
+# different kinds lie 2 to 3 apart, a mono recording and a full mix 4.
+VERY_DIFFERENT = 3.5
 # Where a GPU's memory does not hold the whole segments, this much of each is tried.
 SHORTENED = 0.5
 
