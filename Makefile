@@ -32,7 +32,9 @@ OUT ?= results/transfer
 STEPS ?=
 LR ?=
 CHECKPOINT ?=
-export MODE INPUT TARGET OUT STEPS LR CHECKPOINT
+METHOD ?=
+APPLY_TO ?=
+export MODE INPUT TARGET OUT STEPS LR CHECKPOINT METHOD APPLY_TO
 
 # make train-separator
 SONGS ?=
@@ -96,13 +98,15 @@ repro: data ## run the same steps as DVC stages: only what has changed
 	$(BIN)/dvc repro
 
 .PHONY: transfer
-transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings CHECKPOINT= OUT= STEPS= LR=]
+transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings METHOD= APPLY_TO=song CHECKPOINT= OUT= STEPS= LR=]
 	@if [ -z "$$INPUT" ] || [ -z "$$TARGET" ]; then \
 		echo 'usage: make transfer INPUT=a.wav TARGET=b.wav [MODE=embeddings OUT=results/x]' >&2; exit 2; fi; \
 	arguments=(--input_audio "$$INPUT" --target_audio "$$TARGET" --optimize_target "$$MODE" --output_dir "$$OUT"); \
 	if [ -n "$$STEPS" ]; then arguments+=(--num_steps "$$STEPS"); fi; \
 	if [ -n "$$LR" ]; then arguments+=(--lr "$$LR"); fi; \
 	if [ -n "$$CHECKPOINT" ]; then arguments+=(--mixing-checkpoint "$$CHECKPOINT"); fi; \
+	if [ -n "$$METHOD" ]; then arguments+=(--method "$$METHOD"); fi; \
+	if [ -n "$$APPLY_TO" ]; then arguments+=(--apply-to "$$APPLY_TO"); fi; \
 	$(BIN)/mixprint transfer "$${arguments[@]}"
 
 .PHONY: promote

@@ -549,6 +549,26 @@ class Registry:
         self._client.set_model_version_tag(self.model_name, version, key, value)
 
 
+def fetch_model(name: str, folder: Path) -> Path:
+    """Fetch a registered model's files; the entry point `models` of `mixprint.checkpoints`.
+
+    Args:
+        name: `models:/<model>@<alias>` or `models:/<model>/<version>`.
+        folder: receives the files.
+
+    Returns:
+        the folder that holds them.
+
+    Raises:
+        DataError: the registry has no such model, alias or version.
+    """
+    connect()
+    try:
+        return Path(mlflow.artifacts.download_artifacts(name, dst_path=str(folder)))
+    except MlflowException as error:
+        raise DataError(f"{name}: expected a registered model, found: {error.message}") from error
+
+
 def log_model_files(run_id: str, folder: Path) -> None:
     """Add files to a run's `model/`, where they belong to the version that is made of it."""
     MlflowClient().log_artifacts(run_id, str(folder), MODEL_FOLDER)

@@ -7,6 +7,7 @@ so that `mixprint --help` answers at once.
 import csv
 import json
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
     from mixprint.features import Standardisation
     from mixprint.separation import Separator
+    from mixprint.transfer.zero_shot import ZeroShotModel
 
-REGISTRY_SCHEME = "models:/"
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED_STANDARDISATION = WEIGHTS / "standardisation.json"
 SHIPPED_ENCODER = WEIGHTS / "encoder"
+SHIPPED_ZERO_SHOT = WEIGHTS / "zero_shot"
 
 app = typer.Typer(
     help="Learn what a mix sounds like, and give one song the mix of another.",
@@ -42,11 +44,19 @@ app = typer.Typer(
 )
 
 
-class OptimizeTarget(StrEnum):
-    """What is brought to the target's."""
+class ApplyTo(StrEnum):
+    """What of the input is written."""
 
-    features = "features"
-    embeddings = "embeddings"
+    segment = "segment"
+    song = "song"
+
+
+class Loudness(StrEnum):
+    """How loud the output is."""
+
+    free = "free"
+    keep = "keep"
+    match = "match"
 
 
 class TableFormat(StrEnum):
@@ -138,27 +148,106 @@ def main() -> None:
 @_command
 def transfer(
     input_audio: Annotated[Path, typer.Option("--input_audio", help="The song to be changed.")],
-    target_audio: Annotated[
-        Path, typer.Option("--target_audio", help="The song whose mix it is to get.")
-    ],
     optimize_target: Annotated[
-        OptimizeTarget, typer.Option("--optimize_target", help="What is brought to the target's.")
+        list[str],
+        typer.Option(
+            "--optimize_target",
+            help="What is brought to the target's: features or embeddings. Several, repeated or "
+            "with commas, are each done in a folder of their own.",
+        ),
     ],
+    target_audio: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--target_audio",
+            help="The song whose mix it is to get; repeated, their mix.",
+            show_default=False,
+        ),
+    ] = None,
+    style: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--style",
+            help="A style from --save_style, instead of a song or beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights",
+            help="Of the songs, then of the styles, for example 0.7,0.3. Default: equal.",
+            show_default=False,
+        ),
+    ] = None,
+    sweep: Annotated[
+        int,
+        typer.Option(
+            "--sweep", min=0, help="With two targets: so many mixes, from the first to the second."
+        ),
+    ] = 0,
+    save_style: Annotated[
+        Path | None,
+        typer.Option("--save_style", help="Receives the style as JSON.", show_default=False),
+    ] = None,
     output_dir: Annotated[Path, typer.Option("--output_dir", help="Receives all results.")] = Path(
         "e2e_style_transfer_output"
     ),
+    method: Annotated[
+        list[str],
+        typer.Option(
+            "--method",
+            help="optimise (a console and a TCN are fitted), console or tcn (one of them), or "
+            "zero-shot (one pass of a trained network). Several: each.",
+        ),
+    ] = ["optimise"],  # noqa: B006 (typer copies it)
+    apply_to: Annotated[
+        ApplyTo, typer.Option("--apply_to", help="What of the input is written.")
+    ] = ApplyTo.segment,
+    amount: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--amount",
+            help="How much is done: 0 nothing, 1 all that was found, above 1 more. For single "
+            "stems drums=0.5; several, repeated or with commas.",
+            show_default="1",
+        ),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option("--keep", help="Stems that stay as they are.", show_default=False),
+    ] = None,
+    loudness: Annotated[
+        Loudness,
+        typer.Option(
+            "--loudness", help="Of the output: as it comes, the input's, or the target's."
+        ),
+    ] = Loudness.free,
     mixing_checkpoint: Annotated[
         str,
         typer.Option(
-            "--mixing_checkpoint", help="Folder of an encoder; with features it only measures."
+            "--mixing_checkpoint",
+            help="An encoder: a folder, or models:/name@champion. With features it only "
+            "measures. Default: the shipped one.",
+            show_default=False,
         ),
     ] = "",
+    zero_shot_checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--zero_shot_checkpoint",
+            help="Folder of a zero-shot model. Default: the shipped one.",
+            show_default=False,
+        ),
+    ] = None,
     scnet_model: SeparatorOption = "default",
     scnet_config: SeparatorConfigOption = None,
     num_steps: Annotated[
         int, typer.Option("--num_steps", min=0, help="Most steps; it stops at a plateau.")
     ] = 500,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate at the start.")] = 0.001,
+    lr: Annotated[
+        list[str], typer.Option("--lr", help="Learning rate at the start. Several: each.")
+    ] = ["0.001"],  # noqa: B006 (typer copies it)
     receptive_field: Annotated[
         float, typer.Option("--receptive_field", help="What the TCN sees at least, in s.")
     ] = 2.0,
@@ -166,56 +255,93 @@ def transfer(
         float, typer.Option("--segment_duration", help="Length of the segment in s.")
     ] = 10.0,
     segment_offset: Annotated[
-        float, typer.Option("--segment_offset", help="Start of the segment in both songs, in s.")
+        float, typer.Option("--segment_offset", help="Start of the segment in all songs, in s.")
     ] = 0.0,
+    segments: Annotated[
+        int,
+        typer.Option(
+            "--segments",
+            min=1,
+            help="Segments of each song that are heard. More than one are chosen by what sounds "
+            "in them, wherever they are; then all of each song is separated.",
+        ),
+    ] = 1,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Of the TCN's start.")] = 1,
 ) -> None:
-    """Give a song the mixing style of another one."""
-    from mixprint.device import resolve_device
-    from mixprint.fingerprint import file_sha256
-    from mixprint.transfer.songs import Hyperparameters, load_segment, transfer_segments
+    """Give a song the mixing style of another one.
 
-    settings = Hyperparameters(
-        optimize_target=optimize_target.value,
-        num_steps=num_steps,
-        lr=lr,
-        receptive_field=receptive_field,
-        segment_duration=segment_duration,
-        segment_offset=segment_offset,
-        seed=seed,
-    )
+    Where several targets, methods or learning rates are given, every combination is made in a
+    folder of its own, and summary.json and report.html compare them. The songs are separated once.
+    """
+    from mixprint.device import resolve_device
+    from mixprint.transfer.recipes import Request, transfer_songs
+    from mixprint.transfer.settings import Controls, Hyperparameters, parse_amounts
+
     used_device = resolve_device(device)
+    settings = tuple(
+        Hyperparameters(
+            optimize_target=wanted,  # type: ignore[arg-type]  # checked there
+            method=way,  # type: ignore[arg-type]  # checked there
+            num_steps=num_steps,
+            lr=rate,
+            receptive_field=receptive_field,
+            segment_duration=segment_duration,
+            segment_offset=segment_offset,
+            segments=segments,
+            seed=seed,
+        )
+        for wanted in _listed(optimize_target)
+        for way in _listed(method)
+        for rate in _numbers("--lr", lr)
+    )
+    request = Request(
+        input_audio=input_audio,
+        target_audio=tuple(target_audio or ()),
+        styles=tuple(style or ()),
+        weights=_numbers("--weights", [weights] if weights else []),
+        sweep=sweep,
+        settings=settings,
+        controls=Controls(
+            amount=parse_amounts(amount or [], _listed(keep or [])),
+            loudness=loudness.value,
+            apply_to=apply_to.value,
+        ),
+        save_style=save_style,
+    )
+    needs_zero_shot = any(each.method == "zero-shot" for each in settings)
     encoder = _load_encoder(mixing_checkpoint, used_device)
-    if encoder is None and optimize_target is OptimizeTarget.embeddings:
+    if encoder is None and (
+        needs_zero_shot or any(each.optimize_target == "embeddings" for each in settings)
+    ):
         raise ConfigError(
-            "--optimize_target embeddings: expected --mixing_checkpoint with an encoder, got none "
+            "embeddings and zero-shot: expected --mixing_checkpoint with an encoder, got none "
             f"(and mixprint ships none in {SHIPPED_ENCODER.name})"
         )
-    standardisation = _load_standardisation(encoder)
-    separator = _load_separator(scnet_model, scnet_config, used_device)
-    input_segment, target_segment = (
-        load_segment(
-            path, settings, separator.separate, separator.fingerprint, content=file_sha256(path)
-        )
-        for path in (input_audio, target_audio)
-    )
-    metrics = transfer_segments(
-        input_segment,
-        target_segment,
+    done = transfer_songs(
+        request,
         output_dir,
-        settings,
-        standardisation=standardisation,
+        separator=_load_separator(scnet_model, scnet_config, used_device),
+        standardisation=_load_standardisation(encoder),
         encoder=encoder,
+        zero_shot=_load_zero_shot(zero_shot_checkpoint, used_device) if needs_zero_shot else None,
         device=used_device,
     )
-    for kind in ("feature", "embedding"):
-        initial, final = metrics[f"initial_{kind}_distance"], metrics[f"final_{kind}_distance"]
-        if initial is not None:
-            typer.echo(f"{kind} distance: {initial:.3f} -> {final:.3f}")
-    for note in metrics["notes"]:
-        typer.echo(f"note: {note}")
-    typer.echo(f"listen to {output_dir / 'output_transferred.wav'}, or open report.html beside it")
+    for folder, metrics in done:
+        if len(done) > 1:
+            typer.echo(f"{folder.name}:")
+        for kind in ("feature", "embedding"):
+            initial, final = metrics[f"initial_{kind}_distance"], metrics[f"final_{kind}_distance"]
+            if initial is not None:
+                typer.echo(f"{kind} distance: {initial:.3f} -> {final:.3f}")
+        for note in metrics["notes"]:
+            typer.echo(f"note: {note}")
+    if len(done) > 1:
+        typer.echo(f"open {output_dir / 'report.html'} to compare them")
+    else:
+        typer.echo(
+            f"listen to {output_dir / 'output_transferred.wav'}, or open report.html beside it"
+        )
 
 
 @app.command()
@@ -585,18 +711,43 @@ def estimate(
         typer.echo(found.to_text())
 
 
+def _listed(texts: list[str]) -> tuple[str, ...]:
+    """Take what was repeated, or parted by commas, apart; each value once."""
+    parts = (part.strip() for text in texts for part in text.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def _numbers(option: str, texts: list[str]) -> tuple[float, ...]:
+    """Read numbers that were repeated or parted by commas."""
+    try:
+        return tuple(float(part) for text in texts for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"{option}: expected numbers, got {','.join(texts)}") from None
+
+
 def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
     """Load the encoder that is named, else the shipped one, else none."""
     from mixprint.encoder.checkpoint import load_checkpoint
+    from mixprint.registry import fetch_checkpoint, is_registered
 
-    if checkpoint.startswith(REGISTRY_SCHEME):
-        raise ConfigError(
-            f"--mixing_checkpoint {checkpoint}: expected a folder; the library knows no registry. "
-            "The pipeline's transfer component resolves such names"
-        )
+    if is_registered(checkpoint):
+        with tempfile.TemporaryDirectory() as folder:
+            return load_checkpoint(fetch_checkpoint(checkpoint, Path(folder)), device)
     if checkpoint:
         return load_checkpoint(Path(checkpoint), device)
     return load_checkpoint(SHIPPED_ENCODER, device) if SHIPPED_ENCODER.is_dir() else None
+
+
+def _load_zero_shot(folder: Path | None, device: "torch.device") -> "ZeroShotModel":
+    """Load the zero-shot model that is named, else the shipped one."""
+    if folder is None and not SHIPPED_ZERO_SHOT.is_dir():
+        raise CheckpointError(
+            f"{SHIPPED_ZERO_SHOT}: expected the shipped zero-shot model, found none; "
+            "give one by --zero_shot_checkpoint"
+        )
+    from mixprint.transfer.zero_shot import load_zero_shot
+
+    return load_zero_shot(folder or SHIPPED_ZERO_SHOT, device)
 
 
 def _load_standardisation(encoder: "Encoder | None") -> "Standardisation":

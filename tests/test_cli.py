@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 
 import mixprint.cli
 import mixprint.separation
+from mixprint import audio
 from mixprint.atomic import read_json
 from mixprint.audio import stream_audio
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.separation import batch
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from tests.transfer.test_optimise import LevelEncoder as UnstandardisedEncoder
 
 runner = CliRunner()
 
@@ -36,6 +38,14 @@ class QuarterSeparator:
     def stream_file(self, path: Path, **_: object) -> Iterator[tuple[Tensor, Tensor]]:
         for block_CT in stream_audio(path):
             yield block_CT, self.separate(block_CT)
+
+
+class LevelEncoder(UnstandardisedEncoder):
+    """Stands for an encoder with all that belongs to it."""
+
+    standardisation = Standardisation(
+        torch.full((len(FEATURE_NAMES),), -20.0), torch.full((len(FEATURE_NAMES),), 5.0)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -93,10 +103,19 @@ def test_transfer_accepts_hyphens_and_underscores(
 @pytest.mark.parametrize(
     ("more", "message", "exit_code"),
     [
-        (["--mixing_checkpoint", "models:/mixprint-encoder@champion"], "component", 2),
+        (["--mixing_checkpoint", "nothing:/mixprint-encoder@champion"], "nothing:/", 2),
         (["--mixing_checkpoint", "nowhere"], "nowhere", 1),
         (["--optimize_target", "embeddings"], "--mixing_checkpoint", 2),
-        (["--segment_offset", "2"], "at least 3", 1),
+        (["--optimize_target", "loudness"], "loudness", 2),
+        (["--method", "zero-shot"], "--mixing_checkpoint", 2),
+        (["--method", "magic"], "magic", 2),
+        (["--lr", "fast"], "--lr: expected numbers", 2),
+        (["--weights", "1,2"], "expected 1", 2),
+        (["--sweep", "3"], "two targets", 2),
+        (["--amount", "piano=1"], "piano", 2),
+        (["--keep", "piano"], "piano", 2),
+        (["--style", "nowhere.json"], "nowhere.json", 1),
+        (["--segment_offset", "3.5"], "at least 1", 1),
         (["--device", "tpu"], "tpu", 2),
         (["--segment_duration", "1"], "segment_duration", 2),
     ],
@@ -111,6 +130,64 @@ def test_what_a_person_can_mend_is_a_sentence(
     assert message in result.output.replace("\n", " ")
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_all_combinations_of_targets_and_rates(
+    tmp_path: Path, songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixprint.cli, "_load_encoder", lambda *_: LevelEncoder())
+    arguments = ["--input_audio", str(songs[0]), "--target_audio", str(songs[1])]
+    arguments += ["--optimize_target", "features,embeddings", "--optimize_target", "features"]
+    arguments += ["--lr", "0.0005,0.002", "--method", "console", "--num_steps", "1"]
+    arguments += ["--segment_duration", "3", "--output_dir", str(tmp_path / "out")]
+    result = runner.invoke(mixprint.cli.app, ["transfer", *arguments])
+    assert result.exit_code == 0, result.output
+    names = [f"{t}-lr-{lr}" for t in ("features", "embeddings") for lr in ("0.0005", "0.002")]
+    rows = read_json(tmp_path / "out" / "summary.json")["pairs"]
+    assert [row["pair"] for row in rows] == names
+    assert all(f"{name}:" in result.output for name in names)
+    found = read_json(tmp_path / "out" / "embeddings-lr-0.002" / "metrics.json")
+    assert found["hyperparameters"]["lr"] == 0.002
+    assert found["optimize_target"] == "embeddings"
+
+
+def test_a_style_is_saved_and_used_with_all_controls(
+    tmp_path: Path, songs: tuple[Path, Path]
+) -> None:
+    common = ["--optimize_target", "features", "--method", "console", "--num_steps", "1"]
+    common += ["--input_audio", str(songs[0]), "--segment_duration", "3"]
+    style = tmp_path / "style.json"
+    first = [*common, "--target_audio", str(songs[1]), "--save_style", str(style)]
+    result = runner.invoke(
+        mixprint.cli.app, ["transfer", *first, "--output_dir", str(tmp_path / "1")]
+    )
+    assert result.exit_code == 0, result.output
+    more = ["--style", str(style), "--amount", "drums=0.5,0.8", "--keep", "vocals"]
+    more += ["--loudness", "keep", "--apply-to", "song", "--segments", "1", "--seed", "2"]
+    result = runner.invoke(
+        mixprint.cli.app, ["transfer", *common, *more, "--output_dir", str(tmp_path / "2")]
+    )
+    assert result.exit_code == 0, result.output
+    metrics = read_json(tmp_path / "2" / "metrics.json")
+    assert metrics["amount"] == {"vocals": 0.0, "bass": 0.8, "drums": 0.5, "other": 0.8}
+    assert metrics["applied_to"] == "song"
+    assert metrics["target_audio"] is None
+    assert metrics["targets"][0]["style"] == str(style)
+    assert metrics["output"]["loudness"] == "keep"
+    assert audio.probe(tmp_path / "2" / "output_transferred.wav").duration_s == 4.0
+    assert audio.probe(tmp_path / "1" / "output_transferred.wav").duration_s == 3.0
+
+
+def test_a_zero_shot_model_is_looked_for(
+    tmp_path: Path, songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixprint.cli, "_load_encoder", lambda *_: LevelEncoder())
+    monkeypatch.setattr(mixprint.cli, "SHIPPED_ZERO_SHOT", tmp_path / "zero_shot")
+    arguments = ["--input_audio", str(songs[0]), "--target_audio", str(songs[1])]
+    arguments += ["--optimize_target", "embeddings", "--method", "zero-shot"]
+    result = runner.invoke(mixprint.cli.app, ["transfer", *arguments])
+    assert result.exit_code == 1
+    assert "expected the shipped zero-shot model, found none" in result.output
 
 
 def test_separate_writes_a_folder_per_song(tmp_path: Path, songs: tuple[Path, Path]) -> None:

@@ -136,13 +136,12 @@ def _transfer(
     from mixprint.device import resolve_device
     from mixprint.separation import load_separator
     from mixprint.transfer.pairs import SongSource, default_pairs, read_pairs, transfer_pairs
-    from mixprint.transfer.songs import Hyperparameters
+    from mixprint.transfer.settings import Hyperparameters
 
     device = resolve_device(config.device)
     values = asdict(config)
-    settings = Hyperparameters(
-        **{name: values[name] for name in Hyperparameters.__dataclass_fields__}
-    )
+    names = values.keys() & Hyperparameters.__dataclass_fields__.keys()
+    settings = Hyperparameters(**{name: values[name] for name in names})
     separator = load_separator(device=device) if config.pairs else None
     source = SongSource(
         settings,

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mixprint.audio import loudness_lufs, true_peak_dbtp
+from mixprint.audio import MAX_TRUE_PEAK_DBTP, loudness_lufs, true_peak_dbtp
 
-MAX_TRUE_PEAK_DBTP = -1.0
 # Loud enough for headphones; more would only shrink the peaks' room.
 MAX_LOUDNESS_LUFS = -16.0
 # What is quieter stays so: it is silence, or what a separator has left over.

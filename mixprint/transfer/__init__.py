@@ -1,6 +1,18 @@
 """Give one song the mixing style of another."""
 
-from mixprint.transfer.optimise import Iteration, TransferResult, transfer_style
+from mixprint.transfer.effect import Effect, FittedChain, apply_to_blocks
+from mixprint.transfer.optimise import Iteration, TransferResult, fit_style, transfer_style
+from mixprint.transfer.style import Style
 from mixprint.transfer.tcn import TCN
 
-__all__ = ["TCN", "Iteration", "TransferResult", "transfer_style"]
+__all__ = [
+    "TCN",
+    "Effect",
+    "FittedChain",
+    "Iteration",
+    "Style",
+    "TransferResult",
+    "apply_to_blocks",
+    "fit_style",
+    "transfer_style",
+]

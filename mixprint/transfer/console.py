@@ -1,4 +1,4 @@
-"""A few plain controls per stem, fitted together with the TCN in front of which they stand.
+"""A few plain controls per stem, which alone or in front of a TCN are fitted to a style.
 
 Level, equalisation, dynamics, balance and width are what most of a mixing style consists of. As
 a handful of parameters they reach it in tens of steps, where free convolution kernels need
@@ -8,6 +8,7 @@ Shape suffixes: S stem, C channel (left, right), T sample, K equaliser band, F f
 N tap, W envelope window.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class Prepared:
     Attributes:
         stems_SCT: the audio.
         spectrum_SCF: its spectrum, zero-padded by one filter length.
-        deviation_db_WST: level minus mean level per envelope window.
+        deviation_db_WST: level minus the console's reference level, per envelope window.
     """
 
     stems_SCT: Tensor
@@ -63,9 +64,16 @@ class Console(nn.Module):
 
     basis_KF: Tensor
     window_N: Tensor
+    reference_db_WS: Tensor
 
-    def __init__(self, sample_rate_hz: int) -> None:
+    def __init__(self, sample_rate_hz: int, segments_SCT: Sequence[Tensor]) -> None:
         """Start as the identity.
+
+        Args:
+            sample_rate_hz: of all audio that it will process.
+            segments_SCT: what it is fitted on. Their mean level, where a stem sounds, is the
+                reference of the dynamics from then on, so that one console does the same to any
+                part of a song.
 
         Raises:
             ConfigError: the sample rate is too low for the bands.
@@ -82,53 +90,90 @@ class Console(nn.Module):
         self.width_S = nn.Parameter(torch.zeros(NUM_STEMS))
         self.eq_SK = nn.Parameter(torch.zeros(NUM_STEMS, NUM_BANDS))
         self.dynamics_SW = nn.Parameter(torch.zeros(NUM_STEMS, len(ENVELOPE_WINDOWS_S)))
+        reference_db_WS = torch.stack(
+            [_mean_level_db(segments_SCT, hop) for hop in _envelope_hops(sample_rate_hz)]
+        )
+        self.register_buffer("reference_db_WS", reference_db_WS, persistent=False)
         self.register_buffer("basis_KF", _band_basis(sample_rate_hz), persistent=False)
         self.register_buffer(
             "window_N", torch.hann_window(FILTER_TAPS + 2, periodic=False)[1:-1], persistent=False
         )
 
+    @property
+    def hop_samples(self) -> int:
+        """Give the grid of the envelopes: a part of a song must start on it to be treated alike."""
+        return _envelope_hops(self.sample_rate_hz)[-1]
+
+    @property
+    def context_samples(self) -> int:
+        """Say how far, on either side, the input reaches into an output sample."""
+        # A level lies between two frames, each of two hops.
+        return max(FILTER_TAPS // 2, 2 * self.hop_samples)
+
     def prepare(self, stems_SCT: Tensor) -> Prepared:
         """Compute once what every step of an optimisation reuses."""
         num_samples = stems_SCT.shape[-1]
         length = next_fast_len(num_samples + FILTER_TAPS - 1, real=True)
-        deviations = [_deviation_db(stems_SCT, self.sample_rate_hz, w) for w in ENVELOPE_WINDOWS_S]
+        deviations = [
+            _deviation_db(stems_SCT, hop, reference_db_S)
+            for hop, reference_db_S in zip(
+                _envelope_hops(self.sample_rate_hz), self.reference_db_WS, strict=True
+            )
+        ]
         return Prepared(stems_SCT, torch.fft.rfft(stems_SCT, n=length), torch.stack(deviations))
 
-    def forward(self, prepared: Prepared) -> Tensor:
-        """Process the stems; each is audible only in its own output."""
-        stems_SCT = prepared.stems_SCT + self._equaliser_part(prepared)
-        dynamics_SW = MAX_DYNAMICS * torch.tanh(self.dynamics_SW / MAX_DYNAMICS)
+    def forward(self, prepared: Prepared, amount_S: Tensor | None = None) -> Tensor:
+        """Process the stems; each is audible only in its own output.
+
+        Args:
+            prepared: of the stems.
+            amount_S: what every control is multiplied by, in dB or slope; 1 when None. The
+                dynamics stay within their range whatever the amount: beyond a slope of 1 loud
+                would become quiet.
+        """
+        gain_db_S, balance_db_S, width_db_S, eq_db_SK, dynamics_SW = self._controls(amount_S)
+        stems_SCT = prepared.stems_SCT + _equaliser_part(
+            prepared, gain_db_S.unsqueeze(-1) + eq_db_SK @ self.basis_KF, self.window_N
+        )
         gain_db_ST = -torch.einsum("sw,wst->st", dynamics_SW, prepared.deviation_db_WST)
         stems_SCT = stems_SCT * torch.exp(NEPER_PER_DB * gain_db_ST).unsqueeze(1)
         # Mid and side as what is added to left and right, so that width zero adds exactly nothing.
-        width_S = torch.expm1(NEPER_PER_DB * _limited(self.width_S, MAX_WIDTH_DB))
+        width_S = torch.expm1(NEPER_PER_DB * width_db_S)
         side_ST = (stems_SCT[:, 0] - stems_SCT[:, 1]) / 2 * width_S.unsqueeze(-1)
         stems_SCT = stems_SCT + torch.stack((side_ST, -side_ST), dim=1)
-        balance_db_S = _limited(self.balance_S, MAX_BALANCE_DB)
         balance_SC = torch.stack((balance_db_S, -balance_db_S), dim=1) / 2
         return stems_SCT * torch.exp(NEPER_PER_DB * balance_SC).unsqueeze(-1)
 
-    def _equaliser_part(self, prepared: Prepared) -> Tensor:
-        """What level and equaliser add to the stems: exactly zero when all gains are 0 dB."""
-        num_samples = prepared.stems_SCT.shape[-1]
-        length = next_fast_len(num_samples + FILTER_TAPS - 1, real=True)
-        gain_db_SF = _limited(self.eq_SK, MAX_EQ_DB) @ self.basis_KF + _limited(
-            self.gain_S, MAX_GAIN_DB
-        ).unsqueeze(-1)
-        impulse_SN = torch.fft.irfft(torch.expm1(NEPER_PER_DB * gain_db_SF), n=FILTER_TAPS + 1)
-        # Zero phase, centred: its middle lands on tap (FILTER_TAPS - 1) / 2 of the causal filter.
-        half = FILTER_TAPS // 2
-        impulse_SN = torch.cat((impulse_SN[:, -half:], impulse_SN[:, : half + 1]), dim=-1)
-        filter_SF = torch.fft.rfft(impulse_SN * self.window_N, n=length)
-        delayed_SCT = torch.fft.irfft(prepared.spectrum_SCF * filter_SF.unsqueeze(1), n=length)
-        return delayed_SCT[..., half : half + num_samples]
+    def _controls(self, amount_S: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Give gain, balance, width and equaliser in dB, and the dynamics, times an amount."""
+        controls = (
+            _limited(self.gain_S, MAX_GAIN_DB),
+            _limited(self.balance_S, MAX_BALANCE_DB),
+            _limited(self.width_S, MAX_WIDTH_DB),
+            _limited(self.eq_SK, MAX_EQ_DB),
+            _limited(self.dynamics_SW, MAX_DYNAMICS),
+        )
+        if amount_S is None:
+            return controls
+        gain_db_S, balance_db_S, width_db_S, eq_db_SK, dynamics_SW = controls
+        amount_S1 = amount_S.unsqueeze(-1)
+        return (
+            amount_S * gain_db_S,
+            amount_S * balance_db_S,
+            amount_S * width_db_S,
+            amount_S1 * eq_db_SK,
+            (amount_S1 * dynamics_SW).clamp(-MAX_DYNAMICS, MAX_DYNAMICS),
+        )
 
     def roughness(self) -> Tensor:
         """Measure how unsmooth the equaliser is: mean square second difference in (6 dB)^2."""
         return (self.eq_SK.diff(n=2, dim=-1) / 6.0).square().mean()
 
-    def settings(self) -> dict[str, dict[str, float]]:
+    def settings(self, amount_S: Tensor | None = None) -> dict[str, dict[str, float]]:
         """Give the fitted controls per stem, to be read by a person.
+
+        Args:
+            amount_S: see `forward`.
 
         Returns:
             stem -> `gain_db`; the equaliser's mean below 250 Hz, from 250 Hz to 4 kHz and above
@@ -143,11 +188,9 @@ class Console(nn.Module):
             "eq_high_db": centres_hz >= 4000,
         }
         with torch.no_grad():
-            gain_db_S = _limited(self.gain_S, MAX_GAIN_DB).cpu()
-            eq_db_SK = _limited(self.eq_SK, MAX_EQ_DB).cpu()
-            balance_db_S = _limited(self.balance_S, MAX_BALANCE_DB).cpu()
-            width_db_S = _limited(self.width_S, MAX_WIDTH_DB).cpu()
-            dynamics_SW = MAX_DYNAMICS * torch.tanh(self.dynamics_SW / MAX_DYNAMICS).cpu()
+            gain_db_S, balance_db_S, width_db_S, eq_db_SK, dynamics_SW = (
+                control.cpu() for control in self._controls(amount_S)
+            )
         return {
             stem: {
                 "gain_db": float(gain_db_S[i]),
@@ -182,30 +225,65 @@ def _band_basis(sample_rate_hz: int) -> Tensor:
     return (1 - (position_F - torch.arange(NUM_BANDS).unsqueeze(-1)).abs()).clamp_min(0)
 
 
-def _deviation_db(stems_SCT: Tensor, sample_rate_hz: int, window_s: float) -> Tensor:
-    """Follow each stem's level and give its distance from the mean, in dB.
+def _equaliser_part(prepared: Prepared, gain_db_SF: Tensor, window_N: Tensor) -> Tensor:
+    """What level and equaliser add to the stems: exactly zero when all gains are 0 dB."""
+    num_samples = prepared.stems_SCT.shape[-1]
+    length = next_fast_len(num_samples + FILTER_TAPS - 1, real=True)
+    impulse_SN = torch.fft.irfft(torch.expm1(NEPER_PER_DB * gain_db_SF), n=FILTER_TAPS + 1)
+    # Zero phase, centred: its middle lands on tap (FILTER_TAPS - 1) / 2 of the causal filter.
+    half = FILTER_TAPS // 2
+    impulse_SN = torch.cat((impulse_SN[:, -half:], impulse_SN[:, : half + 1]), dim=-1)
+    filter_SF = torch.fft.rfft(impulse_SN * window_N, n=length)
+    delayed_SCT = torch.fft.irfft(prepared.spectrum_SCF * filter_SF.unsqueeze(1), n=length)
+    return delayed_SCT[..., half : half + num_samples]
 
-    The level is the mean power in overlapping windows (hop: half a window), joined by straight
-    lines in dB. The mean is taken where the stem sounds (within 40 dB of its highest level).
+
+def _envelope_hops(sample_rate_hz: int) -> tuple[int, ...]:
+    """Give half of each envelope window in samples, shortest first, each a multiple of the first.
+
+    So the grid of the longest is a grid of all.
     """
-    num_samples = stems_SCT.shape[-1]
-    hop_samples = max(1, round(window_s * sample_rate_hz / 2))
+    first_hop = max(1, round(ENVELOPE_WINDOWS_S[0] * sample_rate_hz / 2))
+    return tuple(
+        first_hop * max(1, round(window_s * sample_rate_hz / 2 / first_hop))
+        for window_s in ENVELOPE_WINDOWS_S
+    )
+
+
+def _level_db(stems_SCT: Tensor, hop_samples: int) -> Tensor:
+    """Follow each stem's level: the mean power in windows of two hops, one hop apart.
+
+    Returns:
+        level_db_SN, frame i centred on sample i * hop.
+    """
     power_S1T = stems_SCT.square().mean(dim=1, keepdim=True)
-    framed = functional.avg_pool1d(
+    framed_S1N = functional.avg_pool1d(
         power_S1T,
         2 * hop_samples,
         hop_samples,
         padding=hop_samples,
         ceil_mode=True,
         count_include_pad=False,
-    )  # (S, 1, frames), frame i centred on sample i * hop
-    level_db_SN = 10 * torch.log10(framed.squeeze(1).clamp_min(10 ** (ENVELOPE_FLOOR_DBFS / 10)))
+    )
+    return 10 * torch.log10(framed_S1N.squeeze(1).clamp_min(10 ** (ENVELOPE_FLOOR_DBFS / 10)))
+
+
+def _mean_level_db(segments_SCT: Sequence[Tensor], hop_samples: int) -> Tensor:
+    """Average the level, in dB, where a stem sounds (within 40 dB of its highest level)."""
+    level_db_SN = torch.cat([_level_db(stems_SCT, hop_samples) for stems_SCT in segments_SCT], -1)
     sounding_SN = level_db_SN > level_db_SN.amax(dim=-1, keepdim=True) - 40
-    mean_db_S = (level_db_SN * sounding_SN).sum(-1) / sounding_SN.sum(-1).clamp_min(1)
-    deviation_SN = (level_db_SN - mean_db_S.unsqueeze(-1)).clamp(
+    return (level_db_SN * sounding_SN).sum(-1) / sounding_SN.sum(-1).clamp_min(1)
+
+
+def _deviation_db(stems_SCT: Tensor, hop_samples: int, reference_db_S: Tensor) -> Tensor:
+    """Follow each stem's distance from the reference level, in dB, by straight lines."""
+    level_db_SN = _level_db(stems_SCT, hop_samples)
+    deviation_SN = (level_db_SN - reference_db_S.unsqueeze(-1)).clamp(
         -MAX_DEVIATION_DB, MAX_DEVIATION_DB
     )
-    position_T = torch.arange(num_samples, device=stems_SCT.device) / hop_samples
-    left_T = position_T.long().clamp_max(deviation_SN.shape[-1] - 1)
+    # In integers: samples of a long song are too many for float32.
+    sample_T = torch.arange(stems_SCT.shape[-1], device=stems_SCT.device)
+    left_T = sample_T // hop_samples
     right_T = (left_T + 1).clamp_max(deviation_SN.shape[-1] - 1)
-    return torch.lerp(deviation_SN[:, left_T], deviation_SN[:, right_T], position_T - left_T)
+    fraction_T = (sample_T % hop_samples) / hop_samples
+    return torch.lerp(deviation_SN[:, left_T], deviation_SN[:, right_T], fraction_T)

@@ -1,41 +1,52 @@
-"""Bring the stems of one song to the mixing style of another by optimisation.
+"""Bring the stems of one song to a mixing style by optimisation.
 
-The network is a console of plain controls per stem followed by a TCN, both exactly the identity
-at the start. What is minimised is the distance of the result's features, or of its embedding, to
-those of the target, relative to the distance at the start, plus a little for every departure from
-the identity.
+The network is a console of plain controls per stem followed by a TCN, or one of the two, exactly
+the identity at the start. What is minimised is the distance of the result's features, or of its
+embedding, to those of the style, relative to the distance at the start, plus a little for every
+departure from the identity. The result of several segments is measured as one: by the mean of
+their features or embeddings, as a style is, for a verse and a chorus differ within one mix.
 
-Shape suffixes: S stem, C channel, T sample, B batch (here 1), D features, E embedding.
+Shape suffixes: K segment, S stem, C channel, T sample, D features, E embedding.
 """
 
 import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from mixprint.errors import AudioError, ConfigError, TrainingError
-from mixprint.features import FEATURE_NAMES, Standardisation, extract
+from mixprint.errors import AudioError, CheckpointError, ConfigError, TrainingError
+from mixprint.features import Standardisation
 from mixprint.progress import Progress
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
 from mixprint.transfer.console import Console
+from mixprint.transfer.effect import Effect, FittedChain, LeavesAlone
+from mixprint.transfer.style import (
+    SILENT_STEM_DBFS,
+    STEM_OF_FEATURE_D,
+    Style,
+    segment_embedding,
+    segment_features,
+    sounding,
+)
 from mixprint.transfer.tcn import TCN
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
+    from mixprint.transfer.zero_shot import ZeroShotModel
 
 log = logging.getLogger("mixprint.transfer")
 
 OptimizeTarget = Literal["features", "embeddings"]
+# `optimise` fits a console and a TCN together, `console` and `tcn` one of them; `zero-shot` is one
+# pass of a network that was trained before.
+Method = Literal["optimise", "console", "tcn", "zero-shot"]
 
-# Below this a stem is silence or what a separator leaves of an absent stem: there is no style to
-# read from it, and none that it could be given.
-SILENT_STEM_DBFS = -60.0
 # The loudness range and the encoder's attention pooling need at least one short-term window.
 MIN_DURATION_S = 3.0
 # The console's parameters are decibels, the TCN's are kernel taps: with lr = 1e-3 one step of the
@@ -56,6 +67,13 @@ MIN_PATIENCE = 20
 # A start nearer than this is the target itself, up to rounding.
 NEAR_ENOUGH = 1e-5
 RECORD_EVERY = 10
+# A run that brought less than this of the way is worth a warning.
+POOR_REDUCTION = 0.3
+# Songs further apart than this, in standard deviations per feature, have little in common: songs of
+# different kinds lie 2 to 3 apart, a mono recording and a full mix 4.
+VERY_DIFFERENT = 3.5
+# Where a GPU's memory does not hold the whole segments, this much of each is tried.
+SHORTENED = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,27 +85,29 @@ class Iteration:
     feature_distance: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TransferResult:
-    """The transferred stems and how they came about.
+    """What was found, and what it makes of the segments that it was found on.
 
     Attributes:
-        stems_SCT: the transferred stems, as long as the input, on the CPU.
+        effect: what was found, on the device that was asked for.
+        segments_SCT: the transferred stems of each segment at amount 1, on the CPU.
         initial, final: both distances before, and of the best step, which is the one kept.
         iterations: both distances at every `RECORD_EVERY`-th step and at the last.
         best_step: the number of updates behind the result; 0 is the input itself.
-        num_steps: updates made until the end or the plateau.
+        num_steps: updates made until the end or the plateau; a zero-shot pass counts as one.
         converged: the run ended on a plateau (see `PLATEAU_IMPROVEMENT`) nearer to the target
-            than it began, or began at the target.
-        stems_left_alone: stems that are silent in the input or in the target; they are passed
-            through to the bit and their features take no part in the feature distance.
-        settings: the fitted controls per stem (`Console.settings`), without `stems_left_alone`.
+            than it began, or began at the target. Zero-shot: it ended nearer than it began.
+        stems_left_alone: stems that are silent in the input or in the style, or are kept; they are
+            passed through to the bit and their features take no part in the feature distance.
         tcn_residual_db: power that the TCN added, relative to its input; None if none.
+        receptive_field_samples: of the TCN; None without one.
         notes: sentences for the person who reads the result.
         step_s: mean wall-clock time of a step.
     """
 
-    stems_SCT: Tensor
+    effect: Effect
+    segments_SCT: tuple[Tensor, ...]
     initial: Iteration
     final: Iteration
     iterations: list[Iteration]
@@ -95,11 +115,15 @@ class TransferResult:
     num_steps: int
     converged: bool
     stems_left_alone: tuple[str, ...]
-    settings: dict[str, dict[str, float]]
     tcn_residual_db: float | None
-    receptive_field_samples: int
+    receptive_field_samples: int | None
     step_s: float
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def stems_SCT(self) -> Tensor:  # noqa: N802 (the suffix is the tensor's shape)
+        """The transferred stems of the first segment."""
+        return self.segments_SCT[0]
 
 
 def transfer_style(
@@ -114,55 +138,242 @@ def transfer_style(
     lr: float,
     receptive_field_s: float,
     seed: int,
+    method: Method = "optimise",
     device: torch.device | str = "cpu",
 ) -> TransferResult:
-    """Optimise until the input's stems have the target's features or embedding.
+    """Bring one segment to the style of another; see `fit_style`, which this calls.
 
     Args:
         input_stems_SCT: stems of a segment of the input song.
         target_stems_SCT: stems of a segment of the target song, of any length from 3 s on.
         sample_rate_hz: of both.
+        optimize_target: see `fit_style`, as all that follows.
+        standardisation: see there.
+        encoder: see there.
+        num_steps: see there.
+        lr: see there.
+        receptive_field_s: see there.
+        seed: see there.
+        method: see there; not `zero-shot`.
+        device: see there.
+
+    Raises:
+        AudioError, ConfigError, TrainingError: see `fit_style`.
+    """
+    _check_stems("target", target_stems_SCT, sample_rate_hz)
+    target_SCT = target_stems_SCT.to(device, torch.float32)
+    return fit_style(
+        [input_stems_SCT],
+        Style.of("target", [target_SCT], sample_rate_hz, encoder=encoder),
+        sample_rate_hz,
+        optimize_target=optimize_target,
+        standardisation=standardisation,
+        encoder=encoder,
+        num_steps=num_steps,
+        lr=lr,
+        receptive_field_s=receptive_field_s,
+        seed=seed,
+        method=method,
+        device=device,
+    )
+
+
+def fit_style(
+    segments_SCT: Sequence[Tensor],
+    style: Style,
+    sample_rate_hz: int,
+    *,
+    optimize_target: OptimizeTarget,
+    standardisation: Standardisation,
+    encoder: "Encoder | None" = None,
+    num_steps: int,
+    lr: float,
+    receptive_field_s: float,
+    seed: int,
+    method: Method = "optimise",
+    zero_shot: "ZeroShotModel | None" = None,
+    keep: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> TransferResult:
+    """Find the effect that gives a song a style.
+
+    Where a GPU's memory does not suffice, half of each segment is tried, then the CPU, with a
+    warning and a note.
+
+    Args:
+        segments_SCT: stems of segments of the input song, each 3 s or longer.
+        style: what is aimed at.
+        sample_rate_hz: of the audio.
         optimize_target: `features` minimises the root mean square of the standardised
             differences, `embeddings` the cosine distance (0 to 2).
         standardisation: of the features.
-        encoder: needed for `embeddings`; with `features` it only adds the embedding distance to
-            what is recorded.
+        encoder: on `device`; needed for `embeddings` and `zero-shot`; else it only adds the
+            embedding distance to what is recorded.
         num_steps: most updates that are made.
         lr: learning rate at the start; it falls to a tenth of it over `num_steps` (cosine).
         receptive_field_s: what the TCN sees at least.
         seed: of the TCN's small random taps.
+        method: see `Method`.
+        zero_shot: the network of that method, on `device`.
+        keep: stems that shall stay as they are.
         device: where it runs.
 
     Raises:
         AudioError: a segment has the wrong shape or is too short.
-        ConfigError: a parameter is out of range, or `embeddings` is asked for without encoder.
-        TrainingError: a distance or gradient is not finite; names the step.
+        ConfigError: a parameter is out of range, or an encoder, an embedding or a model is missing.
+        CheckpointError: the style's embedding is of another encoder, and is needed.
+        TrainingError: a distance or gradient is not finite before any step was better than the
+            input; names the step. Later the best step is the result, with a note.
     """
     _check_parameters(optimize_target, encoder, num_steps, lr, receptive_field_s)
-    for name, stems_SCT in (("input", input_stems_SCT), ("target", target_stems_SCT)):
-        _check_stems(name, stems_SCT, sample_rate_hz)
+    if method not in get_args(Method):
+        raise ConfigError(f"method: expected one of {list(get_args(Method))}, got {method!r}")
+    for stems_SCT in segments_SCT:
+        _check_stems("input", stems_SCT, sample_rate_hz)
+    needs_embedding = optimize_target == "embeddings" or method == "zero-shot"
+    notes = _check_embedding(style, encoder, needed=needs_embedding)
     device = torch.device(device)
-    input_SCT = input_stems_SCT.to(device, torch.float32)
-    target_SCT = target_stems_SCT.to(device, torch.float32)
-    silent, notes = _silent_stems(input_SCT, target_SCT)
+
+    def find(share: float, where: torch.device) -> TransferResult:
+        heard_SCT = [
+            stems_SCT[..., : _shortened(stems_SCT.shape[-1], share, sample_rate_hz)].to(
+                where, torch.float32
+            )
+            for stems_SCT in segments_SCT
+        ]
+        left_alone, left_alone_notes = _left_alone(heard_SCT, style, keep)
+        distances = _Distances(
+            heard_SCT, style, sample_rate_hz, standardisation, encoder, left_alone, optimize_target
+        )
+        if method == "zero-shot":
+            assert encoder is not None
+            if zero_shot is None:
+                raise ConfigError("method zero-shot: expected a trained model, got none")
+            result = _pass(heard_SCT, style, sample_rate_hz, zero_shot, encoder, distances)
+        else:
+            result = _optimise(
+                heard_SCT,
+                sample_rate_hz,
+                distances,
+                method=method,
+                num_steps=num_steps,
+                lr=lr,
+                receptive_field_s=receptive_field_s,
+                seed=seed,
+            )
+        result.notes[:0] = [*notes, *left_alone_notes]
+        return result
+
+    result = _where_memory_suffices(find, device, encoder, zero_shot, notes)
+    result.notes.extend(_judgement(result, optimize_target))
+    return result
+
+
+def measure_style(
+    segments_SCT: Sequence[Tensor],
+    input_SCT: Sequence[Tensor],
+    style: Style,
+    sample_rate_hz: int,
+    *,
+    optimize_target: OptimizeTarget,
+    standardisation: Standardisation,
+    encoder: "Encoder | None",
+    left_alone: tuple[str, ...],
+) -> Iteration:
+    """Measure both distances of segments to a style, as the fit does.
+
+    Args:
+        segments_SCT: what was made of the input.
+        input_SCT: the segments that were heard.
+        style: what was aimed at.
+        sample_rate_hz: of the audio.
+        optimize_target: see `fit_style`.
+        standardisation: of the features.
+        encoder: see `fit_style`.
+        left_alone: stems whose features take no part.
+
+    Returns:
+        the distances, as of step 0.
+    """
     distances = _Distances(
-        target_SCT, sample_rate_hz, standardisation, encoder, silent, optimize_target
+        input_SCT, style, sample_rate_hz, standardisation, encoder, left_alone, optimize_target
     )
+    return distances.measure(0, segments_SCT)
 
-    console = Console(sample_rate_hz).to(device)
-    tcn = TCN.for_receptive_field(receptive_field_s, sample_rate_hz, seed=seed).to(device)
-    prepared = console.prepare(input_SCT)
-    active_S11 = torch.tensor([s not in silent for s in STEMS], device=device).view(-1, 1, 1)
 
-    def render() -> tuple[Tensor, Tensor]:
-        """Run the network: the stems, and the TCN's residual relative to its input (power)."""
-        before_SCT = console(prepared)
-        after_SCT = tcn(before_SCT.flatten(0, 1).unsqueeze(0)).view_as(before_SCT)
-        power_S = (after_SCT - before_SCT).square().mean((1, 2))
-        reference_S = before_SCT.square().mean((1, 2)).clamp_min(10 ** (SILENT_STEM_DBFS / 10))
-        residual = (power_S / reference_S)[active_S11.flatten()].mean()
-        # `where` and not a product: silence that turns to NaN times zero would still be NaN.
-        return torch.where(active_S11, after_SCT, input_SCT), residual
+def _where_memory_suffices(
+    find: Callable[[float, torch.device], TransferResult],
+    device: torch.device,
+    encoder: "Encoder | None",
+    zero_shot: "ZeroShotModel | None",
+    notes: list[str],
+) -> TransferResult:
+    """Try the whole segments, then half of each, then the CPU."""
+    attempts = [(1.0, device), (SHORTENED, device), (1.0, torch.device("cpu"))]
+    if device.type == "cpu":
+        attempts = attempts[:1]
+    for number, (share, where) in enumerate(attempts, start=1):
+        if where != device:
+            for model in (encoder, zero_shot):
+                if model is not None:
+                    model.to(where)
+        try:
+            return find(share, where)
+        except torch.OutOfMemoryError:
+            if number == len(attempts):
+                raise
+        finally:
+            if where != device:
+                for model in (encoder, zero_shot):
+                    if model is not None:
+                        model.to(device)
+        # Only here, behind the handler, does no traceback hold the failed run's tensors.
+        torch.cuda.empty_cache()
+        share, where = attempts[number]
+        way = "on the CPU" if where != device else f"with {share:.0%} of each segment"
+        notes.append(f"memory of {device} was short: fitted {way}")
+        log.warning("%s", notes[-1])
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _shortened(num_samples: int, share: float, sample_rate_hz: int) -> int:
+    """Take a share of a length, but not less than can be measured."""
+    return max(round(share * num_samples), math.ceil(MIN_DURATION_S * sample_rate_hz))
+
+
+def _optimise(
+    segments_SCT: Sequence[Tensor],
+    sample_rate_hz: int,
+    distances: "_Distances",
+    *,
+    method: Method,
+    num_steps: int,
+    lr: float,
+    receptive_field_s: float,
+    seed: int,
+) -> TransferResult:
+    """Fit console and TCN, or one of them."""
+    device = segments_SCT[0].device
+    console = tcn = None
+    if method in ("optimise", "console"):
+        console = Console(sample_rate_hz, segments_SCT).to(device)
+    if method in ("optimise", "tcn"):
+        tcn = TCN.for_receptive_field(receptive_field_s, sample_rate_hz, seed=seed).to(device)
+    chain = FittedChain(console, tcn, distances.left_alone).to(device)
+    prepared = [chain.prepare(stems_SCT) for stems_SCT in segments_SCT]
+    active_S = chain.active_S11.flatten()
+    has_active_stems = len(distances.left_alone) < NUM_STEMS
+
+    def render() -> tuple[list[Tensor], Tensor]:
+        """Run the chain: the stems, and the TCN's residual relative to its input (power)."""
+        rendered, residuals = [], []
+        for each in prepared:
+            after_SCT, before_SCT = chain.render(each)
+            power_S = (after_SCT - before_SCT).square().mean((1, 2))
+            reference_S = before_SCT.square().mean((1, 2)).clamp_min(10 ** (SILENT_STEM_DBFS / 10))
+            rendered.append(after_SCT)
+            residuals.append((power_S / reference_S)[active_S].mean())
+        return rendered, torch.stack(residuals).mean()
 
     run = _minimise(
         render,
@@ -170,89 +381,163 @@ def transfer_style(
         tcn,
         distance=distances.optimised,
         measure=distances.measure,
-        has_active_stems=len(silent) < NUM_STEMS,
+        has_active_stems=has_active_stems,
         num_steps=num_steps,
         lr=lr,
     )
     with torch.no_grad():
-        stems_SCT, residual = render()
-        final = distances.measure(run.best_step, stems_SCT)
-    residual_power = float(residual) if len(silent) < NUM_STEMS else 0.0
+        rendered, residual = render()
+        final = distances.measure(run.best_step, rendered)
+    residual_power = float(residual) if has_active_stems and tcn is not None else 0.0
     return TransferResult(
-        stems_SCT=stems_SCT.cpu(),
+        effect=chain.requires_grad_(False),
+        segments_SCT=tuple(stems_SCT.cpu() for stems_SCT in rendered),
         initial=run.iterations[0],
         final=final,
         iterations=run.iterations,
         best_step=run.best_step,
         num_steps=run.num_steps,
         converged=run.converged,
-        stems_left_alone=silent,
-        settings={s: v for s, v in console.settings().items() if s not in silent},
+        stems_left_alone=distances.left_alone,
         tcn_residual_db=10 * math.log10(residual_power) if residual_power > 0 else None,
-        receptive_field_samples=tcn.receptive_field_samples,
+        receptive_field_samples=None if tcn is None else tcn.receptive_field_samples,
         step_s=run.step_s,
-        notes=notes,
+        notes=[] if run.trouble is None else [run.trouble],
     )
 
 
+def _pass(
+    segments_SCT: Sequence[Tensor],
+    style: Style,
+    sample_rate_hz: int,
+    zero_shot: "ZeroShotModel",
+    encoder: "Encoder",
+    distances: "_Distances",
+) -> TransferResult:
+    """Transfer by one pass of a network that was trained before."""
+    assert style.embedding_E is not None
+    zero_shot.check_encoder(encoder.fingerprint)
+    started_s = time.perf_counter()
+    device = segments_SCT[0].device
+    with torch.no_grad():
+        initial = distances.measure(0, segments_SCT)
+        input_E = segment_embedding(encoder, segments_SCT, sample_rate_hz)
+        effect = LeavesAlone(
+            zero_shot.effect(input_E, style.embedding_E.to(device)), distances.left_alone
+        )
+        rendered = [effect(s, torch.ones(NUM_STEMS, device=device)) for s in segments_SCT]
+        final = distances.measure(1, rendered)
+    return TransferResult(
+        effect=effect,
+        segments_SCT=tuple(stems_SCT.cpu() for stems_SCT in rendered),
+        initial=initial,
+        final=final,
+        iterations=[initial, final],
+        best_step=1,
+        num_steps=1,
+        converged=distances.of(final) < distances.of(initial),
+        stems_left_alone=distances.left_alone,
+        tcn_residual_db=None,
+        receptive_field_samples=2 * effect.context_samples + 1,
+        step_s=time.perf_counter() - started_s,
+    )
+
+
+def _judgement(result: TransferResult, optimize_target: OptimizeTarget) -> list[str]:
+    """Say where a person should not expect much, and by which measure."""
+    notes = []
+    if result.initial.feature_distance > VERY_DIFFERENT:
+        notes.append(
+            f"very different songs: their features lie {result.initial.feature_distance:.1f} "
+            f"standard deviations apart (more than {VERY_DIFFERENT})"
+        )
+    name = "feature" if optimize_target == "features" else "embedding"
+    before = getattr(result.initial, f"{name}_distance")
+    after = getattr(result.final, f"{name}_distance")
+    if (
+        result.num_steps > 0
+        and before > NEAR_ENOUGH
+        and after > (1 - POOR_REDUCTION) * before
+        and len(result.stems_left_alone) < NUM_STEMS
+    ):
+        notes.append(
+            f"poor convergence: the {name} distance went from {before:.3f} to {after:.3f} in "
+            f"{result.num_steps} steps, which is less than {POOR_REDUCTION:.0%} nearer"
+        )
+    for note in notes:
+        log.warning("%s", note)
+    return notes
+
+
 class _Distances:
-    """Both distances of a result to one target."""
+    """Both distances of rendered segments to one style."""
 
     def __init__(
         self,
-        target_SCT: Tensor,
+        segments_SCT: Sequence[Tensor],
+        style: Style,
         sample_rate_hz: int,
         standardisation: Standardisation,
         encoder: "Encoder | None",
-        silent: tuple[str, ...],
+        left_alone: tuple[str, ...],
         optimize_target: OptimizeTarget,
     ) -> None:
+        device = segments_SCT[0].device
+        self.left_alone = left_alone
         self._optimize_target = optimize_target
         self._sample_rate_hz = sample_rate_hz
         self._standardisation = standardisation
         self._encoder = encoder
-        taking_part = [
-            not name.startswith(tuple(f"{s}_" for s in silent)) for name in FEATURE_NAMES
-        ]
-        self._taking_part_D = torch.tensor(taking_part, device=target_SCT.device)
-        with torch.no_grad():
-            self._target_features_D = self._features(target_SCT)
-            self._target_embedding_E = None if encoder is None else self._embed(encoder, target_SCT)
+        taking_part_S = torch.tensor([stem not in left_alone for stem in STEMS])
+        self._taking_part_D = taking_part_S[STEM_OF_FEATURE_D].to(device)
+        # Of the input: what is turned down must not drop out of the mean.
+        self._sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in segments_SCT])
+        target_D = self._standardisation.apply(style.features_D.to(device))
+        self._target_features_D = target_D[self._taking_part_D]
+        self._target_embedding_E = None
+        if encoder is not None and style.encoder == encoder.fingerprint:
+            assert style.embedding_E is not None
+            self._target_embedding_E = style.embedding_E.to(device)
 
-    def _features(self, stems_SCT: Tensor) -> Tensor:
-        features_BD = extract(stems_SCT.unsqueeze(0), self._sample_rate_hz)
-        return self._standardisation.apply(features_BD).squeeze(0)[self._taking_part_D]
-
-    def _embed(self, encoder: "Encoder", stems_SCT: Tensor) -> Tensor:
-        return encoder.embed(stems_SCT.unsqueeze(0), self._sample_rate_hz).squeeze(0)
-
-    def feature(self, stems_SCT: Tensor) -> Tensor:
+    def feature(self, segments_SCT: Sequence[Tensor]) -> Tensor:
         """Root mean square of the standardised differences of the stems that take part."""
-        difference_D = self._features(stems_SCT) - self._target_features_D
+        features_D = segment_features(segments_SCT, self._sample_rate_hz, self._sounding_KS)
+        taking_part_D = self._standardisation.apply(features_D)[self._taking_part_D]
+        difference_D = taking_part_D - self._target_features_D
         # The norm has a gradient of zero at zero, where the square root of a mean has none.
         return torch.linalg.vector_norm(difference_D) / math.sqrt(max(difference_D.numel(), 1))
 
-    def embedding(self, stems_SCT: Tensor) -> Tensor:
+    def embedding(self, segments_SCT: Sequence[Tensor]) -> Tensor:
         """Cosine distance of the embeddings, which have length one."""
         assert self._encoder is not None
         assert self._target_embedding_E is not None
-        return 1 - torch.dot(self._embed(self._encoder, stems_SCT), self._target_embedding_E)
+        embedding_E = segment_embedding(self._encoder, segments_SCT, self._sample_rate_hz)
+        return 1 - torch.dot(embedding_E, self._target_embedding_E)
 
-    def optimised(self, stems_SCT: Tensor) -> Tensor:
+    def optimised(self, segments_SCT: Sequence[Tensor]) -> Tensor:
         """Give the distance that is minimised."""
         by_features = self._optimize_target == "features"
-        return self.feature(stems_SCT) if by_features else self.embedding(stems_SCT)
+        return self.feature(segments_SCT) if by_features else self.embedding(segments_SCT)
 
-    def measure(self, step: int, stems_SCT: Tensor, optimised: float | None = None) -> Iteration:
+    def of(self, iteration: Iteration) -> float:
+        """Read the distance that is minimised from what was measured."""
+        if self._optimize_target == "features":
+            return iteration.feature_distance
+        assert iteration.embedding_distance is not None
+        return iteration.embedding_distance
+
+    def measure(
+        self, step: int, segments_SCT: Sequence[Tensor], optimised: float | None = None
+    ) -> Iteration:
         """Measure both, without gradient; the optimised one is taken over if it is known."""
         by_features = self._optimize_target == "features"
         with torch.no_grad():
             embedding = None if by_features else optimised
-            if embedding is None and self._encoder is not None:
-                embedding = float(self.embedding(stems_SCT))
+            if embedding is None and self._target_embedding_E is not None:
+                embedding = float(self.embedding(segments_SCT))
             feature = optimised if by_features else None
             return Iteration(
-                step, embedding, float(self.feature(stems_SCT)) if feature is None else feature
+                step, embedding, float(self.feature(segments_SCT)) if feature is None else feature
             )
 
 
@@ -263,59 +548,60 @@ class _Run:
     num_steps: int
     converged: bool
     step_s: float
+    trouble: str | None
 
 
 def _minimise(
-    render: Callable[[], tuple[Tensor, Tensor]],
-    console: Console,
-    tcn: TCN,
+    render: Callable[[], tuple[list[Tensor], Tensor]],
+    console: Console | None,
+    tcn: TCN | None,
     *,
-    distance: Callable[[Tensor], Tensor],
-    measure: Callable[[int, Tensor, float], Iteration],
+    distance: Callable[[Sequence[Tensor]], Tensor],
+    measure: Callable[[int, Sequence[Tensor], float], Iteration],
     has_active_stems: bool,
     num_steps: int,
     lr: float,
 ) -> _Run:
     """Run the loop, and leave console and TCN at the best step."""
-    dynamics = [console.dynamics_SW]
-    decibels = [p for p in console.parameters() if p is not console.dynamics_SW]
-    kernels = list(tcn.parameters())
-    parameters = [*decibels, *dynamics, *kernels]
-    optimiser = torch.optim.Adam(
-        [
-            {"params": decibels, "lr": lr * DECIBELS_PER_LR},
-            {"params": dynamics, "lr": lr * SLOPE_PER_LR},
-            {"params": kernels, "lr": lr},
-        ]
-    )
+    groups: list[dict[str, Any]] = []
+    if console is not None:
+        decibels = [p for p in console.parameters() if p is not console.dynamics_SW]
+        groups.append({"params": decibels, "lr": lr * DECIBELS_PER_LR})
+        groups.append({"params": [console.dynamics_SW], "lr": lr * SLOPE_PER_LR})
+    if tcn is not None:
+        groups.append({"params": list(tcn.parameters()), "lr": lr})
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    optimiser = torch.optim.Adam(groups)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: _cosine(step / max(num_steps, 1))
     )
     patience = max(MIN_PATIENCE, math.ceil(PATIENCE_FRACTION * num_steps))
-    network = nn.ModuleList([console, tcn])
+    network = nn.ModuleList([part for part in (console, tcn) if part is not None])
     iterations: list[Iteration] = []
     # One entry per step: the least objective up to it, for the plateau.
     best_so_far: list[float] = []
     best_objective, best_step, best_state = math.inf, 0, copy.deepcopy(network.state_dict())
-    initial_distance, converged = 1.0, False
+    initial_distance, converged, trouble = 1.0, False, None
     started_s = time.perf_counter()
     step = 0
     with Progress(log, "optimised", total=num_steps, unit="steps") as progress:
         for step in range(num_steps + 1):
-            stems_SCT, residual = render()
-            now = distance(stems_SCT)
+            segments_SCT, residual = render()
+            now = distance(segments_SCT)
             if step == 0:
                 initial_distance = float(now.detach())
             objective = now / max(initial_distance, NEAR_ENOUGH)
-            objective = objective + ROUGHNESS_WEIGHT * console.roughness()
-            if has_active_stems:
+            if console is not None:
+                objective = objective + ROUGHNESS_WEIGHT * console.roughness()
+            if tcn is not None and has_active_stems:
                 objective = objective + TCN_WEIGHT * residual
             value = float(objective.detach())
             if not math.isfinite(value):
-                raise TrainingError(
+                trouble = (
                     f"step {step}: expected a finite objective, found {value} "
                     f"(distance {float(now.detach())}); a lower lr than {lr} may help"
                 )
+                break
             if value < best_objective:
                 best_objective, best_step = value, step
                 best_state = copy.deepcopy(network.state_dict())
@@ -327,7 +613,8 @@ def _minimise(
             )
             last = step == num_steps or at_target or plateau or not has_active_stems
             if step % RECORD_EVERY == 0 or last:
-                iterations.append(measure(step, stems_SCT.detach(), float(now.detach())))
+                detached = [stems_SCT.detach() for stems_SCT in segments_SCT]
+                iterations.append(measure(step, detached, float(now.detach())))
             if last:
                 converged = at_target or (plateau and best_step > 0)
                 break
@@ -336,13 +623,19 @@ def _minimise(
             objective.backward(inputs=parameters)
             norm = nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
             if not math.isfinite(norm):
-                raise TrainingError(f"step {step}: expected a finite gradient, found norm {norm}")
+                trouble = f"step {step}: expected a finite gradient, found norm {norm}"
+                break
             optimiser.step()
             schedule.step()
             progress.advance()
+    if trouble is not None:
+        if best_step == 0:
+            raise TrainingError(trouble)
+        trouble += f"; step {best_step}, the best before, is kept"
+        log.warning("%s", trouble)
     network.load_state_dict(best_state)
     step_s = (time.perf_counter() - started_s) / (step + 1)
-    return _Run(iterations, best_step, step, converged, step_s)
+    return _Run(iterations, best_step, step, converged, step_s, trouble)
 
 
 def _cosine(fraction: float) -> float:
@@ -351,24 +644,51 @@ def _cosine(fraction: float) -> float:
     return FINAL_LR_FRACTION + swing * (1 + math.cos(math.pi * min(fraction, 1.0)))
 
 
-def _silent_stems(input_SCT: Tensor, target_SCT: Tensor) -> tuple[tuple[str, ...], list[str]]:
-    """Find the stems that have nothing to transfer, or nothing to transfer from."""
-    silent, notes = [], []
-    for name, input_CT, target_CT in zip(STEMS, input_SCT, target_SCT, strict=True):
+def _left_alone(
+    segments_SCT: Sequence[Tensor], style: Style, keep: Sequence[str]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Find the stems that have nothing to transfer, nothing to transfer from, or are kept."""
+    sounds_S = torch.stack([sounding(stems_SCT) for stems_SCT in segments_SCT]).any(0).tolist()
+    left_alone, notes = [], []
+    for name, sounds in zip(STEMS, sounds_S, strict=True):
         where = [
             song
-            for song, stem_CT in (("input", input_CT), ("target", target_CT))
-            if stem_CT.square().mean() <= 10 ** (SILENT_STEM_DBFS / 10)
+            for song, is_silent in (("input", not sounds), ("target", name in style.silent))
+            if is_silent
         ]
         if where:
-            silent.append(name)
             notes.append(
                 f"{name} left alone: silent (below {SILENT_STEM_DBFS:.0f} dBFS) in the "
                 f"{' and the '.join(where)}"
             )
+        elif name in keep:
+            notes.append(f"{name} left alone, as asked")
+        else:
+            continue
+        left_alone.append(name)
     for note in notes:
         log.info(note)
-    return tuple(silent), notes
+    return tuple(left_alone), notes
+
+
+def _check_embedding(style: Style, encoder: "Encoder | None", *, needed: bool) -> list[str]:
+    """See that style and encoder belong together, where it matters; else leave a note."""
+    if encoder is None:
+        if needed:
+            raise ConfigError("method zero-shot: expected an encoder checkpoint, got none")
+        return []
+    if style.encoder == encoder.fingerprint:
+        return []
+    if style.encoder is None:
+        problem = f"style {style.title}: expected an embedding, found none"
+    else:
+        problem = (
+            f"style {style.title}: expected an embedding of the encoder {encoder.fingerprint}, "
+            f"found one of {style.encoder}"
+        )
+    if needed:
+        raise CheckpointError(problem)
+    return [f"{problem}; embedding distances are not measured"]
 
 
 def _check_parameters(

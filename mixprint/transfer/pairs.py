@@ -29,13 +29,12 @@ from mixprint.fingerprint import file_sha256
 from mixprint.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.transfer.report import write_report
+from mixprint.transfer.segments import Segment, Separate, load_segment
+from mixprint.transfer.settings import Hyperparameters
 from mixprint.transfer.songs import (
     METRICS_NAME,
-    Hyperparameters,
-    Segment,
-    Separate,
+    Target,
     is_done,
-    load_segment,
     transfer_fingerprint,
     transfer_segments,
 )
@@ -99,6 +98,7 @@ class SongSource:
             separate: the separator for songs that come by path.
             separator: its fingerprint.
         """
+        settings.warn_of_length()
         self._settings = settings
         self._tracks = {track.track_id: track for track in tracks}
         self._separate = separate
@@ -314,7 +314,7 @@ def transfer_pairs(
         try:
             metrics = transfer_segments(
                 input_song.load(),
-                target_song.load(),
+                Target.of_song(target_song.load(), encoder=encoder, device=device),
                 folder,
                 settings,
                 standardisation=standardisation,
@@ -350,7 +350,14 @@ def summarise(
     """Gather the pairs' distances; medians are null where there is nothing to take them of."""
     rows = []
     for folder, metrics in finished:
-        kept = ("input_audio", "target_audio", "optimize_target", "converged", "num_steps_run")
+        kept = (
+            "input_audio",
+            "target_audio",
+            "optimize_target",
+            "method",
+            "converged",
+            "num_steps_run",
+        )
         row = {"pair": folder.name} | {key: metrics[key] for key in kept}
         for kind in ("feature", "embedding"):
             initial = metrics[f"initial_{kind}_distance"]

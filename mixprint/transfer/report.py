@@ -71,13 +71,13 @@ def write_report(path: Path, pairs: Sequence[tuple[Path, Mapping[str, Any]]]) ->
         ),
     ]
     for index, (folder, metrics) in enumerate(pairs):
-        song, target = (_title(metrics[f"{which}_audio"]) for which in ("input", "target"))
+        song, target = _title(metrics["input_audio"]), _title(_target(metrics))
         method = "" if alone or "method" not in metrics else f", {metrics['method']}"
         sections.append(page.heading(f"{song} in the mix of {target}{method}"))
         if alone or index < MAX_PAIRS_WITH_PLAYERS:
             sections += _heard(f"{index + 1}. {folder.name}", folder, metrics, with_stems=alone)
         if not alone:
-            sections.append(_links(path.parent, folder))
+            sections.append(_links(path.parent, folder, metrics))
         sections += _words(metrics)
         if alone:
             sections += _figures(metrics)
@@ -138,6 +138,18 @@ def _row(name: str, metrics: Mapping[str, Any]) -> list[object]:
     return [*cells, "yes" if metrics["converged"] else "no", metrics["num_steps_run"]]
 
 
+def _target(metrics: Mapping[str, Any]) -> str:
+    """Name the target: a song, or a style that was stored."""
+    name: str = metrics["target_audio"] or metrics["target_style"]
+    return name
+
+
+def _clips(files: Mapping[str, str], metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Leave out the target where only its style was at hand."""
+    has_target = metrics["target_audio"] is not None
+    return {clip: file for clip, file in files.items() if clip != "target" or has_target}
+
+
 def _title(name: str) -> str:
     """Shorten a path or URI to what tells songs apart."""
     return name.rstrip("/").rsplit("/", maxsplit=1)[-1]
@@ -152,13 +164,15 @@ def reduction_text(initial: float, final: float) -> str:
 
 def _heard(name: str, folder: Path, metrics: Mapping[str, Any], *, with_stems: bool) -> list[str]:
     """Make the player and the picture of a pair; a page has each name once."""
-    mixes = {clip: _excerpt(folder / file, metrics) for clip, file in MIXES.items()}
+    mixes = {
+        clip: _excerpt(folder / file, metrics) for clip, file in _clips(MIXES, metrics).items()
+    }
     parts = {"mix": mixes}
     if with_stems:
         for stem in STEMS:
             parts[stem] = {
                 clip: _excerpt(folder / stems / f"{stem}.wav", metrics)
-                for clip, stems in STEM_FOLDERS.items()
+                for clip, stems in _clips(STEM_FOLDERS, metrics).items()
             }
     return [
         comparison(name, parts, SAMPLE_RATE_HZ, heard="output"),
@@ -178,9 +192,9 @@ def _excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
     return read_audio(path, start_s=start_s, duration_s=length_s)
 
 
-def _links(page_dir: Path, folder: Path) -> str:
+def _links(page_dir: Path, folder: Path, metrics: Mapping[str, Any]) -> str:
     """Link to the pair's own page and files."""
-    links = {"page with the stems": "report.html"} | MIXES
+    links = {"page with the stems": "report.html"} | _clips(MIXES, metrics)
     base = _relative(page_dir, folder)
     return page.links({text: quote(f"{base}/{file}") for text, file in links.items()})
 
@@ -227,7 +241,7 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
         page.definitions(
             {
                 "input": metrics["input_audio"],
-                "target": metrics["target_audio"],
+                "target": _target(metrics),
                 "loudness": f"{output['input_loudness_lufs']:.1f} LUFS in, "
                 f"{output['loudness_lufs']:.1f} LUFS out, "
                 f"{output['target_loudness_lufs']:.1f} LUFS in the target",

@@ -1,13 +1,16 @@
-"""Transfer between two songs, and what is written of it.
+"""Transfer between songs, and what is written of it.
 
     <out>/input_original.wav  target_original.wav  output_transferred.wav     24 bit
     <out>/input_stems/  target_stems/  transferred_stems/                     float, one per stem
     <out>/metrics.json        see metrics.schema.json beside this module
     <out>/report.html         players and curves
 
-The three mixtures cover the segment that was asked for. The output is the sum of the transferred
-stems. Where its true peak would exceed -1 dBTP, output and transferred stems are lowered by one
-gain, which metrics.json names. Stems are stored as float, so nothing ever clips.
+Input and output cover the segment that was asked for (several segments lie one after the other),
+or the whole song; the target what was heard of it. A second and third target song are
+target_2_original.wav, target_2_stems/ and so on; a style from a file has no audio. The output is
+the sum of the transferred stems. Both are written with one gain, which metrics.json names: that of
+the loudness asked for, and less where the output's true peak would exceed -1 dBTP. Stems are
+stored as float, so nothing ever clips.
 
 Shape suffixes: S stem, C channel, T sample.
 """
@@ -15,9 +18,11 @@ Shape suffixes: S stem, C channel, T sample.
 import logging
 import math
 import platform
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,157 +30,97 @@ import torch
 from torch import Tensor
 
 from mixprint import __version__
-from mixprint.atomic import read_json, write_json
-from mixprint.audio import loudness_lufs, probe, read_audio, resample, shown, write_audio
-from mixprint.errors import AudioError, ConfigError, DataError
+from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, read_json, write_json
+from mixprint.audio import shown, stream_audio, true_peak
+from mixprint.errors import DataError
+from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
-from mixprint.features import Standardisation
 from mixprint.fingerprint import code_version, fingerprint
-from mixprint.stems import SAMPLE_RATE_HZ, unpack
-from mixprint.transfer.optimise import (
-    MIN_DURATION_S,
-    OptimizeTarget,
-    TransferResult,
-    transfer_style,
-)
+from mixprint.separation.stemfile import StemFile
+from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.transfer.artefacts import artefacts, count_clipped, regular_blocks, silence
+from mixprint.transfer.effect import Effect, apply_to_blocks
+from mixprint.transfer.levels import peak_safe_gain, stream_loudness_lufs
+from mixprint.transfer.optimise import TransferResult, fit_style, measure_style
 from mixprint.transfer.report import write_report
+from mixprint.transfer.segments import Block, Segment, read_stem_files, stem_files
+from mixprint.transfer.settings import Controls, Hyperparameters
+from mixprint.transfer.style import Style, segment_features, sounding
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
+    from mixprint.transfer.zero_shot import ZeroShotModel
 
 log = logging.getLogger("mixprint.transfer")
 
-METRICS_VERSION = 1
+METRICS_VERSION = 2
 METRICS_NAME = "metrics.json"
-MAX_TRUE_PEAK_DBTP = -1.0
-# The encoder's and the features' statistics are those of segments of this length.
-TRAINED_SEGMENT_S = 10.0
-TRUE_PEAK_OVERSAMPLING = 4  # ITU-R BS.1770-4, annex 2
-
-# Separates audio_CT at 44.1 kHz into stems_SCT.
-Separate = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hyperparameters:
-    """What decides about a transfer besides the songs; the names are those of metrics.json.
-
-    Attributes:
-        optimize_target: `features` or `embeddings`.
-        num_steps: most updates.
-        lr: learning rate at the start.
-        receptive_field: of the TCN, in seconds.
-        segment_duration: in seconds; shortened where a song ends sooner.
-        segment_offset: where the segment starts in both songs, in seconds.
-        seed: of the TCN's start.
-    """
-
-    optimize_target: OptimizeTarget
-    num_steps: int
-    lr: float
-    receptive_field: float
-    segment_duration: float
-    segment_offset: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        """Check what `transfer_style` does not."""
-        if not self.segment_duration >= MIN_DURATION_S:
-            raise ConfigError(
-                f"segment_duration: expected at least {MIN_DURATION_S} s, "
-                f"got {self.segment_duration}"
-            )
-        if not self.segment_offset >= 0:
-            raise ConfigError(f"segment_offset: expected 0 or more, got {self.segment_offset}")
-        if self.segment_duration != TRAINED_SEGMENT_S:
-            log.warning(
-                "segment_duration is %g s; encoder and standardisation are trained on %g s",
-                self.segment_duration,
-                TRAINED_SEGMENT_S,
-            )
+OUTPUT_NAME = "output_transferred.wav"
+TRANSFERRED_STEMS = "transferred_stems"
+# A multiple of the frames in which silence is looked for.
+COMPARED_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
-    """A piece of a song with its stems.
+class Target:
+    """What a transfer aims at.
 
     Attributes:
-        name: what the song is called in metrics.json: its path or URI.
-        title: what a person calls it.
-        identity: JSON-able; equal for equal audio and stems.
-        audio_CT: the mixture.
-        stems_SCT: its stems.
-        separator: fingerprint of what made the stems.
-        notes: what a person should know about it.
-        separation_s: wall-clock time of the separation; 0 for stems that were there.
+        style: the style.
+        identity: JSON-able; equal for equal styles.
+        sources: what metrics.json says of each song or file: `title`, `audio`, `style`, `weight`.
+        songs: what was heard of the songs among them.
     """
 
-    name: str
-    title: str
+    style: Style
     identity: Mapping[str, Any]
-    audio_CT: Tensor
-    stems_SCT: Tensor
-    separator: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
-    separation_s: float = 0.0
+    sources: tuple[Mapping[str, Any], ...]
+    songs: tuple[Segment, ...] = ()
 
-
-def segment_bounds(where: str, duration_s: float, settings: Hyperparameters) -> tuple[float, float]:
-    """Find the part of a song that is used: start and length in seconds.
-
-    The part is shortened where the song ends sooner; it is never padded.
-
-    Raises:
-        AudioError: fewer than `MIN_DURATION_S` are left behind the offset.
-    """
-    length_s = min(settings.segment_duration, duration_s - settings.segment_offset)
-    if length_s < MIN_DURATION_S:
-        raise AudioError(
-            "too_short",
-            f"{where}: expected at least {MIN_DURATION_S} s from {settings.segment_offset} s on, "
-            f"found a song of {duration_s:.2f} s",
+    @classmethod
+    def of_song(
+        cls, song: Segment, *, encoder: "Encoder | None", device: torch.device | str
+    ) -> "Target":
+        """Measure the style of a song."""
+        style = Style.of(
+            song.title,
+            [stems_SCT.to(device) for stems_SCT in song.heard()],
+            SAMPLE_RATE_HZ,
+            mixtures_CT=[audio_CT for audio_CT, _ in song.pieces()],
+            encoder=encoder,
         )
-    return settings.segment_offset, length_s
+        source = {"title": song.title, "audio": song.name, "style": None, "weight": 1.0}
+        return cls(style, song.identity, (source,), (song,))
 
+    @classmethod
+    def of_file(cls, path: Path) -> "Target":
+        """Read a stored style.
 
-def load_segment(
-    path: Path,
-    settings: Hyperparameters,
-    separate: Separate,
-    separator: Mapping[str, Any],
-    *,
-    content: str,
-) -> Segment:
-    """Read a segment of a file and separate it.
+        Raises:
+            CheckpointError, DataError: see `Style.load`.
+        """
+        style = Style.load(path)
+        source = {"title": style.title, "audio": None, "style": shown(path), "weight": 1.0}
+        return cls(style, {"style": fingerprint(style.to_values())}, (source,))
 
-    Args:
-        path: the song.
-        settings: which part.
-        separate: the separator.
-        separator: its fingerprint.
-        content: SHA-256 of the file.
+    @classmethod
+    def mean(cls, targets: Sequence["Target"], weights: Sequence[float]) -> "Target":
+        """Mix targets, see `Style.mean`; a weight of 0 leaves one out.
 
-    Raises:
-        AudioError: the file cannot be read or is too short.
-    """
-    where = shown(path)
-    start_s, length_s = segment_bounds(where, probe(path).duration_s, settings)
-    audio_CT = read_audio(path, start_s=start_s, duration_s=length_s)
-    notes: tuple[str, ...] = ()
-    if length_s < settings.segment_duration:
-        notes = (f"{where}: shortened to {length_s:.2f} s, where the song ends",)
-    started_s = time.perf_counter()
-    stems_SCT = separate(audio_CT)
-    return Segment(
-        name=where,
-        title=path.stem,
-        identity={"content": content},
-        audio_CT=audio_CT,
-        stems_SCT=stems_SCT,
-        separator=separator,
-        notes=notes,
-        separation_s=time.perf_counter() - started_s,
-    )
+        Raises:
+            ConfigError, CheckpointError: see `Style.mean`.
+        """
+        used = [(t, w) for t, w in zip(targets, weights, strict=True) if w != 0]
+        style = Style.mean([t.style for t, _ in used], [w for _, w in used])
+        if len(used) == 1:
+            return used[0][0]
+        total = sum(weight for _, weight in used)
+        return cls(
+            style,
+            {"targets": [{"identity": dict(t.identity), "weight": w / total} for t, w in used]},
+            tuple({**source, "weight": w / total} for t, w in used for source in t.sources),
+            tuple(song for t, _ in used for song in t.songs),
+        )
 
 
 def transfer_fingerprint(
@@ -185,6 +130,9 @@ def transfer_fingerprint(
     settings: Hyperparameters,
     standardisation: Standardisation,
     encoder: "Encoder | None",
+    *,
+    controls: Controls | None = None,
+    zero_shot: "ZeroShotModel | None" = None,
 ) -> str:
     """Hash all that the result depends on, so that a finished pair is not computed again."""
     return fingerprint(
@@ -193,8 +141,10 @@ def transfer_fingerprint(
             "target": dict(target_identity),
             "separator": dict(separator),
             "hyperparameters": asdict(settings),
+            "controls": (controls or Controls()).to_values(),
             "standardisation": standardisation.to_values(),
             "encoder": None if encoder is None else encoder.fingerprint,
+            "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
             "code": code_version("mixprint.transfer", "mixprint.features", "mixprint.encoder"),
         }
     )
@@ -217,27 +167,42 @@ def is_done(out_dir: Path, wanted_fingerprint: str) -> bool:
 
 def transfer_segments(
     input_segment: Segment,
-    target_segment: Segment,
+    target: Target,
     out_dir: Path,
     settings: Hyperparameters,
     *,
+    controls: Controls | None = None,
     standardisation: Standardisation,
     encoder: "Encoder | None",
+    zero_shot: "ZeroShotModel | None" = None,
     device: torch.device | str,
 ) -> dict[str, Any]:
     """Transfer, and write the folder described at the top of this module.
+
+    Args:
+        input_segment: the song that is changed; with `apply_to` `song` its `whole` is written.
+        target: what is aimed at.
+        out_dir: the folder.
+        settings: how the effect is found.
+        controls: what is made of it; the defaults of the class when None.
+        standardisation: of the features.
+        encoder: see `fit_style`.
+        zero_shot: the model of that method.
+        device: where all is computed; encoder and model are there.
 
     Returns:
         what metrics.json holds.
 
     Raises:
-        AudioError, ConfigError, TrainingError: see `transfer_style`.
+        AudioError, ConfigError, CheckpointError, TrainingError: see `fit_style`.
     """
+    controls = controls or Controls()
     started_s = time.perf_counter()
     (out_dir / METRICS_NAME).unlink(missing_ok=True)
-    result = transfer_style(
-        input_segment.stems_SCT,
-        target_segment.stems_SCT,
+    heard_SCT = [stems_SCT.to(device, torch.float32) for stems_SCT in input_segment.heard()]
+    result = fit_style(
+        heard_SCT,
+        target.style,
         SAMPLE_RATE_HZ,
         optimize_target=settings.optimize_target,
         standardisation=standardisation,
@@ -246,59 +211,80 @@ def transfer_segments(
         lr=settings.lr,
         receptive_field_s=settings.receptive_field,
         seed=settings.seed,
+        method=settings.method,
+        zero_shot=zero_shot,
+        keep=controls.kept,
         device=device,
     )
-    optimisation_s = time.perf_counter() - started_s
-    gain = peak_safe_gain(result.stems_SCT.sum(0))
-    stems_SCT = gain * result.stems_SCT
-    output_CT = stems_SCT.sum(0)
+    fitted_s = time.perf_counter()
 
-    for name, audio_CT in (
-        ("input_original", input_segment.audio_CT),
-        ("target_original", target_segment.audio_CT),
-        ("output_transferred", output_CT),
-    ):
-        write_audio(out_dir / f"{name}.wav", audio_CT, SAMPLE_RATE_HZ, subtype="PCM_24")
-    for name, folder_SCT in (
-        ("input_stems", input_segment.stems_SCT),
-        ("target_stems", target_segment.stems_SCT),
-        ("transferred_stems", stems_SCT),
-    ):
-        for stem, stem_CT in unpack(folder_SCT).items():
-            path = out_dir / name / f"{stem}.wav"
-            write_audio(path, stem_CT, SAMPLE_RATE_HZ, subtype="FLOAT")
+    notes = [*input_segment.notes, *(note for s in target.songs for note in s.notes), *result.notes]
+    output = _write_audio(
+        input_segment, target, out_dir, controls, result.effect, device=device, notes=notes
+    )
+    written_s = time.perf_counter()
 
-    notes = [*input_segment.notes, *target_segment.notes, *result.notes]
-    if gain < 1:
-        notes.append(
-            f"output lowered by {-_decibels(gain):.2f} dB to keep its true peak at "
-            f"{MAX_TRUE_PEAK_DBTP} dBTP"
-        )
-    separation_s = input_segment.separation_s + target_segment.separation_s
+    # What was heard, as it came out.
+    amount_S = controls.amounts.to(device)
+    processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
+    gain = 10 ** (output["gain_db"] / 20)
+    output_SCT = [gain * stems_SCT for stems_SCT in processed_SCT]
+    sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in heard_SCT])
+    with torch.no_grad():
+        features = {
+            "input": segment_features(heard_SCT, SAMPLE_RATE_HZ),
+            "target": target.style.features_D,
+            "output": segment_features(output_SCT, SAMPLE_RATE_HZ, sounding_KS),
+        }
+    final = measure_style(
+        output_SCT,
+        heard_SCT,
+        target.style,
+        SAMPLE_RATE_HZ,
+        optimize_target=settings.optimize_target,
+        standardisation=standardisation,
+        encoder=encoder,
+        left_alone=result.stems_left_alone,
+    )
+    separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
     metrics = {
         "schema_version": METRICS_VERSION,
         "fingerprint": transfer_fingerprint(
             input_segment.identity,
-            target_segment.identity,
+            target.identity,
             input_segment.separator,
             settings,
             standardisation,
             encoder,
+            controls=controls,
+            zero_shot=zero_shot,
         ),
         "input_audio": input_segment.name,
-        "target_audio": target_segment.name,
+        "target_audio": " + ".join(song.name for song in target.songs) or None,
+        "target_style": target.style.title,
+        "targets": [dict(source) for source in target.sources],
         "optimize_target": settings.optimize_target,
+        "method": settings.method,
+        "amount": dict(controls.to_values()["amount"]),
+        "applied_to": controls.apply_to,
         "hyperparameters": asdict(settings),
         **_result_values(result),
-        "notes": notes,
-        "output": {
-            "gain_db": _decibels(gain),
-            "true_peak_dbtp": _decibels(true_peak(output_CT)),
-            "peak_dbfs": _decibels(float(output_CT.abs().max())),
-            "loudness_lufs": loudness_lufs(output_CT, SAMPLE_RATE_HZ),
-            "input_loudness_lufs": loudness_lufs(input_segment.audio_CT, SAMPLE_RATE_HZ),
-            "target_loudness_lufs": loudness_lufs(target_segment.audio_CT, SAMPLE_RATE_HZ),
+        "final_embedding_distance": final.embedding_distance,
+        "final_feature_distance": final.feature_distance,
+        "settings": result.effect.settings(controls.amounts),
+        "features": {
+            name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+            for name, values_D in features.items()
         },
+        "artefacts": artefacts(
+            heard_SCT[0],
+            processed_SCT[0],
+            num_clipped=output.pop("clipped_samples"),
+            in_silence=output.pop("silence"),
+            tcn_residual_db=result.tcn_residual_db,
+        ),
+        "notes": notes,
+        "output": output | {"target_loudness_lufs": target.style.loudness_lufs},
         "versions": {
             "mixprint": __version__,
             "torch": torch.__version__,
@@ -308,11 +294,14 @@ def transfer_segments(
         "checkpoints": {
             "separator": dict(input_segment.separator),
             "encoder": None if encoder is None else encoder.fingerprint,
+            "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
         },
         "device": str(device),
         "timings": {
             "separation_s": separation_s,
-            "optimisation_s": optimisation_s,
+            "optimisation_s": fitted_s - started_s,
+            "application_s": written_s - fitted_s,
+            "measuring_s": time.perf_counter() - written_s,
             "step_s": result.step_s,
             "total_s": separation_s + time.perf_counter() - started_s,
         },
@@ -323,16 +312,124 @@ def transfer_segments(
     return metrics
 
 
-def peak_safe_gain(audio_CT: Tensor) -> float:
-    """Give the factor, at most 1, that keeps the true peak at `MAX_TRUE_PEAK_DBTP`."""
-    peak = true_peak(audio_CT)
-    return min(1.0, 10 ** (MAX_TRUE_PEAK_DBTP / 20) / peak) if peak > 0 else 1.0
+def _write_audio(
+    song: Segment,
+    target: Target,
+    out_dir: Path,
+    controls: Controls,
+    effect: Effect,
+    *,
+    device: torch.device | str,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Write input, targets and output; give what metrics.json says of the output.
+
+    The transferred stems are written twice: a gain that depends on the whole song can be applied
+    to none of it before the end.
+    """
+    parts = _parts(song, controls)
+    num_samples = sum(length for length, _ in parts)
+
+    def input_blocks() -> Iterator[Block]:
+        for _, read in parts:
+            yield from read()
+
+    def processed_blocks() -> Iterator[Tensor]:
+        for _, read in parts:
+            stems = (stems_SCT for _, stems_SCT in read())
+            yield from apply_to_blocks(
+                effect,
+                stems,
+                controls.amounts,
+                sample_rate_hz=SAMPLE_RATE_HZ,
+                device=device,
+                notes=notes,
+            )
+
+    _write_song(out_dir, "input", input_blocks(), num_samples)
+    for number, heard in enumerate(target.songs, start=1):
+        name = "target" if number == 1 else f"target_{number}"
+        _write_song(out_dir, name, [(heard.audio_CT, heard.stems_SCT)], heard.audio_CT.shape[-1])
+    draft = out_dir / f"{TEMPORARY_PREFIX}{TRANSFERRED_STEMS}"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with stem_files(draft, num_samples) as add:
+            for stems_SCT in processed_blocks():
+                add(stems_SCT)
+
+        input_lufs = stream_loudness_lufs(audio_CT for audio_CT, _ in input_blocks())
+        output_lufs = stream_loudness_lufs(stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
+        wanted_lufs = {
+            "free": output_lufs,
+            "keep": input_lufs,
+            "match": target.style.loudness_lufs,
+        }[controls.loudness]
+        mixes = (stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
+        peak = true_peak(mixes, SAMPLE_RATE_HZ)
+        loudness_gain = 10 ** ((wanted_lufs - output_lufs) / 20) if peak > 0 else 1.0
+        peak_gain = peak_safe_gain(loudness_gain * peak)
+        gain = loudness_gain * peak_gain
+        if peak_gain < 1:
+            notes.append(
+                f"output lowered by {-_decibels(peak_gain):.2f} dB to keep its true peak at -1 dBTP"
+            )
+
+        def scaled_blocks() -> Iterator[Block]:
+            for stems_SCT in read_stem_files(draft):
+                yield gain * stems_SCT.sum(0), gain * stems_SCT
+
+        _write_song(out_dir, "output", scaled_blocks(), num_samples, OUTPUT_NAME, TRANSFERRED_STEMS)
+        before = regular_blocks((s.sum(0) for _, s in input_blocks()), COMPARED_SAMPLES)
+        after = regular_blocks((s.sum(0) for s in read_stem_files(draft)), COMPARED_SAMPLES)
+        in_silence = silence(zip(before, after, strict=True))
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    sample_peak = max(
+        float(audio_CT.abs().max()) for audio_CT in stream_audio(out_dir / OUTPUT_NAME)
+    )
+    return {
+        "loudness": controls.loudness,
+        "gain_db": _decibels(gain),
+        "loudness_gain_db": _decibels(loudness_gain),
+        "peak_gain_db": _decibels(peak_gain),
+        "true_peak_dbtp": _decibels(gain * peak),
+        "peak_dbfs": _decibels(sample_peak),
+        "loudness_lufs": stream_loudness_lufs(stream_audio(out_dir / OUTPUT_NAME)),
+        "input_loudness_lufs": input_lufs,
+        "clipped_samples": count_clipped(stream_audio(out_dir / OUTPUT_NAME)),
+        "silence": in_silence,
+    }
 
 
-def true_peak(audio_CT: Tensor) -> float:
-    """Measure the highest magnitude between samples too (four times oversampled), full scale 1."""
-    between = resample(audio_CT, SAMPLE_RATE_HZ, TRUE_PEAK_OVERSAMPLING * SAMPLE_RATE_HZ)
-    return max(float(between.abs().max()), float(audio_CT.abs().max()))
+def _parts(song: Segment, controls: Controls) -> list[tuple[int, Callable[[], Iterable[Block]]]]:
+    """Give what is written of a song, part by part: its length, and what reads it."""
+    if controls.apply_to == "song":
+        if song.whole is None:
+            raise DataError(f"{song.name}: expected a song that is separated as a whole")
+        return [(song.whole.num_samples, song.whole.blocks)]
+    return [(piece[0].shape[-1], partial(list, [piece])) for piece in song.pieces()]
+
+
+def _write_song(
+    out_dir: Path,
+    name: str,
+    blocks: Iterable[Block],
+    num_samples: int,
+    mixture_name: str | None = None,
+    stems_name: str | None = None,
+) -> None:
+    """Write a mixture in 24 bits and its stems as float."""
+    with (
+        atomic_path(out_dir / (mixture_name or f"{name}_original.wav")) as path,
+        StemFile(
+            path, bit_depth="24", sample_rate_hz=SAMPLE_RATE_HZ, num_declared=num_samples
+        ) as mixture,
+        stem_files(out_dir / (stems_name or f"{name}_stems"), num_samples) as add,
+    ):
+        for audio_CT, stems_SCT in blocks:
+            mixture.add(audio_CT)
+            add(stems_SCT)
+        mixture.finish(1.0)
 
 
 def _decibels(amplitude: float) -> float:
@@ -341,18 +438,15 @@ def _decibels(amplitude: float) -> float:
 
 
 def _result_values(result: TransferResult) -> dict[str, Any]:
-    """Give the part of metrics.json that comes from the optimisation."""
+    """Give the part of metrics.json that comes from the fit."""
     return {
         "initial_embedding_distance": result.initial.embedding_distance,
-        "final_embedding_distance": result.final.embedding_distance,
         "initial_feature_distance": result.initial.feature_distance,
-        "final_feature_distance": result.final.feature_distance,
         "converged": result.converged,
         "iterations": [asdict(iteration) for iteration in result.iterations],
         "best_step": result.best_step,
         "num_steps_run": result.num_steps,
         "stems_left_alone": list(result.stems_left_alone),
-        "settings": result.settings,
         "tcn": {
             "receptive_field_samples": result.receptive_field_samples,
             "residual_db": result.tcn_residual_db,

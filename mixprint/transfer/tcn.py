@@ -206,6 +206,7 @@ class TCN(nn.Module):
         super().__init__()
         self.dilations = tuple(dilations)
         self.kernel_size = kernel_size
+        self.causal = causal
         self.blocks = nn.Sequential(
             *(
                 Block(
@@ -237,6 +238,12 @@ class TCN(nn.Module):
     def receptive_field_samples(self) -> int:
         """Input samples that one output sample depends on."""
         return receptive_field_samples(self.dilations, self.kernel_size)
+
+    @property
+    def context_samples(self) -> int:
+        """Give how far the input reaches into an output sample, on either side."""
+        both_sides = self.receptive_field_samples - 1
+        return both_sides if self.causal else both_sides // 2
 
     def forward(self, stems_BCT: Tensor) -> Tensor:
         """Filter the stems.

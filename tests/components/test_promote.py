@@ -192,6 +192,13 @@ def test_registry(registry: tracking.Registry, tmp_path: Path) -> None:
     fetched = registry.download_champion(tmp_path / "champion")
     assert {path.name for path in fetched.iterdir()} == {"weights.safetensors", "config.json"}
     assert (fetched / "weights.safetensors").read_bytes() == b"b"
+    for name, content in (("models:/encoder@champion", b"b"), ("models:/encoder/1", b"a")):
+        folder = tmp_path / content.decode() / "fetched"
+        folder.mkdir()
+        fetched = tracking.fetch_model(name, folder)
+        assert (fetched / "weights.safetensors").read_bytes() == content
+    with pytest.raises(DataError, match="models:/encoder@nobody"):
+        tracking.fetch_model("models:/encoder@nobody", tmp_path / "nobody")
 
     assert registry.rollback() == ("2", "1")
     present = registry.champion()

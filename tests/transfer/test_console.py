@@ -24,7 +24,7 @@ def set_decibels(parameter: Tensor, value_db: float, limit_db: float) -> None:
 
 def test_identity_to_the_bit_at_the_start() -> None:
     stems_SCT = torch.randn(4, 2, 20_000, generator=torch.Generator().manual_seed(1))
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [stems_SCT])
     assert torch.equal(console(console.prepare(stems_SCT)), stems_SCT)
 
 
@@ -32,7 +32,7 @@ def test_every_control_has_a_gradient_at_the_identity() -> None:
     generator = torch.Generator().manual_seed(2)
     stems_SCT = torch.randn(4, 2, 60_000, generator=generator)
     stems_SCT = stems_SCT * torch.linspace(0.01, 1, 60_000)
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [stems_SCT])
     out_SCT = console(console.prepare(stems_SCT))
     (out_SCT[:, 0].square().sum() + out_SCT.abs().pow(3).sum()).backward()
     for name, parameter in console.named_parameters():
@@ -42,10 +42,11 @@ def test_every_control_has_a_gradient_at_the_identity() -> None:
 
 
 def test_silence_has_finite_gradients_and_stays_silent() -> None:
-    console = Console(RATE_HZ)
+    stems_SCT = torch.zeros(4, 2, 20_000)
+    console = Console(RATE_HZ, [stems_SCT])
     for parameter in console.parameters():
         torch.nn.init.constant_(parameter, 0.5)
-    out_SCT = console(console.prepare(torch.zeros(4, 2, 20_000)))
+    out_SCT = console(console.prepare(stems_SCT))
     assert not out_SCT.any()
     out_SCT.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in console.parameters())
@@ -53,7 +54,7 @@ def test_silence_has_finite_gradients_and_stays_silent() -> None:
 
 def test_gain_moves_the_level_and_keeps_the_phase() -> None:
     stems_SCT = sines(1000.0)
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [stems_SCT])
     set_decibels(console.gain_S, 6.0, 24.0)
     out_SCT = console(console.prepare(stems_SCT))
     torch.testing.assert_close(
@@ -63,7 +64,7 @@ def test_gain_moves_the_level_and_keeps_the_phase() -> None:
 
 def test_a_flat_equaliser_is_a_gain() -> None:
     stems_SCT = sines(3000.0)
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [stems_SCT])
     set_decibels(console.eq_SK, -6.0, 15.0)
     out_SCT = console(console.prepare(stems_SCT))
     torch.testing.assert_close(
@@ -73,7 +74,7 @@ def test_a_flat_equaliser_is_a_gain() -> None:
 
 
 def test_a_band_acts_where_it_is() -> None:
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [sines(100.0)])
     with torch.no_grad():
         console.eq_SK[:, NUM_BANDS // 2 :] = -15 * math.atanh(10 / 15)
     for frequency_hz, expected_db in ((100.0, 0.0), (8000.0, -10.0)):
@@ -85,7 +86,7 @@ def test_a_band_acts_where_it_is() -> None:
 
 def test_width_scales_the_side_alone() -> None:
     stems_SCT = torch.randn(4, 2, 8_000, generator=torch.Generator().manual_seed(3))
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [stems_SCT])
     set_decibels(console.width_S, 6.0, 18.0)
     out_SCT = console(console.prepare(stems_SCT))
     torch.testing.assert_close(out_SCT.sum(1), stems_SCT.sum(1), atol=1e-5, rtol=0)
@@ -97,7 +98,7 @@ def test_width_scales_the_side_alone() -> None:
 
 def test_balance_is_left_over_right() -> None:
     stems_SCT = sines(500.0)
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [stems_SCT])
     set_decibels(console.balance_S, 4.0, 12.0)
     out_SCT = console(console.prepare(stems_SCT))
     ratio = out_SCT[:, 0].square().mean() / out_SCT[:, 1].square().mean()
@@ -108,7 +109,7 @@ def test_dynamics_bring_levels_together() -> None:
     # One second at -26 dBFS peak, one 10 dB above: a slope of 0.5 halves the step to 5 dB.
     quiet_SCT = sines(1000.0, RATE_HZ)
     stems_SCT = torch.cat((quiet_SCT, 10 ** (10 / 20) * quiet_SCT), dim=-1)
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [stems_SCT])
     with torch.no_grad():
         console.dynamics_SW[:, 1] = 0.9 * math.atanh(0.5 / 0.9)
     out_SCT = console(console.prepare(stems_SCT))
@@ -118,7 +119,7 @@ def test_dynamics_bring_levels_together() -> None:
 
 
 def test_settings_name_what_was_set() -> None:
-    console = Console(RATE_HZ)
+    console = Console(RATE_HZ, [sines(100.0)])
     set_decibels(console.gain_S, -3.0, 24.0)
     set_decibels(console.width_S, 2.0, 18.0)
     settings = console.settings()
@@ -130,4 +131,4 @@ def test_settings_name_what_was_set() -> None:
 
 def test_low_rates_are_refused() -> None:
     with pytest.raises(ConfigError, match="22050"):
-        Console(22_050)
+        Console(22_050, [sines(100.0)])

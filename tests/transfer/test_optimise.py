@@ -6,7 +6,10 @@ from torch import Tensor
 
 from mixprint.errors import AudioError, ConfigError, TrainingError
 from mixprint.features import Standardisation, extract, feature_distance
-from mixprint.transfer.optimise import TransferResult, transfer_style
+from mixprint.transfer import optimise
+from mixprint.transfer.effect import FittedChain
+from mixprint.transfer.optimise import TransferResult, fit_style, transfer_style
+from mixprint.transfer.style import Style
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
@@ -121,7 +124,7 @@ def test_silent_stems_are_left_alone_with_a_note(
     assert silent_song in result.notes[0]
     assert torch.equal(result.stems_SCT[1], source[1])
     assert not torch.equal(result.stems_SCT[2], source[2])
-    assert "bass" not in result.settings
+    assert "bass" not in result.effect.settings(torch.ones(4))
     assert result.final.feature_distance < result.initial.feature_distance
 
 
@@ -187,3 +190,125 @@ def test_audio_is_checked(
         transfer(make_stems(), stems_SCT, standardisation)
     assert caught.value.reason == reason
     assert "target" in caught.value.detail
+
+
+@pytest.mark.parametrize("method", ["console", "tcn"])
+def test_parts_of_the_chain_alone(
+    make_stems: Make, standardisation: Standardisation, method: str
+) -> None:
+    target = make_stems(seed=1, gain=0.4)
+    result = transfer(make_stems(), target, standardisation, method=method, num_steps=4)
+    assert result.final.feature_distance < result.initial.feature_distance
+    assert isinstance(result.effect, FittedChain)
+    assert (result.effect.console is None) is (method == "tcn")
+    assert (result.effect.tcn is None) is (method == "console")
+    rendered_SCT = result.effect(make_stems(), torch.ones(4))
+    torch.testing.assert_close(rendered_SCT, result.stems_SCT, atol=1e-6, rtol=0)
+
+
+def test_what_is_not_finite_later_keeps_the_best_step(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    class Broken(LevelEncoder):
+        calls = 0
+
+        def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+            self.calls += 1
+            value = super().embed(stems_BSCT, sample_rate_hz)
+            # Calls: the target, step 0 to 2, step 3.
+            return value * float("nan") if self.calls == 5 else value
+
+    target = make_stems(seed=1) * torch.tensor([0.1, 3.0, 0.5, 2.0]).view(-1, 1, 1)
+    result = transfer(
+        make_stems(),
+        target,
+        standardisation,
+        optimize_target="embeddings",
+        encoder=Broken(),
+        method="console",
+    )
+    assert 0 < result.best_step < 3
+    assert result.num_steps == 3
+    assert not result.converged
+    assert any("step 3: expected a finite objective" in note for note in result.notes)
+    assert result.final.embedding_distance is not None
+    assert result.initial.embedding_distance is not None
+    assert result.final.embedding_distance < result.initial.embedding_distance
+
+
+def test_notes_on_songs_that_have_little_in_common(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    source, target = make_stems(gain=10), make_stems(seed=1, gain=0.06)
+    far = transfer(source, target, standardisation, num_steps=1)
+    assert any("very different songs" in note for note in far.notes)
+    assert any("poor convergence: the feature distance" in note for note in far.notes)
+    near = transfer(make_stems(), make_stems(), standardisation)
+    assert near.notes == []
+
+
+@pytest.mark.parametrize(("failures", "note"), [(1, "with 50% of each"), (2, "on the CPU")])
+def test_short_memory_at_the_fit(
+    make_stems: Make,
+    standardisation: Standardisation,
+    monkeypatch: pytest.MonkeyPatch,
+    failures: int,
+    note: str,
+) -> None:
+    heard = []
+
+    def fails(segments_SCT: list[Tensor], *args: object, **more: object) -> TransferResult:
+        heard.append(segments_SCT[0].shape[-1])
+        if len(heard) <= failures:
+            raise torch.OutOfMemoryError("too much")
+        return real(segments_SCT, *args, **more)  # type: ignore[arg-type]
+
+    real = optimise._optimise
+    monkeypatch.setattr(optimise, "_optimise", fails)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    # "meta" stands for a device that is not the CPU; its tensors stay where they are.
+    for kind in (Tensor, torch.nn.Module):
+        monkeypatch.setattr(kind, "to", lambda self, *args, **more: self)
+    result = fit_style(
+        [make_stems(8.0)],
+        Style.of("b", [make_stems(seed=1, gain=0.3)], RATE_HZ),
+        RATE_HZ,
+        optimize_target="features",
+        standardisation=standardisation,
+        encoder=None,
+        num_steps=1,
+        lr=1e-3,
+        receptive_field_s=0.01,
+        seed=1,
+        method="console",
+        device="meta",
+    )
+    assert any(note in line for line in result.notes)
+    shares = [1.0, 0.5, 1.0][: failures + 1]
+    assert heard == [round(share * 8 * RATE_HZ) for share in shares]
+    assert result.final.feature_distance < result.initial.feature_distance
+
+
+def test_several_segments_are_one_song(make_stems: Make, standardisation: Standardisation) -> None:
+    segments = [make_stems(), make_stems(seed=2, gain=0.5)]
+    result = fit_style(
+        segments,
+        Style.of("b", [make_stems(seed=1, gain=0.2)], RATE_HZ),
+        RATE_HZ,
+        optimize_target="features",
+        standardisation=standardisation,
+        num_steps=3,
+        lr=1e-3,
+        receptive_field_s=0.01,
+        seed=1,
+        method="console",
+    )
+    assert len(result.segments_SCT) == 2
+    # The same controls for both, referring to the mean level of both.
+    for before_SCT, after_SCT in zip(segments, result.segments_SCT, strict=True):
+        again_SCT = result.effect(before_SCT, torch.ones(4))
+        torch.testing.assert_close(after_SCT, again_SCT, atol=1e-6, rtol=0)
+    mean = Style.of("a", segments, RATE_HZ)
+    target = Style.of("b", [make_stems(seed=1, gain=0.2)], RATE_HZ)
+    expected = feature_distance(mean.features_D[None], target.features_D[None], standardisation)
+    assert result.initial.feature_distance == pytest.approx(float(expected), abs=1e-4)

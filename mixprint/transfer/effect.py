@@ -1,0 +1,285 @@
+"""What a transfer does to stems, and how it is done to a song of any length.
+
+An effect is found on segments and then kept: the same effect gives the same output for a part of a
+song as for the whole song around it.
+
+The *amount*, a number per stem, says how much of it is done. 0 gives the input to the bit, 1 what
+was found, and values between scale the controls in their own units (dB, dB per dB) and what a
+network adds to its input. Above 1 is more of the same, beyond what the target has: 2 doubles each
+dB. Below 0 is refused: the inverse of a style is no style.
+
+Shape suffixes: S stem, C channel, T sample.
+"""
+
+import copy
+import logging
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from mixprint.errors import ConfigError
+from mixprint.stems import NUM_STEMS, STEMS
+from mixprint.transfer.console import Console, Prepared
+from mixprint.transfer.tcn import TCN
+
+log = logging.getLogger("mixprint.transfer")
+
+# What is computed at once: short enough for small memories, long beside the context.
+WINDOW_S = 20.0
+
+
+class Effect(Protocol):
+    """What a transfer does to stems; fitted on segments, applicable to whole songs."""
+
+    @property
+    def context_samples(self) -> int:
+        """An output sample depends on input at most this far away, on either side."""
+
+    @property
+    def hop_samples(self) -> int:
+        """Parts of a song must start at multiples of this."""
+
+    def __call__(self, stems_SCT: Tensor, amount_S: Tensor) -> Tensor:
+        """Process stems that lie where the effect lies; amount 0 gives the input to the bit."""
+
+    def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:
+        """Say for people, per stem, what is done; may be empty."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move it."""
+
+
+class FittedChain(nn.Module):
+    """A console, a TCN or both in this order, on the stems that take part."""
+
+    active_S11: Tensor
+
+    def __init__(
+        self, console: Console | None, tcn: TCN | None, left_alone: Sequence[str] = ()
+    ) -> None:
+        """Put the chain together.
+
+        Args:
+            console: first in the chain.
+            tcn: second.
+            left_alone: stems that are passed on to the bit whatever the amount.
+
+        Raises:
+            ValueError: there is neither.
+        """
+        super().__init__()
+        if console is None and tcn is None:
+            raise ValueError("expected a console, a TCN or both, got neither")
+        self.console = console
+        self.tcn = tcn
+        self.left_alone = tuple(left_alone)
+        active_S = torch.tensor([stem not in left_alone for stem in STEMS])
+        self.register_buffer("active_S11", active_S.view(-1, 1, 1), persistent=False)
+
+    @property
+    def context_samples(self) -> int:
+        """See `Effect`."""
+        context = 0 if self.console is None else self.console.context_samples
+        return context + (0 if self.tcn is None else self.tcn.context_samples)
+
+    @property
+    def hop_samples(self) -> int:
+        """See `Effect`."""
+        return 1 if self.console is None else self.console.hop_samples
+
+    def prepare(self, stems_SCT: Tensor) -> Tensor | Prepared:
+        """Compute once what every step of an optimisation reuses."""
+        return stems_SCT if self.console is None else self.console.prepare(stems_SCT)
+
+    def render(
+        self, prepared: Tensor | Prepared, amount_S: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Process what was prepared.
+
+        Args:
+            prepared: by `prepare`.
+            amount_S: see the module; 1 when None.
+
+        Returns:
+            the stems, and the stems before the TCN.
+        """
+        if isinstance(prepared, Prepared):
+            assert self.console is not None
+            input_SCT, before_SCT = prepared.stems_SCT, self.console(prepared, amount_S)
+        else:
+            input_SCT = before_SCT = prepared
+        after_SCT = before_SCT
+        if self.tcn is not None:
+            after_SCT = self.tcn(before_SCT.flatten(0, 1).unsqueeze(0)).view_as(before_SCT)
+            if amount_S is not None:
+                after_SCT = before_SCT + amount_S.view(-1, 1, 1) * (after_SCT - before_SCT)
+        active_S11 = self.active_S11
+        if amount_S is not None:
+            active_S11 = active_S11 & (amount_S > 0).view(-1, 1, 1)
+        # `where` and not a product: silence that turns to NaN times zero would still be NaN.
+        return torch.where(active_S11, after_SCT, input_SCT), before_SCT
+
+    def forward(self, stems_SCT: Tensor, amount_S: Tensor) -> Tensor:
+        """See `Effect`."""
+        amount_S = check_amount(amount_S).to(stems_SCT)
+        with torch.no_grad():
+            return self.render(self.prepare(stems_SCT), amount_S)[0]
+
+    def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:
+        """See `Effect` and `Console.settings`; without the stems that are left alone."""
+        if self.console is None:
+            return {}
+        amount_S = check_amount(amount_S).to(self.console.gain_S)
+        settings = self.console.settings(amount_S)
+        return {stem: values for stem, values in settings.items() if stem not in self.left_alone}
+
+
+class LeavesAlone:
+    """An effect without some stems, which are passed on to the bit."""
+
+    def __init__(self, effect: Effect, left_alone: Sequence[str]) -> None:
+        """Wrap an effect.
+
+        Args:
+            effect: the effect.
+            left_alone: stems that it shall not touch, whatever the amount.
+        """
+        self._effect = effect
+        self._left_alone = tuple(left_alone)
+        self._active_S = torch.tensor([stem not in left_alone for stem in STEMS])
+
+    @property
+    def context_samples(self) -> int:
+        """See `Effect`."""
+        return self._effect.context_samples
+
+    @property
+    def hop_samples(self) -> int:
+        """See `Effect`."""
+        return self._effect.hop_samples
+
+    def __call__(self, stems_SCT: Tensor, amount_S: Tensor) -> Tensor:
+        """See `Effect`."""
+        active_S = self._active_S.to(stems_SCT.device)
+        out_SCT = self._effect(stems_SCT, torch.where(active_S, amount_S, 0.0))
+        return torch.where(active_S.view(-1, 1, 1), out_SCT, stems_SCT)
+
+    def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:
+        """See `Effect`."""
+        settings = self._effect.settings(amount_S)
+        return {stem: values for stem, values in settings.items() if stem not in self._left_alone}
+
+    def to(self, device: torch.device | str) -> Self:
+        """See `Effect`."""
+        self._effect = self._effect.to(device)
+        return self
+
+
+def check_amount(amount_S: Tensor) -> Tensor:
+    """Return the amounts if there is one per stem, finite and from 0 on.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    if amount_S.shape != (NUM_STEMS,) or not (amount_S.isfinite() & (amount_S >= 0)).all():
+        raise ConfigError(
+            f"amount: expected {NUM_STEMS} finite numbers from 0 on, found {amount_S.tolist()}"
+        )
+    return amount_S
+
+
+def apply_to_blocks(
+    effect: Effect,
+    blocks: Iterable[Tensor],
+    amount_S: Tensor,
+    *,
+    sample_rate_hz: int,
+    window_s: float = WINDOW_S,
+    device: torch.device | str = "cpu",
+    notes: list[str] | None = None,
+) -> Iterator[Tensor]:
+    """Process a song that comes in blocks, in memory that does not grow with it.
+
+    The song is cut into windows on the effect's grid, each computed with the context that the
+    effect needs on both sides. The output equals that of one pass up to float32's rounding. Where
+    memory does not suffice the windows are halved, then the CPU goes on, with a warning.
+
+    Args:
+        effect: on `device`.
+        blocks: stems_SCT of any lengths, on the CPU; together the song.
+        amount_S: see the module.
+        sample_rate_hz: of the song.
+        window_s: length of a window without its context, rounded up to the effect's grid.
+        device: where it is computed.
+        notes: receives a sentence for people where memory did not suffice.
+
+    Yields:
+        stems_SCT on the CPU; together as long as the song.
+
+    Raises:
+        ConfigError: an amount or the window's length is out of range.
+    """
+    check_amount(amount_S)
+    if not (window_s > 0 and math.isfinite(window_s)):
+        raise ConfigError(f"window_s: expected a length above 0, found {window_s}")
+    hop = effect.hop_samples
+    window = _to_grid(round(window_s * sample_rate_hz), hop)
+    context = _to_grid(effect.context_samples, hop)
+    device = torch.device(device)
+    source = iter(blocks)
+    # What has been read and is still needed; the first sample of it in the song; the next output.
+    held_SCT = next(source, None)
+    if held_SCT is None:
+        return
+    held_start = position = 0
+    is_read = False
+    while True:
+        parts, held = [held_SCT], held_SCT.shape[-1]
+        while not is_read and held_start + held < position + window + context:
+            block_SCT = next(source, None)
+            if block_SCT is None:
+                is_read = True
+            else:
+                parts.append(block_SCT)
+                held += block_SCT.shape[-1]
+        held_SCT = torch.cat(parts, dim=-1)
+        end = held_start + held
+        if position >= end:
+            return
+        start = max(position - context, 0)
+        stop = min(position + window + context, end)
+        part_SCT = held_SCT[..., start - held_start : stop - held_start]
+        try:
+            done_SCT: Tensor | None = effect(part_SCT.to(device), amount_S.to(device)).cpu()
+        except torch.OutOfMemoryError:
+            if device.type == "cpu":
+                raise
+            done_SCT = None
+        if done_SCT is None:
+            # Only here, behind the handler, does no traceback hold the failed run's tensors.
+            torch.cuda.empty_cache()
+            if window > max(hop, context):
+                window = _to_grid(window // 2, hop)
+                note = f"memory was short: windows of {window / sample_rate_hz:.1f} s from there on"
+            else:
+                # A copy: the effect itself stays where its owner has put it.
+                effect, device = copy.deepcopy(effect).to("cpu"), torch.device("cpu")
+                note = "memory was short: the CPU went on"
+            log.warning("%s", note)
+            if notes is not None:
+                notes.append(note)
+            continue
+        yield done_SCT[..., position - start : min(position + window, end) - start]
+        position += window
+        kept = max(position - context, 0)
+        # A copy, so that what is held does not keep the memory of what is done.
+        held_SCT = held_SCT[..., kept - held_start :].clone()
+        held_start = kept
+
+
+def _to_grid(num_samples: int, hop: int) -> int:
+    """Round up to the grid."""
+    return max(-(-num_samples // hop), 1) * hop

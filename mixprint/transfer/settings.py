@@ -1,0 +1,160 @@
+"""What a person decides about a transfer.
+
+Shape suffixes: S stem.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mixprint.errors import ConfigError
+from mixprint.stems import STEMS
+from mixprint.transfer.effect import check_amount
+from mixprint.transfer.optimise import MIN_DURATION_S, Method, OptimizeTarget
+
+log = logging.getLogger("mixprint.transfer")
+
+# The encoder's and the features' statistics are those of segments of this length.
+TRAINED_SEGMENT_S = 10.0
+
+Loudness = Literal["free", "keep", "match"]
+ApplyTo = Literal["segment", "song"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameters:
+    """What decides about the effect that is found; the names are those of metrics.json.
+
+    Attributes:
+        optimize_target: `features` or `embeddings`.
+        num_steps: most updates.
+        lr: learning rate at the start.
+        receptive_field: of the TCN, in seconds.
+        segment_duration: in seconds; shortened where a song ends sooner.
+        segment_offset: where the segment starts in both songs, in seconds; with several segments
+            they are chosen instead.
+        seed: of the TCN's start.
+        method: see `mixprint.transfer.optimise.Method`.
+        segments: how many segments of each song are heard, see `choose_segments`.
+    """
+
+    optimize_target: OptimizeTarget
+    num_steps: int
+    lr: float
+    receptive_field: float
+    segment_duration: float
+    segment_offset: float
+    seed: int
+    method: Method = "optimise"
+    segments: int = 1
+
+    def __post_init__(self) -> None:
+        """Check what `fit_style` does not."""
+        if not self.segment_duration >= MIN_DURATION_S:
+            raise ConfigError(
+                f"segment_duration: expected at least {MIN_DURATION_S} s, "
+                f"got {self.segment_duration}"
+            )
+        if not self.segment_offset >= 0:
+            raise ConfigError(f"segment_offset: expected 0 or more, got {self.segment_offset}")
+        if self.segments < 1:
+            raise ConfigError(f"segments: expected 1 or more, got {self.segments}")
+        if self.method not in get_args(Method):
+            raise ConfigError(f"method: expected one of {get_args(Method)}, got {self.method!r}")
+        if self.optimize_target not in get_args(OptimizeTarget):
+            raise ConfigError(
+                f"optimize_target: expected one of {get_args(OptimizeTarget)}, "
+                f"got {self.optimize_target!r}"
+            )
+
+    def warn_of_length(self) -> None:
+        """Warn where the segments are not as long as those that were trained on."""
+        if self.segment_duration != TRAINED_SEGMENT_S:
+            log.warning(
+                "segment_duration is %g s; encoder and standardisation are trained on %g s",
+                self.segment_duration,
+                TRAINED_SEGMENT_S,
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Controls:
+    """What is made of the effect that was found.
+
+    Attributes:
+        amount: per stem, see `mixprint.transfer.effect`. A stem with amount 0 is kept as it is
+            from the start: the others are fitted around it.
+        loudness: `free` leaves the output's loudness as it comes: it is a part of the style, and
+            at amount 0 nothing must change. `keep` brings it to the input's, `match` to the
+            style's, both by one gain.
+        apply_to: `segment` writes what was heard by the fit, `song` the whole input.
+    """
+
+    amount: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(STEMS, 1.0))
+    loudness: Loudness = "free"
+    apply_to: ApplyTo = "segment"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if set(self.amount) != set(STEMS):
+            raise ConfigError(f"amount: expected one for each of {STEMS}, got {dict(self.amount)}")
+        check_amount(self.amounts)
+        for name, value, known in (
+            ("loudness", self.loudness, get_args(Loudness)),
+            ("apply_to", self.apply_to, get_args(ApplyTo)),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name}: expected one of {known}, got {value!r}")
+
+    @property
+    def amounts(self) -> Tensor:
+        """The amounts in the order of `STEMS`, as amount_S."""
+        return torch.tensor([float(self.amount[stem]) for stem in STEMS])
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The stems that stay as they are."""
+        return tuple(stem for stem in STEMS if self.amount[stem] == 0)
+
+    def to_values(self) -> dict[str, Any]:
+        """Give plain values for JSON."""
+        return asdict(self) | {"amount": {stem: float(self.amount[stem]) for stem in STEMS}}
+
+
+def parse_amounts(texts: Sequence[str], keep: Sequence[str] = ()) -> dict[str, float]:
+    """Read amounts as a person writes them.
+
+    Args:
+        texts: each a number, for all stems, or `<stem>=<number>`, for one; several in one text
+            are parted by commas. What names a stem goes before what does not, and later before
+            earlier.
+        keep: stems whose amount is 0, whatever else is said.
+
+    Returns:
+        stem -> amount.
+
+    Raises:
+        ConfigError: a text is neither, a stem is unknown, or a number is out of range.
+    """
+    general, named = 1.0, dict[str, float]()
+    for text in (part.strip() for whole in texts for part in whole.split(",")):
+        stem, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise ConfigError(
+                f"amount: expected a number or <stem>=<number>, got {text!r}"
+            ) from None
+        if equals:
+            named[stem.strip()] = value
+        else:
+            general = value
+    amounts = dict.fromkeys(STEMS, general) | named | dict.fromkeys(keep, 0.0)
+    if unknown := sorted(amounts.keys() - set(STEMS)):
+        raise ConfigError(f"amount, keep: expected stems of {STEMS}, got {unknown}")
+    check_amount(torch.tensor([amounts[stem] for stem in STEMS]))
+    return amounts

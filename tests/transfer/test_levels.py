@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from mixprint.audio import loudness_lufs, true_peak
+from mixprint.transfer.levels import peak_safe_gain, stream_loudness_lufs
+
+RATE_HZ = 44_100
+
+
+def test_peaks_between_samples_are_found_in_any_blocks() -> None:
+    # At a quarter of the rate, sampled at 45 degrees, a sine's peaks lie 3 dB above its samples.
+    time_T = torch.arange(20_000)
+    audio_CT = torch.sin(torch.pi / 2 * time_T.double() + torch.pi / 4).float().expand(2, -1)
+    assert float(audio_CT.abs().max()) == pytest.approx(0.7071, abs=1e-3)
+    peak = true_peak([audio_CT], RATE_HZ)
+    assert peak == pytest.approx(1.0, abs=0.1)
+    assert true_peak(audio_CT.split(777, dim=-1), RATE_HZ) == pytest.approx(peak, abs=1e-6)
+    gain = peak_safe_gain(peak)
+    assert true_peak([gain * audio_CT], RATE_HZ) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
+
+
+def test_quiet_audio_is_not_turned_up() -> None:
+    assert peak_safe_gain(0.1) == 1
+    assert peak_safe_gain(0.0) == 1
+    assert true_peak([torch.zeros(2, 100)], RATE_HZ) == 0
+
+
+@pytest.mark.parametrize("block", [1000, 4410, 30_011, 1_000_000])
+def test_loudness_in_blocks_is_that_of_the_whole(block: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    swell_T = torch.linspace(0, 0.3, 5 * RATE_HZ)
+    audio_CT = swell_T * torch.randn(2, 5 * RATE_HZ, generator=generator)
+    expected = loudness_lufs(audio_CT, RATE_HZ)
+    assert -30 < expected < -5
+    found = stream_loudness_lufs(audio_CT.split(block, dim=-1))
+    assert found == pytest.approx(expected, abs=1e-3)

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from mixprint.errors import ConfigError
+from mixprint.transfer.settings import Controls, parse_amounts
+from tests.transfer.test_segments import settings
+
+
+@pytest.mark.parametrize(
+    ("texts", "keep", "expected"),
+    [
+        ([], [], [1, 1, 1, 1]),
+        (["0.5"], [], [0.5, 0.5, 0.5, 0.5]),
+        (["drums=0.5"], [], [1, 1, 0.5, 1]),
+        (["drums=0.5, 0.8"], [], [0.8, 0.8, 0.5, 0.8]),
+        (["0.8", "drums=0.5", "bass=2"], ["vocals", "bass"], [0, 0, 0.5, 0.8]),
+    ],
+)
+def test_amounts_as_a_person_writes_them(
+    texts: list[str], keep: list[str], expected: list[float]
+) -> None:
+    controls = Controls(amount=parse_amounts(texts, keep))
+    torch.testing.assert_close(controls.amounts, torch.tensor(expected, dtype=torch.float32))
+    stems = ("vocals", "bass", "drums", "other")
+    assert controls.kept == tuple(s for s, a in zip(stems, expected, strict=True) if a == 0)
+
+
+@pytest.mark.parametrize(
+    ("texts", "keep", "message"),
+    [
+        (["loud"], [], "loud"),
+        (["drums=a lot"], [], "drums=a lot"),
+        (["piano=1"], [], "piano"),
+        (["-0.5"], [], "amount"),
+        (["nan"], [], "amount"),
+        ([], ["piano"], "piano"),
+    ],
+)
+def test_amounts_that_make_no_sense(texts: list[str], keep: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_amounts(texts, keep)
+
+
+def test_controls_are_checked() -> None:
+    with pytest.raises(ConfigError, match="loudness"):
+        Controls(loudness="loud")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="apply_to"):
+        Controls(apply_to="album")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="amount"):
+        Controls(amount={"vocals": 1.0})
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"segment_duration": 2.0},
+        {"segment_offset": -1.0},
+        {"segments": 0},
+        {"method": "magic"},
+        {"optimize_target": "loudness"},
+    ],
+)
+def test_hyperparameters_are_checked(more: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(more))):
+        settings(**more)
