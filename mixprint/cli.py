@@ -44,6 +44,13 @@ app = typer.Typer(
 )
 
 
+class Aim(StrEnum):
+    """Which features a transfer aims at."""
+
+    style = "style"
+    target = "target"
+
+
 class ApplyTo(StrEnum):
     """What of the input is written."""
 
@@ -201,6 +208,14 @@ def transfer(
             "zero-shot (one pass of a trained network). Several: each.",
         ),
     ] = ["optimise"],  # noqa: B006 (typer copies it)
+    aim: Annotated[
+        Aim,
+        typer.Option(
+            "--aim",
+            help="Which features are aimed at: those that the input is expected to have in the "
+            "target's mix (style), or the target's own, its music's too (target).",
+        ),
+    ] = Aim.style,
     apply_to: Annotated[
         ApplyTo, typer.Option("--apply_to", help="What of the input is written.")
     ] = ApplyTo.segment,
@@ -283,6 +298,7 @@ def transfer(
         Hyperparameters(
             optimize_target=wanted,  # type: ignore[arg-type]  # checked there
             method=way,  # type: ignore[arg-type]  # checked there
+            aim=aim.value,
             num_steps=num_steps,
             lr=rate,
             receptive_field=receptive_field,
