@@ -60,7 +60,11 @@ from mixprint.progress import Progress
 from mixprint.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training_state import StateFiles, only_training
-from mixprint.transfer.spectral_loss import RESOLUTIONS, multi_resolution_stft
+from mixprint.transfer.spectral_loss import (
+    FRAMES_PER_WINDOW,
+    RESOLUTIONS,
+    multi_resolution_stft,
+)
 from mixprint.transfer.zero_shot import (
     LEVEL_FLOOR,
     NEPER_PER_DB,
@@ -113,7 +117,7 @@ class ZeroShotTrainConfig(StepConfig):
         segments_per_track: of each track so many are renderings.
         num_chains: groups of a chain; each is two renderings.
         num_valid: examples of the validation.
-        valid_steps: from one validation to the next.
+        valid_steps: from one validation to the next, from the end of the first part on.
         seed: of all that is drawn.
         num_processes: ranks on this machine.
         device: auto, cpu or cuda.
@@ -436,39 +440,49 @@ def measure_renderings(
 
 
 def audio_distances(
-    network: ZeroShotNetwork,
+    network: ZeroShotNetwork | None,
     items: Sequence[Rendering],
     known: Known,
     examples: Sequence[Example],
     ranges: AugmentRanges,
     device: torch.device,
+    frames_per_window: int = FRAMES_PER_WINDOW,
 ) -> list[dict[str, float]]:
-    """Measure how near whole segments come to the truth, beside those that are left as they are.
+    """Measure how far whole segments are from the truth.
+
+    Args:
+        network: what is measured; None: the input as it is.
+        items: the renderings that examples number.
+        known: their embeddings.
+        examples: what is measured.
+        ranges: of the chains.
+        device: where to compute.
+        frames_per_window: see `multi_resolution_stft`.
 
     Returns:
-        of each example: the distance of `multi_resolution_stft` of the stems (their mean) and of
-        the mix, and the same of the input, that of doing nothing.
+        of each example: the distance of each stem, their mean (`stems`), and that of the `mix`.
     """
     rows = []
     for example in examples:
-        input_SCT, truth_SCT = (
+        audio_SCT, truth_SCT = (
             items[n].stems(ranges)[0].to(device) for n in (example.input, example.truth)
         )
-        input_1E, target_1E = (
-            known.embedding_ME[n].unsqueeze(0).to(device)
-            for n in (example.input, example.reference)
-        )
-        with torch.no_grad():
-            controls = network.condition(input_1E, target_1E)
-            output_SCT = network(input_SCT.unsqueeze(0), controls)[0]
-            row = {}
-            for name, audio_SCT in (("output", output_SCT), ("input", input_SCT)):
-                stems_S = multi_resolution_stft(audio_SCT, truth_SCT)
-                mix = multi_resolution_stft(audio_SCT.sum(dim=0), truth_SCT.sum(dim=0))
-                row[f"{name}_stems"] = float(stems_S.mean())
-                row[f"{name}_mix"] = float(mix)
-                row |= {f"{name}_{s}": float(d) for s, d in zip(STEMS, stems_S, strict=True)}
-        rows.append(row)
+        if network is not None:
+            input_1E, target_1E = (
+                known.embedding_ME[n].unsqueeze(0).to(device)
+                for n in (example.input, example.reference)
+            )
+            with torch.no_grad():
+                controls = network.condition(input_1E, target_1E)
+                audio_SCT = network(audio_SCT.unsqueeze(0), controls)[0]
+        distances = [
+            float(multi_resolution_stft(a_CT, b_CT, frames_per_window=frames_per_window))
+            for a_CT, b_CT in zip(
+                [*audio_SCT, audio_SCT.sum(dim=0)], [*truth_SCT, truth_SCT.sum(dim=0)], strict=True
+            )
+        ]
+        by_stem = dict(zip(STEMS, distances[:-1], strict=True))
+        rows.append({**by_stem, "stems": sum(by_stem.values()) / len(STEMS), "mix": distances[-1]})
     return rows
 
 
@@ -612,6 +626,7 @@ class _Trainer:
         self.step = self.best_step = 0
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
+        self.nothing: dict[str, float] = {}  # distances of the input as it is
 
     def _renderings(
         self, tracks: Sequence[TrackSegments], num_chains: int, split: str
@@ -673,21 +688,24 @@ class _Trainer:
                 if on_metrics is not None:
                     on_metrics(self.step, {"train.loss": loss, "train.step_s": step_s})
                 started_s, losses = time.monotonic(), []
-            if self.step % config.valid_steps == 0 or self.step == config.num_steps:
+            if self._is_due(config.valid_steps, after=config.level_steps):
                 self._validate(valid_known)
                 if on_metrics is not None and self.rank == 0:
                     figures = {k: v for k, v in self.history[-1].items() if k != "step"}
                     on_metrics(self.step, {f"valid.{k}": v for k, v in figures.items()})
                 started_s, losses = time.monotonic(), []
-            if self.rank == 0 and (
-                self.step % config.save_steps == 0 or self.step == config.num_steps
-            ):
+            if self.rank == 0 and self._is_due(config.save_steps):
                 self.states.save(self._state())
         if self.rank == 0:
             self._write_best()
         barrier()
         best = next(entry for entry in self.history if entry["step"] == self.best_step)
         return {**{k: v for k, v in best.items() if k != "step"}, "best_step": self.best_step}
+
+    def _is_due(self, every_steps: int, *, after: int = 0) -> bool:
+        """Tell whether something is due at this step: from `after` on, and at the end."""
+        is_end = self.step == self.config.num_steps
+        return is_end or (self.step >= after and (self.step - after) % every_steps == 0)
 
     def _set_learning_rate(self) -> None:
         """Set the rate of the step to come: in each part a linear rise, then half a cosine."""
@@ -846,19 +864,12 @@ class _Trainer:
 
     def _validate(self, known: Known) -> None:
         """Measure on whole segments, the work divided over the ranks, and note the figures."""
-        examples = self.valid_examples
-        rows = rank_rows(len(examples), self.rank, self.world_size)
-        measured = audio_distances(
-            self.network, self.valid_items, known, examples[rows], self.ranges, self.device
-        )
-        names = sorted(f"{a}_{b}" for a in ("input", "output") for b in ("stems", "mix", *STEMS))
-        sums_X = torch.tensor(
-            [sum(row[name] for row in measured) for name in names],
-            dtype=torch.float64,
-            device=self.device,
-        )
-        means = (sum_over_ranks(sums_X) / len(examples)).tolist()
-        entry = {"step": float(self.step), **dict(zip(names, means, strict=True))}
+        if not self.nothing:
+            self.nothing = self._mean_distances(None, known)
+        reached = self._mean_distances(self.network, known)
+        entry = {"step": float(self.step)}
+        entry |= {f"input_{name}": value for name, value in self.nothing.items()}
+        entry |= {f"output_{name}": value for name, value in reached.items()}
         for part in ("stems", "mix"):
             entry[f"relative_{part}"] = entry[f"output_{part}"] / max(entry[f"input_{part}"], 1e-12)
         entry["distance"] = entry["output_stems"] + self.config.mix_weight * entry["output_mix"]
@@ -879,6 +890,24 @@ class _Trainer:
             entry["output_mix"],
             100 * entry["relative_mix"],
         )
+
+    def _mean_distances(self, network: ZeroShotNetwork | None, known: Known) -> dict[str, float]:
+        examples = self.valid_examples
+        rows = rank_rows(len(examples), self.rank, self.world_size)
+        measured = audio_distances(
+            network,
+            self.valid_items,
+            known,
+            examples[rows],
+            self.ranges,
+            self.device,
+            _FRAMES_PER_WINDOW,
+        )
+        names = (*STEMS, "stems", "mix")
+        sums = [sum(row[name] for row in measured) for name in names]
+        sums_X = torch.tensor(sums, dtype=torch.float64, device=self.device)
+        means = (sum_over_ranks(sums_X) / len(examples)).tolist()
+        return dict(zip(names, means, strict=True))
 
     def _write_best(self) -> None:
         network = ZeroShotNetwork(self.network.config)

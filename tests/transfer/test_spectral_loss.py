@@ -6,13 +6,13 @@ import torch
 from mixprint.transfer.spectral_loss import multi_resolution_stft
 
 
-def noise_SCT(seed: int = 0) -> torch.Tensor:
+def make_noise(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(4, 2, 22_050, generator=generator)
 
 
 def test_equal_audio_has_no_distance() -> None:
-    x_SCT = noise_SCT()
+    x_SCT = make_noise()
     assert multi_resolution_stft(x_SCT, x_SCT).abs().max() < 1e-6
     silence_SCT = torch.zeros_like(x_SCT)
     assert multi_resolution_stft(silence_SCT, silence_SCT).abs().max() < 1e-6
@@ -20,7 +20,7 @@ def test_equal_audio_has_no_distance() -> None:
 
 @pytest.mark.parametrize("gain_db", [-6.0, 6.0])
 def test_a_gain_counts_in_nepers_and_in_amplitude(gain_db: float) -> None:
-    x_SCT = noise_SCT()
+    x_SCT = make_noise()
     gain = 10 ** (gain_db / 20)
     expected = abs(math.log(gain)) + abs(gain - 1)
     distance_S = multi_resolution_stft(gain * x_SCT, x_SCT)
@@ -29,7 +29,7 @@ def test_a_gain_counts_in_nepers_and_in_amplitude(gain_db: float) -> None:
 
 
 def test_width_and_exchanged_sides_are_seen() -> None:
-    x_SCT = noise_SCT()
+    x_SCT = make_noise()
     middle_SCT = x_SCT.mean(dim=1, keepdim=True).expand(-1, 2, -1)
     assert (multi_resolution_stft(middle_SCT, x_SCT) > 1).all()
     left_SCT = x_SCT * torch.tensor([1.0, 0.5]).view(2, 1)
@@ -37,7 +37,7 @@ def test_width_and_exchanged_sides_are_seen() -> None:
 
 
 def test_gradient_is_finite_at_silence_and_at_equality() -> None:
-    for x_SCT in (torch.zeros(1, 2, 9_000), noise_SCT()[:1, :, :9_000]):
+    for x_SCT in (torch.zeros(1, 2, 9_000), make_noise()[:1, :, :9_000]):
         truth_SCT = x_SCT.clone()
         x_SCT.requires_grad_(True)
         multi_resolution_stft(x_SCT, truth_SCT).sum().backward()
@@ -46,7 +46,7 @@ def test_gradient_is_finite_at_silence_and_at_equality() -> None:
 
 
 def test_shapes_are_checked() -> None:
-    x_SCT = noise_SCT()
+    x_SCT = make_noise()
     with pytest.raises(ValueError, match="one shape"):
         multi_resolution_stft(x_SCT, x_SCT[..., 1:])
     with pytest.raises(ValueError, match="one shape"):

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.errors import CheckpointError, ConfigError
+from mixprint.stems import pack
+from mixprint.synthesis.compose import compose
+from mixprint.synthesis.instruments import render
+from mixprint.synthesis.mixing import mix, named_style
+from mixprint.transfer.spectral_loss import multi_resolution_stft
 from mixprint.transfer.zero_shot import (
     SHIPPED_ZERO_SHOT,
     ZeroShotConfig,
@@ -17,6 +23,7 @@ from mixprint.transfer.zero_shot import (
     save_zero_shot,
 )
 
+SHIPPED_ENCODER = SHIPPED_ZERO_SHOT.parent / "encoder"
 CONFIG = ZeroShotConfig(
     sample_rate_hz=44_100,
     embedding_dim=16,
@@ -190,3 +197,28 @@ def test_broken_checkpoints_are_refused(tmp_path: Path) -> None:
 def test_values_out_of_range_are_named(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=name):
         replace(CONFIG, **{name: value})
+
+
+def played_and_mixed(song: str, *styles: str) -> list[Tensor]:
+    """Compose a song, and mix it in some styles: stems_SCT of the same 10 s in each."""
+    dry = render(compose(song, 5, 10.0), 5)
+    mixes = [mix(dry, named_style(style)) for style in styles]
+    return [pack({s: torch.from_numpy(x_CT).float() for s, x_CT in m.items()}) for m in mixes]
+
+
+def test_shipped_weights_bring_a_song_nearer_to_the_truth() -> None:
+    loaded = load_zero_shot()
+    encoder = load_checkpoint(SHIPPED_ENCODER)
+    loaded.check_encoder(encoder.fingerprint)
+    given_SCT, truth_SCT = played_and_mixed("one", "vinyl", "radio")
+    (target_SCT,) = played_and_mixed("two", "radio")
+    with torch.no_grad():
+        first_E, second_E = encoder.embed(torch.stack([given_SCT, target_SCT]), 44_100)
+    out_SCT = loaded.effect(first_E, second_E)(given_SCT, ALL)
+    before_S, after_S = (multi_resolution_stft(x_SCT, truth_SCT) for x_SCT in (given_SCT, out_SCT))
+    assert after_S.mean() < 0.9 * before_S.mean()
+    mixture_CT = truth_SCT.sum(dim=0)
+    before, after = (
+        multi_resolution_stft(x_SCT.sum(dim=0), mixture_CT) for x_SCT in (given_SCT, out_SCT)
+    )
+    assert after < 0.9 * before
