@@ -13,6 +13,7 @@ bin, K band, N frame, H hidden channel, E embedding, R room (one decay time), L 
 Source: FiLM, Perez et al. 2018 (arXiv 1709.07871).
 """
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -232,6 +233,15 @@ class ZeroShotNetwork(nn.Module):
         balance_db_BS = _limited(BALANCE_SCALE_DB * controls.balance_BS, MAX_BALANCE_DB) * amount_BS
         balance_BSC = NEPER_PER_DB / 2 * torch.stack([balance_db_BS, -balance_db_BS], dim=-1)
         return out_BSCT + out_BSCT * torch.expm1(balance_BSC)[..., None]
+
+    @torch.no_grad()
+    def weakened(self, strength: float) -> "ZeroShotNetwork":
+        """Give a copy that does this part of what this one does (in dB, up to the limits)."""
+        network = copy.deepcopy(self)
+        for head in (network.gain_head, network.balance_head, network.wet_head, network.leave):
+            for parameter in head.parameters():
+                parameter.mul_(strength)
+        return network
 
     def levels_db(self, spectrum_BSCFN: Tensor) -> Tensor:
         """Measure level_BSCKN of mid and side in each band, from -80 dBFS on.

@@ -21,6 +21,7 @@ N frame, E embedding, M rendering.
 import logging
 import math
 import random
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +83,8 @@ HISTORY_NAME = "history.json"
 _IDENTITY_DIGITS = 16
 _NO_CHAIN = -1
 _PER_FILE = 32  # renderings
+# A network is surer of the styles that it has learned than others deserve.
+STRENGTHS = (1.0, 0.85, 0.7, 0.55)
 _FLOOR_DB = 10 * math.log10(LEVEL_FLOOR)
 # Half the frames of the measure: neighbouring ones say almost the same, and cost as much.
 _FRAMES_PER_WINDOW = 2
@@ -536,7 +539,8 @@ def train_zero_shot(
         on_metrics: called on rank 0 with a step and what was measured there.
 
     Returns:
-        metrics of the best validation, and `best_step`.
+        metrics of the best network on the validation, with its `strength` (see `_write_best`) and
+        `best_step`.
 
     Raises:
         TrainingError: there is too little to train on, a loss or gradient is not finite, a state
@@ -696,11 +700,9 @@ class _Trainer:
                 started_s, losses = time.monotonic(), []
             if self.rank == 0 and self._is_due(config.save_steps):
                 self.states.save(self._state())
-        if self.rank == 0:
-            self._write_best()
+        result = self._write_best(valid_known)
         barrier()
-        best = next(entry for entry in self.history if entry["step"] == self.best_step)
-        return {**{k: v for k, v in best.items() if k != "step"}, "best_step": self.best_step}
+        return result
 
     def _is_due(self, every_steps: int, *, after: int = 0) -> bool:
         """Tell whether something is due at this step: from `after` on, and at the end."""
@@ -753,8 +755,8 @@ class _Trainer:
     def _learn_levels(self, examples: Sequence[Example], rows: range, known: Known) -> Tensor:
         """Add up the gradients of levels; return the losses of these rows.
 
-        The mean difference of the levels, in nepers as in the distance of spectra; a band that
-        falls below the floor is as silent as one at the floor.
+        The mean difference of the levels of the stems and of their sum, in nepers as in the
+        distance of spectra; a band that falls below the floor is as silent as one at the floor.
         """
         own = [examples[row] for row in rows]
         frame_s = self.config.hop_samples / SAMPLE_RATE_HZ
@@ -771,7 +773,10 @@ class _Trainer:
         controls = self._condition(own, rows, known)
         gain_BSCKN = self.network.gains_db(level_BSCKN, controls)
         out_BSCKN = (level_BSCKN + gain_BSCKN).clamp_min(_FLOOR_DB)
-        loss_B = NEPER_PER_DB * (out_BSCKN - truth_BSCKN).abs().mean((1, 2, 3, 4))
+        loss_B = (out_BSCKN - truth_BSCKN).abs().mean((1, 2, 3, 4))
+        mixes_BCKN = (_sum_of_powers_db(x_BSCKN) for x_BSCKN in (out_BSCKN, truth_BSCKN))
+        mix_B = torch.sub(*mixes_BCKN).abs().mean((1, 2, 3))
+        loss_B = NEPER_PER_DB * (loss_B + self.config.mix_weight * mix_B)
         (loss_B.sum() / len(examples)).backward()
         return loss_B.detach()
 
@@ -864,15 +869,7 @@ class _Trainer:
 
     def _validate(self, known: Known) -> None:
         """Measure on whole segments, the work divided over the ranks, and note the figures."""
-        if not self.nothing:
-            self.nothing = self._mean_distances(None, known)
-        reached = self._mean_distances(self.network, known)
-        entry = {"step": float(self.step)}
-        entry |= {f"input_{name}": value for name, value in self.nothing.items()}
-        entry |= {f"output_{name}": value for name, value in reached.items()}
-        for part in ("stems", "mix"):
-            entry[f"relative_{part}"] = entry[f"output_{part}"] / max(entry[f"input_{part}"], 1e-12)
-        entry["distance"] = entry["output_stems"] + self.config.mix_weight * entry["output_mix"]
+        entry = {"step": float(self.step), **self._figures(self.network, known)}
         if not math.isfinite(entry["distance"]):
             raise TrainingError(
                 f"step {self.step}: expected a finite distance on the validation, found "
@@ -890,6 +887,18 @@ class _Trainer:
             entry["output_mix"],
             100 * entry["relative_mix"],
         )
+
+    def _figures(self, network: ZeroShotNetwork, known: Known) -> dict[str, float]:
+        """Give mean distances of the validation, in all and relative to doing nothing."""
+        if not self.nothing:
+            self.nothing = self._mean_distances(None, known)
+        reached = self._mean_distances(network, known)
+        figures = {f"input_{name}": value for name, value in self.nothing.items()}
+        figures |= {f"output_{name}": value for name, value in reached.items()}
+        for part in ("stems", "mix"):
+            figures[f"relative_{part}"] = reached[part] / max(self.nothing[part], 1e-12)
+        figures["distance"] = reached["stems"] + self.config.mix_weight * reached["mix"]
+        return figures
 
     def _mean_distances(self, network: ZeroShotNetwork | None, known: Known) -> dict[str, float]:
         examples = self.valid_examples
@@ -909,13 +918,23 @@ class _Trainer:
         means = (sum_over_ranks(sums_X) / len(examples)).tolist()
         return dict(zip(names, means, strict=True))
 
-    def _write_best(self) -> None:
-        network = ZeroShotNetwork(self.network.config)
+    def _write_best(self, known: Known) -> dict[str, float]:
+        """Write the best network in the strength that suits the validation; return its figures."""
+        network = ZeroShotNetwork(self.network.config).to(self.device)
         network.load_state_dict(self.best)
-        best = next(entry for entry in self.history if entry["step"] == self.best_step)
-        metadata = {**self.metadata, "metrics": best}
-        save_zero_shot(self.out_dir, network, self.encoder.fingerprint, metadata)
-        write_json(self.out_dir / HISTORY_NAME, self.history)
+        results = [self._figures(network.weakened(s), known) for s in STRENGTHS]
+        figures = min(results, key=lambda entry: entry["distance"])
+        strength = STRENGTHS[results.index(figures)]
+        metrics = {**figures, "strength": strength, "best_step": float(self.best_step)}
+        log.info(
+            "%.0f %% of the strength: validation distance %.3f", 100 * strength, figures["distance"]
+        )
+        if self.rank == 0:
+            metadata = {**self.metadata, "metrics": metrics}
+            fingerprint = self.encoder.fingerprint
+            save_zero_shot(self.out_dir, network.weakened(strength), fingerprint, metadata)
+            write_json(self.out_dir / HISTORY_NAME, self.history)
+        return metrics
 
     def _state(self) -> TrainingState:
         return {
@@ -928,12 +947,23 @@ class _Trainer:
         }
 
     def _resume(self) -> None:
+        """Go on from the newest state, or remove those of other data, parameters or code."""
         state = self.states.load()
         self.states.check_ranks(self.device)
         if state is None:
+            if self.rank == 0:
+                for folder in self.states.folder.parent.glob("*"):
+                    if folder.is_dir() and folder.name != Path(MEASURED_FOLDER).name:
+                        log.warning("%s: other data, parameters or code; starts anew", folder)
+                        shutil.rmtree(folder)
             return
         self.network.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best_step = state["step"], state["best_step"]
         self.best, self.history = state["best"], state["history"]
         log.info("resumed at step %d", self.step)
+
+
+def _sum_of_powers_db(level_BSCKN: Tensor) -> Tensor:
+    """Give the level of the mix of stems that have nothing to do with each other."""
+    return torch.logsumexp(level_BSCKN * (2 * NEPER_PER_DB), dim=1) / (2 * NEPER_PER_DB)

@@ -138,6 +138,21 @@ def test_gains_of_the_middle_and_the_sides_do_what_they_say(
     assert balance_db.item() == pytest.approx(12 * torch.tanh(torch.tensor(0.25)).item(), abs=0.01)
 
 
+def test_weakened_network_does_a_part_in_decibels(make_stems: Callable[..., Tensor]) -> None:
+    network = model(moved=False).network
+    network.gain_head.bias.data.fill_(0.05)  # 0.5 dB: the limit of 30 dB bends it by 1e-4 of that
+    stems_SCT = make_stems(0.5)
+    first, second = embeddings()
+
+    def gain_db(used: ZeroShotNetwork) -> float:
+        out_SCT = used(stems_SCT[None], used.condition(first[None], second[None]))[0]
+        return 20 * torch.log10(out_SCT.norm() / stems_SCT.norm()).item()
+
+    assert gain_db(network) == pytest.approx(0.5, abs=1e-3)
+    assert gain_db(network.weakened(0.4)) == pytest.approx(0.2, abs=1e-3)
+    assert gain_db(network) == pytest.approx(0.5, abs=1e-3), "the network itself stays"
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_checkpoint_comes_back(
     tmp_path: Path, make_stems: Callable[..., Tensor], half: bool

@@ -90,7 +90,20 @@ def test_training_comes_nearer_to_the_truth(tmp_path: Path, data: Collection) ->
     loaded = load_zero_shot(tmp_path)
     loaded.check_encoder(encoder_of(data).fingerprint)
     assert loaded.metadata["data_fingerprint"] == "tiny"
-    assert loaded.metadata["metrics"]["relative_stems"] == result["relative_stems"]
+    assert loaded.metadata["metrics"] == result
+    assert result["strength"] in zero_shot_training.STRENGTHS
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert result["distance"] <= min(entry["distance"] for entry in history)
+
+
+def test_states_of_other_parameters_go_and_what_was_measured_stays(
+    tmp_path: Path, data: Collection
+) -> None:
+    run(config(level_steps=1, audio_steps=1), data, tmp_path)
+    measured = sorted(tmp_path.glob("state/measured/*/*"))
+    run(config(level_steps=2, audio_steps=1), data, tmp_path)
+    assert len(list(tmp_path.glob("state/*/state-0.json"))) == 1
+    assert sorted(tmp_path.glob("state/measured/*/*")) == measured
 
 
 def weights(out_dir: Path) -> dict[str, torch.Tensor]:
