@@ -140,6 +140,15 @@ class Controls:
     balance_BS: Tensor
     wet_BSR: Tensor
 
+    def to(self, device: torch.device | str) -> "Controls":
+        """Move them."""
+        return Controls(
+            films=tuple(film_2BH.to(device) for film_2BH in self.films),
+            gain_BJ=self.gain_BJ.to(device),
+            balance_BS=self.balance_BS.to(device),
+            wet_BSR=self.wet_BSR.to(device),
+        )
+
 
 class _Block(nn.Module):
     """h + mix(gelu(film(dilated convolution of h)))."""
@@ -398,6 +407,12 @@ class ZeroShotEffect:
             stems_SCT.unsqueeze(0), self._controls, amount_S.to(stems_SCT).unsqueeze(0)
         )
         return out_BSCT.squeeze(0)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network and what the embeddings decide."""
+        self._network.to(device)
+        self._controls = self._controls.to(device)
+        return self
 
     def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:  # noqa: ARG002
         """Give none: the gains follow the music, and no one number stands for them."""
