@@ -140,6 +140,12 @@ class Controls:
     balance_BS: Tensor
     wet_BSR: Tensor
 
+    def to(self, device: torch.device | str) -> "Controls":
+        """Move them."""
+        films = tuple(film_2BH.to(device) for film_2BH in self.films)
+        rest = (self.gain_BJ, self.balance_BS, self.wet_BSR)
+        return Controls(films, *(tensor.to(device) for tensor in rest))
+
 
 class _Block(nn.Module):
     """h + mix(gelu(film(dilated convolution of h)))."""
@@ -398,6 +404,12 @@ class ZeroShotEffect:
             stems_SCT.unsqueeze(0), self._controls, amount_S.to(stems_SCT).unsqueeze(0)
         )
         return out_BSCT.squeeze(0)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move it, and with it the model that it came from."""
+        self._network.to(device)
+        self._controls = self._controls.to(device)
+        return self
 
     def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:  # noqa: ARG002
         """Give none: the gains follow the music, and no one number stands for them."""
