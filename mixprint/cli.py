@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED_STANDARDISATION = WEIGHTS / "standardisation.json"
 SHIPPED_ENCODER = WEIGHTS / "encoder"
-SHIPPED_ZERO_SHOT = WEIGHTS / "zero_shot"
 
 app = typer.Typer(
     help="Learn what a mix sounds like, and give one song the mix of another.",
@@ -756,12 +755,7 @@ def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
 
 def _load_zero_shot(folder: Path | None, device: "torch.device") -> "ZeroShotModel":
     """Load the zero-shot model that is named, else the shipped one."""
-    if folder is None and not SHIPPED_ZERO_SHOT.is_dir():
-        raise CheckpointError(
-            f"{SHIPPED_ZERO_SHOT}: expected the shipped zero-shot model, found none; "
-            "give one by --zero_shot_checkpoint"
-        )
-    from mixprint.transfer.zero_shot import load_zero_shot
+    from mixprint.transfer.zero_shot import SHIPPED_ZERO_SHOT, load_zero_shot
 
     return load_zero_shot(folder or SHIPPED_ZERO_SHOT, device)
 

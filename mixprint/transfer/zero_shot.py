@@ -142,12 +142,9 @@ class Controls:
 
     def to(self, device: torch.device | str) -> "Controls":
         """Move them."""
-        return Controls(
-            films=tuple(film_2BH.to(device) for film_2BH in self.films),
-            gain_BJ=self.gain_BJ.to(device),
-            balance_BS=self.balance_BS.to(device),
-            wet_BSR=self.wet_BSR.to(device),
-        )
+        films = tuple(film_2BH.to(device) for film_2BH in self.films)
+        rest = (self.gain_BJ, self.balance_BS, self.wet_BSR)
+        return Controls(films, *(tensor.to(device) for tensor in rest))
 
 
 class _Block(nn.Module):
@@ -409,7 +406,7 @@ class ZeroShotEffect:
         return out_BSCT.squeeze(0)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move the network and what the embeddings decide."""
+        """Move it, and with it the model that it came from."""
         self._network.to(device)
         self._controls = self._controls.to(device)
         return self

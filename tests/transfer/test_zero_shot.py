@@ -73,6 +73,13 @@ def test_amount_zero_is_the_input_to_the_bit_stem_by_stem(
     torch.testing.assert_close(effect(stems_SCT, ALL)[1], changed_SCT[1], rtol=0, atol=1e-6)
 
 
+def test_effect_moves_with_all_that_it_needs() -> None:
+    effect = model().effect(*embeddings()).to("meta")
+    controls = vars(effect._controls)
+    tensors = [*controls.pop("films"), *controls.values(), *effect._network.state_dict().values()]
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
 def test_silence_stays_silence(make_stems: Callable[..., Tensor]) -> None:
     stems_SCT = make_stems(0.5)
     stems_SCT[2] = 0
