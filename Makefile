@@ -160,6 +160,10 @@ ablation: $(INSTALLED) ## train and evaluate variants of the encoder on songs ma
 benchmark-representation: $(INSTALLED) ## time the training of the encoder and the parts of its step; a quarter of an hour
 	$(BIN)/python -m benchmarks.representation
 
+.PHONY: benchmark-transfer
+benchmark-transfer: $(INSTALLED) ## hold the methods of transfer against the truth, and time them; two hours
+	$(BIN)/python -m benchmarks.transfer
+
 .PHONY: benchmark-separation
 benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and measure its memory; half an hour
 	$(BIN)/python -m benchmarks.separation

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mixprint.errors import AudioError, ConfigError, TrainingError
-from mixprint.features import Standardisation, extract, feature_distance
+from mixprint.features import FEATURE_NAMES, Standardisation, extract, feature_distance
 from mixprint.transfer import optimise
 from mixprint.transfer.effect import FittedChain
 from mixprint.transfer.optimise import TransferResult, fit_style, transfer_style
@@ -73,6 +73,63 @@ def test_embeddings_come_nearer_and_both_distances_are_recorded(
     assert result.final.embedding_distance is not None
     assert result.final.embedding_distance < 0.5 * result.initial.embedding_distance
     assert all(i.feature_distance > 0 for i in result.iterations)
+
+
+def fit(
+    source: Tensor, target: Tensor, standardisation: Standardisation, share: float
+) -> TransferResult:
+    return fit_style(
+        [source],
+        Style.of("target", [target], RATE_HZ),
+        RATE_HZ,
+        optimize_target="features",
+        standardisation=standardisation,
+        num_steps=15,
+        lr=1e-3,
+        receptive_field_s=0.01,
+        seed=1,
+        method="console",
+        share_D=torch.full((len(FEATURE_NAMES),), share),
+    )
+
+
+def test_with_half_of_every_share_it_goes_half_of_the_way(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    # Nothing but the level differs, and every feature of level goes half of the 12 dB.
+    source = make_stems()
+    half, whole = (fit(source, 0.25 * source, standardisation, share) for share in (0.5, 1.0))
+    for result, gain_db in ((half, -6.02), (whole, -12.04)):
+        level_2 = torch.stack([x.square().mean() for x in (result.stems_SCT, source)])
+        assert float(10 * torch.log10(level_2[0] / level_2[1])) == pytest.approx(gain_db, abs=1.0)
+        assert result.initial.aim_distance is not None
+        assert result.final.aim_distance is not None
+        assert result.final.aim_distance < 0.2 * result.initial.aim_distance
+    assert half.initial.aim_distance == pytest.approx(0.5 * half.initial.feature_distance, rel=1e-4)
+    # Half of the way is still half of the way off.
+    assert half.final.feature_distance == pytest.approx(
+        0.5 * half.initial.feature_distance, rel=0.15
+    )
+
+
+def test_without_any_share_nothing_needs_to_move(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    source = make_stems()
+    result = fit(source, make_stems(seed=1, gain=0.4), standardisation, 0.0)
+    assert torch.equal(result.stems_SCT, source)
+    assert result.converged
+    assert result.num_steps == 0
+
+
+def test_what_lies_far_below_the_mix_is_left_alone(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    source = make_stems()
+    source[1] *= 10 ** (-40 / 20)  # the bass, 6 dB below the loudest stem before
+    result = fit(source, make_stems(seed=1), standardisation, 1.0)
+    assert result.stems_left_alone == ("bass",)
+    assert torch.equal(result.stems_SCT[1], source[1])
 
 
 def test_no_steps_give_the_input_to_the_bit(
@@ -215,8 +272,8 @@ def test_what_is_not_finite_later_keeps_the_best_step(
         def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
             self.calls += 1
             value = super().embed(stems_BSCT, sample_rate_hz)
-            # Calls: the target, step 0 to 2, step 3.
-            return value * float("nan") if self.calls == 5 else value
+            # Calls: the target, step 0 and its record, step 1 to 3.
+            return value * float("nan") if self.calls == 6 else value
 
     target = make_stems(seed=1) * torch.tensor([0.1, 3.0, 0.5, 2.0]).view(-1, 1, 1)
     result = transfer(
@@ -242,7 +299,7 @@ def test_notes_on_songs_that_have_little_in_common(
     source, target = make_stems(gain=10), make_stems(seed=1, gain=0.06)
     far = transfer(source, target, standardisation, num_steps=1)
     assert any("very different songs" in note for note in far.notes)
-    assert any("poor convergence: the feature distance" in note for note in far.notes)
+    assert any("poor convergence: aim_distance" in note for note in far.notes)
     near = transfer(make_stems(), make_stems(), standardisation)
     assert near.notes == []
 

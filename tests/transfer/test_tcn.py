@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from benchmarks.transfer import TCN_DILATIONS, PlainTCN
 from mixprint.errors import ConfigError
 from mixprint.transfer.tcn import (
     KERNEL_SIZE,
@@ -36,6 +37,30 @@ def test_tiles_equal_the_plain_dilated_convolution(
     wanted = torch.autograd.grad(plain_BCT.square().mean(), (x_BCT, weight_GOIK))
     found = torch.autograd.grad(tiled_BCT.square().mean(), (x_BCT, weight_GOIK))
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+def test_the_whole_stack_equals_the_plain_one() -> None:
+    tcn, plain = TCN(TCN_DILATIONS), PlainTCN(TCN_DILATIONS)
+    generator = torch.Generator().manual_seed(10)
+    with torch.no_grad():
+        for block, conv, mix in zip(tcn.blocks, plain.convs, plain.mixes, strict=True):
+            block.mix_GOI.normal_(std=0.1, generator=generator)
+            conv.weight.copy_(block.conv_GOIK.flatten(0, 1))
+            mix.weight.copy_(block.mix_GOI.flatten(0, 1).unsqueeze(-1))
+    x_BCT = torch.randn(1, NUM_STEM_CHANNELS, 30_000, generator=generator, requires_grad=True)
+    found_BCT, wanted_BCT = tcn(x_BCT), plain(x_BCT)
+    torch.testing.assert_close(found_BCT, wanted_BCT, atol=1e-5, rtol=0)
+    gradients = [
+        torch.autograd.grad(
+            y_BCT.square().mean(), [x_BCT, stack[0].conv_GOIK if tiled else stack[0].weight]
+        )
+        for y_BCT, stack, tiled in (
+            (found_BCT, tcn.blocks, True),
+            (wanted_BCT, plain.convs, False),
+        )
+    ]
+    torch.testing.assert_close(gradients[0][0], gradients[1][0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradients[0][1].flatten(0, 1), gradients[1][1], atol=1e-5, rtol=0)
 
 
 def test_causal_padding_equals_a_shifted_plain_convolution() -> None:
