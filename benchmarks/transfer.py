@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.apart import run_apart
 from benchmarks.publish import publish
+from mixprint.audio import loudness_lufs
 from mixprint.cli import SHIPPED_ENCODER
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.evaluation.retrieval import Estimate
@@ -51,6 +52,7 @@ from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
 from mixprint.transfer.optimise import Method as MethodName
 from mixprint.transfer.optimise import OptimizeTarget, fit_style
+from mixprint.transfer.settings import Controls, Loudness
 from mixprint.transfer.style import Style
 from mixprint.transfer.style_share import load_style_share
 from mixprint.transfer.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
@@ -63,6 +65,7 @@ THREADS = (1, 2)
 TCN_DILATIONS = tuple(2**n for n in range(13))
 TCN_STEP = "TCN of 13 blocks"
 RECEPTIVE_FIELD_S, LR, SEED = 2.0, 0.001, 1
+LOUDNESS: Loudness = "style"
 BYTES_PER_MB = 1e6
 
 
@@ -203,13 +206,18 @@ def as_method(way: Way, encoder: Encoder, num_steps: int) -> Method:
     """Make a method of the benchmark."""
 
     def transfer(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
-        return fit(way, encoder, input_SCT, target_SCT, num_steps).stems_SCT
+        output_SCT = fit(way, encoder, input_SCT, target_SCT, num_steps).stems_SCT
+        lufs = [
+            loudness_lufs(x.sum(0), SAMPLE_RATE_HZ) for x in (input_SCT, output_SCT, target_SCT)
+        ]
+        gain_db = Controls(loudness=LOUDNESS).wanted_lufs(*lufs) - lufs[1]
+        return output_SCT * 10 ** (gain_db / 20)
 
     return transfer
 
 
 def fit(way: Way, encoder: Encoder, input_SCT: Tensor, target_SCT: Tensor, num_steps: int) -> Any:
-    """Transfer one segment, with the command's defaults."""
+    """Fit one segment, with the command's defaults."""
     by_share = way.optimize_target == "features" and way.aim == "style"
     return fit_style(
         [input_SCT],
@@ -224,7 +232,7 @@ def fit(way: Way, encoder: Encoder, input_SCT: Tensor, target_SCT: Tensor, num_s
         seed=SEED,
         method=way.method,
         zero_shot=load_zero_shot(SHIPPED_ZERO_SHOT) if way.method == "zero-shot" else None,
-        share_D=load_style_share() if by_share else None,
+        share_D=load_style_share().features_D if by_share else None,
         device=input_SCT.device,
     )
 

@@ -60,6 +60,7 @@ class ApplyTo(StrEnum):
 class Loudness(StrEnum):
     """How loud the output is."""
 
+    style = "style"
     free = "free"
     keep = "keep"
     match = "match"
@@ -234,9 +235,11 @@ def transfer(
     loudness: Annotated[
         Loudness,
         typer.Option(
-            "--loudness", help="Of the output: as it comes, the input's, or the target's."
+            "--loudness",
+            help="Of the output: that expected of the input in the target's mix (style), as it "
+            "comes (free), the input's (keep), or the target's (match).",
         ),
-    ] = Loudness.free,
+    ] = Loudness.style,
     mixing_checkpoint: Annotated[
         str,
         typer.Option(

@@ -22,7 +22,7 @@ log = logging.getLogger("mixprint.transfer")
 # The encoder's and the features' statistics are those of segments of this length.
 TRAINED_SEGMENT_S = 10.0
 
-Loudness = Literal["free", "keep", "match"]
+Loudness = Literal["free", "style", "keep", "match"]
 ApplyTo = Literal["segment", "song"]
 # `style`: the features that the input is expected to have in the target's mix; `target`: the
 # target's own, which follow from its music as well.
@@ -81,7 +81,7 @@ class Hyperparameters:
     def share(self) -> Tensor | None:
         """The style shares of the features, share_D; None: all the way to the target."""
         by_share = self.optimize_target == "features" and self.aim == "style"
-        return load_style_share() if by_share else None
+        return load_style_share().features_D if by_share else None
 
     def warn_of_length(self) -> None:
         """Warn where the segments are not as long as those that were trained on."""
@@ -100,9 +100,9 @@ class Controls:
     Attributes:
         amount: per stem, see `mixprint.transfer.effect`. A stem with amount 0 is kept as it is
             from the start: the others are fitted around it.
-        loudness: `free` leaves the output's loudness as it comes: it is a part of the style, and
-            at amount 0 nothing must change. `keep` brings it to the input's, `match` to the
-            style's, both by one gain.
+        loudness: `free` leaves the output's loudness as it comes. The others bring it, by one gain,
+            to the one that the input is expected to have in the target's mix (`style`), to the
+            input's (`keep`) or to the style's own (`match`).
         apply_to: `segment` writes what was heard by the fit, `song` the whole input.
     """
 
@@ -126,6 +126,15 @@ class Controls:
     def amounts(self) -> Tensor:
         """The amounts in the order of `STEMS`, as amount_S."""
         return torch.tensor([float(self.amount[stem]) for stem in STEMS])
+
+    def wanted_lufs(self, input_lufs: float, output_lufs: float, target_lufs: float) -> float:
+        """Say how loud the output shall be; with no amount of anything, as loud as it is."""
+        if self.loudness == "style":
+            amount = float(self.amounts.mean())
+            way_lu = load_style_share().loudness * (target_lufs - input_lufs)
+            expected_lufs = input_lufs + max(amount, 1.0) * way_lu
+            return output_lufs + min(amount, 1.0) * (expected_lufs - output_lufs)
+        return {"free": output_lufs, "keep": input_lufs, "match": target_lufs}[self.loudness]
 
     @property
     def kept(self) -> tuple[str, ...]:

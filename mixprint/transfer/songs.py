@@ -363,11 +363,7 @@ def _write_audio(
 
         input_lufs = stream_loudness_lufs(audio_CT for audio_CT, _ in input_blocks())
         output_lufs = stream_loudness_lufs(stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
-        wanted_lufs = {
-            "free": output_lufs,
-            "keep": input_lufs,
-            "match": target.style.loudness_lufs,
-        }[controls.loudness]
+        wanted_lufs = controls.wanted_lufs(input_lufs, output_lufs, target.style.loudness_lufs)
         mixes = (stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
         peak = true_peak(mixes, SAMPLE_RATE_HZ)
         loudness_gain = 10 ** ((wanted_lufs - output_lufs) / 20) if peak > 0 else 1.0

@@ -19,6 +19,7 @@ from mixprint.transfer.segments import Segment, WholeSong, load_whole
 from mixprint.transfer.settings import Controls, Hyperparameters, parse_amounts
 from mixprint.transfer.songs import Target, transfer_fingerprint, transfer_segments
 from mixprint.transfer.style import Style
+from mixprint.transfer.style_share import load_style_share
 from tests.transfer.metrics_schema import problems
 from tests.transfer.test_optimise import LevelEncoder
 from tests.transfer.test_segments import SplitSeparator, settings
@@ -487,3 +488,17 @@ def test_stems_in_files_are_a_whole_song(tmp_path: Path, make_stems: Make) -> No
     mixtures, stems = zip(*song.blocks(), strict=True)
     assert torch.equal(torch.cat(stems, dim=-1), stems_SCT)
     assert torch.equal(torch.cat(mixtures, dim=-1), stems_SCT.sum(0))
+
+
+def test_loudness_of_the_style() -> None:
+    share = load_style_share().loudness
+
+    def wanted(amount: str) -> float:
+        controls = Controls(amount=parse_amounts([amount]), loudness="style")
+        return controls.wanted_lufs(input_lufs=-20.0, output_lufs=-14.0, target_lufs=-10.0)
+
+    assert wanted("1") == pytest.approx(-20 + share * 10)
+    assert wanted("2") == pytest.approx(-20 + 2 * share * 10)
+    # Nothing done is nothing changed, however loud the separated stems add up.
+    assert wanted("0") == -14.0
+    assert wanted("0.5") == pytest.approx((wanted("0") + wanted("1")) / 2)
