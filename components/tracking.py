@@ -41,6 +41,7 @@ log = logging.getLogger("mixprint.tracking")
 
 EXPERIMENT = "mixprint"
 SEPARATOR_EXPERIMENT = "mixprint-separator"
+ZERO_SHOT_EXPERIMENT = "mixprint-zero-shot"
 NOTE_FILE = "mlflow.json"
 RECIPE_TAG = "mixprint.recipe"
 TRAINING_DATA_TAG = "mixprint.data"

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED_STANDARDISATION = WEIGHTS / "standardisation.json"
 SHIPPED_ENCODER = WEIGHTS / "encoder"
-SHIPPED_ZERO_SHOT = WEIGHTS / "zero_shot"
 
 app = typer.Typer(
     help="Learn what a mix sounds like, and give one song the mix of another.",
@@ -44,6 +43,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
 )
+
+
+class Aim(StrEnum):
+    """Which features a transfer aims at."""
+
+    style = "style"
+    target = "target"
 
 
 class ApplyTo(StrEnum):
@@ -139,6 +145,14 @@ MethodOption = Annotated[
         "--method",
         help="optimise (a console and a TCN are fitted), console or tcn (one of them), or "
         "zero-shot (one pass of a trained network). Several: each.",
+    ),
+]
+AimOption = Annotated[
+    Aim,
+    typer.Option(
+        "--aim",
+        help="Which features are aimed at: those that the input is expected to have in the "
+        "target's mix (style), or the target's own, its music's too (target).",
     ),
 ]
 ApplyToOption = Annotated[ApplyTo, typer.Option("--apply_to", help="What of the input is written.")]
@@ -265,6 +279,7 @@ def transfer(
     ] = None,
     output_dir: OutputDirOption = Path("e2e_style_transfer_output"),
     method: MethodOption = ["optimise"],  # noqa: B006 (typer copies it)
+    aim: AimOption = Aim.style,
     apply_to: ApplyToOption = ApplyTo.segment,
     amount: AmountOption = None,
     keep: KeepOption = None,
@@ -297,6 +312,7 @@ def transfer(
         optimize_target,
         method,
         lr,
+        aim=aim.value,
         num_steps=num_steps,
         receptive_field=receptive_field,
         segment_duration=segment_duration,
@@ -362,6 +378,7 @@ def transfer_batch(
     output_dir: OutputDirOption,
     optimize_target: OptimizeTargetOption = ["features"],  # noqa: B006 (typer copies it)
     method: MethodOption = ["optimise"],  # noqa: B006 (typer copies it)
+    aim: AimOption = Aim.style,
     apply_to: ApplyToOption = ApplyTo.segment,
     amount: AmountOption = None,
     keep: KeepOption = None,
@@ -408,6 +425,7 @@ def transfer_batch(
             optimize_target,
             method,
             lr,
+            aim=aim.value,
             num_steps=num_steps,
             receptive_field=receptive_field,
             segment_duration=segment_duration,
@@ -897,12 +915,7 @@ def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
 
 def _load_zero_shot(folder: Path | None, device: "torch.device") -> "ZeroShotModel":
     """Load the zero-shot model that is named, else the shipped one."""
-    if folder is None and not SHIPPED_ZERO_SHOT.is_dir():
-        raise CheckpointError(
-            f"{SHIPPED_ZERO_SHOT}: expected the shipped zero-shot model, found none; "
-            "give one by --zero_shot_checkpoint"
-        )
-    from mixprint.transfer.zero_shot import load_zero_shot
+    from mixprint.transfer.zero_shot import SHIPPED_ZERO_SHOT, load_zero_shot
 
     return load_zero_shot(folder or SHIPPED_ZERO_SHOT, device)
 

@@ -204,16 +204,13 @@ def test_a_style_is_saved_and_used_with_all_controls(
     assert audio.probe(tmp_path / "1" / "output_transferred.wav").duration_s == 3.0
 
 
-def test_a_zero_shot_model_is_looked_for(
-    tmp_path: Path, songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mixprint.cli, "_load_encoder", lambda *_: LevelEncoder())
-    monkeypatch.setattr(mixprint.cli, "SHIPPED_ZERO_SHOT", tmp_path / "zero_shot")
+def test_a_zero_shot_model_is_looked_for(tmp_path: Path, songs: tuple[Path, Path]) -> None:
     arguments = ["--input_audio", str(songs[0]), "--target_audio", str(songs[1])]
     arguments += ["--optimize_target", "embeddings", "--method", "zero-shot"]
+    arguments += ["--zero_shot_checkpoint", str(tmp_path / "none")]
     result = runner.invoke(mixprint.cli.app, ["transfer", *arguments])
     assert result.exit_code == 1
-    assert "expected the shipped zero-shot model, found none" in result.output
+    assert str(tmp_path / "none") in result.output
 
 
 def test_separate_writes_a_folder_per_song(tmp_path: Path, songs: tuple[Path, Path]) -> None:

@@ -4,9 +4,9 @@ import argparse
 
 from components.step import clear_errors
 from components.train import main as encoder
-from components.train import separator
+from components.train import separator, zero_shot
 
-TASKS = {"encoder": encoder.main, "separator": separator.main}
+TASKS = {"encoder": encoder.main, "separator": separator.main, "zero-shot": zero_shot.main}
 
 
 def main() -> None:

@@ -178,7 +178,7 @@ def distances(
     """
     output_CT = output_SCT.sum(0)
     features_2D = extract(torch.stack([output_SCT, truth_SCT]), SAMPLE_RATE_HZ)
-    found = {
+    found: dict[str, Tensor | float] = {
         "stft": multi_resolution_stft(output_CT, truth_CT),
         "features": feature_distance(features_2D[:1], features_2D[1:], standardisation).squeeze(),
         "loudness_lu": abs(_lufs(output_CT) - _lufs(truth_CT)),

@@ -2,9 +2,12 @@
 
 The network is a console of plain controls per stem followed by a TCN, or one of the two, exactly
 the identity at the start. What is minimised is the distance of the result's features, or of its
-embedding, to those of the style, relative to the distance at the start, plus a little for every
-departure from the identity. The result of several segments is measured as one: by the mean of
-their features or embeddings, as a style is, for a verse and a chorus differ within one mix.
+embedding, to those that are aimed at, relative to the distance at the start, plus a little for
+every departure from the identity. With a style share (`mixprint.transfer.style_share`) the features
+that are aimed at are those that the input is expected to have in the target's mix, else the
+target's own, which are also those of its music. The result of several segments is measured as one:
+by the mean of their features or embeddings, as a style is, for a verse and a chorus differ within
+one mix.
 
 Shape suffixes: K segment, S stem, C channel, T sample, D features, E embedding.
 """
@@ -27,6 +30,7 @@ from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
 from mixprint.transfer.console import Console
 from mixprint.transfer.effect import Effect, FittedChain, LeavesAlone
 from mixprint.transfer.style import (
+    SILENT_BELOW_MIX_DB,
     SILENT_STEM_DBFS,
     STEM_OF_FEATURE_D,
     Style,
@@ -78,11 +82,18 @@ SHORTENED = 0.5
 
 @dataclass(frozen=True)
 class Iteration:
-    """Both distances at one step; `embedding_distance` is None without an encoder."""
+    """The distances at one step.
+
+    Attributes:
+        embedding_distance: to the target's embedding; None without an encoder.
+        feature_distance: to the target's features.
+        aim_distance: to the features that are aimed at; None where embeddings are optimised.
+    """
 
     step: int
     embedding_distance: float | None
     feature_distance: float
+    aim_distance: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +203,7 @@ def fit_style(
     seed: int,
     method: Method = "optimise",
     zero_shot: "ZeroShotModel | None" = None,
+    share_D: Tensor | None = None,
     keep: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> TransferResult:
@@ -207,6 +219,7 @@ def fit_style(
         optimize_target: `features` minimises the root mean square of the standardised
             differences, `embeddings` the cosine distance (0 to 2).
         standardisation: of the features.
+        share_D: how far each feature goes from the input's to the style's; None: all the way.
         encoder: on `device`; needed for `embeddings` and `zero-shot`; else it only adds the
             embedding distance to what is recorded.
         num_steps: most updates that are made.
@@ -243,7 +256,14 @@ def fit_style(
         ]
         left_alone, left_alone_notes = _left_alone(heard_SCT, style, keep)
         distances = _Distances(
-            heard_SCT, style, sample_rate_hz, standardisation, encoder, left_alone, optimize_target
+            heard_SCT,
+            style,
+            sample_rate_hz,
+            standardisation,
+            encoder,
+            left_alone,
+            optimize_target,
+            share_D,
         )
         if method == "zero-shot":
             assert encoder is not None
@@ -279,8 +299,9 @@ def measure_style(
     standardisation: Standardisation,
     encoder: "Encoder | None",
     left_alone: tuple[str, ...],
+    share_D: Tensor | None = None,
 ) -> Iteration:
-    """Measure both distances of segments to a style, as the fit does.
+    """Measure the distances of segments to a style, as the fit does.
 
     Args:
         segments_SCT: what was made of the input.
@@ -291,12 +312,20 @@ def measure_style(
         standardisation: of the features.
         encoder: see `fit_style`.
         left_alone: stems whose features take no part.
+        share_D: see `fit_style`.
 
     Returns:
         the distances, as of step 0.
     """
     distances = _Distances(
-        input_SCT, style, sample_rate_hz, standardisation, encoder, left_alone, optimize_target
+        input_SCT,
+        style,
+        sample_rate_hz,
+        standardisation,
+        encoder,
+        left_alone,
+        optimize_target,
+        share_D,
     )
     return distances.measure(0, segments_SCT)
 
@@ -451,7 +480,7 @@ def _judgement(result: TransferResult, optimize_target: OptimizeTarget) -> list[
             f"very different songs: their features lie {result.initial.feature_distance:.1f} "
             f"standard deviations apart (more than {VERY_DIFFERENT})"
         )
-    name = "feature" if optimize_target == "features" else "embedding"
+    name = "aim" if optimize_target == "features" else "embedding"
     before = getattr(result.initial, f"{name}_distance")
     after = getattr(result.final, f"{name}_distance")
     if (
@@ -461,7 +490,7 @@ def _judgement(result: TransferResult, optimize_target: OptimizeTarget) -> list[
         and len(result.stems_left_alone) < NUM_STEMS
     ):
         notes.append(
-            f"poor convergence: the {name} distance went from {before:.3f} to {after:.3f} in "
+            f"poor convergence: {name}_distance went from {before:.3f} to {after:.3f} in "
             f"{result.num_steps} steps, which is less than {POOR_REDUCTION:.0%} nearer"
         )
     for note in notes:
@@ -470,7 +499,7 @@ def _judgement(result: TransferResult, optimize_target: OptimizeTarget) -> list[
 
 
 class _Distances:
-    """Both distances of rendered segments to one style."""
+    """The distances of rendered segments to one style."""
 
     def __init__(
         self,
@@ -481,6 +510,7 @@ class _Distances:
         encoder: "Encoder | None",
         left_alone: tuple[str, ...],
         optimize_target: OptimizeTarget,
+        share_D: Tensor | None,
     ) -> None:
         device = segments_SCT[0].device
         self.left_alone = left_alone
@@ -494,18 +524,20 @@ class _Distances:
         self._sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in segments_SCT])
         target_D = self._standardisation.apply(style.features_D.to(device))
         self._target_features_D = target_D[self._taking_part_D]
+        self._aim_D = self._target_features_D
+        if share_D is not None:
+            with torch.no_grad():
+                own_D = self._features(segments_SCT)
+            taken_D = share_D.to(device)[self._taking_part_D]
+            self._aim_D = own_D + taken_D * (self._target_features_D - own_D)
         self._target_embedding_E = None
         if encoder is not None and style.encoder == encoder.fingerprint:
             assert style.embedding_E is not None
             self._target_embedding_E = style.embedding_E.to(device)
 
-    def feature(self, segments_SCT: Sequence[Tensor]) -> Tensor:
-        """Root mean square of the standardised differences of the stems that take part."""
+    def _features(self, segments_SCT: Sequence[Tensor]) -> Tensor:
         features_D = segment_features(segments_SCT, self._sample_rate_hz, self._sounding_KS)
-        taking_part_D = self._standardisation.apply(features_D)[self._taking_part_D]
-        difference_D = taking_part_D - self._target_features_D
-        # The norm has a gradient of zero at zero, where the square root of a mean has none.
-        return torch.linalg.vector_norm(difference_D) / math.sqrt(max(difference_D.numel(), 1))
+        return self._standardisation.apply(features_D)[self._taking_part_D]
 
     def embedding(self, segments_SCT: Sequence[Tensor]) -> Tensor:
         """Cosine distance of the embeddings, which have length one."""
@@ -516,29 +548,34 @@ class _Distances:
 
     def optimised(self, segments_SCT: Sequence[Tensor]) -> Tensor:
         """Give the distance that is minimised."""
-        by_features = self._optimize_target == "features"
-        return self.feature(segments_SCT) if by_features else self.embedding(segments_SCT)
+        if self._optimize_target == "features":
+            return _rms(self._features(segments_SCT) - self._aim_D)
+        return self.embedding(segments_SCT)
 
     def of(self, iteration: Iteration) -> float:
         """Read the distance that is minimised from what was measured."""
-        if self._optimize_target == "features":
-            return iteration.feature_distance
-        assert iteration.embedding_distance is not None
-        return iteration.embedding_distance
-
-    def measure(
-        self, step: int, segments_SCT: Sequence[Tensor], optimised: float | None = None
-    ) -> Iteration:
-        """Measure both, without gradient; the optimised one is taken over if it is known."""
         by_features = self._optimize_target == "features"
-        with torch.no_grad():
-            embedding = None if by_features else optimised
-            if embedding is None and self._target_embedding_E is not None:
-                embedding = float(self.embedding(segments_SCT))
-            feature = optimised if by_features else None
-            return Iteration(
-                step, embedding, float(self.feature(segments_SCT)) if feature is None else feature
-            )
+        value = iteration.aim_distance if by_features else iteration.embedding_distance
+        assert value is not None
+        return value
+
+    @torch.no_grad()
+    def measure(self, step: int, segments_SCT: Sequence[Tensor]) -> Iteration:
+        """Measure all of them."""
+        features_D = self._features(segments_SCT)
+        has_embedding = self._target_embedding_E is not None
+        by_features = self._optimize_target == "features"
+        return Iteration(
+            step,
+            embedding_distance=float(self.embedding(segments_SCT)) if has_embedding else None,
+            feature_distance=float(_rms(features_D - self._target_features_D)),
+            aim_distance=float(_rms(features_D - self._aim_D)) if by_features else None,
+        )
+
+
+def _rms(difference_D: Tensor) -> Tensor:
+    """Take the root of the mean square, with a gradient of zero at zero."""
+    return torch.linalg.vector_norm(difference_D) / math.sqrt(max(difference_D.numel(), 1))
 
 
 @dataclass(frozen=True)
@@ -557,7 +594,7 @@ def _minimise(
     tcn: TCN | None,
     *,
     distance: Callable[[Sequence[Tensor]], Tensor],
-    measure: Callable[[int, Sequence[Tensor], float], Iteration],
+    measure: Callable[[int, Sequence[Tensor]], Iteration],
     has_active_stems: bool,
     num_steps: int,
     lr: float,
@@ -614,7 +651,7 @@ def _minimise(
             last = step == num_steps or at_target or plateau or not has_active_stems
             if step % RECORD_EVERY == 0 or last:
                 detached = [stems_SCT.detach() for stems_SCT in segments_SCT]
-                iterations.append(measure(step, detached, float(now.detach())))
+                iterations.append(measure(step, detached))
             if last:
                 converged = at_target or (plateau and best_step > 0)
                 break
@@ -658,7 +695,8 @@ def _left_alone(
         ]
         if where:
             notes.append(
-                f"{name} left alone: silent (below {SILENT_STEM_DBFS:.0f} dBFS) in the "
+                f"{name} left alone: silent (below {SILENT_STEM_DBFS:.0f} dBFS, or "
+                f"{SILENT_BELOW_MIX_DB:.0f} dB below the mix) in the "
                 f"{' and the '.join(where)}"
             )
         elif name in keep:

@@ -15,6 +15,7 @@ from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 from mixprint.transfer.effect import check_amount
 from mixprint.transfer.optimise import MIN_DURATION_S, Method, OptimizeTarget
+from mixprint.transfer.style_share import load_style_share
 
 log = logging.getLogger("mixprint.transfer")
 
@@ -23,6 +24,9 @@ TRAINED_SEGMENT_S = 10.0
 
 Loudness = Literal["free", "keep", "match"]
 ApplyTo = Literal["segment", "song"]
+# `style`: the features that the input is expected to have in the target's mix; `target`: the
+# target's own, which follow from its music as well.
+Aim = Literal["style", "target"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ class Hyperparameters:
             they are chosen instead.
         seed: of the TCN's start.
         method: see `mixprint.transfer.optimise.Method`.
+        aim: see `Aim`; only features have a choice.
         segments: how many segments of each song are heard, see `choose_segments`.
     """
 
@@ -50,6 +55,7 @@ class Hyperparameters:
     segment_offset: float
     seed: int
     method: Method = "optimise"
+    aim: Aim = "style"
     segments: int = 1
 
     def __post_init__(self) -> None:
@@ -63,13 +69,19 @@ class Hyperparameters:
             raise ConfigError(f"segment_offset: expected 0 or more, got {self.segment_offset}")
         if self.segments < 1:
             raise ConfigError(f"segments: expected 1 or more, got {self.segments}")
-        if self.method not in get_args(Method):
-            raise ConfigError(f"method: expected one of {get_args(Method)}, got {self.method!r}")
-        if self.optimize_target not in get_args(OptimizeTarget):
-            raise ConfigError(
-                f"optimize_target: expected one of {get_args(OptimizeTarget)}, "
-                f"got {self.optimize_target!r}"
-            )
+        for name, value, known in (
+            ("method", self.method, get_args(Method)),
+            ("optimize_target", self.optimize_target, get_args(OptimizeTarget)),
+            ("aim", self.aim, get_args(Aim)),
+        ):
+            if value not in known:
+                raise ConfigError(f"{name}: expected one of {known}, got {value!r}")
+
+    @property
+    def share(self) -> Tensor | None:
+        """The style shares of the features, share_D; None: all the way to the target."""
+        by_share = self.optimize_target == "features" and self.aim == "style"
+        return load_style_share() if by_share else None
 
     def warn_of_length(self) -> None:
         """Warn where the segments are not as long as those that were trained on."""

@@ -153,6 +153,7 @@ def transfer_fingerprint(
             "target": dict(target_identity),
             "separator": dict(separator),
             "hyperparameters": asdict(settings),
+            "share": None if settings.share is None else settings.share.tolist(),
             "controls": (controls or Controls()).to_values(),
             "standardisation": standardisation.to_values(),
             "encoder": None if encoder is None else encoder.fingerprint,
@@ -220,6 +221,7 @@ def transfer_segments(
         optimize_target=settings.optimize_target,
         standardisation=standardisation,
         encoder=encoder,
+        share_D=settings.share,
         num_steps=settings.num_steps,
         lr=settings.lr,
         receptive_field_s=settings.receptive_field,
@@ -258,6 +260,7 @@ def transfer_segments(
         standardisation=standardisation,
         encoder=encoder,
         left_alone=result.stems_left_alone,
+        share_D=settings.share,
     )
     separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
     metrics = {
@@ -284,6 +287,7 @@ def transfer_segments(
         **_result_values(result),
         "final_embedding_distance": final.embedding_distance,
         "final_feature_distance": final.feature_distance,
+        "final_aim_distance": final.aim_distance,
         "settings": result.effect.settings(controls.amounts),
         "features": {
             name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
@@ -455,6 +459,7 @@ def _result_values(result: TransferResult) -> dict[str, Any]:
     return {
         "initial_embedding_distance": result.initial.embedding_distance,
         "initial_feature_distance": result.initial.feature_distance,
+        "initial_aim_distance": result.initial.aim_distance,
         "converged": result.converged,
         "iterations": [asdict(iteration) for iteration in result.iterations],
         "best_step": result.best_step,

@@ -29,6 +29,7 @@ MAX_MIXES = 101
 # Below this a stem is silence or what a separator leaves of an absent stem: there is no style to
 # read from it, and none that it could be given.
 SILENT_STEM_DBFS = -60.0
+SILENT_BELOW_MIX_DB = 35.0
 
 # Each of the 64 features belongs to one stem, those of the mix block too.
 STEM_OF_FEATURE_D = torch.tensor(
@@ -37,8 +38,14 @@ STEM_OF_FEATURE_D = torch.tensor(
 
 
 def sounding(stems_SCT: Tensor) -> Tensor:
-    """Tell which stems sound: sounding_S."""
-    return stems_SCT.square().mean((1, 2)) > 10 ** (SILENT_STEM_DBFS / 10)
+    """Tell which stems sound: sounding_S.
+
+    What lies further below the mix than `SILENT_BELOW_MIX_DB` is what a separator confuses, and
+    would be heard as that if it were brought to the level of a stem.
+    """
+    mix_power = stems_SCT.sum(0).square().mean()
+    floor = (mix_power * 10 ** (-SILENT_BELOW_MIX_DB / 10)).clamp_min(10 ** (SILENT_STEM_DBFS / 10))
+    return stems_SCT.square().mean((1, 2)) > floor
 
 
 def mean_features(features_KD: Tensor, weight_KS: Tensor) -> Tensor:

@@ -381,6 +381,7 @@ def test_zero_shot(tmp_path: Path, make_stems: Make, standardisation: Standardis
         target,
         standardisation,
         method="zero-shot",
+        aim="target",
         encoder=encoder,
         zero_shot=model,
         controls=Controls(amount=parse_amounts(["drums=2"])),

@@ -1,0 +1,376 @@
+"""Measure the transfer: `python -m benchmarks.transfer`.
+
+Three tables:
+
+- `quality`: how near each method comes to the true answer, beside three baselines, with true and
+  with separated stems (`mixprint.evaluation.transfer_benchmark`), on the test songs of
+  `mixprint.synthesis.style_benchmark`: songs, styles and instruments that nothing shipped has met;
+- `steps`: one step of each optimisation on a segment of 10 s, and a TCN of 13 blocks alone, beside
+  `PlainTCN`, the same stack of dilated `Conv1d`; the two take turns in one process;
+- `pairs`: the whole command on two of these songs, separation included.
+
+Each configuration of the last two runs in a process of its own, so that its peak of resident memory
+is its own. Seconds are medians of several runs after one that warms up; the command runs as it is.
+Writes `benchmarks/results/transfer.json` and the same figures as Markdown tables beside it.
+"""
+
+import argparse
+import json
+import logging
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.apart import run_apart
+from benchmarks.publish import publish
+from mixprint.cli import SHIPPED_ENCODER
+from mixprint.encoder.checkpoint import Encoder, load_checkpoint
+from mixprint.evaluation.retrieval import Estimate
+from mixprint.evaluation.transfer_benchmark import (
+    MEASURES,
+    Method,
+    draw_cases,
+    run_benchmark,
+    summarise,
+)
+from mixprint.log import setup_logging
+from mixprint.memory import keep_freed_memory
+from mixprint.progress import progress
+from mixprint.separation import load_separator
+from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
+from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
+from mixprint.transfer.optimise import Method as MethodName
+from mixprint.transfer.optimise import OptimizeTarget, fit_style
+from mixprint.transfer.style import Style
+from mixprint.transfer.style_share import load_style_share
+from mixprint.transfer.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
+from mixprint.transfer.zero_shot import SHIPPED_ZERO_SHOT, load_zero_shot
+
+log = logging.getLogger("mixprint.benchmarks")
+
+START_S, SEGMENT_S = 4.0, 10.0
+THREADS = (1, 2)
+TCN_DILATIONS = tuple(2**n for n in range(13))
+TCN_STEP = "TCN of 13 blocks"
+RECEPTIVE_FIELD_S, LR, SEED = 2.0, 0.001, 1
+BYTES_PER_MB = 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """A way of transferring.
+
+    Attributes:
+        method: see `mixprint.transfer.optimise.Method`.
+        optimize_target: what is optimised.
+        aim: of features, see `mixprint.transfer.settings.Aim`.
+    """
+
+    method: MethodName
+    optimize_target: OptimizeTarget = "features"
+    aim: str = "style"
+
+
+WAYS: Mapping[str, Way] = {
+    "optimise": Way(method="optimise"),
+    "optimise, aim target": Way(method="optimise", aim="target"),
+    "optimise, embeddings": Way(method="optimise", optimize_target="embeddings"),
+    "console": Way(method="console"),
+    "tcn": Way(method="tcn"),
+    "zero-shot": Way(method="zero-shot"),
+}
+DEFAULT = "optimise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one process times.
+
+    Attributes:
+        work: a key of `WAYS`, or `TCN_STEP`.
+        device: `cpu` or `cuda`.
+        threads: of torch on the CPU.
+        runs: how often.
+    """
+
+    work: str
+    device: str = "cpu"
+    threads: int = 1
+    runs: int = 5
+
+
+class PlainTCN(nn.Module):
+    """The stack of `mixprint.transfer.tcn.TCN` in plain modules."""
+
+    def __init__(self, dilations: Sequence[int]) -> None:
+        super().__init__()
+        C = NUM_STEM_CHANNELS
+        self.convs = nn.ModuleList(
+            nn.Conv1d(
+                C,
+                C,
+                KERNEL_SIZE,
+                dilation=d,
+                padding=KERNEL_SIZE // 2 * d,
+                groups=NUM_STEMS,
+                bias=False,
+            )
+            for d in dilations
+        )
+        self.mixes = nn.ModuleList(
+            nn.Conv1d(C, C, 1, groups=NUM_STEMS, bias=False) for _ in dilations
+        )
+
+    def forward(self, stems_BCT: Tensor) -> Tensor:
+        """Add what each block changes."""
+        for conv, mix in zip(self.convs, self.mixes, strict=True):
+            stems_BCT = stems_BCT + mix(torch.tanh(conv(stems_BCT)))
+        return stems_BCT
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--songs", type=Path, default=Path("results/transfer-benchmark"))
+    parser.add_argument("--cases", type=int, default=24)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--num_steps", type=int, default=200, help="of the table of quality")
+    parser.add_argument("--runs", type=int, default=5, help="runs whose medians are reported")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        json.dump(measure(Job(**json.loads(args.job))), sys.stdout)
+        return
+    # Imported here, for the measured processes should hold nothing of it.
+    from benchmarks.pipeline import machine
+
+    setup_logging()
+    about = machine()
+    if set(args.tables) & {"quality", "pairs"}:
+        write_songs(args.songs)
+    values = {
+        "machine": about,
+        "runs": args.runs,
+        "cases": args.cases,
+        "num_steps": args.num_steps,
+        **{name: TABLES[name](args) for name in args.tables},
+    }
+    publish(args.out, "transfer", values, table(values))
+
+
+def write_songs(folder: Path) -> None:
+    """Make the test songs of the style benchmark; what is there already stays."""
+    none = SplitSize(num_songs=0, num_styles=1, styles_per_song=1)
+    generate_benchmark(folder, replace(StyleBenchmark(), train=none, valid=none), num_workers=2)
+
+
+def quality(args: argparse.Namespace) -> dict[str, Any]:
+    """Hold every way and the baselines against the truth."""
+    keep_freed_memory()
+    encoder = load_checkpoint(SHIPPED_ENCODER)
+    rows = run_benchmark(
+        draw_cases(args.songs, args.cases),
+        {name: as_method(WAYS[name], encoder, args.num_steps) for name in args.ways},
+        standardisation=encoder.standardisation,
+        separate=load_separator().separate,
+        start_s=START_S,
+        duration_s=SEGMENT_S,
+    )
+    return {
+        stems: {
+            method: {
+                name: asdict(found) if isinstance(found, Estimate) else found
+                for name, found in measured.items()
+            }
+            for method, measured in methods.items()
+        }
+        for stems, methods in summarise(rows).items()
+    }
+
+
+def as_method(way: Way, encoder: Encoder, num_steps: int) -> Method:
+    """Make a method of the benchmark."""
+
+    def transfer(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
+        return fit(way, encoder, input_SCT, target_SCT, num_steps).stems_SCT
+
+    return transfer
+
+
+def fit(way: Way, encoder: Encoder, input_SCT: Tensor, target_SCT: Tensor, num_steps: int) -> Any:
+    """Transfer one segment, with the command's defaults."""
+    by_share = way.optimize_target == "features" and way.aim == "style"
+    return fit_style(
+        [input_SCT],
+        Style.of("target", [target_SCT], SAMPLE_RATE_HZ, encoder=encoder),
+        SAMPLE_RATE_HZ,
+        optimize_target=way.optimize_target,
+        standardisation=encoder.standardisation,
+        encoder=encoder,
+        num_steps=num_steps,
+        lr=LR,
+        receptive_field_s=RECEPTIVE_FIELD_S,
+        seed=SEED,
+        method=way.method,
+        zero_shot=load_zero_shot(SHIPPED_ZERO_SHOT) if way.method == "zero-shot" else None,
+        share_D=load_style_share() if by_share else None,
+        device=input_SCT.device,
+    )
+
+
+def steps(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time single steps."""
+    jobs = [
+        Job(work=work, threads=threads, runs=args.runs)
+        for work in (TCN_STEP, *args.ways)
+        for threads in THREADS
+    ]
+    if torch.cuda.is_available():
+        jobs += [Job(work=work, device="cuda", runs=args.runs) for work in (TCN_STEP, *args.ways)]
+    shown = progress(jobs, len(jobs), "measured", "configurations", log)
+    return [run_apart("benchmarks.transfer", job, job.threads) for job in shown]
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Time one configuration on noise: the speed does not depend on what is heard."""
+    torch.set_num_threads(job.threads)
+    keep_freed_memory()
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, NUM_STEMS, NUM_CHANNELS, round(SEGMENT_S * SAMPLE_RATE_HZ))
+    input_SCT, target_SCT = 0.1 * torch.randn(shape, generator=generator).to(job.device)
+    if job.work == TCN_STEP:
+        found = tcn_seconds(input_SCT.flatten(0, 1).unsqueeze(0), job.runs)
+    else:
+        encoder = load_checkpoint(SHIPPED_ENCODER, job.device)
+        way = WAYS[job.work]
+        # A zero-shot pass is one step.
+        num_steps = job.runs if way.method != "zero-shot" else 1
+        fit(way, encoder, input_SCT, target_SCT, num_steps)
+        found = {"seconds": fit(way, encoder, input_SCT, target_SCT, num_steps).step_s}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return found | {"peak_bytes": peak}
+
+
+def tcn_seconds(stems_BCT: Tensor, runs: int) -> dict[str, float]:
+    """Time forward and backward passes of both stacks in turns."""
+    stacks = {"seconds": TCN(TCN_DILATIONS), "plain_seconds": PlainTCN(TCN_DILATIONS)}
+    taken: dict[str, list[float]] = {name: [] for name in stacks}
+    for run in range(runs + 1):
+        for name, stack in stacks.items():
+            seconds = timed(stack.to(stems_BCT.device), stems_BCT)
+            if run > 0:
+                taken[name].append(seconds)
+    return {name: median(seconds) for name, seconds in taken.items()}
+
+
+def timed(stack: nn.Module, stems_BCT: Tensor) -> float:
+    """Time one forward and backward pass."""
+    wait: Callable[[], None] = torch.cuda.synchronize if stems_BCT.is_cuda else lambda: None
+    wait()
+    started_s = time.perf_counter()
+    stack(stems_BCT).square().mean().backward()
+    wait()
+    return time.perf_counter() - started_s
+
+
+def pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Time the command on the first case, as a person runs it."""
+    case = draw_cases(args.songs, 1)[0]
+    rows = []
+    for name in progress(args.ways, len(args.ways), "measured", "commands", log):
+        way = WAYS[name]
+        with tempfile.TemporaryDirectory() as out:
+            command = [sys.executable, "-m", "mixprint.cli", "transfer", "--output_dir", out]
+            command += ["--input_audio", str(case.input / "mixture.wav")]
+            command += ["--target_audio", str(case.target / "mixture.wav")]
+            command += ["--optimize_target", way.optimize_target, "--method", way.method]
+            started_s = time.perf_counter()
+            subprocess.run([*command, "--aim", way.aim], check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - started_s
+            metrics = json.loads((Path(out) / "metrics.json").read_text())
+        kept = {key: metrics[key] for key in ("num_steps_run", "device", "timings")}
+        rows.append({"way": name, "seconds": seconds, **kept})
+    return rows
+
+
+TABLES: Mapping[str, Callable[[argparse.Namespace], Any]] = {
+    "quality": quality,
+    "steps": steps,
+    "pairs": pairs,
+}
+
+
+def table(values: Mapping[str, Any]) -> str:
+    """Write the figures as Markdown."""
+    about = ", ".join(f"{key} {value}" for key, value in values["machine"].items())
+    lines = [f"Medians; {about}.", ""]
+    if "quality" in values:
+        lines += quality_table(values)
+    if "steps" in values:
+        lines += [
+            "",
+            "| step | device | threads | seconds | times the plain stack | peak memory, MB |",
+            "| --- | --- | ---: | ---: | ---: | ---: |",
+            *(step_row(row) for row in values["steps"]),
+        ]
+    if "pairs" in values:
+        lines += [
+            "",
+            "| command | seconds | separation | fit | steps | device |",
+            "| --- | ---: | ---: | ---: | ---: | --- |",
+            *(pair_row(row) for row in values["pairs"]),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def quality_table(values: Mapping[str, Any]) -> list[str]:
+    """Write how far each method lies from the truth."""
+    header = [f"{name}, {unit}" if unit != "1" else name for name, unit in MEASURES.items()]
+    lines = [
+        f"Distance to the truth over {values['cases']} cases, smaller is nearer; at most "
+        f"{values['num_steps']} steps; 95 % intervals over songs.",
+        "",
+        "| stems | method | " + " | ".join(header) + " | nearer than the input, % |",
+        "| --- | --- |" + " ---: |" * (len(MEASURES) + 1),
+    ]
+    for stems, methods in values["quality"].items():
+        for method, found in methods.items():
+            cells = [interval(found[name]) for name in MEASURES]
+            nearer = f"{100 * found['nearer']:.0f}" if found["nearer"] else ""
+            lines.append(f"| {stems} | {method} | " + " | ".join(cells) + f" | {nearer} |")
+    return lines
+
+
+def interval(estimate: Mapping[str, float]) -> str:
+    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
+
+
+def step_row(row: Mapping[str, Any]) -> str:
+    gain = f"{row['plain_seconds'] / row['seconds']:.1f}" if "plain_seconds" in row else ""
+    return (
+        f"| {row['work']} | {row['device']} | {row['threads']} | {row['seconds']:.2f} | {gain} "
+        f"| {row['peak_bytes'] / BYTES_PER_MB:.0f} |"
+    )
+
+
+def pair_row(row: Mapping[str, Any]) -> str:
+    timings = row["timings"]
+    return (
+        f"| {row['way']} | {row['seconds']:.0f} | {timings['separation_s']:.0f} "
+        f"| {timings['optimisation_s']:.0f} | {row['num_steps_run']} | {row['device']} |"
+    )
+
+
+if __name__ == "__main__":
+    main()
