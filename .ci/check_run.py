@@ -32,12 +32,12 @@ def main() -> None:
     promotion = read_json(root / "promotion.json")
     assert promotion["decision"] in {"promoted", "refused"}, promotion
     summary = read_json(root / "transfer" / "summary.json")
-    assert summary["num_pairs"] >= 1, summary
-    for row in summary["pairs"]:
-        audio_CT = read_audio(root / "transfer" / row["pair"] / "output_transferred.wav")
-        assert 1e-3 < audio_CT.abs().max() <= 1, row["pair"]
+    assert summary["num_transfers"] >= 1, summary
+    for row in summary["transfers"]:
+        audio_CT = read_audio(root / "transfer" / row["folder"] / "output_transferred.wav")
+        assert 1e-3 < audio_CT.abs().max() <= 1, row["folder"]
         before, after = row["initial_feature_distance"], row["final_feature_distance"]
-        print(f"{row['pair']}: feature distance {before:.3f} -> {after:.3f}")
+        print(f"{row['folder']}: feature distance {before:.3f} -> {after:.3f}")
         assert after < before, row
     print("checked", root)
 

@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
-from functools import wraps
+from functools import partial, wraps
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
     from mixprint.features import Standardisation
     from mixprint.separation import Separator
+    from mixprint.transfer.batch import Models
+    from mixprint.transfer.settings import Hyperparameters
     from mixprint.transfer.zero_shot import ZeroShotModel
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -128,6 +130,97 @@ SeparatorOption = Annotated[
 SeparatorConfigOption = Annotated[
     str | None, typer.Option("--scnet_config", help="YAML of a foreign separator checkpoint.")
 ]
+# Options of both `transfer` and `transfer-batch`.
+OptimizeTargetOption = Annotated[
+    list[str],
+    typer.Option(
+        "--optimize_target",
+        help="What is brought to the target's: features or embeddings. Several, repeated or "
+        "with commas, are each done in a folder of their own.",
+    ),
+]
+OutputDirOption = Annotated[Path, typer.Option("--output_dir", help="Receives all results.")]
+MethodOption = Annotated[
+    list[str],
+    typer.Option(
+        "--method",
+        help="console (gain, EQ, dynamics, balance, width are fitted), tcn (a free network), "
+        "optimise (one after the other), or "
+        "zero-shot (one pass of a trained network). Several: each.",
+    ),
+]
+AimOption = Annotated[
+    Aim,
+    typer.Option(
+        "--aim",
+        help="Which features are aimed at: those that the input is expected to have in the "
+        "target's mix (style), or the target's own, its music's too (target).",
+    ),
+]
+ApplyToOption = Annotated[ApplyTo, typer.Option("--apply_to", help="What of the input is written.")]
+AmountOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--amount",
+        help="How much is done: 0 nothing, 1 all that was found, above 1 more. For single "
+        "stems drums=0.5; several, repeated or with commas.",
+        show_default="1",
+    ),
+]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option("--keep", help="Stems that stay as they are.", show_default=False),
+]
+LoudnessOption = Annotated[
+    Loudness,
+    typer.Option(
+        "--loudness",
+        help="Of the output: that expected of the input in the target's mix (style), as it comes "
+        "(free), the input's (keep), or the target's (match).",
+    ),
+]
+MixingCheckpointOption = Annotated[
+    str,
+    typer.Option(
+        "--mixing_checkpoint",
+        help="An encoder: a folder, or models:/name@champion. With features it only "
+        "measures. Default: the shipped one.",
+        show_default=False,
+    ),
+]
+ZeroShotCheckpointOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--zero_shot_checkpoint",
+        help="Folder of a zero-shot model. Default: the shipped one.",
+        show_default=False,
+    ),
+]
+NumStepsOption = Annotated[
+    int, typer.Option("--num_steps", min=0, help="Most steps; it stops at a plateau.")
+]
+RateOption = Annotated[
+    list[str], typer.Option("--lr", help="Learning rate at the start. Several: each.")
+]
+ReceptiveFieldOption = Annotated[
+    float, typer.Option("--receptive_field", help="What the TCN sees at least, in s.")
+]
+SegmentDurationOption = Annotated[
+    float, typer.Option("--segment_duration", help="Length of the segment in s.")
+]
+SegmentOffsetOption = Annotated[
+    float, typer.Option("--segment_offset", help="Start of the segment in all songs, in s.")
+]
+SegmentsOption = Annotated[
+    int,
+    typer.Option(
+        "--segments",
+        min=1,
+        help="Segments of each song that are heard. More than one are chosen by what sounds "
+        "in them, wherever they are; then all of each song is separated.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the TCN's start.")]
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -155,14 +248,7 @@ def main() -> None:
 @_command
 def transfer(
     input_audio: Annotated[Path, typer.Option("--input_audio", help="The song to be changed.")],
-    optimize_target: Annotated[
-        list[str],
-        typer.Option(
-            "--optimize_target",
-            help="What is brought to the target's: features or embeddings. Several, repeated or "
-            "with commas, are each done in a folder of their own.",
-        ),
-    ],
+    optimize_target: OptimizeTargetOption,
     target_audio: Annotated[
         list[Path] | None,
         typer.Option(
@@ -197,121 +283,48 @@ def transfer(
         Path | None,
         typer.Option("--save_style", help="Receives the style as JSON.", show_default=False),
     ] = None,
-    output_dir: Annotated[Path, typer.Option("--output_dir", help="Receives all results.")] = Path(
-        "e2e_style_transfer_output"
-    ),
-    method: Annotated[
-        list[str],
-        typer.Option(
-            "--method",
-            help="optimise (a console and a TCN are fitted), console or tcn (one of them), or "
-            "zero-shot (one pass of a trained network). Several: each.",
-        ),
-    ] = ["optimise"],  # noqa: B006 (typer copies it)
-    aim: Annotated[
-        Aim,
-        typer.Option(
-            "--aim",
-            help="Which features are aimed at: those that the input is expected to have in the "
-            "target's mix (style), or the target's own, its music's too (target).",
-        ),
-    ] = Aim.style,
-    apply_to: Annotated[
-        ApplyTo, typer.Option("--apply_to", help="What of the input is written.")
-    ] = ApplyTo.segment,
-    amount: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--amount",
-            help="How much is done: 0 nothing, 1 all that was found, above 1 more. For single "
-            "stems drums=0.5; several, repeated or with commas.",
-            show_default="1",
-        ),
-    ] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option("--keep", help="Stems that stay as they are.", show_default=False),
-    ] = None,
-    loudness: Annotated[
-        Loudness,
-        typer.Option(
-            "--loudness",
-            help="Of the output: that expected of the input in the target's mix (style), as it "
-            "comes (free), the input's (keep), or the target's (match).",
-        ),
-    ] = Loudness.style,
-    mixing_checkpoint: Annotated[
-        str,
-        typer.Option(
-            "--mixing_checkpoint",
-            help="An encoder: a folder, or models:/name@champion. With features it only "
-            "measures. Default: the shipped one.",
-            show_default=False,
-        ),
-    ] = "",
-    zero_shot_checkpoint: Annotated[
-        Path | None,
-        typer.Option(
-            "--zero_shot_checkpoint",
-            help="Folder of a zero-shot model. Default: the shipped one.",
-            show_default=False,
-        ),
-    ] = None,
+    output_dir: OutputDirOption = Path("e2e_style_transfer_output"),
+    method: MethodOption = ["console"],  # noqa: B006 (typer copies it)
+    aim: AimOption = Aim.style,
+    apply_to: ApplyToOption = ApplyTo.segment,
+    amount: AmountOption = None,
+    keep: KeepOption = None,
+    loudness: LoudnessOption = Loudness.style,
+    mixing_checkpoint: MixingCheckpointOption = "",
+    zero_shot_checkpoint: ZeroShotCheckpointOption = None,
     scnet_model: SeparatorOption = "default",
     scnet_config: SeparatorConfigOption = None,
-    num_steps: Annotated[
-        int, typer.Option("--num_steps", min=0, help="Most steps; it stops at a plateau.")
-    ] = 500,
-    lr: Annotated[
-        list[str], typer.Option("--lr", help="Learning rate at the start. Several: each.")
-    ] = ["0.001"],  # noqa: B006 (typer copies it)
-    receptive_field: Annotated[
-        float, typer.Option("--receptive_field", help="What the TCN sees at least, in s.")
-    ] = 2.0,
-    segment_duration: Annotated[
-        float, typer.Option("--segment_duration", help="Length of the segment in s.")
-    ] = 10.0,
-    segment_offset: Annotated[
-        float, typer.Option("--segment_offset", help="Start of the segment in all songs, in s.")
-    ] = 0.0,
-    segments: Annotated[
-        int,
-        typer.Option(
-            "--segments",
-            min=1,
-            help="Segments of each song that are heard. More than one are chosen by what sounds "
-            "in them, wherever they are; then all of each song is separated.",
-        ),
-    ] = 1,
+    num_steps: NumStepsOption = 500,
+    lr: RateOption = ["0.001"],  # noqa: B006 (typer copies it)
+    receptive_field: ReceptiveFieldOption = 2.0,
+    segment_duration: SegmentDurationOption = 10.0,
+    segment_offset: SegmentOffsetOption = 0.0,
+    segments: SegmentsOption = 1,
     device: DeviceOption = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Of the TCN's start.")] = 1,
+    seed: SeedOption = 1,
 ) -> None:
     """Give a song the mixing style of another one.
 
     Where several targets, methods or learning rates are given, every combination is made in a
     folder of its own, and summary.json and report.html compare them. The songs are separated once.
+    What an earlier call has made of the same songs in the same way is left as it is.
     """
     from mixprint.device import resolve_device
     from mixprint.transfer.recipes import Request, transfer_songs
-    from mixprint.transfer.settings import Controls, Hyperparameters, parse_amounts
+    from mixprint.transfer.settings import Controls, parse_amounts
 
     used_device = resolve_device(device)
-    settings = tuple(
-        Hyperparameters(
-            optimize_target=wanted,  # type: ignore[arg-type]  # checked there
-            method=way,  # type: ignore[arg-type]  # checked there
-            aim=aim.value,
-            num_steps=num_steps,
-            lr=rate,
-            receptive_field=receptive_field,
-            segment_duration=segment_duration,
-            segment_offset=segment_offset,
-            segments=segments,
-            seed=seed,
-        )
-        for wanted in _listed(optimize_target)
-        for way in _listed(method)
-        for rate in _numbers("--lr", lr)
+    settings = _hyperparameters(
+        optimize_target,
+        method,
+        lr,
+        aim=aim.value,
+        num_steps=num_steps,
+        receptive_field=receptive_field,
+        segment_duration=segment_duration,
+        segment_offset=segment_offset,
+        segments=segments,
+        seed=seed,
     )
     request = Request(
         input_audio=input_audio,
@@ -327,27 +340,22 @@ def transfer(
         ),
         save_style=save_style,
     )
-    needs_zero_shot = any(each.method == "zero-shot" for each in settings)
-    encoder = _load_encoder(mixing_checkpoint, used_device)
-    if encoder is None and (
-        needs_zero_shot or any(each.optimize_target == "embeddings" for each in settings)
-    ):
-        raise ConfigError(
-            "embeddings and zero-shot: expected --mixing_checkpoint with an encoder, got none "
-            f"(and mixprint ships none in {SHIPPED_ENCODER.name})"
-        )
-    done = transfer_songs(
-        request,
-        output_dir,
-        separator=_load_separator(scnet_model, scnet_config, used_device),
-        standardisation=_load_standardisation(encoder),
-        encoder=encoder,
-        zero_shot=_load_zero_shot(zero_shot_checkpoint, used_device) if needs_zero_shot else None,
-        device=used_device,
+    models = _load_models(
+        used_device,
+        mixing_checkpoint,
+        zero_shot_checkpoint,
+        scnet_model,
+        scnet_config,
+        needs_encoder=any(each.optimize_target == "embeddings" for each in settings),
+        needs_zero_shot=any(each.method == "zero-shot" for each in settings),
     )
-    for folder, metrics in done:
+    done = transfer_songs(request, output_dir, models)
+    for each in done:
         if len(done) > 1:
-            typer.echo(f"{folder.name}:")
+            typer.echo(f"{each.folder.name}:")
+        elif each.was_there:
+            typer.echo("was there already")
+        metrics = each.metrics
         for kind in ("feature", "embedding"):
             initial, final = metrics[f"initial_{kind}_distance"], metrics[f"final_{kind}_distance"]
             if initial is not None:
@@ -360,6 +368,114 @@ def transfer(
         typer.echo(
             f"listen to {output_dir / 'output_transferred.wav'}, or open report.html beside it"
         )
+
+
+@app.command("transfer-batch")
+@_command
+def transfer_batch(
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV with the columns input and target, and if wanted method, optimize_target, "
+            "amount and keep, which go before the options. Paths are relative to it.",
+            show_default=False,
+        ),
+    ],
+    output_dir: OutputDirOption,
+    optimize_target: OptimizeTargetOption = ["features"],  # noqa: B006 (typer copies it)
+    method: MethodOption = ["console"],  # noqa: B006 (typer copies it)
+    aim: AimOption = Aim.style,
+    apply_to: ApplyToOption = ApplyTo.segment,
+    amount: AmountOption = None,
+    keep: KeepOption = None,
+    loudness: LoudnessOption = Loudness.style,
+    mixing_checkpoint: MixingCheckpointOption = "",
+    zero_shot_checkpoint: ZeroShotCheckpointOption = None,
+    scnet_model: SeparatorOption = "default",
+    scnet_config: SeparatorConfigOption = None,
+    num_steps: NumStepsOption = 500,
+    lr: RateOption = ["0.001"],  # noqa: B006 (typer copies it)
+    receptive_field: ReceptiveFieldOption = 2.0,
+    segment_duration: SegmentDurationOption = 10.0,
+    segment_offset: SegmentOffsetOption = 0.0,
+    segments: SegmentsOption = 1,
+    device: DeviceOption = "auto",
+    seed: SeedOption = 1,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            min=0,
+            help="Transfers side by side. 0: by cores and memory, one on a GPU.",
+        ),
+    ] = 0,
+) -> None:
+    """Transfer a table of pairs, by one method or several; each result has a folder.
+
+    summary.json, summary.csv and report.html compare all pairs and methods. What was finished
+    before, with the same songs and settings, is not done again. A song of many pairs is separated
+    once.
+
+    Exit code: 0 if all is done, 1 if a pair failed, 2 if an option is wrong.
+    """
+    from mixprint.device import resolve_device
+    from mixprint.registry import fetch_checkpoint, is_registered
+    from mixprint.transfer.batch import run_jobs
+    from mixprint.transfer.library import SongSource
+    from mixprint.transfer.pairs import Defaults, find_jobs, plan_pairs, read_pairs
+    from mixprint.transfer.summary import write_summary
+
+    used_device = resolve_device(device)
+    defaults = Defaults(
+        settings=_hyperparameters(
+            optimize_target,
+            method,
+            lr,
+            aim=aim.value,
+            num_steps=num_steps,
+            receptive_field=receptive_field,
+            segment_duration=segment_duration,
+            segment_offset=segment_offset,
+            segments=segments,
+            seed=seed,
+        ),
+        amount=tuple(amount or ()),
+        keep=_listed(keep or []),
+        loudness=loudness.value,
+        apply_to=apply_to.value,
+    )
+    table, unreadable = read_pairs(pairs)
+    plans, unknown = plan_pairs(table, defaults)
+    asked = [settings for plan in plans for settings in plan.settings]
+    with tempfile.TemporaryDirectory() as folder:
+        if is_registered(mixing_checkpoint):
+            # Once: while the batch runs, another one may become the champion.
+            mixing_checkpoint = str(fetch_checkpoint(mixing_checkpoint, Path(folder)))
+        load = partial(
+            _load_models,
+            used_device,
+            mixing_checkpoint,
+            zero_shot_checkpoint,
+            scnet_model,
+            scnet_config,
+            needs_encoder=any(each.optimize_target == "embeddings" for each in asked),
+            needs_zero_shot=any(each.method == "zero-shot" for each in asked),
+        )
+        models = load()
+        assert models.separator is not None
+        source = SongSource(separator=models.separator.fingerprint)
+        found, missing = find_jobs(plans, source)
+        outcomes = run_jobs(found, output_dir, models, load_models=load, num_processes=jobs)
+    summary = write_summary(output_dir, [*unreadable, *unknown, *missing, *outcomes])
+    for row in summary["transfers"]:
+        initial, final = row["initial_feature_distance"], row["final_feature_distance"]
+        typer.echo(f"{row['folder']}: feature distance {initial:.3f} -> {final:.3f}")
+    for failed in summary["failed"]:
+        typer.echo(f"failed: {failed['detail']}", err=True)
+    counts = f"{summary['num_transfers']} there, {summary['num_failed']} failed"
+    typer.echo(f"{counts}; open {output_dir / 'report.html'} to compare them", err=True)
+    if summary["num_failed"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -727,6 +843,53 @@ def estimate(
         typer.echo(json.dumps(found.to_values(), indent=2))
     else:
         typer.echo(found.to_text())
+
+
+def _hyperparameters(
+    optimize_target: list[str], method: list[str], lr: list[str], **common: Any
+) -> "tuple[Hyperparameters, ...]":
+    """Combine every target with every method and every learning rate."""
+    from mixprint.transfer.settings import Hyperparameters
+
+    return tuple(
+        Hyperparameters(
+            optimize_target=wanted,  # type: ignore[arg-type]  # checked there
+            method=way,  # type: ignore[arg-type]  # checked there
+            lr=rate,
+            **common,
+        )
+        for wanted in _listed(optimize_target)
+        for way in _listed(method)
+        for rate in _numbers("--lr", lr)
+    )
+
+
+def _load_models(
+    device: "torch.device",
+    mixing_checkpoint: str,
+    zero_shot_checkpoint: Path | None,
+    scnet_model: str,
+    scnet_config: str | None,
+    *,
+    needs_encoder: bool,
+    needs_zero_shot: bool,
+) -> "Models":
+    """Load what transfers are made with."""
+    from mixprint.transfer.batch import Models
+
+    encoder = _load_encoder(mixing_checkpoint, device)
+    if encoder is None and (needs_encoder or needs_zero_shot):
+        raise ConfigError(
+            "embeddings and zero-shot: expected --mixing_checkpoint with an encoder, got none "
+            f"(and mixprint ships none in {SHIPPED_ENCODER.name})"
+        )
+    return Models(
+        standardisation=_load_standardisation(encoder),
+        encoder=encoder,
+        separator=_load_separator(scnet_model, scnet_config, device),
+        zero_shot=_load_zero_shot(zero_shot_checkpoint, device) if needs_zero_shot else None,
+        device=device,
+    )
 
 
 def _listed(texts: list[str]) -> tuple[str, ...]:

@@ -23,6 +23,10 @@ class AudioError(MixprintError):
         self.reason = reason
         self.detail = detail
 
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Let it pass between processes with both of its texts."""
+        return type(self), (self.reason, self.detail)
+
 
 class DataError(MixprintError):
     """A table, shard, manifest or data set is missing, broken or does not fit the code."""

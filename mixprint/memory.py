@@ -1,13 +1,24 @@
-"""How the process handles the memory that tensors on the CPU live in."""
+"""The memory that tensors live in: how the process handles it, and when it is short."""
 
 import ctypes
 import sys
 from functools import cache
 
+import torch
+
 # Options of glibc's mallopt, from its malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _NEVER = 2**31 - 1
+
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
+
+
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
+    """Tell whether memory was short; on the CPU torch says so in nothing but its message."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return CPU_OUT_OF_MEMORY in str(error)
 
 
 @cache

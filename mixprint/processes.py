@@ -5,9 +5,20 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import TypeVar
+
+from mixprint.errors import MixprintError
 
 STARTER_POLL_S = 0.5
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 def end_with_parent() -> None:
@@ -47,3 +58,101 @@ def _end_after(wait: Callable[[], None], number: signal.Signals) -> None:
         os.kill(os.getpid(), number)
 
     threading.Thread(target=watch, name="parent", daemon=True).start()
+
+
+@dataclass(frozen=True)
+class ProcessEnded:
+    """Stands for the result of a task whose process was ended by a signal."""
+
+    signal: int
+
+
+def side_by_side(
+    tasks: Sequence[Task], num_processes: int, start: Callable[[], Callable[[Task], Result]]
+) -> Generator[tuple[int, Result | ProcessEnded], None, None]:
+    """Do tasks in several processes; one that is killed takes no other task with it.
+
+    A new process takes the place of one that is killed. Those of concurrent.futures would all be
+    given up then.
+
+    Args:
+        tasks: each travels to a process.
+        num_processes: how many work at a time.
+        start: called once in each process; gives what does a task there.
+
+    Yields:
+        the index of a task and its result, as they finish.
+
+    Raises:
+        MixprintError: `start` failed.
+        RuntimeError: a process ended by itself; its traceback is on standard error.
+    """
+    # Forking a process whose torch has started threads can lock up.
+    context = multiprocessing.get_context("spawn")
+    left = deque(range(len(tasks)))
+    # Where each process that is at work is reached, and at which task it is.
+    busy: dict[Connection, tuple[BaseProcess, int]] = {}
+    try:
+        while left or busy:
+            while left and len(busy) < num_processes:
+                here, there = context.Pipe()
+                process = context.Process(target=_serve, args=(there, start), daemon=True)
+                process.start()
+                # With the only other end gone, the end of the process is the end of the pipe.
+                there.close()
+                busy[here] = process, left.popleft()
+                _send(here, tasks[busy[here][1]])
+            for connection in wait(list(busy)):
+                assert isinstance(connection, Connection)
+                worker, index = busy[connection]
+                try:
+                    is_result, value = connection.recv()
+                except (EOFError, ConnectionResetError):
+                    del busy[connection]
+                    yield index, _ended(worker)
+                    continue
+                if not is_result:
+                    raise value
+                if left:
+                    busy[connection] = worker, left.popleft()
+                    _send(connection, tasks[busy[connection][1]])
+                else:
+                    del busy[connection]
+                    connection.close()
+                    worker.join()
+                yield index, value
+    finally:
+        for worker, _ in busy.values():
+            worker.terminate()
+            worker.join()
+
+
+def _send(connection: Connection, task: object) -> None:
+    """Send a task; that the process has ended meanwhile is noticed where its result is awaited."""
+    with suppress(BrokenPipeError):
+        connection.send(task)
+
+
+def _ended(process: BaseProcess) -> ProcessEnded:
+    process.join()
+    assert process.exitcode is not None
+    if process.exitcode >= 0:
+        raise RuntimeError(f"a process ended with code {process.exitcode} while it was at work")
+    return ProcessEnded(-process.exitcode)
+
+
+def _serve(connection: Connection, start: Callable[[], Callable[[Task], Result]]) -> None:
+    end_with_parent()
+    # Ctrl-C reaches all processes; the parent ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        work = start()
+    except MixprintError as error:
+        connection.send((False, error))
+        return
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        connection.send((True, work(task)))

@@ -143,12 +143,38 @@ def test_all_combinations_of_targets_and_rates(
     result = runner.invoke(mixprint.cli.app, ["transfer", *arguments])
     assert result.exit_code == 0, result.output
     names = [f"{t}-lr-{lr}" for t in ("features", "embeddings") for lr in ("0.0005", "0.002")]
-    rows = read_json(tmp_path / "out" / "summary.json")["pairs"]
-    assert [row["pair"] for row in rows] == names
+    rows = read_json(tmp_path / "out" / "summary.json")["transfers"]
+    assert [row["folder"] for row in rows] == names
     assert all(f"{name}:" in result.output for name in names)
     found = read_json(tmp_path / "out" / "embeddings-lr-0.002" / "metrics.json")
     assert found["hyperparameters"]["lr"] == 0.002
     assert found["optimize_target"] == "embeddings"
+
+
+def test_a_batch_of_pairs(tmp_path: Path, songs: tuple[Path, Path]) -> None:
+    (tmp_path / "pairs.csv").write_text(
+        "input,target,method,keep\na song.wav,b.flac,,\nb.flac,a song.wav,tcn,drums\n"
+        "x.wav,b.flac,,\n"
+    )
+    arguments = ["transfer-batch", str(tmp_path / "pairs.csv"), "--jobs", "1", "--num_steps", "1"]
+    arguments += ["--output_dir", str(tmp_path / "out"), "--segment-duration", "3"]
+    arguments += ["--method", "console", "--loudness", "keep", "--receptive-field", "0.01"]
+    result = runner.invoke(mixprint.cli.app, arguments)
+    assert result.exit_code == 1, result.output
+    assert "failed: " in result.stderr
+    assert "x.wav" in result.stderr
+    assert "2 there, 1 failed" in result.stderr
+    summary = read_json(tmp_path / "out" / "summary.json")
+    assert [row["method"] for row in summary["transfers"]] == ["console", "tcn"]
+    kept = read_json(tmp_path / "out" / summary["transfers"][1]["folder"] / "metrics.json")
+    assert kept["amount"]["drums"] == 0
+    assert kept["output"]["loudness"] == "keep"
+    (tmp_path / "pairs.csv").write_text("input,target\na song.wav,b.flac\n")
+    result = runner.invoke(mixprint.cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert read_json(tmp_path / "out" / "summary.json")["transfers"] == summary["transfers"][:1]
+    result = runner.invoke(mixprint.cli.app, [*arguments, "--method", "magic"])
+    assert result.exit_code == 2
 
 
 def test_a_style_is_saved_and_used_with_all_controls(

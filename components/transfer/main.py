@@ -2,7 +2,9 @@
 
 import logging
 import shutil
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,12 +22,12 @@ from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, file_sha256
 
 if TYPE_CHECKING:
-    from mixprint.encoder.checkpoint import Encoder
+    from mixprint.transfer.batch import Models
+    from mixprint.transfer.pairs import Defaults
 
 log = logging.getLogger("mixprint.transfer")
 
 _CHAMPION_FOLDER = "champion"
-_SUMMARY_FILES = ("summary.json", "report.html")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,24 +37,53 @@ class TransferConfig(StepConfig):
     section: ClassVar[str] = "transfer"
     pairs: str
     num_pairs: int
+    methods: tuple[str, ...]
     optimize_target: str
+    aim: str
+    apply_to: str
+    amount: str
+    loudness: str
+    zero_shot_checkpoint: str
     num_steps: int
     lr: float
     receptive_field: float
     segment_duration: float
     segment_offset: float
+    segments: int
     seed: int
     device: str
+    num_processes: int
 
     def __post_init__(self) -> None:
         """Check the ranges that the library does not."""
-        if self.optimize_target not in {"features", "embeddings"}:
-            raise ConfigError(
-                f"transfer.optimize_target must be features or embeddings, got "
-                f"{self.optimize_target!r}"
-            )
-        if self.num_pairs < 1:
-            raise ConfigError(f"transfer.num_pairs must be >= 1, got {self.num_pairs}")
+        self.defaults()
+        if not self.methods:
+            raise ConfigError("transfer.methods must name at least one method, got none")
+        for name, least in (("num_pairs", 1), ("num_processes", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"transfer.{name} must be >= {least}, got {getattr(self, name)}")
+
+    def defaults(self) -> "Defaults":
+        """Give what is asked for all pairs.
+
+        Raises:
+            ConfigError: a value is not known or out of range.
+        """
+        from mixprint.transfer.pairs import Defaults
+        from mixprint.transfer.settings import Hyperparameters
+
+        values = asdict(self)
+        names = values.keys() & Hyperparameters.__dataclass_fields__.keys()
+        settings = (
+            Hyperparameters(**{name: values[name] for name in names}, method=method)  # type: ignore[arg-type]  # checked there
+            for method in self.methods
+        )
+        return Defaults(
+            settings=tuple(settings),
+            amount=(self.amount,),
+            loudness=self.loudness,  # type: ignore[arg-type]  # checked there
+            apply_to=self.apply_to,  # type: ignore[arg-type]  # checked there
+        )
 
 
 def run(
@@ -76,29 +107,32 @@ def run(
         manifest of the transferred songs.
 
     Raises:
-        DataError: the registry has no champion, or a song of the table is not found.
+        DataError: the registry has no champion, or the table is unreadable.
+        MixprintError: not one transfer could be done; the first reason.
     """
     with recorded(Path(root), "transfer"):
         # torch and MLflow take seconds to import; a process that only wires needs neither.
         from components.tracking import Registry
-        from mixprint.encoder.checkpoint import load_checkpoint
+        from mixprint.transfer.summary import SUMMARY_NAME, SUMMARY_NAMES
 
         out_dir = Path(root) / TRANSFER_FOLDER
         champion_dir = Path(root) / _CHAMPION_FOLDER
         shutil.rmtree(champion_dir, ignore_errors=True)
         model_name = read_json(Path(promotion.uri) / "promotion.json")["model_name"]
         registry = Registry(model_name)
-        encoder = load_checkpoint(registry.download_champion(champion_dir))
+        load_models = partial(_load_models, config, registry.download_champion(champion_dir))
+        models = load_models()
 
         def outputs() -> list[str]:
-            names = [row["pair"] for row in read_json(out_dir / "summary.json")["pairs"]]
+            rows = read_json(out_dir / SUMMARY_NAME)["transfers"]
+            names = [row["folder"] for row in rows]
             songs = [
                 str(path.relative_to(out_dir))
                 for name in names
                 for path in sorted((out_dir / name).rglob("*"))
                 if path.is_file()
             ]
-            return [*_SUMMARY_FILES, *songs]
+            return [*SUMMARY_NAMES, *songs]
 
         return once(
             step="transfer",
@@ -107,7 +141,9 @@ def run(
             recipe={
                 "catalogue": catalogue.fingerprint,
                 "stems": stems.fingerprint,
-                "encoder": encoder.fingerprint,
+                "encoder": None if models.encoder is None else models.encoder.fingerprint,
+                "separator": None if models.separator is None else models.separator.fingerprint,
+                "zero_shot": None if models.zero_shot is None else models.zero_shot.fingerprint,
                 "config": config.to_values(),
                 "pairs": file_sha256(config.pairs) if config.pairs else "",
                 "code": code_version(
@@ -119,54 +155,73 @@ def run(
             },
             files=outputs,
             work=lambda: _transfer(
-                Path(root), out_dir, config, encoder, Path(catalogue.uri), Path(stems.uri)
+                Path(root), config, load_models, models, Path(catalogue.uri), Path(stems.uri)
             ),
         )
 
 
 def _transfer(
     root: Path,
-    out_dir: Path,
     config: TransferConfig,
-    encoder: "Encoder",
+    load_models: Callable[[], "Models"],
+    models: "Models",
     catalogue_dir: Path,
     stems_dir: Path,
 ) -> dict[str, float]:
     from mixprint.catalogue import read_catalogue
-    from mixprint.device import resolve_device
-    from mixprint.separation import load_separator
-    from mixprint.transfer.pairs import SongSource, default_pairs, read_pairs, transfer_pairs
-    from mixprint.transfer.settings import Hyperparameters
+    from mixprint.transfer.batch import run_jobs
+    from mixprint.transfer.library import SongSource
+    from mixprint.transfer.pairs import default_pairs, find_jobs, plan_pairs, read_pairs
+    from mixprint.transfer.recipes import raise_first
+    from mixprint.transfer.summary import TIMES, write_summary
 
-    device = resolve_device(config.device)
-    values = asdict(config)
-    names = values.keys() & Hyperparameters.__dataclass_fields__.keys()
-    settings = Hyperparameters(**{name: values[name] for name in names})
-    separator = load_separator(device=device) if config.pairs else None
+    out_dir = root / TRANSFER_FOLDER
     source = SongSource(
-        settings,
         tracks=read_catalogue(catalogue_dir),
         stems_dir=stems_dir,
-        separate=None if separator is None else separator.separate,
-        separator=None if separator is None else separator.fingerprint,
+        separator=None if models.separator is None else models.separator.fingerprint,
     )
+    failures = []
     if config.pairs:
-        pairs = read_pairs(Path(config.pairs))
+        pairs, failures = read_pairs(Path(config.pairs))
     else:
         pairs, split = default_pairs(source.tracks_with_stems, config.num_pairs)
         log.info("%d pairs from the split %s", len(pairs), split)
-    summary = transfer_pairs(
-        pairs,
-        source,
-        out_dir,
-        settings,
+    plans, unknown = plan_pairs(pairs, config.defaults())
+    jobs, missing = find_jobs(plans, source)
+    outcomes = run_jobs(
+        jobs, out_dir, models, load_models=load_models, num_processes=config.num_processes
+    )
+    everything = [*failures, *unknown, *missing, *outcomes]
+    summary = write_summary(out_dir, everything)
+    if not summary["num_transfers"]:
+        raise_first(everything)
+    _remove_others(out_dir, {row["folder"] for row in summary["transfers"]})
+    write_json(root / TRANSFER_METRICS_FILE, _reproducible(summary, TIMES))
+    return {"transfers": summary["num_transfers"], "failed": summary["num_failed"]}
+
+
+def _load_models(config: TransferConfig, champion: Path) -> "Models":
+    """Load what transfers are made with; the separator only where songs may come by path."""
+    from mixprint.device import resolve_device
+    from mixprint.encoder.checkpoint import load_checkpoint
+    from mixprint.separation import load_separator
+    from mixprint.transfer.batch import Models
+
+    device = resolve_device(config.device)
+    encoder = load_checkpoint(champion, device)
+    zero_shot = None
+    if config.zero_shot_checkpoint:
+        from mixprint.transfer.zero_shot import load_zero_shot
+
+        zero_shot = load_zero_shot(Path(config.zero_shot_checkpoint), device)
+    return Models(
         standardisation=encoder.standardisation,
-        encoder=encoder.to(device),
+        encoder=encoder,
+        separator=load_separator(device=device) if config.pairs else None,
+        zero_shot=zero_shot,
         device=device,
     )
-    _remove_others(out_dir, {row["pair"] for row in summary["pairs"]})
-    write_json(root / TRANSFER_METRICS_FILE, _reproducible(summary))
-    return {"pairs": summary["num_pairs"], "rejected": summary["num_rejected"]}
 
 
 def _remove_others(out_dir: Path, names: set[str]) -> None:
@@ -177,10 +232,16 @@ def _remove_others(out_dir: Path, names: set[str]) -> None:
             shutil.rmtree(folder)
 
 
-def _reproducible(summary: dict[str, Any]) -> dict[str, Any]:
+def _reproducible(summary: dict[str, Any], times: Collection[str]) -> dict[str, Any]:
     """Leave out the times: DVC compares this file, and equal results must look equal."""
-    rows = [{k: v for k, v in row.items() if k != "total_s"} for row in summary["pairs"]]
-    return {**summary, "pairs": {row["pair"]: row for row in rows}}
+    left_out = {*times, *(f"median_{name}" for name in times)}
+
+    def kept(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name not in left_out}
+
+    methods = {name: kept(values) for name, values in summary["methods"].items()}
+    rows = {row["folder"]: kept(row) for row in summary["transfers"]}
+    return {**kept(summary), "methods": methods, "transfers": rows}
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from mixprint.cores import threads_each
 from mixprint.device import resolve_device
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
+from mixprint.memory import is_out_of_memory
 from mixprint.processes import end_with_parent
 from mixprint.progress import Progress
 from mixprint.separation.checkpoint import load_separator
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint.separation.batch")
 
 DIGITS_IN_NAME = 8
-CPU_OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def _separate(
     except (AudioError, DataError) as error:
         return Outcome(job.song, "failed", str(error))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         detail = (
             f"{shown(job.song)}: expected memory for windows of "
@@ -234,13 +234,6 @@ def _separate(
         log.info("%s: %s", shown(job.song), error)
         return Outcome(job.song, "failed", detail)
     return Outcome(job.song, "separated" if is_new else "present", shown(job.folder))
-
-
-def _is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
-    """Tell whether memory was short; on the CPU torch says so in nothing but its message."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return CPU_OUT_OF_MEMORY in str(error)
 
 
 def _side_by_side(

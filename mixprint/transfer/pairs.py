@@ -1,224 +1,148 @@
-"""Transfer over a table of pairs: resumable per pair, with a summary and one page for all.
+"""Tables of pairs: which songs get the mix of which, and what of it is asked for otherwise.
 
-    <out>/<pair id>/...      one folder per pair, see `mixprint.transfer.songs`
-    <out>/summary.json       a row per pair and the medians
-    <out>/report.html        all pairs
+    input,target,method,optimize_target,amount,keep
+    a.wav,b.wav,,,,
+    a.wav,c.wav,"console,tcn",features,drums=0.5,vocals
 
-A pair that was finished with the same songs, settings, checkpoints and code is not done again.
+The first two columns are needed; an empty cell of another column stands for what was asked for
+all pairs. Several methods or targets in a cell are each a transfer of its own.
 """
 
 import csv
 import hashlib
 import logging
 import re
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import torch
-
-from mixprint.atomic import read_json, write_json
-from mixprint.audio import read_audio
-from mixprint.catalogue import Track, path_from_uri
-from mixprint.errors import AudioError, ConfigError, DataError
-from mixprint.features import Standardisation
-from mixprint.fingerprint import file_sha256
-from mixprint.shards import SegmentRef, read_index, read_row, read_segment
-from mixprint.stems import SAMPLE_RATE_HZ
-from mixprint.transfer.report import write_report
-from mixprint.transfer.segments import Segment, Separate, load_segment
-from mixprint.transfer.settings import Hyperparameters
-from mixprint.transfer.songs import (
-    METRICS_NAME,
-    Target,
-    is_done,
-    transfer_fingerprint,
-    transfer_segments,
-)
-
-if TYPE_CHECKING:
-    from mixprint.encoder.checkpoint import Encoder
+from mixprint.catalogue import Track
+from mixprint.errors import ConfigError, DataError, MixprintError
+from mixprint.transfer.batch import Failure, Job
+from mixprint.transfer.library import SongSource
+from mixprint.transfer.settings import ApplyTo, Controls, Hyperparameters, Loudness, parse_amounts
 
 log = logging.getLogger("mixprint.transfer")
 
 COLUMNS = ("input", "target")
+OPTIONAL_COLUMNS = ("method", "optimize_target", "amount", "keep")
 MAX_SLUG = 24
 
 
 @dataclass(frozen=True)
-class Song:
-    """A song of a pair, known but not yet read.
+class Pair:
+    """A song and the song whose mix it is to get, each by track_id or path.
 
     Attributes:
-        title: for people and folder names.
-        identity: JSON-able; equal for equal audio and stems.
-        separator: fingerprint of what makes or made its stems.
-        load: reads its segment.
+        input: the song that is changed.
+        target: the other one.
+        asked: optional column -> cell that is not empty.
+        where: where a person finds the pair; empty if nowhere.
     """
-
-    title: str
-    identity: Mapping[str, Any]
-    separator: Mapping[str, Any]
-    load: Callable[[], Segment]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A song and the song whose mix it is to get, each by track_id or path."""
 
     input: str
     target: str
-
-
-class SongSource:
-    """Finds songs by track_id in the stem shards, or by path, to be separated.
-
-    A track's stems are those of the one stored segment that starts nearest to the offset asked
-    for, so that no song of the pipeline is separated twice.
-    """
-
-    def __init__(
-        self,
-        settings: Hyperparameters,
-        *,
-        tracks: Sequence[Track] = (),
-        stems_dir: Path | None = None,
-        separate: Separate | None = None,
-        separator: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Index what there is.
-
-        Args:
-            settings: which part of a song is used.
-            tracks: the catalogue.
-            stems_dir: folder of the stem shards; without it songs come by path only.
-            separate: the separator for songs that come by path.
-            separator: its fingerprint.
-        """
-        settings.warn_of_length()
-        self._settings = settings
-        self._tracks = {track.track_id: track for track in tracks}
-        self._separate = separate
-        self._separator = separator
-        self._references: dict[str, list[SegmentRef]] = {}
-        for reference in read_index(stems_dir) if stems_dir is not None else []:
-            self._references.setdefault(reference.track_id, []).append(reference)
+    asked: Mapping[str, str] = field(default_factory=dict)
+    where: str = ""
 
     @property
-    def tracks_with_stems(self) -> list[Track]:
-        """The tracks of the catalogue whose stems are stored, by track_id."""
-        return [self._tracks[i] for i in sorted(self._tracks.keys() & self._references.keys())]
+    def name(self) -> str:
+        """Give what a person knows it by."""
+        return self.where or f"{self.input} to {self.target}"
 
-    def find(self, name: str) -> Song:
-        """Find a song.
 
-        Args:
-            name: a track_id of the catalogue, else a path.
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What is asked for all pairs.
+
+    Attributes:
+        settings: each is done.
+        amount, keep: see `parse_amounts`.
+        loudness, apply_to: see `Controls`.
+    """
+
+    settings: tuple[Hyperparameters, ...]
+    amount: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    loudness: Loudness = "free"
+    apply_to: ApplyTo = "segment"
+
+    def __post_init__(self) -> None:
+        """Check them."""
+        self.asked_for(Pair("", ""))
+
+    def asked_for(self, pair: Pair) -> tuple[tuple[Hyperparameters, ...], Controls]:
+        """Lay the cells of a pair over them.
 
         Raises:
-            DataError: there is neither such a track with stems nor such a file.
-            ConfigError: it is a path and there is no separator.
+            ConfigError: a cell holds what is not known.
         """
-        if name in self._tracks and name in self._references:
-            return self._stored(self._tracks[name], self._references[name])
-        path = Path(name)
-        if not path.is_file():
-            raise DataError(f"{name}: expected a track_id with stems or a file, found neither")
-        if self._separate is None or self._separator is None:
-            raise ConfigError(f"{name}: expected a separator for a song given by path, got none")
-        content = file_sha256(path)
-        load = partial(
-            load_segment, path, self._settings, self._separate, self._separator, content=content
+        settings = list(self.settings)
+        if methods := _listed(pair.asked.get("method", "")):
+            # What is not known is refused there, here and below.
+            settings = [replace(s, method=m) for s in settings for m in methods]  # type: ignore[arg-type]
+        if targets := _listed(pair.asked.get("optimize_target", "")):
+            settings = [replace(s, optimize_target=t) for s in settings for t in targets]  # type: ignore[arg-type]
+        controls = Controls(
+            amount=parse_amounts(
+                [pair.asked["amount"]] if "amount" in pair.asked else self.amount,
+                _listed(pair.asked["keep"]) if "keep" in pair.asked else self.keep,
+            ),
+            loudness=self.loudness,
+            apply_to=self.apply_to,
         )
-        return Song(path.stem, {"content": content}, self._separator, load)
-
-    def _stored(self, track: Track, references: list[SegmentRef]) -> Song:
-        offset_s = self._settings.segment_offset
-        reference = min(references, key=lambda r: (abs(r.start_s - offset_s), r.start_s))
-        row = read_row(reference)
-        if row["sample_rate_hz"] != SAMPLE_RATE_HZ:
-            raise DataError(
-                f"{reference.shard_path}: expected stems at {SAMPLE_RATE_HZ} Hz, "
-                f"found {row['sample_rate_hz']} Hz"
-            )
-        separator = {
-            key.removeprefix("separator_"): value
-            for key, value in row.items()
-            if key.startswith("separator_")
-        }
-        identity = {"track_id": track.track_id, "segment": reference.segment}
-        load = partial(self._load_stored, track, reference, separator, identity)
-        return Song(track.title, identity, separator, load)
-
-    def _load_stored(
-        self,
-        track: Track,
-        reference: SegmentRef,
-        separator: Mapping[str, Any],
-        identity: Mapping[str, Any],
-    ) -> Segment:
-        stems_SCT = read_segment(reference)
-        wanted_samples = round(self._settings.segment_duration * SAMPLE_RATE_HZ)
-        stems_SCT = stems_SCT[..., :wanted_samples]
-        length_s = stems_SCT.shape[-1] / SAMPLE_RATE_HZ
-        notes = []
-        if reference.start_s != self._settings.segment_offset or length_s < (
-            self._settings.segment_duration
-        ):
-            notes.append(
-                f"{track.title}: {length_s:.2f} s from {reference.start_s:.2f} s on, "
-                "the nearest segment whose stems are stored"
-            )
-        path = _local_path(track.uri)
-        if path is not None:
-            audio_CT = read_audio(path, start_s=reference.start_s, duration_s=length_s)
-        else:
-            audio_CT = stems_SCT.sum(0)
-            notes.append(f"{track.title}: {track.uri} is not here; its original is its stems' sum")
-        return Segment(
-            name=track.uri,
-            title=track.title,
-            identity=identity,
-            audio_CT=audio_CT,
-            stems_SCT=stems_SCT,
-            separator=separator,
-            notes=tuple(notes),
-        )
+        return tuple(dict.fromkeys(settings)), controls
 
 
-def _local_path(uri: str) -> Path | None:
-    """Give a track's file if it is on this machine: only its stems need to be."""
-    try:
-        path = path_from_uri(uri)
-    except DataError:
-        return None
-    return path if path.is_file() else None
+@dataclass(frozen=True)
+class Plan:
+    """A pair and what is to be done with it: every one of the settings, with the controls."""
+
+    pair: Pair
+    settings: tuple[Hyperparameters, ...]
+    controls: Controls
 
 
-def read_pairs(path: Path) -> list[Pair]:
-    """Read a CSV with the columns `input` and `target`.
+def read_pairs(path: Path) -> tuple[list[Pair], list[Failure]]:
+    """Read a table of pairs as CSV, see the module.
 
     A path in it is relative to the CSV's folder.
 
+    Returns:
+        the pairs, and the rows that are none.
+
     Raises:
-        DataError: the file is unreadable, has other columns, an empty cell, or no row.
+        DataError: the file is unreadable, lacks a column, has an unknown one, or no row.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            reader = csv.DictReader(file, strict=True)
+            rows = [(reader.line_num, row) for row in reader]
+            columns = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: expected a CSV of {COLUMNS}, found: {error}") from error
+    unknown = [column for column in columns if column not in COLUMNS + OPTIONAL_COLUMNS]
+    if unknown or not set(COLUMNS) <= set(columns):
+        raise DataError(
+            f"{path}: expected the columns {COLUMNS}, and of {OPTIONAL_COLUMNS} any, "
+            f"found {columns}"
+        )
     if not rows:
         raise DataError(f"{path}: expected at least one pair, found none")
-    pairs = []
-    for number, row in enumerate(rows, start=2):
-        if not all(row.get(column) for column in COLUMNS):
-            raise DataError(f"{path}, line {number}: expected values for {COLUMNS}, found {row}")
-        pairs.append(Pair(*(_resolved(row[column], path.parent) for column in COLUMNS)))
-    return pairs
+    pairs, failures = [], []
+    for line, row in rows:
+        where = f"{path.name}, line {line}"
+        cells = {column: (row[column] or "").strip() for column in columns}
+        # What has no column is a list below the key None, and a missing cell is None.
+        if len(row) > len(columns) or not all(cells[column] for column in COLUMNS):
+            found = list(row.values())
+            detail = f"{where}: expected values for {COLUMNS} in {columns}, found {found}"
+            failures.append(Failure(where, DataError(detail)))
+            continue
+        asked = {column: cells[column] for column in OPTIONAL_COLUMNS if cells.get(column)}
+        song, target = (_resolved(cells[column], path.parent) for column in COLUMNS)
+        pairs.append(Pair(song, target, asked, where))
+    return pairs, failures
 
 
 def _resolved(name: str, folder: Path) -> str:
@@ -258,10 +182,55 @@ def default_pairs(tracks: Sequence[Track], num_pairs: int) -> tuple[list[Pair], 
     return pairs, split
 
 
-def pair_id(pair: Pair, input_title: str, target_title: str) -> str:
-    """Name a pair's folder: readable, and different for different pairs."""
-    digest = hashlib.sha256(f"{pair.input}\0{pair.target}".encode("utf-8", "surrogateescape"))
-    return f"{_slug(input_title)}-to-{_slug(target_title)}-{digest.hexdigest()[:8]}"
+def plan_pairs(pairs: Sequence[Pair], defaults: Defaults) -> tuple[list[Plan], list[Failure]]:
+    """Say what is to be done with each pair.
+
+    Returns:
+        the plans, and the pairs of which something is asked that is not known.
+    """
+    plans, failures = [], []
+    for pair in pairs:
+        try:
+            plans.append(Plan(pair, *defaults.asked_for(pair)))
+        except ConfigError as error:
+            failures.append(Failure(pair.name, error))
+    return plans, failures
+
+
+def find_jobs(plans: Sequence[Plan], source: SongSource) -> tuple[list[Job], list[Failure]]:
+    """Find the songs.
+
+    Returns:
+        the jobs, each once, and the pairs whose songs are not there.
+    """
+    jobs: dict[str, Job] = {}
+    failures = []
+    for plan in plans:
+        pair, controls = plan.pair, plan.controls
+        try:
+            song, target = source.find(pair.input), source.find(pair.target)
+        except MixprintError as error:
+            failures.append(Failure(pair.name, error))
+            continue
+        for settings in plan.settings:
+            name = job_name(pair, song.title, target.title, settings, controls)
+            job = Job(name=name, song=song, targets=(target,), settings=settings, controls=controls)
+            jobs.setdefault(name, job)
+    return list(jobs.values()), failures
+
+
+def job_name(
+    pair: Pair,
+    input_title: str,
+    target_title: str,
+    settings: Hyperparameters,
+    controls: Controls,
+) -> str:
+    """Name the folder of a transfer: readable, and different for what differs within a batch."""
+    amounts = [f"{amount:g}" for amount in controls.amount.values()]
+    parts = (pair.input, pair.target, settings.optimize_target, f"{settings.lr:g}", *amounts)
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{_slug(input_title)}-to-{_slug(target_title)}-{settings.method}-{digest}"
 
 
 def _slug(title: str) -> str:
@@ -269,114 +238,6 @@ def _slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_SLUG].strip("-") or "song"
 
 
-def transfer_pairs(
-    pairs: Sequence[Pair],
-    source: SongSource,
-    out_dir: Path,
-    settings: Hyperparameters,
-    *,
-    standardisation: Standardisation,
-    encoder: "Encoder | None",
-    device: torch.device | str,
-) -> dict[str, Any]:
-    """Transfer every pair that is not done yet, then write the summary and the page.
-
-    A pair is done when its folder was made from the same songs, settings, checkpoints and code.
-    A pair whose audio cannot be used is reported in the summary; the others go on.
-
-    Returns:
-        what summary.json holds.
-
-    Raises:
-        DataError: a song is not found.
-        AudioError: not one pair could be used; the first reason.
-        TrainingError: an optimisation met a value that is not finite.
-    """
-    finished: list[tuple[Path, dict[str, Any]]] = []
-    failures: list[AudioError] = []
-    rejected: list[dict[str, str]] = []
-    for number, pair in enumerate(pairs, start=1):
-        input_song, target_song = source.find(pair.input), source.find(pair.target)
-        name = pair_id(pair, input_song.title, target_song.title)
-        folder = out_dir / name
-        wanted = transfer_fingerprint(
-            input_song.identity,
-            target_song.identity,
-            input_song.separator,
-            settings,
-            standardisation,
-            encoder,
-        )
-        if is_done(folder, wanted):
-            log.info("pair %d/%d %s: done before", number, len(pairs), name)
-            finished.append((folder, read_json(folder / METRICS_NAME)))
-            continue
-        try:
-            metrics = transfer_segments(
-                input_song.load(),
-                Target.of_song(target_song.load(), encoder=encoder, device=device),
-                folder,
-                settings,
-                standardisation=standardisation,
-                encoder=encoder,
-                device=device,
-            )
-        except AudioError as error:
-            log.warning("pair %d/%d %s: rejected: %s", number, len(pairs), name, error)
-            rejected.append({"pair": name, "reason": error.reason, "detail": error.detail})
-            failures.append(error)
-            continue
-        log.info(
-            "pair %d/%d %s: feature distance %.3f -> %.3f in %.0f s",
-            number,
-            len(pairs),
-            name,
-            metrics["initial_feature_distance"],
-            metrics["final_feature_distance"],
-            metrics["timings"]["total_s"],
-        )
-        finished.append((folder, metrics))
-    if not finished and failures:
-        raise failures[0]
-    summary = summarise(finished, rejected)
-    write_report(out_dir / "report.html", finished)
-    write_json(out_dir / "summary.json", summary)
-    return summary
-
-
-def summarise(
-    finished: Sequence[tuple[Path, Mapping[str, Any]]], rejected: Sequence[Mapping[str, str]]
-) -> dict[str, Any]:
-    """Gather the pairs' distances; medians are null where there is nothing to take them of."""
-    rows = []
-    for folder, metrics in finished:
-        kept = (
-            "input_audio",
-            "target_audio",
-            "optimize_target",
-            "method",
-            "converged",
-            "num_steps_run",
-        )
-        row = {"pair": folder.name} | {key: metrics[key] for key in kept}
-        for kind in ("feature", "embedding"):
-            initial = metrics[f"initial_{kind}_distance"]
-            final = metrics[f"final_{kind}_distance"]
-            row |= {f"initial_{kind}_distance": initial, f"final_{kind}_distance": final}
-            row[f"{kind}_distance_reduction"] = 1 - final / initial if initial else None
-        rows.append(row | {"total_s": metrics["timings"]["total_s"]})
-    return {
-        "num_pairs": len(rows),
-        "num_rejected": len(rejected),
-        "rejected": list(rejected),
-        "median_feature_distance_reduction": _median(r["feature_distance_reduction"] for r in rows),
-        "median_embedding_distance_reduction": _median(
-            r["embedding_distance_reduction"] for r in rows
-        ),
-        "pairs": rows,
-    }
-
-
-def _median(values: Iterator[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+def _listed(text: str) -> list[str]:
+    """Take what is parted by commas apart."""
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -2,36 +2,21 @@
 
     <out>/...                          a single transfer, see `mixprint.transfer.songs`
     <out>/<combination>/...            one folder for each, where there are several
-    <out>/summary.json, report.html    which compare them
+    <out>/summary.json, summary.csv, report.html    which compare them
 
 A combination is named by what is varied, for example `sweep-0.50-features-lr-0.001`.
 """
 
-import logging
-import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import torch
-
-from mixprint.atomic import TEMPORARY_PREFIX, write_json
 from mixprint.errors import ConfigError
-from mixprint.features import Standardisation
-from mixprint.fingerprint import file_sha256
-from mixprint.transfer.pairs import summarise
-from mixprint.transfer.report import write_report
-from mixprint.transfer.segments import Segment, load_segment, load_whole
+from mixprint.transfer.batch import Done, Failure, Job, Models, run_jobs
+from mixprint.transfer.library import SongSource
 from mixprint.transfer.settings import Controls, Hyperparameters
-from mixprint.transfer.songs import Target, transfer_segments
 from mixprint.transfer.style import sweep_weights
-
-if TYPE_CHECKING:
-    from mixprint.encoder.checkpoint import Encoder
-    from mixprint.separation import Separator
-    from mixprint.transfer.zero_shot import ZeroShotModel
-
-log = logging.getLogger("mixprint.transfer")
+from mixprint.transfer.summary import write_summary
 
 VARIED = ("optimize_target", "method", "lr")
 
@@ -87,99 +72,63 @@ class Request:
         num_targets = len(self.target_audio) + len(self.styles)
         return {"": self.weights or (1.0,) * num_targets}
 
-    def combinations(self) -> dict[str, tuple[tuple[float, ...], Hyperparameters]]:
-        """Name every combination; a single one has no name."""
+    def jobs(self, source: SongSource) -> list[Job]:
+        """Name every combination; a single one has no name.
+
+        Raises:
+            ConfigError, DataError: see `SongSource.find`.
+        """
+        song = source.find(str(self.input_audio))
+        targets = tuple(source.find(str(path)) for path in self.target_audio)
         varied = [n for n in VARIED if len({getattr(s, n) for s in self.settings}) > 1]
-        named = {}
+        jobs: list[Job] = []
         for mix, weights in self.mixes().items():
             for settings in self.settings:
                 values = [getattr(settings, name) for name in varied]
                 words = [f"lr-{v:g}" if isinstance(v, float) else str(v) for v in values]
-                named["-".join(word for word in (mix, *words) if word)] = (weights, settings)
-        return named
+                jobs.append(
+                    Job(
+                        name="-".join(word for word in (mix, *words) if word),
+                        song=song,
+                        targets=targets,
+                        styles=self.styles,
+                        weights=weights,
+                        settings=settings,
+                        controls=self.controls,
+                        # All have the same one.
+                        save_style=None if jobs else self.save_style,
+                    )
+                )
+        return jobs
 
 
-def transfer_songs(
-    request: Request,
-    out_dir: Path,
-    *,
-    separator: "Separator",
-    standardisation: Standardisation,
-    encoder: "Encoder | None",
-    zero_shot: "ZeroShotModel | None" = None,
-    device: torch.device | str,
-) -> list[tuple[Path, dict[str, Any]]]:
-    """Separate the songs once, and make every combination.
+def transfer_songs(request: Request, out_dir: Path, models: Models) -> list[Done]:
+    """Make every combination that is not made yet; compare them where there are several.
 
     Args:
         request: what is asked for.
         out_dir: see the module.
-        separator: of all songs.
-        standardisation: of the features.
-        encoder: on `device`, see `fit_style`.
-        zero_shot: on `device`, see `fit_style`.
-        device: where all is computed.
+        models: with a separator.
 
     Returns:
-        the folder of each combination, and what its metrics.json holds.
+        the combinations.
 
     Raises:
         AudioError, DataError: a song or style cannot be used.
         ConfigError, CheckpointError, TrainingError: see `fit_style`.
     """
-    # All combinations hear the same.
-    first = request.settings[0]
-    first.warn_of_length()
-    files = [Target.of_file(path) for path in request.styles]
-    scratch = out_dir / f"{TEMPORARY_PREFIX}separated"
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        wants_whole = first.segments > 1 or request.controls.apply_to == "song"
-        song = _load(request.input_audio, first, separator, scratch / "input", whole=wants_whole)
-        targets = [
-            Target.of_song(
-                _load(
-                    path, first, separator, scratch / f"target-{number}", whole=first.segments > 1
-                ),
-                encoder=encoder,
-                device=device,
-            )
-            for number, path in enumerate(request.target_audio, start=1)
-        ]
-        targets += files
-        if request.save_style is not None:
-            (weights,) = request.mixes().values()
-            Target.mean(targets, weights).style.save(request.save_style)
-        done = []
-        combinations = request.combinations()
-        for number, (name, (weights, settings)) in enumerate(combinations.items(), start=1):
-            if name:
-                log.info("combination %d/%d: %s", number, len(combinations), name)
-            metrics = transfer_segments(
-                song,
-                Target.mean(targets, weights),
-                out_dir / name,
-                settings,
-                controls=request.controls,
-                standardisation=standardisation,
-                encoder=encoder,
-                zero_shot=zero_shot,
-                device=device,
-            )
-            done.append((out_dir / name, metrics))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    if len(done) > 1:
-        write_report(out_dir / "report.html", done)
-        write_json(out_dir / "summary.json", summarise(done, []))
+    separator = None if models.separator is None else models.separator.fingerprint
+    jobs = request.jobs(SongSource(separator=separator))
+    outcomes = run_jobs(jobs, out_dir, models)
+    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    if len(jobs) > 1 and done:
+        write_summary(out_dir, outcomes)
+    raise_first(outcomes)
     return done
 
 
-def _load(
-    path: Path, settings: Hyperparameters, separator: "Separator", folder: Path, *, whole: bool
-) -> Segment:
-    """Read and separate what is needed of a song."""
-    content = file_sha256(path)
-    if whole:
-        return load_whole(path, settings, separator, folder, content=content)
-    return load_segment(path, settings, separator.separate, separator.fingerprint, content=content)
+def raise_first(outcomes: Sequence[Done | Failure]) -> None:
+    """Raise the error of the first failure, if there is one."""
+    for outcome in outcomes:
+        if isinstance(outcome, Failure):
+            raise outcome.error

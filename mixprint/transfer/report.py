@@ -1,17 +1,14 @@
-"""The page of transferred pairs: to be heard in step, seen, and told in words.
+"""The page of a transfer: mix and stems to be heard in step, seen, and told in words.
 
-A page of one pair lets mix and stems be heard. A page of several begins with a table, in the
-order given, and lets the mixes of the first few pairs be heard; the rest are links.
+`mixprint.transfer.overview` has the page of several.
 
 Shape suffixes: C channel, T sample.
 """
 
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from torch import Tensor
 
@@ -24,8 +21,6 @@ from mixprint.transfer.pictures import draw_songs
 from mixprint.transfer.words import describe_changes, sentence
 
 PLAYER_S = 10.0
-# The three mixes of a pair are about 1 MB of text.
-MAX_PAIRS_WITH_PLAYERS = 3
 MIXES = {
     "input": "input_original.wav",
     "output": "output_transferred.wav",
@@ -39,48 +34,38 @@ STEM_FOLDERS = {
 # Smaller changes of the console's controls are not worth a word.
 AUDIBLE_DB = 0.5
 AUDIBLE_DYNAMICS = 0.05
+DISTANCE_HEADER = (
+    "method",
+    "optimised",
+    "features",
+    "",
+    "embedding",
+    "",
+    "converged",
+    "steps",
+)
+DISTANCES_EXPLAINED = (
+    "Distances before and after, smaller is nearer: of the features the root mean square "
+    "difference in standard deviations of the training songs, of the embeddings the cosine "
+    "distance. Converged means that a plateau was reached before the last step."
+)
 
 
-def write_report(path: Path, pairs: Sequence[tuple[Path, Mapping[str, Any]]]) -> None:
+def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write the page.
 
     Args:
-        path: the HTML file.
-        pairs: the folder of each pair and what its metrics.json holds.
+        path: the HTML file, in the transfer's folder.
+        metrics: what its metrics.json holds.
     """
-    alone = len(pairs) == 1
     sections = [
-        page.table(
-            [
-                "pair",
-                "method",
-                "optimised",
-                "features",
-                "",
-                "embedding",
-                "",
-                "converged",
-                "steps",
-            ],
-            [_row(_relative(path.parent, folder), metrics) for folder, metrics in pairs],
-        ),
-        page.paragraph(
-            "Distances before and after, smaller is nearer: of the features the root mean square "
-            "difference in standard deviations of the training songs, of the embeddings the "
-            "cosine distance. Converged means that a plateau was reached before the last step."
-        ),
+        page.table(["transfer", *DISTANCE_HEADER], [[path.parent.name, *distance_cells(metrics)]]),
+        page.paragraph(DISTANCES_EXPLAINED),
+        page.heading(f"{title(metrics['input_audio'])} in the mix of {title(target_of(metrics))}"),
+        *_heard(path.parent, metrics),
+        *words(metrics),
+        *_figures(metrics),
     ]
-    for index, (folder, metrics) in enumerate(pairs):
-        song, target = _title(metrics["input_audio"]), _title(_target(metrics))
-        method = "" if alone or "method" not in metrics else f", {metrics['method']}"
-        sections.append(page.heading(f"{song} in the mix of {target}{method}"))
-        if alone or index < MAX_PAIRS_WITH_PLAYERS:
-            sections += _heard(f"{index + 1}. {folder.name}", folder, metrics, with_stems=alone)
-        if not alone:
-            sections.append(_links(path.parent, folder, metrics))
-        sections += _words(metrics)
-        if alone:
-            sections += _figures(metrics)
     page.write_page(path, "Mixing style transfer", sections, style=STYLE, script=SCRIPT)
 
 
@@ -127,8 +112,9 @@ def _decibels(value_db: float, more: str, less: str) -> str:
     return f"{abs(value_db):.1f} dB {more if value_db > 0 else less}"
 
 
-def _row(name: str, metrics: Mapping[str, Any]) -> list[object]:
-    cells: list[object] = [name, metrics.get("method", ""), metrics["optimize_target"]]
+def distance_cells(metrics: Mapping[str, Any]) -> list[object]:
+    """Make the cells below `DISTANCE_HEADER`."""
+    cells: list[object] = [metrics["method"], metrics["optimize_target"]]
     for kind in ("feature", "embedding"):
         initial, final = (metrics[f"{when}_{kind}_distance"] for when in ("initial", "final"))
         if initial is None:
@@ -138,21 +124,21 @@ def _row(name: str, metrics: Mapping[str, Any]) -> list[object]:
     return [*cells, "yes" if metrics["converged"] else "no", metrics["num_steps_run"]]
 
 
-def _target(metrics: Mapping[str, Any]) -> str:
+def target_of(metrics: Mapping[str, Any]) -> str:
     """Name the target: a song, or a style that was stored."""
     name: str = metrics["target_audio"] or metrics["target_style"]
     return name
 
 
-def _clips(files: Mapping[str, str], metrics: Mapping[str, Any]) -> dict[str, str]:
+def clips_of(files: Mapping[str, str], metrics: Mapping[str, Any]) -> dict[str, str]:
     """Leave out the target where only its style was at hand."""
     has_target = metrics["target_audio"] is not None
     return {clip: file for clip, file in files.items() if clip != "target" or has_target}
 
 
-def _title(name: str) -> str:
-    """Shorten a path or URI to what tells songs apart."""
-    return name.rstrip("/").rsplit("/", maxsplit=1)[-1]
+def title(name: str) -> str:
+    """Shorten paths or URIs to what tells songs apart."""
+    return " + ".join(song.rstrip("/").rsplit("/", maxsplit=1)[-1] for song in name.split(" + "))
 
 
 def reduction_text(initial: float, final: float) -> str:
@@ -162,27 +148,24 @@ def reduction_text(initial: float, final: float) -> str:
     return f"{1 - final / initial:+.0%} nearer"
 
 
-def _heard(name: str, folder: Path, metrics: Mapping[str, Any], *, with_stems: bool) -> list[str]:
-    """Make the player and the picture of a pair; a page has each name once."""
-    mixes = {
-        clip: _excerpt(folder / file, metrics) for clip, file in _clips(MIXES, metrics).items()
-    }
-    parts = {"mix": mixes}
-    if with_stems:
-        for stem in STEMS:
-            parts[stem] = {
-                clip: _excerpt(folder / stems / f"{stem}.wav", metrics)
-                for clip, stems in _clips(STEM_FOLDERS, metrics).items()
-            }
+def _heard(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+    """Make the player and the picture."""
+    parts = {"mix": {c: excerpt(folder / f, metrics) for c, f in clips_of(MIXES, metrics).items()}}
+    for stem in STEMS:
+        parts[stem] = {
+            clip: excerpt(folder / stems / f"{stem}.wav", metrics)
+            for clip, stems in clips_of(STEM_FOLDERS, metrics).items()
+        }
     return [
-        comparison(name, parts, SAMPLE_RATE_HZ, heard="output"),
+        comparison(folder.name, parts, SAMPLE_RATE_HZ, heard="output"),
         page.image(
-            draw_songs(mixes, SAMPLE_RATE_HZ), "waveforms and spectrograms of input, output, target"
+            draw_songs(parts["mix"], SAMPLE_RATE_HZ),
+            "waveforms and spectrograms of input, output, target",
         ),
     ]
 
 
-def _excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
+def excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
     """Read what is heard of a file: of a whole song the part that the transfer was found on."""
     settings = metrics["hyperparameters"]
     duration_s = probe(path).duration_s
@@ -192,19 +175,7 @@ def _excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
     return read_audio(path, start_s=start_s, duration_s=length_s)
 
 
-def _links(page_dir: Path, folder: Path, metrics: Mapping[str, Any]) -> str:
-    """Link to the pair's own page and files."""
-    links = {"page with the stems": "report.html"} | _clips(MIXES, metrics)
-    base = _relative(page_dir, folder)
-    return page.links({text: quote(f"{base}/{file}") for text, file in links.items()})
-
-
-def _relative(page_dir: Path, folder: Path) -> str:
-    """Name a pair by its folder, from the page's, where the page is not in it."""
-    return folder.name if folder == page_dir else Path(os.path.relpath(folder, page_dir)).as_posix()
-
-
-def _words(metrics: Mapping[str, Any]) -> list[str]:
+def words(metrics: Mapping[str, Any]) -> list[str]:
     """Say what was done to each stem."""
     features = metrics.get("features")
     sections = [page.heading("What changed, and what the target has", 3)]
@@ -241,7 +212,7 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
         page.definitions(
             {
                 "input": metrics["input_audio"],
-                "target": _target(metrics),
+                "target": target_of(metrics),
                 "loudness": f"{output['input_loudness_lufs']:.1f} LUFS in, "
                 f"{output['loudness_lufs']:.1f} LUFS out, "
                 f"{output['target_loudness_lufs']:.1f} LUFS in the target",

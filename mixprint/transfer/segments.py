@@ -1,6 +1,8 @@
 """The parts of songs that a transfer hears, and whole songs separated into files.
 
-    <folder>/{vocals,bass,drums,other}.wav    float, of a whole song
+    <folder>/{vocals,bass,drums,other}.wav    float, of a whole song, or of what is heard of it
+    <folder>/song.json                        written last: all is there
+    <folder>/lock                             held by who separates
 
 Shape suffixes: S stem, C channel, T sample, N second.
 """
@@ -8,18 +10,19 @@ Shape suffixes: S stem, C channel, T sample, N second.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mixprint.atomic import atomic_path
+from mixprint.atomic import atomic_path, read_json, write_json
 from mixprint.audio import probe, read_audio, shown, stream_audio
 from mixprint.errors import AudioError
+from mixprint.locks import locked
 from mixprint.progress import Progress
 from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
@@ -34,6 +37,8 @@ log = logging.getLogger("mixprint.transfer")
 
 # Shorter audio has no style to speak of.
 MIN_SONG_S = 1.0
+# Written when all stems of a song are there.
+SONG_NAME = "song.json"
 # Chosen segments start on whole seconds.
 CHOICE_STEP_S = 1.0
 
@@ -218,16 +223,42 @@ def load_whole(
         AudioError: the file cannot be read or is too short.
     """
     where = shown(path)
-    start_s, length_s = segment_bounds(where, probe(path).duration_s, settings)
+    segment_bounds(where, probe(path).duration_s, settings)
     started_s = time.perf_counter()
     whole, power_SN = separate_song(path, separator, folder)
-    separation_s = time.perf_counter() - started_s
+    heard = hear(where, whole, power_SN, settings)
+    return replace(
+        heard,
+        title=path.stem,
+        identity={"content": content},
+        separator=separator.fingerprint,
+        separation_s=time.perf_counter() - started_s,
+    )
+
+
+def hear(where: str, whole: WholeSong, power_SN: Tensor, settings: Hyperparameters) -> Segment:
+    """Read the segments of a song that are heard.
+
+    Args:
+        where: what the song is called in metrics.json.
+        whole: the song.
+        power_SN: mean power of each stem in each whole second.
+        settings: how long the segments are, and how many; with one it is that at the offset.
+
+    Returns:
+        the segments, not yet with a title, an identity and a separator.
+
+    Raises:
+        AudioError: the song is too short.
+    """
+    # What was decoded counts: an MP3 may end a few frames before its declared end.
+    duration_s = whole.num_samples / SAMPLE_RATE_HZ
+    start_s, length_s = segment_bounds(where, duration_s, settings)
     starts_s, notes = [start_s], length_notes(where, length_s, settings)
     if settings.segments > 1:
-        # What was decoded counts: an MP3 may end a few frames before its declared end.
-        length_s = min(settings.segment_duration, whole.num_samples / SAMPLE_RATE_HZ)
+        length_s = min(settings.segment_duration, duration_s)
         seconds = choose_segments(power_SN, max(math.ceil(length_s), 1), settings.segments)
-        last_s = whole.num_samples / SAMPLE_RATE_HZ - length_s
+        last_s = duration_s - length_s
         starts_s = [min(second * CHOICE_STEP_S, last_s) for second in seconds]
         notes = length_notes(where, length_s, settings)
         if len(starts_s) < settings.segments:
@@ -236,10 +267,10 @@ def load_whole(
         notes += (f"{where}: heard from {places} on",)
     pieces = [
         (
-            read_audio(path, start_s=start, duration_s=length_s),
+            read_audio(whole.path, start_s=start, duration_s=length_s),
             torch.stack(
                 [
-                    read_audio(folder / f"{stem}.wav", start_s=start, duration_s=length_s)
+                    read_audio(whole.folder / f"{stem}.wav", start_s=start, duration_s=length_s)
                     for stem in STEMS
                 ]
             ),
@@ -248,41 +279,97 @@ def load_whole(
     ]
     return Segment(
         name=where,
-        title=path.stem,
-        identity={"content": content},
+        title=where,
+        identity={},
         audio_CT=torch.cat([audio_CT for audio_CT, _ in pieces], dim=-1),
         stems_SCT=torch.cat([stems_SCT for _, stems_SCT in pieces], dim=-1),
-        separator=separator.fingerprint,
+        separator={},
         notes=notes,
-        separation_s=separation_s,
         lengths=tuple(audio_CT.shape[-1] for audio_CT, _ in pieces),
         whole=whole,
     )
 
 
 def separate_song(path: Path, separator: "Separator", folder: Path) -> tuple[WholeSong, Tensor]:
-    """Separate a song into files, in memory that does not grow with it.
+    """Separate a song into files, unless they are there; see `store_song`.
 
     Args:
         path: the song.
         separator: the separator.
-        folder: receives the stems as float WAV.
-
-    Returns:
-        the song, and power_SN, the mean power of each stem in each whole second.
+        folder: receives the stems.
 
     Raises:
         AudioError: see `mixprint.audio.stream_audio`.
         DataError: the files cannot be written.
     """
     num_declared = round(probe(path).duration_s * SAMPLE_RATE_HZ) + SAMPLE_RATE_HZ
+    blocks = (stems_SCT for _, stems_SCT in separator.stream_file(path))
+    return store_song(path, folder, num_declared, blocks)
+
+
+def separate_once(folder: Path, separate: Separate, audio_CT: Tensor) -> Tensor:
+    """Separate audio and keep its stems in files; asked again, they are read.
+
+    Of several processes one separates, and the others wait.
+
+    Args:
+        folder: for these stems alone.
+        separate: the separator.
+        audio_CT: the same at every call with this folder.
+
+    Returns:
+        stems_SCT.
+    """
+    with _alone(folder):
+        if not (folder / SONG_NAME).is_file():
+            with stem_files(folder, audio_CT.shape[-1]) as add:
+                add(separate(audio_CT))
+            write_json(folder / SONG_NAME, {"num_samples": audio_CT.shape[-1]})
+    return torch.cat(list(read_stem_files(folder)), dim=-1)
+
+
+def store_song(
+    path: Path, folder: Path, num_declared: int, blocks: Iterable[Tensor]
+) -> tuple[WholeSong, Tensor]:
+    """Write the stems of a whole song, in memory that does not grow with it; whole or not at all.
+
+    Where the folder holds them, nothing is written: it is for this song and separator alone. Of
+    several processes one writes, and the others wait.
+
+    Args:
+        path: the song.
+        folder: receives the stems as float WAV.
+        num_declared: how many samples will come, at most.
+        blocks: stems_SCT, one after the other.
+
+    Returns:
+        the song, and power_SN, the mean power of each stem in each whole second.
+    """
+    with _alone(folder):
+        if not (folder / SONG_NAME).is_file():
+            power_SN, num_samples = _write_song(folder, num_declared, blocks)
+            write_json(
+                folder / SONG_NAME, {"num_samples": num_samples, "power_SN": power_SN.tolist()}
+            )
+    stored = read_json(folder / SONG_NAME)
+    return WholeSong(path, folder, stored["num_samples"]), torch.tensor(stored["power_SN"])
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock"):
+        yield
+
+
+def _write_song(folder: Path, num_declared: int, blocks: Iterable[Tensor]) -> tuple[Tensor, int]:
     # Of the second that has begun.
     rest_ST, powers_SN, num_samples = torch.zeros(len(STEMS), 0), [], 0
     with (
         stem_files(folder, num_declared) as add,
         Progress(log, "separated", total=num_declared // SAMPLE_RATE_HZ, unit="s") as shown_work,
     ):
-        for _, stems_SCT in separator.stream_file(path):
+        for stems_SCT in blocks:
             add(stems_SCT)
             rest_ST = torch.cat((rest_ST, stems_SCT.square().mean(1)), dim=-1)
             num_seconds = rest_ST.shape[-1] // SAMPLE_RATE_HZ
@@ -292,7 +379,7 @@ def separate_song(path: Path, separator: "Separator", folder: Path) -> tuple[Who
             powers_SN.append(whole_ST.unflatten(-1, (num_seconds, SAMPLE_RATE_HZ)).mean(-1))
             num_samples += stems_SCT.shape[-1]
             shown_work.advance(num_seconds)
-    return WholeSong(path, folder, num_samples), torch.cat(powers_SN, dim=-1)
+    return torch.cat(powers_SN, dim=-1), num_samples
 
 
 def read_stem_files(folder: Path) -> Iterator[Tensor]:

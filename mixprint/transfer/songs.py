@@ -55,6 +55,7 @@ log = logging.getLogger("mixprint.transfer")
 
 METRICS_VERSION = 2
 METRICS_NAME = "metrics.json"
+REPORT_NAME = "report.html"
 OUTPUT_NAME = "output_transferred.wav"
 TRANSFERRED_STEMS = "transferred_stems"
 # A multiple of the frames in which silence is looked for.
@@ -117,10 +118,21 @@ class Target:
         total = sum(weight for _, weight in used)
         return cls(
             style,
-            {"targets": [{"identity": dict(t.identity), "weight": w / total} for t, w in used]},
+            mean_identity([t.identity for t in targets], weights),
             tuple({**source, "weight": w / total} for t, w in used for source in t.sources),
             tuple(song for t, _ in used for song in t.songs),
         )
+
+
+def mean_identity(
+    identities: Sequence[Mapping[str, Any]], weights: Sequence[float]
+) -> Mapping[str, Any]:
+    """Tell what `Target.mean` of targets will have as its identity."""
+    used = [(i, w) for i, w in zip(identities, weights, strict=True) if w != 0]
+    if len(used) == 1:
+        return used[0][0]
+    total = sum(weight for _, weight in used) or 1.0
+    return {"targets": [{"identity": dict(i), "weight": w / total} for i, w in used]}
 
 
 def transfer_fingerprint(
@@ -154,10 +166,11 @@ def transfer_fingerprint(
 def is_done(out_dir: Path, wanted_fingerprint: str) -> bool:
     """Tell whether a folder holds the whole result of exactly this transfer.
 
-    metrics.json is written last, so where it is, everything is.
+    metrics.json is written last, so where it is, everything was; what a person listens to is
+    looked for all the same.
     """
     path = out_dir / METRICS_NAME
-    if not path.is_file():
+    if not all(p.is_file() for p in (path, out_dir / OUTPUT_NAME, out_dir / REPORT_NAME)):
         return False
     try:
         metrics = read_json(path)
@@ -311,7 +324,7 @@ def transfer_segments(
         },
     }
     # metrics.json comes last: it is the marker that the folder is whole.
-    write_report(out_dir / "report.html", [(out_dir, metrics)])
+    write_report(out_dir / REPORT_NAME, metrics)
     write_json(out_dir / METRICS_NAME, metrics)
     return metrics
 

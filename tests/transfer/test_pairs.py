@@ -1,3 +1,4 @@
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,21 +11,25 @@ import mixprint.transfer
 from mixprint.atomic import read_json
 from mixprint.audio import read_audio, write_audio
 from mixprint.catalogue import Track, uri_of
-from mixprint.errors import AudioError, ConfigError, DataError
+from mixprint.errors import ConfigError, DataError
 from mixprint.features import Standardisation
+from mixprint.segments import segment_starts
 from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.stems import STEMS
+from mixprint.transfer.batch import Job, Models, run_jobs
+from mixprint.transfer.library import SongSource
 from mixprint.transfer.pairs import (
+    Defaults,
     Pair,
-    SongSource,
     default_pairs,
-    pair_id,
+    find_jobs,
+    job_name,
+    plan_pairs,
     read_pairs,
-    summarise,
-    transfer_pairs,
 )
 from mixprint.transfer.report import describe_settings
-from mixprint.transfer.settings import Hyperparameters
+from mixprint.transfer.settings import Controls, Hyperparameters, parse_amounts
+from mixprint.transfer.summary import write_summary
 from tests.transfer.metrics_schema import problems
 
 RATE_HZ = 44_100
@@ -79,34 +84,39 @@ def stems_dir(tmp_path: Path, make_stems: Make) -> Path:
     return folder
 
 
-def test_layout_metrics_and_resume(
-    tmp_path: Path,
-    stems_dir: Path,
-    standardisation: Standardisation,
-) -> None:
-    source = SongSource(settings(), tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
-    pairs = [Pair("a", "b"), Pair("a", "c")]
+def defaults(*wanted: Hyperparameters, **more: object) -> Defaults:
+    return Defaults(settings=wanted or (settings(),), **more)  # type: ignore[arg-type]
+
+
+def jobs_of(pairs: list[Pair], source: SongSource, wanted: Defaults) -> list[Job]:
+    plans, unknown = plan_pairs(pairs, wanted)
+    jobs, missing = find_jobs(plans, source)
+    assert unknown + missing == []
+    return jobs
+
+
+def test_stored_tracks(tmp_path: Path, stems_dir: Path, standardisation: Standardisation) -> None:
+    source = SongSource(tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
     out_dir = tmp_path / "transfer"
+    models = Models(standardisation=standardisation)
 
-    def run(using: SongSource, settings: Hyperparameters) -> dict:
-        return transfer_pairs(
-            pairs,
-            using,
-            out_dir,
-            settings,
-            standardisation=standardisation,
-            encoder=None,
-            device="cpu",
-        )
+    def run(**more: object) -> dict:
+        pairs = [Pair("a", "b"), Pair("a", "c")]
+        jobs = jobs_of(pairs, source, defaults(settings(method="console", **more)))
+        return write_summary(out_dir, run_jobs(jobs, out_dir, models))
 
-    summary = run(source, settings())
+    summary = run()
     assert summary == read_json(out_dir / "summary.json")
-    assert (summary["num_pairs"], summary["num_rejected"]) == (1, 1)
-    assert summary["rejected"][0]["reason"] == "too_short"
+    assert (summary["num_transfers"], summary["num_failed"]) == (1, 1)
+    assert summary["failed"][0]["reason"] == "too_short"
     assert summary["median_feature_distance_reduction"] > 0
     assert summary["median_embedding_distance_reduction"] is None
+    with (out_dir / "summary.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert row["folder"] == summary["transfers"][0]["folder"]
+    assert float(row["loudness_lufs"]) == summary["transfers"][0]["loudness_lufs"]
 
-    folder = out_dir / summary["pairs"][0]["pair"]
+    folder = out_dir / row["folder"]
     folders = ("input_stems", "target_stems", "transferred_stems")
     wanted = {f"{part}/{stem}.wav" for part in folders for stem in STEMS}
     wanted |= {"input_original.wav", "target_original.wav", "output_transferred.wav"}
@@ -118,56 +128,43 @@ def test_layout_metrics_and_resume(
     assert problems(metrics, SCHEMA) == []
     # Both songs' files are elsewhere, which is a note and no error.
     assert sum("is not here" in note for note in metrics["notes"]) == 2
-    output_CT = read_audio(folder / "output_transferred.wav")
-    stems_SCT = [read_audio(folder / "transferred_stems" / f"{stem}.wav") for stem in STEMS]
-    torch.testing.assert_close(torch.stack(stems_SCT).sum(0), output_CT, atol=1e-6, rtol=0)
     page = (out_dir / "report.html").read_text()
     assert page.count('class="comparison"') == 1
     assert "<b>" not in page
 
     stamp = (folder / "metrics.json").stat().st_mtime_ns
-    assert run(source, settings()) == summary
+    assert run() == summary
     assert (folder / "metrics.json").stat().st_mtime_ns == stamp
-    other = settings(num_steps=1)
-    run(SongSource(other, tracks=[track(n) for n in "abc"], stems_dir=stems_dir), other)
+    run(num_steps=1)
     assert read_json(folder / "metrics.json")["hyperparameters"]["num_steps"] == 1
 
 
-def test_songs_by_path_are_separated_and_keep_their_original(
-    tmp_path: Path, make_stems: Make, standardisation: Standardisation
-) -> None:
-    for name in "ab":
-        write_audio(tmp_path / f"{name}.wav", make_stems(4.0, seed=ord(name)).sum(0), RATE_HZ)
-    (tmp_path / "pairs.csv").write_text("input,target\na.wav,b.wav\n")
-    seen = []
-
-    def separate(audio_CT: Tensor) -> Tensor:
-        seen.append(audio_CT.shape[-1])
-        return torch.stack([audio_CT / 4] * 4)
-
-    source = SongSource(
-        settings(segment_duration=10.0, segment_offset=0.5),
-        separate=separate,
-        separator={"model": "x"},
-    )
-    summary = transfer_pairs(
-        read_pairs(tmp_path / "pairs.csv"),
-        source,
-        tmp_path / "out",
-        settings(segment_duration=10.0, segment_offset=0.5),
-        standardisation=standardisation,
-        encoder=None,
-        device="cpu",
-    )
-    assert seen == [round(3.5 * RATE_HZ)] * 2
-    folder = tmp_path / "out" / summary["pairs"][0]["pair"]
-    whole_CT = read_audio(tmp_path / "a.wav")
-    part_CT = read_audio(folder / "input_original.wav")
-    torch.testing.assert_close(part_CT, whole_CT[:, round(0.5 * RATE_HZ) :], atol=1e-6, rtol=0)
-    metrics = read_json(folder / "metrics.json")
-    assert problems(metrics, SCHEMA) == []
-    assert any("shortened to 3.50 s" in note for note in metrics["notes"])
-    assert metrics["checkpoints"]["separator"] == {"model": "x"}
+def test_whole_songs_from_stored_segments(tmp_path: Path, make_stems: Make) -> None:
+    """Segments that follow each other, the last of which overlaps, are one song again."""
+    song_SCT = make_stems(8.0)
+    starts_s = segment_starts(8.0, 3.0)
+    assert starts_s == [0.0, 3.0, 5.0]
+    with write_shard(
+        tmp_path / "stems" / shard_name(0, 1),
+        fingerprint="x",
+        sample_rate_hz=RATE_HZ,
+        separator=SeparatorFingerprint("test", "abc", "def"),
+    ) as writer:
+        for index, start_s in enumerate(starts_s):
+            start = round(start_s * RATE_HZ)
+            writer.write("a", index, start_s, song_SCT[..., start : start + 3 * RATE_HZ])
+    song = SongSource(tracks=[track("a")], stems_dir=tmp_path / "stems").find("a")
+    wanted = settings(segments=2, segment_offset=1.0)
+    heard = song.load(wanted, None, tmp_path / "scratch", whole=True)
+    assert heard.whole is not None
+    mixtures, stems = zip(*heard.whole.blocks(), strict=True)
+    whole_SCT = torch.cat(stems, dim=-1)
+    torch.testing.assert_close(whole_SCT, song_SCT, atol=2**-15, rtol=0)
+    torch.testing.assert_close(torch.cat(mixtures, dim=-1), whole_SCT.sum(0))
+    assert heard.lengths == (3 * RATE_HZ,) * 2
+    assert heard.identity != song.identity(wanted, whole=False)
+    single = song.load(wanted, None, tmp_path / "scratch", whole=False)
+    torch.testing.assert_close(single.stems_SCT, song_SCT[..., : 3 * RATE_HZ], atol=2**-15, rtol=0)
 
 
 def test_the_original_of_a_local_track_is_read_from_its_file(
@@ -175,35 +172,19 @@ def test_the_original_of_a_local_track_is_read_from_its_file(
 ) -> None:
     path = tmp_path / "a song.wav"
     write_audio(path, make_audio(4.0), RATE_HZ)
-    source = SongSource(settings(), tracks=[track("a", uri=uri_of(path))], stems_dir=stems_dir)
-    segment = source.find("a").load()
+    source = SongSource(tracks=[track("a", uri=uri_of(path))], stems_dir=stems_dir)
+    segment = source.find("a").load(settings(), None, tmp_path / "scratch", whole=False)
     torch.testing.assert_close(segment.audio_CT, read_audio(path, duration_s=3.0))
     assert segment.notes == ()
 
 
 def test_a_song_that_is_nowhere(stems_dir: Path, tmp_path: Path) -> None:
-    source = SongSource(settings(), tracks=[track("a")], stems_dir=stems_dir)
+    source = SongSource(tracks=[track("a")], stems_dir=stems_dir)
     with pytest.raises(DataError, match="nowhere"):
         source.find("nowhere")
     (tmp_path / "x.wav").write_bytes(b"")
     with pytest.raises(ConfigError, match="separator"):
         source.find(str(tmp_path / "x.wav"))
-
-
-def test_all_pairs_rejected_is_an_error(
-    tmp_path: Path, stems_dir: Path, standardisation: Standardisation
-) -> None:
-    source = SongSource(settings(), tracks=[track("a"), track("c")], stems_dir=stems_dir)
-    with pytest.raises(AudioError, match="at least"):
-        transfer_pairs(
-            [Pair("a", "c")],
-            source,
-            tmp_path / "out",
-            settings(),
-            standardisation=standardisation,
-            encoder=None,
-            device="cpu",
-        )
 
 
 def test_default_pairs_are_different_songs_in_different_styles() -> None:
@@ -224,17 +205,75 @@ def test_default_pairs_are_different_songs_in_different_styles() -> None:
         default_pairs(tracks[:2], 3)
 
 
-@pytest.mark.parametrize("text", ["input,target\n", "a,b\n1,2\n", "input,target\nx,\n"])
-def test_bad_pair_tables(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("input,target\n", "at least one pair"),
+        ("a,b\n1,2\n", "'a', 'b'"),
+        ("input,target,colour\n1,2,red\n", "'colour'"),
+        ("input,method\n1,tcn\n", "'input', 'method'"),
+    ],
+)
+def test_bad_pair_tables(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "pairs.csv").write_text(text)
-    with pytest.raises(DataError, match=r"pairs\.csv"):
+    with pytest.raises(DataError, match=rf"pairs\.csv.*{message}"):
         read_pairs(tmp_path / "pairs.csv")
 
 
-def test_pair_ids_are_safe_and_different() -> None:
-    first = pair_id(Pair("1", "2"), "../Ärger: no.1", "")
-    assert first.startswith("rger-no-1-to-song-")
-    assert first != pair_id(Pair("1", "3"), "../Ärger: no.1", "")
+def test_rows_ask_for_more_and_bad_ones_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.wav").write_bytes(name.encode())
+    (tmp_path / "pairs.csv").write_text(
+        "input,target,method,optimize_target,amount,keep\n"
+        "a.wav,b.wav,,,,\n"
+        'a.wav,b.wav,"console, tcn",embeddings,drums=0.5,vocals\n'
+        "a.wav,,,,,\n"
+        "a.wav,b.wav,magic,,,\n"
+        "a.wav,b.wav,,,,piano\n"
+        "a.wav,c.wav,,,,\n"
+        "a.wav,b.wav,,,,,more\n"
+        "a.wav,b.wav,console,,,\n"
+    )
+    pairs, unreadable = read_pairs(tmp_path / "pairs.csv")
+    wanted = defaults(
+        settings(method="console"), settings(method="console", lr=0.01), keep=("bass",)
+    )
+    plans, unknown = plan_pairs(pairs, wanted)
+    jobs, missing = find_jobs(plans, SongSource(separator={"model": "x"}))
+    failures = unreadable + unknown + missing
+    lines = {failure.where.removeprefix("pairs.csv, line "): failure.reason for failure in failures}
+    assert lines == {"4": "data", "8": "data", "5": "config", "6": "config", "7": "data"}
+    assert "magic" in str(unknown[0].error)
+    # The last row asks for what the first one has by default.
+    assert len(jobs) == 2 + 4
+    assert len({job.name for job in jobs}) == len(jobs)
+    assert [job.settings.method for job in jobs[:2]] == ["console"] * 2
+    assert jobs[0].controls.kept == ("bass",)
+    assert {(j.settings.method, j.settings.lr) for j in jobs[2:]} == {
+        (method, lr) for method in ("console", "tcn") for lr in (0.001, 0.01)
+    }
+    for job in jobs[2:]:
+        assert job.settings.optimize_target == "embeddings"
+        assert job.controls.amount == {"vocals": 0.0, "bass": 1.0, "drums": 0.5, "other": 1.0}
+
+
+def test_names_are_safe_and_those_of_what_is_asked_for() -> None:
+    controls = Controls()
+
+    def name(pair: Pair, controls: Controls = controls, **more: object) -> str:
+        return job_name(pair, "../Ärger: no.1", "", settings(**more), controls)
+
+    first = name(Pair("1", "2"))
+    assert first.startswith("rger-no-1-to-song-optimise-")
+    others = [
+        name(Pair("1", "3")),
+        name(Pair("1", "2"), method="tcn"),
+        name(Pair("1", "2"), lr=0.1),
+        name(Pair("1", "2"), Controls(amount=parse_amounts(["bass=0"]))),
+    ]
+    assert len({first, *others}) == 5
+    # What is the same for a whole batch may change: the folder is then made anew.
+    assert name(Pair("1", "2"), num_steps=9) == first
 
 
 def test_changes_in_words() -> None:
@@ -251,26 +290,6 @@ def test_changes_in_words() -> None:
         "vocals: hardly changed",
         "drums: 2.1 dB quieter, 3.0 dB wider, compressed over phrases by 25%",
     ]
-
-
-def test_summary_medians() -> None:
-    base = {
-        "input_audio": "a",
-        "target_audio": "b",
-        "optimize_target": "features",
-        "method": "optimise",
-        "converged": True,
-        "num_steps_run": 1,
-        "initial_embedding_distance": None,
-        "final_embedding_distance": None,
-        "initial_feature_distance": 2.0,
-        "timings": {"total_s": 1.0},
-    }
-    finished = [
-        (Path(n), base | {"final_feature_distance": v}) for n, v in (("x", 1.0), ("y", 0.5))
-    ]
-    summary = summarise(finished, [])
-    assert summary["median_feature_distance_reduction"] == pytest.approx(0.625)
 
 
 def test_other_segment_lengths_warn(monkeypatch: pytest.MonkeyPatch) -> None:

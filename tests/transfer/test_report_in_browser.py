@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from mixprint.audio import write_audio
+from mixprint.errors import AudioError
 from mixprint.features import FEATURE_NAMES, extract
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.transfer.batch import Done, Failure
 from mixprint.transfer.report import MIXES, STEM_FOLDERS, write_report
+from mixprint.transfer.summary import write_summary
 from tests.browser import PHONE, browsing
 
 Make = Callable[..., Tensor]
@@ -37,7 +40,7 @@ def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[s
         "target_audio": "gs://bucket/b.wav",
         "optimize_target": "features",
         "method": "optimise",
-        "hyperparameters": {"segment_offset": 0.0, "segment_duration": 10.0},
+        "hyperparameters": {"segment_offset": 0.0, "segment_duration": 10.0, "lr": 0.001},
         "initial_feature_distance": 2.0,
         "final_feature_distance": 0.5,
         "initial_embedding_distance": None,
@@ -60,7 +63,7 @@ def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[s
             "target_loudness_lufs": -18.0,
         },
         "device": "cpu",
-        "timings": {"total_s": 12.0},
+        "timings": {"total_s": 12.0, "separation_s": 1.0, "optimisation_s": 10.0},
     }
     return folder, metrics | more
 
@@ -69,7 +72,7 @@ def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[s
 def test_the_page_of_a_pair(tmp_path: Path, make_stems: Make, size: tuple[int, int]) -> None:
     pair = make_pair(tmp_path / "pair", make_stems)
     html = tmp_path / "pair" / "report.html"
-    write_report(html, [pair])
+    write_report(html, pair[1])
     assert html.stat().st_size < 6e6
     with browsing(tmp_path / "profile") as tab:
         tab.open(html, size)
@@ -102,27 +105,49 @@ def test_the_page_of_a_pair(tmp_path: Path, make_stems: Make, size: tuple[int, i
         assert tab.console == []
 
 
-def test_the_page_of_several_pairs(tmp_path: Path, make_stems: Make) -> None:
-    pairs = [
-        make_pair(tmp_path / method / "same name", make_stems, method=method)
-        for method in ("optimise", "console", "tcn", "zero-shot")
+def test_the_page_of_several_transfers(tmp_path: Path, make_stems: Make) -> None:
+    methods = ("optimise", "console", "tcn", "zero-shot")
+    done = [
+        Done(*make_pair(tmp_path / song / method, make_stems, method=method, input_audio=song))
+        for song in ("song 1", "song 2", "song 3")
+        for method in methods
     ]
-    for folder, _ in pairs:
-        (folder / "report.html").touch()
-    write_report(tmp_path / "report.html", pairs)
+    done.append(Done(*make_pair(tmp_path / "song 1" / "again", make_stems, input_audio="song 1")))
+    for each in done:
+        (each.folder / "report.html").touch()
+    html = tmp_path / "report.html"
+    failures = [Failure("table.csv, line 3", AudioError("too_short", "a <b>song</b> of 0.2 s"))]
+    summary = write_summary(tmp_path, [*done, *failures])
+    assert html.stat().st_size < 9e6
     with browsing(tmp_path / "profile") as tab:
-        tab.open(tmp_path / "report.html")
+        tab.open(html)
         assert tab.too_wide() <= 0
-        methods = (
-            "[...document.querySelectorAll('tbody tr, table tr')].map(r => r.cells[1].innerText)"
+        cells = "[...document.querySelectorAll('table')].map(t => t.rows[1].cells[0].innerText)"
+        assert tab.run(cells) == [
+            "optimise, features",
+            "table.csv, line 3",
+            f"optimise, features ({Path('song 1') / 'optimise'})",
+            "optimise, features",
+            "optimise, features",
+        ]
+        medians = "[...document.querySelector('table').rows].slice(1).map(r => r.innerText)"
+        assert len(tab.run(medians)) == len(summary["methods"]) == len(methods)
+        # Input, target and outputs of the first two pairs fit; the third's are links.
+        clips = (
+            "[...document.querySelectorAll('.comparison')]"
+            ".map(c => [...c.querySelectorAll('.clip label')].map(l => l.innerText))"
         )
-        assert tab.run(methods)[1:] == ["optimise", "console", "tcn", "zero-shot"]
-        assert tab.run("document.querySelectorAll('.comparison').length") == 3
-        # A player each, although the folders have the same name.
-        chosen = "document.querySelectorAll('.clip input:checked').length"
-        assert tab.run(chosen) == 3
+        first, second = (set(names) for names in tab.run(clips)[:2])
+        assert len(first) == 7
+        assert second == {"input", "target", *(f"{method}, features" for method in methods)}
+        tab.click(".play")
+        player = "document.querySelector('.comparison').player"
+        tab.wait(f"{player}.position() > 0.1")
+        tab.click('.clip label:has([value="tcn, features"])')
+        tab.wait("document.querySelector('.comparison').getAttribute('aria-busy')", "false")
+        assert tab.run(f"{player}.playing")
         links = tab.run("[...document.querySelectorAll('a')].map((a) => decodeURI(a.href))")
-        assert len(links) == 16
+        assert len(links) == 4 * len(done)
         assert all(Path(link.removeprefix("file://")).is_file() for link in links)
         assert tab.console == []
 
@@ -133,5 +158,5 @@ def test_without_features_the_controls_are_told(tmp_path: Path, make_stems: Make
     settings = {"drums": values | {"gain_db": -6.0}}
     folder, metrics = make_pair(tmp_path / "pair", make_stems, settings=settings)
     del metrics["features"]
-    write_report(folder / "report.html", [(folder, metrics)])
+    write_report(folder / "report.html", metrics)
     assert "drums: 6.0 dB quieter" in (folder / "report.html").read_text()

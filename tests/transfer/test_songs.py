@@ -13,6 +13,7 @@ from mixprint.audio import read_audio, true_peak_dbtp, write_audio
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, Standardisation, extract
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.transfer.batch import Models
 from mixprint.transfer.effect import apply_to_blocks
 from mixprint.transfer.recipes import Request, transfer_songs
 from mixprint.transfer.segments import Segment, WholeSong, load_whole
@@ -454,29 +455,35 @@ def test_every_combination_is_made_and_songs_are_separated_once(
         controls=Controls(),
     )
     out_dir = tmp_path / "out"
-    done = transfer_songs(
-        request,
-        out_dir,
-        separator=Counting(),  # type: ignore[arg-type]
-        standardisation=standardisation,
-        encoder=None,
-        device="cpu",
-    )
+    models = Models(standardisation=standardisation, separator=Counting())  # type: ignore[arg-type]
+    done = transfer_songs(request, out_dir, models)
     assert len(separated) == 3
     names = [
         f"sweep-{share}-lr-{lr}" for share in ("0.00", "0.50", "1.00") for lr in (0.0005, 0.002)
     ]
-    assert [folder.name for folder, _ in done] == names
-    assert [row["pair"] for row in read_json(out_dir / "summary.json")["pairs"]] == names
+    assert [each.folder.name for each in done] == names
+    rows = read_json(out_dir / "summary.json")["transfers"]
+    assert [row["folder"] for row in rows] == names
+    assert {row["pair"] for row in rows} == {
+        "a.wav to b.wav",
+        "a.wav to c.wav",
+        "a.wav to b.wav + c.wav",
+    }
     page = (out_dir / "report.html").read_text()
     assert all(name in page for name in names)
     assert sorted(p.name for p in out_dir.iterdir()) == sorted(
-        [*names, "summary.json", "report.html"]
+        [*names, "summary.json", "summary.csv", "report.html"]
     )
-    levels = [metrics["features"]["target"]["bass_loudness_lufs"] for _, metrics in done[::2]]
+    metrics = [each.metrics for each in done]
+    levels = [m["features"]["target"]["bass_loudness_lufs"] for m in metrics[::2]]
     assert levels[1] == pytest.approx((levels[0] + levels[2]) / 2, abs=1e-3)
-    assert done[0][1]["target_audio"] == str(tmp_path / "b.wav")
-    assert done[1][1]["hyperparameters"]["lr"] == 0.002
+    assert metrics[0]["target_audio"] == str(tmp_path / "b.wav")
+    assert metrics[1]["hyperparameters"]["lr"] == 0.002
+    assert not any(each.was_there for each in done)
+    (out_dir / names[2] / "output_transferred.wav").unlink()
+    again = transfer_songs(request, out_dir, models)
+    assert [each.was_there for each in again] == [name != names[2] for name in names]
+    assert len(separated) == 5
 
 
 def test_stems_in_files_are_a_whole_song(tmp_path: Path, make_stems: Make) -> None:

@@ -1,0 +1,109 @@
+"""What became of a batch of transfers, as numbers.
+
+<out>/summary.json    a row per transfer, medians per method, and what failed and why
+<out>/summary.csv     the rows
+"""
+
+import csv
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixprint.atomic import atomic_path, write_json
+from mixprint.transfer.batch import Done, Failure, Outcome
+from mixprint.transfer.overview import write_overview
+from mixprint.transfer.report import target_of, title
+
+SUMMARY_NAME = "summary.json"
+TABLE_NAME = "summary.csv"
+PAGE_NAME = "report.html"
+SUMMARY_NAMES = (SUMMARY_NAME, TABLE_NAME, PAGE_NAME)
+# Equal transfers differ in them.
+TIMES = ("separation_s", "optimisation_s", "total_s")
+DISTANCES = ("feature", "embedding")
+
+
+def write_summary(out_dir: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Write the summary, its table and the page that compares all.
+
+    Args:
+        out_dir: the transfers are in it, or it is the one transfer.
+        outcomes: in the order of the rows.
+
+    Returns:
+        what summary.json holds.
+    """
+    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    summary = summarise(out_dir, done, failures)
+    _write_table(out_dir / TABLE_NAME, summary["transfers"])
+    write_overview(out_dir / PAGE_NAME, done, failures, summary)
+    write_json(out_dir / SUMMARY_NAME, summary)
+    return summary
+
+
+def summarise(out_dir: Path, done: Sequence[Done], failures: Sequence[Failure]) -> dict[str, Any]:
+    """Gather the distances; medians are null where there is nothing to take them of."""
+    rows = [_row(out_dir, each) for each in done]
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(f"{row['method']}, {row['optimize_target']}", []).append(row)
+    return {
+        "num_transfers": len(rows),
+        "num_failed": len(failures),
+        "failed": [
+            {"where": f.where, "reason": f.reason, "detail": str(f.error)} for f in failures
+        ],
+        **_medians(rows),
+        "methods": {
+            name: {"num_transfers": len(group), **_medians(group)} for name, group in groups.items()
+        },
+        "transfers": rows,
+    }
+
+
+def _row(out_dir: Path, done: Done) -> dict[str, Any]:
+    metrics = done.metrics
+    song, target = metrics["input_audio"], target_of(metrics)
+    row = {
+        "folder": done.folder.relative_to(out_dir).as_posix(),
+        "pair": f"{title(song)} to {title(target)}",
+        "input": song,
+        "target": target,
+        "method": metrics["method"],
+        "optimize_target": metrics["optimize_target"],
+        "lr": metrics["hyperparameters"]["lr"],
+    }
+    for kind in DISTANCES:
+        initial = metrics[f"initial_{kind}_distance"]
+        final = metrics[f"final_{kind}_distance"]
+        row |= {f"initial_{kind}_distance": initial, f"final_{kind}_distance": final}
+        row[f"{kind}_distance_reduction"] = 1 - final / initial if initial else None
+    return row | {
+        "converged": metrics["converged"],
+        "num_steps_run": metrics["num_steps_run"],
+        "loudness_lufs": metrics["output"]["loudness_lufs"],
+        "true_peak_dbtp": metrics["output"]["true_peak_dbtp"],
+        **{name: metrics["timings"][name] for name in TIMES},
+    }
+
+
+def _medians(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    names = (*(f"{kind}_distance_reduction" for kind in DISTANCES), "total_s")
+    return {f"median_{name}": _median(row[name] for row in rows) for name in names}
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["folder"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
