@@ -204,7 +204,10 @@ def test_a_style_is_saved_and_used_with_all_controls(
     assert audio.probe(tmp_path / "1" / "output_transferred.wav").duration_s == 3.0
 
 
-def test_a_zero_shot_model_is_looked_for(tmp_path: Path, songs: tuple[Path, Path]) -> None:
+def test_a_zero_shot_model_is_looked_for(
+    tmp_path: Path, songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixprint.cli, "_load_encoder", lambda *_: LevelEncoder())
     arguments = ["--input_audio", str(songs[0]), "--target_audio", str(songs[1])]
     arguments += ["--optimize_target", "embeddings", "--method", "zero-shot"]
     arguments += ["--zero_shot_checkpoint", str(tmp_path / "none")]

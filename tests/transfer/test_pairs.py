@@ -65,6 +65,7 @@ def settings(**more: object) -> Hyperparameters:
         "segment_duration": 3.0,
         "segment_offset": 0.0,
         "seed": 1,
+        "aim": "target",
     }
     return Hyperparameters(**(values | more))
 

@@ -483,7 +483,8 @@ def test_every_combination_is_made_and_songs_are_separated_once(
     (out_dir / names[2] / "output_transferred.wav").unlink()
     again = transfer_songs(request, out_dir, models)
     assert [each.was_there for each in again] == [name != names[2] for name in names]
-    assert len(separated) == 5
+    # All three songs, for the one that is made again is a mix of both targets.
+    assert len(separated) == 6
 
 
 def test_stems_in_files_are_a_whole_song(tmp_path: Path, make_stems: Make) -> None:
