@@ -50,13 +50,11 @@ from mixprint.progress import progress
 from mixprint.separation import load_separator
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
-from mixprint.transfer.optimise import Method as MethodName
-from mixprint.transfer.optimise import OptimizeTarget, fit_style
-from mixprint.transfer.settings import Controls, Loudness
+from mixprint.transfer.optimise import TransferResult, fit_style
+from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
 from mixprint.transfer.style import Style
-from mixprint.transfer.style_share import load_style_share
 from mixprint.transfer.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
-from mixprint.transfer.zero_shot import SHIPPED_ZERO_SHOT, load_zero_shot
+from mixprint.transfer.zero_shot import load_zero_shot
 
 log = logging.getLogger("mixprint.benchmarks")
 
@@ -64,35 +62,30 @@ START_S, SEGMENT_S = 4.0, 10.0
 THREADS = (1, 2)
 TCN_DILATIONS = tuple(2**n for n in range(13))
 TCN_STEP = "TCN of 13 blocks"
-RECEPTIVE_FIELD_S, LR, SEED = 2.0, 0.001, 1
 LOUDNESS: Loudness = "style"
 BYTES_PER_MB = 1e6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Way:
-    """A way of transferring.
-
-    Attributes:
-        method: see `mixprint.transfer.optimise.Method`.
-        optimize_target: what is optimised.
-        aim: of features, see `mixprint.transfer.settings.Aim`.
-    """
-
-    method: MethodName
-    optimize_target: OptimizeTarget = "features"
-    aim: str = "style"
-
-
-WAYS: Mapping[str, Way] = {
-    "optimise": Way(method="optimise"),
-    "optimise, aim target": Way(method="optimise", aim="target"),
-    "optimise, embeddings": Way(method="optimise", optimize_target="embeddings"),
-    "console": Way(method="console"),
-    "tcn": Way(method="tcn"),
-    "zero-shot": Way(method="zero-shot"),
+# With the defaults of the command, but for the number of steps.
+PLAIN = Hyperparameters(
+    optimize_target="features",
+    method="console",
+    num_steps=0,
+    lr=0.001,
+    receptive_field=2.0,
+    segment_duration=SEGMENT_S,
+    segment_offset=START_S,
+    seed=1,
+)
+WAYS: Mapping[str, Hyperparameters] = {
+    "console": PLAIN,
+    "console, embeddings": replace(PLAIN, optimize_target="embeddings"),
+    "tcn": replace(PLAIN, method="tcn"),
+    "optimise": replace(PLAIN, method="optimise"),
+    "optimise, aim target": replace(PLAIN, method="optimise", aim="target"),
+    "optimise, embeddings": replace(PLAIN, method="optimise", optimize_target="embeddings"),
+    "zero-shot": replace(PLAIN, method="zero-shot"),
 }
-DEFAULT = "optimise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +195,7 @@ def quality(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def as_method(way: Way, encoder: Encoder, num_steps: int) -> Method:
+def as_method(way: Hyperparameters, encoder: Encoder, num_steps: int) -> Method:
     """Make a method of the benchmark."""
 
     def transfer(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
@@ -216,9 +209,14 @@ def as_method(way: Way, encoder: Encoder, num_steps: int) -> Method:
     return transfer
 
 
-def fit(way: Way, encoder: Encoder, input_SCT: Tensor, target_SCT: Tensor, num_steps: int) -> Any:
-    """Fit one segment, with the command's defaults."""
-    by_share = way.optimize_target == "features" and way.aim == "style"
+def fit(
+    way: Hyperparameters,
+    encoder: Encoder,
+    input_SCT: Tensor,
+    target_SCT: Tensor,
+    num_steps: int,
+) -> TransferResult:
+    """Fit one segment."""
     return fit_style(
         [input_SCT],
         Style.of("target", [target_SCT], SAMPLE_RATE_HZ, encoder=encoder),
@@ -227,12 +225,12 @@ def fit(way: Way, encoder: Encoder, input_SCT: Tensor, target_SCT: Tensor, num_s
         standardisation=encoder.standardisation,
         encoder=encoder,
         num_steps=num_steps,
-        lr=LR,
-        receptive_field_s=RECEPTIVE_FIELD_S,
-        seed=SEED,
+        lr=way.lr,
+        receptive_field_s=way.receptive_field,
+        seed=way.seed,
         method=way.method,
-        zero_shot=load_zero_shot(SHIPPED_ZERO_SHOT) if way.method == "zero-shot" else None,
-        share_D=load_style_share().features_D if by_share else None,
+        zero_shot=load_zero_shot() if way.method == "zero-shot" else None,
+        share_D=way.share,
         device=input_SCT.device,
     )
 

@@ -311,7 +311,7 @@ def transfer(
     """
     from mixprint.device import resolve_device
     from mixprint.transfer.recipes import Request, transfer_songs
-    from mixprint.transfer.settings import Controls, parse_amounts
+    from mixprint.transfer.settings import Controls, listed, parse_amounts
 
     used_device = resolve_device(device)
     settings = _hyperparameters(
@@ -334,7 +334,7 @@ def transfer(
         sweep=sweep,
         settings=settings,
         controls=Controls(
-            amount=parse_amounts(amount or [], _listed(keep or [])),
+            amount=parse_amounts(amount or [], listed(keep or [])),
             loudness=loudness.value,
             apply_to=apply_to.value,
         ),
@@ -346,8 +346,7 @@ def transfer(
         zero_shot_checkpoint,
         scnet_model,
         scnet_config,
-        needs_encoder=any(each.optimize_target == "embeddings" for each in settings),
-        needs_zero_shot=any(each.method == "zero-shot" for each in settings),
+        settings,
     )
     done = transfer_songs(request, output_dir, models)
     for each in done:
@@ -423,6 +422,7 @@ def transfer_batch(
     from mixprint.transfer.batch import run_jobs
     from mixprint.transfer.library import SongSource
     from mixprint.transfer.pairs import Defaults, find_jobs, plan_pairs, read_pairs
+    from mixprint.transfer.settings import listed
     from mixprint.transfer.summary import write_summary
 
     used_device = resolve_device(device)
@@ -440,13 +440,13 @@ def transfer_batch(
             seed=seed,
         ),
         amount=tuple(amount or ()),
-        keep=_listed(keep or []),
+        keep=listed(keep or []),
         loudness=loudness.value,
         apply_to=apply_to.value,
     )
     table, unreadable = read_pairs(pairs)
     plans, unknown = plan_pairs(table, defaults)
-    asked = [settings for plan in plans for settings in plan.settings]
+    asked = tuple(settings for plan in plans for settings in plan.settings)
     with tempfile.TemporaryDirectory() as folder:
         if is_registered(mixing_checkpoint):
             # Once: while the batch runs, another one may become the champion.
@@ -458,8 +458,7 @@ def transfer_batch(
             zero_shot_checkpoint,
             scnet_model,
             scnet_config,
-            needs_encoder=any(each.optimize_target == "embeddings" for each in asked),
-            needs_zero_shot=any(each.method == "zero-shot" for each in asked),
+            asked,
         )
         models = load()
         assert models.separator is not None
@@ -849,7 +848,7 @@ def _hyperparameters(
     optimize_target: list[str], method: list[str], lr: list[str], **common: Any
 ) -> "tuple[Hyperparameters, ...]":
     """Combine every target with every method and every learning rate."""
-    from mixprint.transfer.settings import Hyperparameters
+    from mixprint.transfer.settings import Hyperparameters, listed
 
     return tuple(
         Hyperparameters(
@@ -858,8 +857,8 @@ def _hyperparameters(
             lr=rate,
             **common,
         )
-        for wanted in _listed(optimize_target)
-        for way in _listed(method)
+        for wanted in listed(optimize_target)
+        for way in listed(method)
         for rate in _numbers("--lr", lr)
     )
 
@@ -870,15 +869,15 @@ def _load_models(
     zero_shot_checkpoint: Path | None,
     scnet_model: str,
     scnet_config: str | None,
-    *,
-    needs_encoder: bool,
-    needs_zero_shot: bool,
+    settings: "tuple[Hyperparameters, ...]",
 ) -> "Models":
-    """Load what transfers are made with."""
+    """Load what transfers of these settings are made with."""
     from mixprint.transfer.batch import Models
 
     encoder = _load_encoder(mixing_checkpoint, device)
-    if encoder is None and (needs_encoder or needs_zero_shot):
+    needs_zero_shot = any(each.method == "zero-shot" for each in settings)
+    needs_embedding = any(each.optimize_target == "embeddings" for each in settings)
+    if encoder is None and (needs_embedding or needs_zero_shot):
         raise ConfigError(
             "embeddings and zero-shot: expected --mixing_checkpoint with an encoder, got none "
             f"(and mixprint ships none in {SHIPPED_ENCODER.name})"
@@ -890,12 +889,6 @@ def _load_models(
         zero_shot=_load_zero_shot(zero_shot_checkpoint, device) if needs_zero_shot else None,
         device=device,
     )
-
-
-def _listed(texts: list[str]) -> tuple[str, ...]:
-    """Take what was repeated, or parted by commas, apart; each value once."""
-    parts = (part.strip() for text in texts for part in text.split(","))
-    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def _numbers(option: str, texts: list[str]) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from components.step import Manifest, clear_errors, once, recorded, step_parser
 from components.train.launch import Node, start_workers
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
-from mixprint.transfer.zero_shot_training import STATE_FOLDER, ZeroShotTrainConfig
+from mixprint.transfer.zero_shot_training import CODE, STATE_FOLDER, ZeroShotTrainConfig
 
 WORKER = "components.train.zero_shot_worker"
 
@@ -90,15 +90,7 @@ def run(
             "encoder": load_checkpoint(encoder_dir).fingerprint,
             "config": config.identity(),
             "ranges": ranges,
-            "code": code_version(
-                "mixprint.transfer.zero_shot",
-                "mixprint.transfer.zero_shot_training",
-                "mixprint.transfer.spectral_loss",
-                "mixprint.encoder",
-                "mixprint.features",
-                "mixprint.shards",
-                "mixprint.stems",
-            ),
+            "code": code_version(*CODE, "mixprint.shards", "mixprint.stems"),
         }
 
         def work() -> dict[str, float]:

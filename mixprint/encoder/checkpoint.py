@@ -1,27 +1,29 @@
-"""Encoders on disk: safetensors weights beside a JSON configuration; never a pickle.
+"""Encoders on disk, in the form of `mixprint.checkpoint_folder`.
 
 Shape suffixes: B batch, S stem, C channel, T sample, D features, E embedding.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.checkpoint_folder import (
+    CONFIG_NAME,
+    read_architecture,
+    read_config,
+    read_weights,
+    write_folder,
+)
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig
-from mixprint.errors import CheckpointError, ConfigError, DataError
+from mixprint.errors import CheckpointError
 from mixprint.features import FEATURE_NAMES, Standardisation, extract
-from mixprint.fingerprint import file_sha256, fingerprint
+from mixprint.fingerprint import fingerprint
 
-WEIGHTS_NAME = "weights.safetensors"
-CONFIG_NAME = "config.json"
 FORMAT = "mixprint-encoder"
 FORMAT_VERSION = 1
 
@@ -80,10 +82,7 @@ class Encoder:
 def save_checkpoint(
     folder: Path, model: MixEncoder, standardisation: Standardisation, metadata: Mapping[str, Any]
 ) -> None:
-    """Write an encoder.
-
-    The configuration is written last and names the hash of the weights, so that a save that was
-    killed between the two files is refused at load instead of mixing two encoders.
+    """Write an encoder, see `mixprint.checkpoint_folder`.
 
     Args:
         folder: created if missing; files of an older encoder are replaced.
@@ -91,18 +90,17 @@ def save_checkpoint(
         standardisation: of the training split, all 64 features.
         metadata: JSON values that describe how it came to be: metrics, data fingerprint.
     """
-    weights = {name: value.detach().cpu().contiguous() for name, value in _weights(model).items()}
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(weights, temporary)
-    config = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "architecture": asdict(model.config),
-        "standardisation": standardisation.to("cpu").to_values(),
-        "weights_sha256": file_sha256(folder / WEIGHTS_NAME),
-        "metadata": dict(metadata),
-    }
-    write_json(folder / CONFIG_NAME, config)
+    write_folder(
+        folder,
+        model.state_dict(),
+        {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "architecture": asdict(model.config),
+            "standardisation": standardisation.to("cpu").to_values(),
+            "metadata": dict(metadata),
+        },
+    )
 
 
 def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Encoder:
@@ -118,70 +116,20 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Encoder
     """
     folder = Path(folder)
     path = folder / CONFIG_NAME
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected the configuration of a {FORMAT}, found another")
-    if config.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: expected format version {FORMAT_VERSION}, found {config['format_version']!r}"
-        )
-    keys = {"architecture", "standardisation", "weights_sha256", "metadata"}
-    if missing := sorted(keys - config.keys()):
-        raise CheckpointError(f"{path}: missing {missing}")
+    keys = ("architecture", "standardisation", "metadata")
+    config = read_config(folder, FORMAT, FORMAT_VERSION, keys)
     standardisation = Standardisation.from_values(config["standardisation"], str(path))
     if standardisation.mean_D.shape != (len(FEATURE_NAMES),):
         raise CheckpointError(
             f"{path}: expected a standardisation of {len(FEATURE_NAMES)} features, "
             f"found {len(standardisation.mean_D)}"
         )
-    model = MixEncoder(_architecture(config["architecture"], path))
-    _load_weights(model, folder / WEIGHTS_NAME, config["weights_sha256"])
+    architecture = read_architecture(
+        EncoderConfig, config["architecture"], folder, tuples=("dropped_families",)
+    )
+    model = MixEncoder(architecture)
+    model.load_state_dict(read_weights(folder, model.state_dict(), config["weights_sha256"]))
     identity = {key: config[key] for key in ("architecture", "standardisation", "weights_sha256")}
     return Encoder(
         model, standardisation, metadata=config["metadata"], fingerprint=fingerprint(identity)
     ).to(device)
-
-
-def _weights(model: MixEncoder) -> dict[str, Tensor]:
-    return dict(model.state_dict())
-
-
-def _architecture(values: Any, path: Path) -> EncoderConfig:
-    """Read the architecture, refusing keys that are missing or unknown by name."""
-    names = {f.name for f in fields(EncoderConfig)}
-    if not isinstance(values, dict) or values.keys() != names:
-        found = sorted(values) if isinstance(values, dict) else values
-        raise CheckpointError(f"{path}: architecture: expected {sorted(names)}, found {found}")
-    try:
-        return EncoderConfig(**{**values, "dropped_families": tuple(values["dropped_families"])})
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: architecture: {error}") from error
-
-
-def _load_weights(model: MixEncoder, path: Path, expected_sha256: str) -> None:
-    """Load the weights, refusing every tensor that does not fit by name."""
-    try:
-        found_sha256 = file_sha256(path)
-        loaded = load_file(path)
-    except (DataError, OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: expected readable weights, found: {error}") from error
-    if found_sha256 != expected_sha256:
-        raise CheckpointError(
-            f"{path}: expected SHA-256 {expected_sha256} as in {CONFIG_NAME}, found {found_sha256}"
-        )
-    expected = _weights(model)
-    problems = [f"missing {name}" for name in sorted(expected.keys() - loaded.keys())]
-    problems += [f"unknown {name}" for name in sorted(loaded.keys() - expected.keys())]
-    for name in sorted(expected.keys() & loaded.keys()):
-        wanted, got = expected[name], loaded[name]
-        if wanted.shape != got.shape or wanted.dtype != got.dtype:
-            problems.append(
-                f"{name}: expected {wanted.dtype} {tuple(wanted.shape)}, "
-                f"found {got.dtype} {tuple(got.shape)}"
-            )
-    if problems:
-        raise CheckpointError(f"{path}: does not fit the architecture: {'; '.join(problems)}")
-    model.load_state_dict(loaded)

@@ -61,6 +61,7 @@ from mixprint.features import Standardisation, extract
 from mixprint.features.table import read_features
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
+from mixprint.schedule import warmed_up_rate
 from mixprint.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.training_state import only_training
 
@@ -531,14 +532,13 @@ class _Trainer:
         return f"{_segment_name(reference, start_s)} ({_VIEWS[view]})"
 
     def learning_rate(self) -> float:
-        """Give the rate of the step to come: linear warm-up, then a cosine down to zero."""
-        step = self.progress.step
-        total = self.config.epochs * self.steps_per_epoch
-        warmup = round(self.config.warmup_fraction * total)
-        if step < warmup:
-            return self.config.learning_rate * (step + 1) / warmup
-        part = (step - warmup) / max(total - warmup, 1)
-        return self.config.learning_rate * (1 + math.cos(math.pi * part)) / 2
+        """Give the rate of the step to come."""
+        return warmed_up_rate(
+            self.progress.step,
+            self.config.epochs * self.steps_per_epoch,
+            highest=self.config.learning_rate,
+            warmup_fraction=self.config.warmup_fraction,
+        )
 
     def temperature(self) -> float:
         """Give the present temperature of the loss."""

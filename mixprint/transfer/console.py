@@ -147,11 +147,11 @@ class Console(nn.Module):
     def _controls(self, amount_S: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Give gain, balance, width and equaliser in dB, and the dynamics, times an amount."""
         controls = (
-            _limited(self.gain_S, MAX_GAIN_DB),
-            _limited(self.balance_S, MAX_BALANCE_DB),
-            _limited(self.width_S, MAX_WIDTH_DB),
-            _limited(self.eq_SK, MAX_EQ_DB),
-            _limited(self.dynamics_SW, MAX_DYNAMICS),
+            limited(self.gain_S, MAX_GAIN_DB),
+            limited(self.balance_S, MAX_BALANCE_DB),
+            limited(self.width_S, MAX_WIDTH_DB),
+            limited(self.eq_SK, MAX_EQ_DB),
+            limited(self.dynamics_SW, MAX_DYNAMICS),
         )
         if amount_S is None:
             return controls
@@ -204,7 +204,7 @@ class Console(nn.Module):
         }
 
 
-def _limited(value: Tensor, limit: float) -> Tensor:
+def limited(value: Tensor, limit: float) -> Tensor:
     """Keep a value within +-limit, with slope one at zero."""
     return limit * torch.tanh(value / limit)
 

@@ -20,7 +20,14 @@ from mixprint.catalogue import Track
 from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.transfer.batch import Failure, Job
 from mixprint.transfer.library import SongSource
-from mixprint.transfer.settings import ApplyTo, Controls, Hyperparameters, Loudness, parse_amounts
+from mixprint.transfer.settings import (
+    ApplyTo,
+    Controls,
+    Hyperparameters,
+    Loudness,
+    listed,
+    parse_amounts,
+)
 
 log = logging.getLogger("mixprint.transfer")
 
@@ -78,15 +85,15 @@ class Defaults:
             ConfigError: a cell holds what is not known.
         """
         settings = list(self.settings)
-        if methods := _listed(pair.asked.get("method", "")):
+        if methods := listed([pair.asked.get("method", "")]):
             # What is not known is refused there, here and below.
             settings = [replace(s, method=m) for s in settings for m in methods]  # type: ignore[arg-type]
-        if targets := _listed(pair.asked.get("optimize_target", "")):
+        if targets := listed([pair.asked.get("optimize_target", "")]):
             settings = [replace(s, optimize_target=t) for s in settings for t in targets]  # type: ignore[arg-type]
         controls = Controls(
             amount=parse_amounts(
                 [pair.asked["amount"]] if "amount" in pair.asked else self.amount,
-                _listed(pair.asked["keep"]) if "keep" in pair.asked else self.keep,
+                listed([pair.asked["keep"]]) if "keep" in pair.asked else self.keep,
             ),
             loudness=self.loudness,
             apply_to=self.apply_to,
@@ -236,8 +243,3 @@ def job_name(
 def _slug(title: str) -> str:
     """Keep what is safe in a folder's name on every system."""
     return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")[:MAX_SLUG].strip("-") or "song"
-
-
-def _listed(text: str) -> list[str]:
-    """Take what is parted by commas apart."""
-    return [part.strip() for part in text.split(",") if part.strip()]

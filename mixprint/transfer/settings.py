@@ -146,6 +146,12 @@ class Controls:
         return asdict(self) | {"amount": {stem: float(self.amount[stem]) for stem in STEMS}}
 
 
+def listed(texts: Sequence[str]) -> tuple[str, ...]:
+    """Take what was repeated, or parted by commas, apart; each value once."""
+    parts = (part.strip() for text in texts for part in text.split(","))
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
 def parse_amounts(texts: Sequence[str], keep: Sequence[str] = ()) -> dict[str, float]:
     """Read amounts as a person writes them.
 

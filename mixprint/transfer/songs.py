@@ -46,6 +46,7 @@ from mixprint.transfer.report import write_report
 from mixprint.transfer.segments import Block, Segment, read_stem_files, stem_files
 from mixprint.transfer.settings import Controls, Hyperparameters
 from mixprint.transfer.style import Style, segment_features, sounding
+from mixprint.transfer.style_share import load_style_share
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
@@ -147,13 +148,14 @@ def transfer_fingerprint(
     zero_shot: "ZeroShotModel | None" = None,
 ) -> str:
     """Hash all that the result depends on, so that a finished pair is not computed again."""
+    share = load_style_share()
     return fingerprint(
         {
             "input": dict(input_identity),
             "target": dict(target_identity),
             "separator": dict(separator),
             "hyperparameters": asdict(settings),
-            "share": None if settings.share is None else settings.share.tolist(),
+            "share": [*share.features_D.tolist(), share.loudness],
             "controls": (controls or Controls()).to_values(),
             "standardisation": standardisation.to_values(),
             "encoder": None if encoder is None else encoder.fingerprint,

@@ -21,6 +21,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -126,8 +127,9 @@ def mix_loudness(features_ND: Tensor) -> Tensor:
     return (stem_NS - relative_NS).gather(1, loudest_N1)
 
 
+@lru_cache(maxsize=1)
 def load_style_share(path: Path = SHIPPED_STYLE_SHARE) -> StyleShare:
-    """Read the shares.
+    """Read the shares; they are asked for many times in a transfer, and read once.
 
     Raises:
         CheckpointError: the file is no style share, or of another feature schema.

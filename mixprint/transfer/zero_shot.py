@@ -16,29 +16,30 @@ Source: FiLM, Perez et al. 2018 (arXiv 1709.07871).
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixprint.atomic import atomic_path, read_json, write_json
-from mixprint.errors import CheckpointError, ConfigError, DataError
-from mixprint.fingerprint import file_sha256, fingerprint
+from mixprint.checkpoint_folder import (
+    read_architecture,
+    read_config,
+    read_weights,
+    write_folder,
+)
+from mixprint.errors import CheckpointError, ConfigError
+from mixprint.fingerprint import fingerprint
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
+from mixprint.transfer.console import NEPER_PER_DB, limited
 
-WEIGHTS_NAME = "weights.safetensors"
-CONFIG_NAME = "config.json"
 FORMAT = "mixprint-zero-shot"
 FORMAT_VERSION = 1
 SHIPPED_ZERO_SHOT = Path(__file__).parents[1] / "weights" / "zero_shot"
 
-NEPER_PER_DB = math.log(10) / 20
 LOWEST_BAND_HZ, HIGHEST_BAND_HZ = 50.0, 16_000.0
 MAX_GAIN_DB = 30.0
 MAX_BALANCE_DB = 12.0
@@ -236,7 +237,7 @@ class ZeroShotNetwork(nn.Module):
         mid_BST, side_BST = added_BSCT.unbind(2)
         out_BSCT = stems_BSCT + torch.stack([mid_BST + side_BST, mid_BST - side_BST], dim=2)
         out_BSCT = out_BSCT + self._reverb(out_BSCT, controls.wet_BSR * amount_BS[..., None])
-        balance_db_BS = _limited(BALANCE_SCALE_DB * controls.balance_BS, MAX_BALANCE_DB) * amount_BS
+        balance_db_BS = limited(BALANCE_SCALE_DB * controls.balance_BS, MAX_BALANCE_DB) * amount_BS
         balance_BSC = NEPER_PER_DB / 2 * torch.stack([balance_db_BS, -balance_db_BS], dim=-1)
         return out_BSCT + out_BSCT * torch.expm1(balance_BSC)[..., None]
 
@@ -266,7 +267,7 @@ class ZeroShotNetwork(nn.Module):
             hidden_BHN = block(hidden_BHN, film_2BH)
         gain_BJN = self.leave(hidden_BHN) + controls.gain_BJ.unsqueeze(-1)
         gain_BSCKN = gain_BJN.unflatten(1, level_BSCKN.shape[1:4])
-        return _limited(GAIN_SCALE_DB * gain_BSCKN, MAX_GAIN_DB)
+        return limited(GAIN_SCALE_DB * gain_BSCKN, MAX_GAIN_DB)
 
     def analyse(self, stems_BSCT: Tensor) -> Tensor:
         """Transform mid and side to spectrum_BSCFN; zeros lie beyond both ends."""
@@ -424,7 +425,7 @@ def save_zero_shot(
     *,
     half: bool = False,
 ) -> None:
-    """Write a network; the configuration comes last and names the hash of the weights.
+    """Write a network, see `mixprint.checkpoint_folder`.
 
     Args:
         folder: created if missing; files of an older one are replaced.
@@ -434,20 +435,14 @@ def save_zero_shot(
         half: store 16-bit numbers, half the size; it computes in 32 bits all the same.
     """
     dtype = torch.float16 if half else torch.float32
-    weights = {
-        name: value.detach().cpu().to(dtype).contiguous()
-        for name, value in network.state_dict().items()
-    }
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(weights, temporary)
-    write_json(
-        folder / CONFIG_NAME,
+    write_folder(
+        folder,
+        {name: value.to(dtype) for name, value in network.state_dict().items()},
         {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "architecture": asdict(network.config),
             "encoder": encoder_fingerprint,
-            "weights_sha256": file_sha256(folder / WEIGHTS_NAME),
             "metadata": dict(metadata),
         },
     )
@@ -467,23 +462,16 @@ def load_zero_shot(
             architecture.
     """
     folder = Path(folder)
-    path = folder / CONFIG_NAME
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: expected the configuration of a {FORMAT}, found another")
-    if config.get("format_version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{path}: expected format version {FORMAT_VERSION}, "
-            f"found {config.get('format_version')!r}"
-        )
-    keys = {"architecture", "encoder", "weights_sha256", "metadata"}
-    if missing := sorted(keys - config.keys()):
-        raise CheckpointError(f"{path}: missing {missing}")
-    network = ZeroShotNetwork(_architecture(config["architecture"], path))
-    _load_weights(network, folder / WEIGHTS_NAME, config["weights_sha256"])
+    keys = ("architecture", "encoder", "metadata")
+    config = read_config(folder, FORMAT, FORMAT_VERSION, keys)
+    architecture = read_architecture(
+        ZeroShotConfig, config["architecture"], folder, tuples=("dilations", "room_decays_s")
+    )
+    network = ZeroShotNetwork(architecture)
+    weights = read_weights(
+        folder, network.state_dict(), config["weights_sha256"], is_any_precision=True
+    )
+    network.load_state_dict(weights)
     identity = {key: config[key] for key in ("architecture", "encoder", "weights_sha256")}
     return ZeroShotModel(
         network,
@@ -493,51 +481,11 @@ def load_zero_shot(
     ).to(device)
 
 
-def _architecture(values: Any, path: Path) -> ZeroShotConfig:
-    """Read the architecture, refusing keys that are missing or unknown by name."""
-    names = {f.name for f in fields(ZeroShotConfig)}
-    if not isinstance(values, dict) or values.keys() != names:
-        found = sorted(values) if isinstance(values, dict) else values
-        raise CheckpointError(f"{path}: architecture: expected {sorted(names)}, found {found}")
-    try:
-        lists = {name: tuple(values[name]) for name in ("dilations", "room_decays_s")}
-        return ZeroShotConfig(**{**values, **lists})
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: architecture: {error}") from error
-
-
-def _load_weights(network: ZeroShotNetwork, path: Path, expected_sha256: str) -> None:
-    try:
-        found_sha256 = file_sha256(path)
-        loaded = load_file(path)
-    except (DataError, OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: expected readable weights, found: {error}") from error
-    if found_sha256 != expected_sha256:
-        raise CheckpointError(
-            f"{path}: expected SHA-256 {expected_sha256} as in {CONFIG_NAME}, found {found_sha256}"
-        )
-    expected = network.state_dict()
-    problems = [f"missing {name}" for name in sorted(expected.keys() - loaded.keys())]
-    problems += [f"unknown {name}" for name in sorted(loaded.keys() - expected.keys())]
-    problems += [
-        f"{name}: expected {tuple(expected[name].shape)}, found {tuple(loaded[name].shape)}"
-        for name in sorted(expected.keys() & loaded.keys())
-        if expected[name].shape != loaded[name].shape
-    ]
-    if problems:
-        raise CheckpointError(f"{path}: does not fit the architecture: {'; '.join(problems)}")
-    network.load_state_dict({name: value.float() for name, value in loaded.items()})
-
-
 def _zero(layer: nn.Linear | nn.Conv1d) -> nn.Module:
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
     return layer
-
-
-def _limited(value_db: Tensor, limit_db: float) -> Tensor:
-    return limit_db * torch.tanh(value_db / limit_db)
 
 
 def _band_basis(config: ZeroShotConfig) -> Tensor:

@@ -58,6 +58,7 @@ from mixprint.encoder.settings import AugmentRanges
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
+from mixprint.schedule import warmed_up_rate
 from mixprint.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training_state import StateFiles, only_training
@@ -77,6 +78,14 @@ from mixprint.transfer.zero_shot import (
 
 log = logging.getLogger("mixprint.zero_shot")
 
+# What the network follows from, beside the parameters and the data.
+CODE = (
+    "mixprint.transfer.zero_shot",
+    "mixprint.transfer.zero_shot_training",
+    "mixprint.transfer.spectral_loss",
+    "mixprint.encoder",
+    "mixprint.features",
+)
 STATE_FOLDER = "state"
 MEASURED_FOLDER = "state/measured"
 HISTORY_NAME = "history.json"
@@ -611,13 +620,7 @@ class _Trainer:
             "ranges": asdict(ranges),
             "data": data_fingerprint,
             "encoder": encoder.fingerprint,
-            "code": code_version(
-                "mixprint.transfer.zero_shot",
-                "mixprint.transfer.zero_shot_training",
-                "mixprint.transfer.spectral_loss",
-                "mixprint.encoder",
-                "mixprint.features",
-            ),
+            "code": code_version(*CODE),
         }
         identity = fingerprint(source)[:_IDENTITY_DIGITS]
         self.states = StateFiles(out_dir / STATE_FOLDER / identity, TrainingState)
@@ -710,17 +713,17 @@ class _Trainer:
         return is_end or (self.step >= after and (self.step - after) % every_steps == 0)
 
     def _set_learning_rate(self) -> None:
-        """Set the rate of the step to come: in each part a linear rise, then half a cosine."""
+        """Set the rate of the step to come; each part has a rise and a fall of its own."""
         config = self.config
         in_levels = self.step < config.level_steps
-        step = self.step if in_levels else self.step - config.level_steps
-        total = config.level_steps if in_levels else config.audio_steps
-        top = config.level_learning_rate if in_levels else config.audio_learning_rate
-        warmup = round(config.warmup_fraction * total)
-        part = (step - warmup) / max(total - warmup, 1)
-        factor = (step + 1) / warmup if step < warmup else (1 + math.cos(math.pi * part)) / 2
+        rate = warmed_up_rate(
+            self.step if in_levels else self.step - config.level_steps,
+            config.level_steps if in_levels else config.audio_steps,
+            highest=config.level_learning_rate if in_levels else config.audio_learning_rate,
+            warmup_fraction=config.warmup_fraction,
+        )
         for group in self.optimizer.param_groups:
-            group["lr"] = top * factor
+            group["lr"] = rate
 
     def _take_step(self, known: Known) -> float:
         """Learn from one batch; return the mean of its losses."""

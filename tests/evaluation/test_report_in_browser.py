@@ -2,15 +2,14 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.browser import find_browser
 from tests.evaluation.test_evaluate import make_run, run
 
-BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
 PHONE = "390,844"
 # Looks at the page as a person does: is everything there, does it fit, can it be played?
 PROBE = """
@@ -39,10 +38,7 @@ window.addEventListener("load", async () => {
 
 @pytest.fixture(scope="module")
 def browser() -> str:
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
-    return found
+    return find_browser()
 
 
 def look(browser: str, page: Path, profile: Path) -> tuple[str, list[str]]:

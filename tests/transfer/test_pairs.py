@@ -31,6 +31,7 @@ from mixprint.transfer.report import describe_settings
 from mixprint.transfer.settings import Controls, Hyperparameters, parse_amounts
 from mixprint.transfer.summary import write_summary
 from tests.transfer.metrics_schema import problems
+from tests.transfer.test_segments import settings as short_settings
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
@@ -57,17 +58,7 @@ def track(
 
 
 def settings(**more: object) -> Hyperparameters:
-    values: dict[str, object] = {
-        "optimize_target": "features",
-        "num_steps": 2,
-        "lr": 1e-3,
-        "receptive_field": 0.01,
-        "segment_duration": 3.0,
-        "segment_offset": 0.0,
-        "seed": 1,
-        "aim": "target",
-    }
-    return Hyperparameters(**(values | more))
+    return short_settings(**({"num_steps": 2, "aim": "target"} | more))
 
 
 @pytest.fixture
