@@ -33,7 +33,6 @@ from torch import Tensor, nn
 
 from benchmarks.apart import run_apart
 from benchmarks.publish import publish
-from mixprint.audio import loudness_lufs
 from mixprint.cli import SHIPPED_ENCODER
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.evaluation.retrieval import Estimate
@@ -50,6 +49,7 @@ from mixprint.progress import progress
 from mixprint.separation import load_separator
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
+from mixprint.transfer.levels import stream_levels
 from mixprint.transfer.optimise import TransferResult, fit_style
 from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
 from mixprint.transfer.style import Style
@@ -62,7 +62,7 @@ START_S, SEGMENT_S = 4.0, 10.0
 THREADS = (1, 2)
 TCN_DILATIONS = tuple(2**n for n in range(13))
 TCN_STEP = "TCN of 13 blocks"
-LOUDNESS: Loudness = "style"
+LOUDNESS: Loudness = "peak"
 BYTES_PER_MB = 1e6
 
 
@@ -200,10 +200,11 @@ def as_method(way: Hyperparameters, encoder: Encoder, num_steps: int) -> Method:
 
     def transfer(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
         output_SCT = fit(way, encoder, input_SCT, target_SCT, num_steps).stems_SCT
-        lufs = [
-            loudness_lufs(x.sum(0), SAMPLE_RATE_HZ) for x in (input_SCT, output_SCT, target_SCT)
-        ]
-        gain_db = Controls(loudness=LOUDNESS).wanted_lufs(*lufs) - lufs[1]
+        source, processed, target = (
+            stream_levels([x_SCT.sum(0)]) for x_SCT in (input_SCT, output_SCT, target_SCT)
+        )
+        controls = Controls(loudness=LOUDNESS)
+        gain_db = controls.gain_db(source, processed, target.loudness_lufs)
         return output_SCT * 10 ** (gain_db / 20)
 
     return transfer

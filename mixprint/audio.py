@@ -40,6 +40,7 @@ MIN_SAMPLE_RATE_HZ = 4_000
 MAX_SAMPLE_RATE_HZ = 384_000
 TRUE_PEAK_OVERSAMPLING = 4
 MAX_TRUE_PEAK_DBTP = -1.0  # of what is written for listening
+SILENT_PEAK_DB = -200.0
 BLOCK_FRAMES = 1 << 18
 # MP3 without a Xing header: libsndfile estimates the length to within a few frames of 1152.
 LENGTH_TOLERANCE_S = 0.1
@@ -438,8 +439,13 @@ def true_peak(blocks: Iterable[Tensor], sample_rate_hz: int) -> float:
 
 
 def true_peak_dbtp(audio_CT: Tensor, sample_rate_hz: int) -> float:
-    """Measure `true_peak` in dBTP; silence reads -200."""
-    return 20 * math.log10(max(true_peak([audio_CT], sample_rate_hz), 1e-10))
+    """Measure `true_peak` in dBTP."""
+    return peak_db(true_peak([audio_CT], sample_rate_hz))
+
+
+def peak_db(amplitude: float) -> float:
+    """Give a magnitude, full scale 1, in dB; silence reads `SILENT_PEAK_DB`."""
+    return 20 * math.log10(amplitude) if amplitude > 0 else SILENT_PEAK_DB
 
 
 def shown(path: Path | str) -> str:

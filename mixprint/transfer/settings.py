@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from mixprint.audio import SILENT_PEAK_DB
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 from mixprint.transfer.effect import check_amount
+from mixprint.transfer.levels import Levels
 from mixprint.transfer.optimise import MIN_DURATION_S, Method, OptimizeTarget
 from mixprint.transfer.style_share import load_style_share
 
@@ -22,7 +24,7 @@ log = logging.getLogger("mixprint.transfer")
 # The encoder's and the features' statistics are those of segments of this length.
 TRAINED_SEGMENT_S = 10.0
 
-Loudness = Literal["free", "style", "keep", "match"]
+Loudness = Literal["free", "peak", "keep", "match"]
 ApplyTo = Literal["segment", "song"]
 # `style`: the features that the input is expected to have in the target's mix; `target`: the
 # target's own, which follow from its music as well.
@@ -81,7 +83,7 @@ class Hyperparameters:
     def share(self) -> Tensor | None:
         """The style shares of the features, share_D; None: all the way to the target."""
         by_share = self.optimize_target == "features" and self.aim == "style"
-        return load_style_share().features_D if by_share else None
+        return load_style_share() if by_share else None
 
     def warn_of_length(self) -> None:
         """Warn where the segments are not as long as those that were trained on."""
@@ -100,9 +102,9 @@ class Controls:
     Attributes:
         amount: per stem, see `mixprint.transfer.effect`. A stem with amount 0 is kept as it is
             from the start: the others are fitted around it.
-        loudness: `free` leaves the output's loudness as it comes. The others bring it, by one gain,
-            to the one that the input is expected to have in the target's mix (`style`), to the
-            input's (`keep`) or to the style's own (`match`).
+        loudness: `free` leaves the output as loud as it comes. The others bring it, by one gain,
+            to the input's true peak (`peak`), as mixes are mastered, to the input's loudness
+            (`keep`) or to the style's (`match`).
         apply_to: `segment` writes what was heard by the fit, `song` the whole input.
     """
 
@@ -127,14 +129,22 @@ class Controls:
         """The amounts in the order of `STEMS`, as amount_S."""
         return torch.tensor([float(self.amount[stem]) for stem in STEMS])
 
-    def wanted_lufs(self, input_lufs: float, output_lufs: float, target_lufs: float) -> float:
-        """Say how loud the output shall be; with no amount of anything, as loud as it is."""
-        if self.loudness == "style":
-            amount = float(self.amounts.mean())
-            way_lu = load_style_share().loudness * (target_lufs - input_lufs)
-            expected_lufs = input_lufs + max(amount, 1.0) * way_lu
-            return output_lufs + min(amount, 1.0) * (expected_lufs - output_lufs)
-        return {"free": output_lufs, "keep": input_lufs, "match": target_lufs}[self.loudness]
+    def gain_db(self, source: Levels, processed: Levels, target_lufs: float) -> float:
+        """Say how much louder the output is to be made.
+
+        Args:
+            source: levels of the stems' sum before the effect, so that no effect is no gain.
+            processed: levels after it.
+            target_lufs: loudness of the style.
+        """
+        if processed.true_peak_dbtp <= SILENT_PEAK_DB:
+            return 0.0
+        return {
+            "free": 0.0,
+            "peak": source.true_peak_dbtp - processed.true_peak_dbtp,
+            "keep": source.loudness_lufs - processed.loudness_lufs,
+            "match": target_lufs - processed.loudness_lufs,
+        }[self.loudness]
 
     @property
     def kept(self) -> tuple[str, ...]:

@@ -16,7 +16,6 @@ Shape suffixes: S stem, C channel, T sample.
 """
 
 import logging
-import math
 import platform
 import shutil
 import time
@@ -31,7 +30,7 @@ from torch import Tensor
 
 from mixprint import __version__
 from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, read_json, write_json
-from mixprint.audio import shown, stream_audio, true_peak
+from mixprint.audio import MAX_TRUE_PEAK_DBTP, shown, stream_audio
 from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
@@ -40,13 +39,12 @@ from mixprint.separation.stemfile import StemFile
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.transfer.artefacts import artefacts, count_clipped, regular_blocks, silence
 from mixprint.transfer.effect import Effect, apply_to_blocks
-from mixprint.transfer.levels import peak_safe_gain, stream_loudness_lufs
+from mixprint.transfer.levels import peak_safe_gain_db, stream_levels
 from mixprint.transfer.optimise import TransferResult, fit_style, measure_style
 from mixprint.transfer.report import write_report
 from mixprint.transfer.segments import Block, Segment, read_stem_files, stem_files
 from mixprint.transfer.settings import Controls, Hyperparameters
 from mixprint.transfer.style import Style, segment_features, sounding
-from mixprint.transfer.style_share import load_style_share
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
@@ -148,14 +146,13 @@ def transfer_fingerprint(
     zero_shot: "ZeroShotModel | None" = None,
 ) -> str:
     """Hash all that the result depends on, so that a finished pair is not computed again."""
-    share = load_style_share()
     return fingerprint(
         {
             "input": dict(input_identity),
             "target": dict(target_identity),
             "separator": dict(separator),
             "hyperparameters": asdict(settings),
-            "share": [*share.features_D.tolist(), share.loudness],
+            "share": None if settings.share is None else settings.share.tolist(),
             "controls": (controls or Controls()).to_values(),
             "standardisation": standardisation.to_values(),
             "encoder": None if encoder is None else encoder.fingerprint,
@@ -376,17 +373,16 @@ def _write_audio(
             for stems_SCT in processed_blocks():
                 add(stems_SCT)
 
-        input_lufs = stream_loudness_lufs(audio_CT for audio_CT, _ in input_blocks())
-        output_lufs = stream_loudness_lufs(stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
-        wanted_lufs = controls.wanted_lufs(input_lufs, output_lufs, target.style.loudness_lufs)
-        mixes = (stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
-        peak = true_peak(mixes, SAMPLE_RATE_HZ)
-        loudness_gain = 10 ** ((wanted_lufs - output_lufs) / 20) if peak > 0 else 1.0
-        peak_gain = peak_safe_gain(loudness_gain * peak)
-        gain = loudness_gain * peak_gain
-        if peak_gain < 1:
+        source = stream_levels(stems_SCT.sum(0) for _, stems_SCT in input_blocks())
+        processed = stream_levels(stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
+        loudness_gain_db = controls.gain_db(source, processed, target.style.loudness_lufs)
+        peak_gain_db = peak_safe_gain_db(processed.true_peak_dbtp + loudness_gain_db)
+        gain_db = loudness_gain_db + peak_gain_db
+        gain = 10 ** (gain_db / 20)
+        if peak_gain_db < 0:
             notes.append(
-                f"output lowered by {-_decibels(peak_gain):.2f} dB to keep its true peak at -1 dBTP"
+                f"output lowered by {-peak_gain_db:.2f} dB to keep its true peak at "
+                f"{MAX_TRUE_PEAK_DBTP:g} dBTP"
             )
 
         def scaled_blocks() -> Iterator[Block]:
@@ -399,18 +395,14 @@ def _write_audio(
         in_silence = silence(zip(before, after, strict=True))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    sample_peak = max(
-        float(audio_CT.abs().max()) for audio_CT in stream_audio(out_dir / OUTPUT_NAME)
-    )
+    written = stream_levels(stream_audio(out_dir / OUTPUT_NAME))
     return {
         "loudness": controls.loudness,
-        "gain_db": _decibels(gain),
-        "loudness_gain_db": _decibels(loudness_gain),
-        "peak_gain_db": _decibels(peak_gain),
-        "true_peak_dbtp": _decibels(gain * peak),
-        "peak_dbfs": _decibels(sample_peak),
-        "loudness_lufs": stream_loudness_lufs(stream_audio(out_dir / OUTPUT_NAME)),
-        "input_loudness_lufs": input_lufs,
+        "gain_db": gain_db,
+        "loudness_gain_db": loudness_gain_db,
+        "peak_gain_db": peak_gain_db,
+        **asdict(written),
+        "input_loudness_lufs": source.loudness_lufs,
         "clipped_samples": count_clipped(stream_audio(out_dir / OUTPUT_NAME)),
         "silence": in_silence,
     }
@@ -445,11 +437,6 @@ def _write_song(
             mixture.add(audio_CT)
             add(stems_SCT)
         mixture.finish(1.0)
-
-
-def _decibels(amplitude: float) -> float:
-    """Give 20 lg, with a floor so that silence stays a JSON number."""
-    return 20 * math.log10(max(amplitude, 1e-10))
 
 
 def _result_values(result: TransferResult) -> dict[str, Any]:

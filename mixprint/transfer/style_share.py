@@ -6,8 +6,8 @@ other's mix:
 
     expected = own + k * (other's - own)
 
-It is measured, for each feature and for the loudness of the mix, where all three are known: on
-generated songs that are mixed in several styles. For songs X and Y, and styles A and B, k is the
+It is measured, for each feature, where all three are known: on generated songs that are mixed in
+several styles. For songs X and Y, and styles A and B, k is the
 least-squares slope of X in B minus X in A on Y in B minus X in A, from 0 (the feature follows from
 the music alone) to 1 (from the mix alone).
 
@@ -34,25 +34,11 @@ from mixprint.features import FEATURE_NAMES, SCHEMA_VERSION
 from mixprint.features.table import read_features
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
-from mixprint.stems import STEMS
 
 log = logging.getLogger("mixprint.transfer")
 
 FORMAT = "mixprint-style-share"
 SHIPPED_STYLE_SHARE = Path(__file__).parents[1] / "weights" / "style_share.json"
-
-
-@dataclass(frozen=True, eq=False)
-class StyleShare:
-    """The style shares, 0 to 1.
-
-    Attributes:
-        features_D: of the 64 features.
-        loudness: of the integrated loudness of the mix.
-    """
-
-    features_D: Tensor
-    loudness: float
 
 
 @dataclass(frozen=True)
@@ -116,20 +102,12 @@ def _triples(mixed_N: Sequence[Mixed]) -> list[tuple[int, int, int]]:
     return found
 
 
-def mix_loudness(features_ND: Tensor) -> Tensor:
-    """Give the loudness of the mix in LUFS, loudness_N1: that of the loudest stem tells it."""
-    columns = [
-        [FEATURE_NAMES.index(f"{stem}_{name}") for stem in STEMS]
-        for name in ("loudness_lufs", "relative_loudness_lu")
-    ]
-    stem_NS, relative_NS = (features_ND[:, column] for column in columns)
-    loudest_N1 = stem_NS.argmax(dim=1, keepdim=True)
-    return (stem_NS - relative_NS).gather(1, loudest_N1)
-
-
 @lru_cache(maxsize=1)
-def load_style_share(path: Path = SHIPPED_STYLE_SHARE) -> StyleShare:
+def load_style_share(path: Path = SHIPPED_STYLE_SHARE) -> Tensor:
     """Read the shares; they are asked for many times in a transfer, and read once.
+
+    Returns:
+        share_D, 0 to 1.
 
     Raises:
         CheckpointError: the file is no style share, or of another feature schema.
@@ -145,11 +123,9 @@ def load_style_share(path: Path = SHIPPED_STYLE_SHARE) -> StyleShare:
             f"{SCHEMA_VERSION}, found {found}"
         )
     share_D = torch.tensor([values["share"][name] for name in FEATURE_NAMES])
-    loudness = values.get("mix_loudness")
-    is_share = isinstance(loudness, float) and 0 <= loudness <= 1
-    if not is_share or not ((share_D >= 0) & (share_D <= 1)).all():
+    if not ((share_D >= 0) & (share_D <= 1)).all():
         raise CheckpointError(f"{path}: expected shares from 0 to 1, found others")
-    return StyleShare(share_D, loudness)
+    return share_D
 
 
 def main() -> None:
@@ -171,9 +147,7 @@ def main() -> None:
         for n, track in ((n, tracks[table.track_ids[n]]) for n in rows)
         if track.style
     ]
-    features_ND = table.features_BD[rows]
-    share_D = measure_style_share(mixed_N, features_ND)
-    loudness = float(measure_style_share(mixed_N, mix_loudness(features_ND)))
+    share_D = measure_style_share(mixed_N, table.features_BD[rows])
     write_json(
         args.out,
         {
@@ -182,19 +156,13 @@ def main() -> None:
             "num_songs": len({mixed.song for mixed in mixed_N}),
             "num_styles": len({mixed.style for mixed in mixed_N}),
             "data_fingerprint": fingerprint({"tracks": sorted(tracks)}),
-            "mix_loudness": round(loudness, 4),
             "share": {
                 name: round(share, 4)
                 for name, share in zip(FEATURE_NAMES, share_D.tolist(), strict=True)
             },
         },
     )
-    log.info(
-        "style share of %d segments: mean %.2f, loudness %.2f",
-        len(rows),
-        float(share_D.mean()),
-        loudness,
-    )
+    log.info("style share of %d segments: mean %.2f", len(rows), float(share_D.mean()))
 
 
 if __name__ == "__main__":

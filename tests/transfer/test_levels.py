@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from mixprint.audio import loudness_lufs, true_peak
-from mixprint.transfer.levels import peak_safe_gain, stream_loudness_lufs
+from mixprint.audio import SILENT_PEAK_DB, loudness_lufs, peak_db, true_peak
+from mixprint.transfer.levels import peak_safe_gain_db, stream_levels
 
 RATE_HZ = 44_100
 
@@ -15,14 +15,18 @@ def test_peaks_between_samples_are_found_in_any_blocks() -> None:
     peak = true_peak([audio_CT], RATE_HZ)
     assert peak == pytest.approx(1.0, abs=0.1)
     assert true_peak(audio_CT.split(777, dim=-1), RATE_HZ) == pytest.approx(peak, abs=1e-6)
-    gain = peak_safe_gain(peak)
+    levels = stream_levels(audio_CT.split(777, dim=-1))
+    assert levels.true_peak_dbtp == pytest.approx(peak_db(peak), abs=1e-5)
+    assert levels.peak_dbfs == pytest.approx(-3.01, abs=0.01)
+    gain = 10 ** (peak_safe_gain_db(levels.true_peak_dbtp) / 20)
     assert true_peak([gain * audio_CT], RATE_HZ) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
 
 
 def test_quiet_audio_is_not_turned_up() -> None:
-    assert peak_safe_gain(0.1) == 1
-    assert peak_safe_gain(0.0) == 1
-    assert true_peak([torch.zeros(2, 100)], RATE_HZ) == 0
+    assert peak_safe_gain_db(-20.0) == 0
+    silent = stream_levels([torch.zeros(2, RATE_HZ)])
+    assert silent.true_peak_dbtp == silent.peak_dbfs == SILENT_PEAK_DB
+    assert peak_safe_gain_db(silent.true_peak_dbtp) == 0
 
 
 @pytest.mark.parametrize("block", [1000, 4410, 30_011, 1_000_000])
@@ -32,5 +36,5 @@ def test_loudness_in_blocks_is_that_of_the_whole(block: int) -> None:
     audio_CT = swell_T * torch.randn(2, 5 * RATE_HZ, generator=generator)
     expected = loudness_lufs(audio_CT, RATE_HZ)
     assert -30 < expected < -5
-    found = stream_loudness_lufs(audio_CT.split(block, dim=-1))
+    found = stream_levels(audio_CT.split(block, dim=-1)).loudness_lufs
     assert found == pytest.approx(expected, abs=1e-3)

@@ -11,7 +11,6 @@ from mixprint.transfer.style_share import (
     Mixed,
     load_style_share,
     measure_style_share,
-    mix_loudness,
 )
 
 
@@ -50,31 +49,20 @@ def test_songs_without_a_second_style_are_refused() -> None:
 
 
 def test_shipped_share() -> None:
-    shipped = load_style_share()
-    share = dict(zip(FEATURE_NAMES, shipped.features_D.tolist(), strict=True))
+    share = dict(zip(FEATURE_NAMES, load_style_share().tolist(), strict=True))
     assert all(0 <= value <= 1 for value in share.values())
     # Balance is set by the engineer, crest factors are the musician's.
     assert share["bass_ild_db"] > 0.5 > 0.25 > share["bass_crest_left_db"]
-    assert 0 < shipped.loudness < 1
-
-
-def test_loudness_of_the_mix_is_read_from_the_loudest_stem() -> None:
-    features_ND = torch.zeros(1, len(FEATURE_NAMES))
-    for name, value in {
-        "drums_loudness_lufs": -20.0,
-        "drums_relative_loudness_lu": -4.0,
-        "vocals_loudness_lufs": -70.0,  # silent: its distance to the mix is limited
-        "vocals_relative_loudness_lu": -30.0,
-        "bass_loudness_lufs": -40.0,
-        "other_loudness_lufs": -40.0,
-    }.items():
-        features_ND[0, FEATURE_NAMES.index(name)] = value
-    assert mix_loudness(features_ND).tolist() == [[-16.0]]
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"schema_version": 0}, {"format": "other"}, {"share": {}}, {"mix_loudness": 1.5}],
+    [
+        {"schema_version": 0},
+        {"format": "other"},
+        {"share": {}},
+        {"share": dict.fromkeys(FEATURE_NAMES, 1.5)},
+    ],
 )
 def test_other_files_are_refused_by_name(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "share.json"
