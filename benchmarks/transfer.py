@@ -62,7 +62,7 @@ START_S, SEGMENT_S = 4.0, 10.0
 THREADS = (1, 2)
 TCN_DILATIONS = tuple(2**n for n in range(13))
 TCN_STEP = "TCN of 13 blocks"
-LOUDNESS: Loudness = "peak"
+LOUDNESS: Loudness = "style"
 BYTES_PER_MB = 1e6
 
 

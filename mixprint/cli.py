@@ -62,7 +62,7 @@ class ApplyTo(StrEnum):
 class Loudness(StrEnum):
     """How loud the output is."""
 
-    peak = "peak"
+    style = "style"
     free = "free"
     keep = "keep"
     match = "match"
@@ -175,8 +175,8 @@ LoudnessOption = Annotated[
     Loudness,
     typer.Option(
         "--loudness",
-        help="Of the output: up to the input's true peak (peak), as it comes (free), as loud as "
-        "the input (keep) or as the target (match).",
+        help="Of the output: that expected of the input in the target's mix (style), as it comes "
+        "(free), the input's (keep), or the target's (match).",
     ),
 ]
 MixingCheckpointOption = Annotated[
@@ -289,7 +289,7 @@ def transfer(
     apply_to: ApplyToOption = ApplyTo.segment,
     amount: AmountOption = None,
     keep: KeepOption = None,
-    loudness: LoudnessOption = Loudness.peak,
+    loudness: LoudnessOption = Loudness.style,
     mixing_checkpoint: MixingCheckpointOption = "",
     zero_shot_checkpoint: ZeroShotCheckpointOption = None,
     scnet_model: SeparatorOption = "default",
@@ -387,7 +387,7 @@ def transfer_batch(
     apply_to: ApplyToOption = ApplyTo.segment,
     amount: AmountOption = None,
     keep: KeepOption = None,
-    loudness: LoudnessOption = Loudness.peak,
+    loudness: LoudnessOption = Loudness.style,
     mixing_checkpoint: MixingCheckpointOption = "",
     zero_shot_checkpoint: ZeroShotCheckpointOption = None,
     scnet_model: SeparatorOption = "default",

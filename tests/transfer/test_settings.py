@@ -3,7 +3,7 @@ import torch
 
 from mixprint.errors import ConfigError
 from mixprint.transfer.levels import Levels, stream_levels
-from mixprint.transfer.settings import Controls, parse_amounts
+from mixprint.transfer.settings import LOUDNESS_AT_PEAK_SHARE, Controls, parse_amounts
 from tests.transfer.test_segments import settings
 
 
@@ -55,10 +55,12 @@ def test_nothing_done_is_no_gain_and_silence_is_not_raised() -> None:
     source = Levels(loudness_lufs=-14.0, true_peak_dbtp=-2.0, peak_dbfs=-2.5)
     louder = Levels(loudness_lufs=-11.0, true_peak_dbtp=-1.5, peak_dbfs=-2.0)
     silent = stream_levels([torch.zeros(2, 44_100)])
-    wanted = {"free": 0.0, "peak": -0.5, "keep": -3.0, "match": 1.0}
+    # With the input's peak it would be 2.5 LU louder than the input.
+    style_db = -3.0 + LOUDNESS_AT_PEAK_SHARE * 2.5
+    wanted = {"free": 0.0, "style": style_db, "keep": -3.0, "match": 1.0}
     for loudness, gain_db in wanted.items():
         controls = Controls(loudness=loudness)  # type: ignore[arg-type]
-        assert controls.gain_db(source, louder, target_lufs=-10.0) == gain_db
+        assert controls.gain_db(source, louder, target_lufs=-10.0) == pytest.approx(gain_db)
         assert controls.gain_db(source, silent, target_lufs=-10.0) == 0
         if loudness != "match":
             assert controls.gain_db(source, source, target_lufs=-10.0) == 0
