@@ -176,29 +176,25 @@ def excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
 
 
 def words(metrics: Mapping[str, Any]) -> list[str]:
-    """Say what was done to each stem."""
-    features = metrics.get("features")
-    sections = [page.heading("What changed, and what the target has", 3)]
-    if features:
-        changes = describe_changes(
-            features, spread=features.get("spread"), left_alone=metrics["stems_left_alone"]
-        )
-        sections.append(page.bullets(sentence(stem, told) for stem, told in changes.items()))
-    elif metrics["settings"]:
-        sections.append(page.bullets(describe_settings(metrics["settings"])))
+    """Say what changed in each stem, and what was done to it."""
+    changes = describe_changes(metrics["features"], left_alone=metrics["stems_left_alone"])
+    sections = [
+        page.heading("What changed, and what the target has", 3),
+        page.bullets(sentence(stem, told) for stem, told in changes.items()),
+    ]
+    if metrics["settings"]:
+        done = page.bullets(describe_settings(metrics["settings"]))
+        sections.append(page.folded("what was done: the settings that were found", done))
     return sections + [page.paragraph(text, note=True) for text in metrics["notes"]]
 
 
 def _figures(metrics: Mapping[str, Any]) -> list[str]:
     """Make the features' table, the curves and the figures of a pair."""
-    sections = []
-    if features := metrics.get("features"):
-        rows = [
-            [name, unit, *(float(features[song][name]) for song in MIXES)]
-            for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
-        ]
-        table = page.table(["feature", "unit", *MIXES], rows)
-        sections.append(page.folded("all 64 features", table))
+    rows = [
+        [name, unit, *(float(metrics["features"][song][name]) for song in MIXES)]
+        for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
+    ]
+    sections = [page.folded("all 64 features", page.table(["feature", "unit", *MIXES], rows))]
     for kind, label in (("feature", "feature distance"), ("embedding", "embedding distance")):
         points = [
             (i["step"], i[f"{kind}_distance"])

@@ -34,7 +34,7 @@ class Change:
         text: what was done, for example `2.1 dB quieter`.
         target_text: what would have made it as in the target; only how much, for example `3.0 dB`,
             where it is more or less of the same.
-        size: the change in just noticeable steps, or in standard deviations; signed.
+        size: the change in just noticeable steps; signed.
     """
 
     text: str
@@ -47,13 +47,11 @@ class _Aspect:
     """Something that is heard of a stem, and how it is read from the features.
 
     Attributes:
-        feature: whose standard deviation measures its changes.
         read: value from the features of one stem, by their names without the stem.
         noticed: smallest change that is worth a word, in the unit of the value.
         say: words for a change; it gets the value before and after.
     """
 
-    feature: str
     read: Callable[[Values], float]
     noticed: float
     say: Callable[[float, float], Words]
@@ -99,50 +97,42 @@ def _tone(band: str, where: str) -> _Aspect:
     def say(before: float, after: float) -> Words:
         return f"{after - before:+.1f} dB".replace("-", "−"), where
 
-    return _Aspect(name, lambda v: v[name] - v["loudness_lufs"], 1.0, say)
+    return _Aspect(lambda v: v[name] - v["loudness_lufs"], 1.0, say)
 
 
 # A decibel of a part of a mix is about what a trained listener notices; the others stand in
 # proportion to it on music.
 _ASPECTS: tuple[_Aspect, ...] = (
+    _Aspect(lambda v: v["loudness_lufs"], 1.0, _amount(" dB", "louder", "quieter")),
     _Aspect(
-        "loudness_lufs", lambda v: v["loudness_lufs"], 1.0, _amount(" dB", "louder", "quieter")
-    ),
-    _Aspect(
-        "relative_loudness_lu",
         lambda v: v["relative_loudness_lu"],
         1.0,
         _amount(" LU", "further in front of the mix", "further back in the mix"),
     ),
     *(_tone(band, where) for band, where in _bands().items()),
     _Aspect(
-        "crest_left_db",
         lambda v: (v["crest_left_db"] + v["crest_right_db"]) / 2,
         1.0,
         _amount(" dB", "peakier", "less peaky"),
     ),
     _Aspect(
-        "dynamic_range_lu",
         lambda v: v["dynamic_range_lu"],
         1.0,
         _amount(" LU", "more between loud and soft", "less between loud and soft"),
     ),
-    _Aspect("ild_db", lambda v: v["ild_db"], 1.0, _amount(" dB", "to the left", "to the right")),
-    _Aspect("side_mid_ratio_db", lambda v: max(v["side_mid_ratio_db"], MONO_DB), 1.0, _width),
+    _Aspect(lambda v: v["ild_db"], 1.0, _amount(" dB", "to the left", "to the right")),
+    _Aspect(lambda v: max(v["side_mid_ratio_db"], MONO_DB), 1.0, _width),
     _Aspect(
-        "correlation",
         lambda v: v["correlation"],
         0.05,
         _amount("", "more alike left and right", "less alike left and right", digits=2),
     ),
     _Aspect(
-        "spectral_flatness",
         lambda v: v["spectral_flatness"],
         0.05,
         _amount("", "noisier", "more tonal", digits=2),
     ),
     _Aspect(
-        "masking",
         lambda v: v["masking"],
         0.05,
         _amount("", "more covered by the others", "less covered by the others", digits=2),
@@ -153,7 +143,6 @@ _ASPECTS: tuple[_Aspect, ...] = (
 def describe_changes(
     features: Mapping[str, Values],
     *,
-    spread: Values | None = None,
     left_alone: Sequence[str] = (),
     most: int = MAX_CHANGES_PER_STEM,
 ) -> dict[str, list[Change] | str]:
@@ -161,13 +150,12 @@ def describe_changes(
 
     Args:
         features: `input`, `target` and `output`, each with the 64 features by name in raw units.
-        spread: standard deviation of each feature; with it changes are ranked in standard
-            deviations, without it in just noticeable steps.
         left_alone: stems that the transfer did not touch.
         most: how many changes to name per stem.
 
     Returns:
-        stem -> its changes, the largest first; or why there are none, as text.
+        stem -> its changes, that of the most just noticeable steps first; or why there are none,
+        as text.
 
     Raises:
         ValueError: a feature is missing.
@@ -187,7 +175,7 @@ def describe_changes(
         if stem in left_alone:
             found[stem] = "left as it is"
             continue
-        changes = (_change(aspect, values, stem, spread) for aspect in _ASPECTS)
+        changes = (_change(aspect, values) for aspect in _ASPECTS)
         audible = [change for change in changes if change is not None]
         audible.sort(key=lambda change: -abs(change.size))
         found[stem] = audible[:most] or "hardly changed"
@@ -207,15 +195,9 @@ def _of_stem(values: Values, stem: str) -> dict[str, float]:
     return {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
 
 
-def _change(
-    aspect: _Aspect, values: Mapping[str, Values], stem: str, spread: Values | None
-) -> Change | None:
+def _change(aspect: _Aspect, values: Mapping[str, Values]) -> Change | None:
     """Describe an aspect's change, if it can be noticed."""
     before, wanted, after = (aspect.read(values[song]) for song in ("input", "target", "output"))
-    unit = aspect.noticed
-    if spread is not None:
-        unit = spread.get(f"{stem}_{aspect.feature}", 0.0) or aspect.noticed
-
     if abs(after - before) < aspect.noticed:
         return None
     how_much, words = aspect.say(before, after)
@@ -225,4 +207,4 @@ def _change(
         target_how_much, target_words = aspect.say(before, wanted)
         same = target_words == words and target_how_much != how_much
         target_text = target_how_much if same else f"{target_how_much} {target_words}"
-    return Change(f"{how_much} {words}", target_text, (after - before) / unit)
+    return Change(f"{how_much} {words}", target_text, (after - before) / aspect.noticed)

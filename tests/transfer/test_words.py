@@ -122,18 +122,6 @@ def test_what_moved_most_comes_first_and_only_so_much() -> None:
     ]
 
 
-def test_spread_ranks_in_standard_deviations() -> None:
-    output = {"other_ild_db": 2.0, "other_masking": 0.3}
-    spread = dict.fromkeys(FEATURE_NAMES, 1.0)
-    first = told("other", output, {}, spread=spread, most=1)
-    assert first == "other: 2.0 dB to the left (target as the input)"
-    changes = describe_changes(
-        {"input": song(), "target": song(), "output": song(**output)},
-        spread=dict.fromkeys(FEATURE_NAMES, 0.5),
-    )["other"]
-    assert [change.size for change in changes] == pytest.approx([4.0, 0.6])
-
-
 def test_silent_stems_and_stems_left_alone() -> None:
     silence = {"vocals_loudness_lufs": -50.0}
     assert told("vocals", silence, silence) == "vocals: left as it is: silent in the target"
