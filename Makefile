@@ -143,7 +143,7 @@ pipeline-compile: $(INSTALLED) ## compile the DAG to pipelines/mixprint.yaml, wh
 	$(BIN)/python -m pipelines.compile --out pipelines/mixprint.yaml
 
 .PHONY: argo
-argo: $(INSTALLED) ## write the same DAG for Argo without Kubeflow to pipelines/mixprint-argo.yaml, which is committed
+argo: $(INSTALLED_DEV) ## write the same DAG for Argo without Kubeflow to pipelines/mixprint-argo.yaml, which is committed
 	$(BIN)/python -m pipelines.argo --out pipelines/mixprint-argo.yaml
 
 # What SOURCE and DATA are on this machine by default is not there on a cluster.
