@@ -44,9 +44,9 @@ def test_the_dag(spec: dict[str, Any]) -> None:
 def test_pods_are_locked_down(spec: dict[str, Any]) -> None:
     assert spec["securityContext"] == {
         "runAsNonRoot": True,
-        "runAsUser": 10001,
-        "runAsGroup": 10001,
-        "fsGroup": 10001,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "fsGroup": 65532,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     for step in STEPS:

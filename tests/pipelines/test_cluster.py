@@ -151,8 +151,8 @@ def test_everything_in_the_file_reaches_the_compiled_pipeline(tmp_path: Path) ->
     assert pod["imagePullSecret"][0]["secretName"] == "registry-key"
     assert pod["pvcMount"][0]["mountPath"] == "/mixprint"
     assert pod["securityContext"] == {
-        "runAsUser": "10001",
-        "runAsGroup": "10001",
+        "runAsUser": "65532",
+        "runAsGroup": "65532",
         "runAsNonRoot": True,
     }
     mlflow, gcs = pod["secretAsEnv"]
