@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from components.image import IMAGE
 from mixprint.doctor import Finding
-from mixprint.errors import ConfigError
+from mixprint.errors import ConfigError, MixprintError
 
 if TYPE_CHECKING:
     from pipelines.cluster import Cluster
@@ -24,8 +24,13 @@ PACKAGES = {"kfp": "kfp", "kfp.kubernetes": "kfp-kubernetes", "hera": "hera"}
 REQUEST_TIMEOUT_S = 10
 # What a run cannot do without, for runs and registry: a file of a pod ends with it.
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
-_KEYS = 'go-template={{range $key, $_ := .data}}{{$key}}{{"\\n"}}{{end}}'
+_THERE = "there"
+_KEYS = f"go-template={_THERE}{{{{range $key, $_ := .data}}}} {{{{$key}}}}{{{{end}}}}"
 _CLAIM = "jsonpath={.status.phase} {.spec.accessModes}"
+
+
+class UnknownError(MixprintError):
+    """Nothing can be said of what lies on the cluster."""
 
 
 def check() -> list[Finding]:
@@ -60,7 +65,14 @@ def _look(environment: Mapping[str, str]) -> Iterator[Finding]:
         "image.repository in cluster.yaml, or IMAGE_REPO",
     )
     yield _server(environment)
-    yield from _on_cluster(cluster, environment.get("NAMESPACE", ""))
+    try:
+        yield from _on_cluster(cluster, environment.get("NAMESPACE", ""))
+    except UnknownError as error:
+        yield Finding(
+            "kubectl",
+            f"{error}, so nothing is known of the volumes and secrets on the cluster",
+            "Install it, and choose a cluster that lets you in with `kubectl config use-context`",
+        )
 
 
 def _is_installed(module: str) -> bool:
@@ -89,14 +101,13 @@ def _server(environment: Mapping[str, str]) -> Finding:
 
 
 def _on_cluster(cluster: "Cluster", namespace: str) -> Iterator[Finding]:
-    """Look for the volumes and secrets that cluster.yaml names."""
+    """Look for the volumes and secrets that cluster.yaml names.
+
+    Raises:
+        UnknownError: kubectl is not there, or the cluster does not answer it.
+    """
     if shutil.which("kubectl") is None:
-        yield Finding(
-            "kubectl",
-            "not found, so nothing is known of the volumes and secrets on the cluster",
-            "Install it, and choose the cluster with `kubectl config use-context`",
-        )
-        return
+        raise UnknownError("not found")
     for volume in cluster.volumes:
         told = _kubectl(namespace, "persistentvolumeclaim", volume.claim, _CLAIM)
         what = f"volume {volume.claim}"
@@ -110,7 +121,7 @@ def _on_cluster(cluster: "Cluster", namespace: str) -> Iterator[Finding]:
     for secret in cluster.secrets:
         told = _kubectl(namespace, "secret", secret.name, _KEYS)
         what = f"secret {secret.name}"
-        keys = set() if told is None else set(told.split())
+        keys = set() if told is None else set(told.split()) - {_THERE}
         given |= {variable for variable, key in secret.env.items() if key in keys}
         lost = sorted(set(secret.env.values()) - keys)
         if told is None:
@@ -140,10 +151,17 @@ def _on_cluster(cluster: "Cluster", namespace: str) -> Iterator[Finding]:
 
 
 def _kubectl(namespace: str, kind: str, name: str, output: str) -> str | None:
-    """Ask for an object; None if it is not there, or if the cluster does not answer."""
-    command = ["kubectl", "get", kind, name, f"--output={output}"]
+    """Ask for an object; None if it is not there.
+
+    Raises:
+        UnknownError: the cluster does not answer, or does not tell us.
+    """
+    command = ["kubectl", "get", kind, name, f"--output={output}", "--ignore-not-found"]
     command.append(f"--request-timeout={REQUEST_TIMEOUT_S}s")
     if namespace:
         command.append(f"--namespace={namespace}")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
+        raise UnknownError(f"could not ask for the {kind} {name}: {lines[-1]}")
+    return done.stdout.strip() or None

@@ -106,7 +106,7 @@ class Server:
             except requests.RequestException as error:
                 raise ClusterError(
                     f"{self.url}: expected Kubeflow Pipelines, could not connect "
-                    f"({type(error).__name__}): is KFP_HOST right, and its port forwarded?"
+                    f"({type(error).__name__}); look at KFP_HOST, and whether a port is forwarded"
                 ) from error
         if answer.status_code != requests.codes.ok:
             raise ClusterError(self.refusal(answer.status_code, answer.text))

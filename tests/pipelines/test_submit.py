@@ -186,7 +186,7 @@ def test_a_server_that_does_not_answer_as_it_should(
 def test_without_a_token_or_a_server(fake: FakeKfp, job: Job) -> None:
     with pytest.raises(ClusterError, match="there is no TOKEN; set the variable TOKEN"):
         start(to(fake, token=""), job)
-    with pytest.raises(ClusterError, match=r"could not connect .*is KFP_HOST right"):
+    with pytest.raises(ClusterError, match=r"could not connect .*look at KFP_HOST"):
         start(to(fake, host="http://127.0.0.1:1"), job)
     with pytest.raises(ConfigError, match="KFP_HOST: expected http://"):
         start(to(fake, host="kubeflow"), job)
