@@ -2,7 +2,8 @@
 
 `python -m tests.pipelines.argo_local --root results/tiny --source synthetic --location data` runs
 the commands of all its steps in the order of their dependencies, with its own default parameters.
-After `make pipeline-run` each finds its work done, if both pass the same things.
+After `make pipeline-run` each finds its work done, if both pass the same things: with
+`--expect-finished` it is an error if a step does anything.
 """
 
 import argparse
@@ -95,14 +96,25 @@ def run_pod(template: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, 
         return {name: Path(pod + path).read_text().strip() for name, path in outputs.items()}
 
 
+def done_markers(root: Path) -> dict[str, int]:
+    """Say when each done marker was written; a step that works writes its own anew."""
+    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*.done.json")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", required=True)
     parser.add_argument("--source", required=True)
     parser.add_argument("--location", action="append", required=True)
+    parser.add_argument("--expect-finished", action="store_true")
     args = parser.parse_args()
     arguments = {"root": args.root, "source": args.source, "locations": json.dumps(args.location)}
+    before = done_markers(Path(args.root))
     run(read_template(), arguments)
+    after = done_markers(Path(args.root))
+    if args.expect_finished and (not before or before != after):
+        changed = sorted(name for name, _ in before.items() ^ after.items())
+        raise SystemExit(f"error: expected all steps finished, but worked on: {changed}")
 
 
 if __name__ == "__main__":
