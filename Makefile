@@ -48,6 +48,16 @@ MODEL ?=
 PORT ?= 5000
 export VERSION MODEL PORT
 
+# A cluster. TOKEN is best exported: other users of the machine can see a command line.
+KFP_HOST ?=
+NAMESPACE ?=
+TOKEN ?=
+IMAGE_REPO ?=
+ROOT ?=
+WAIT ?=
+CRON ?=
+export KFP_HOST NAMESPACE TOKEN IMAGE_REPO ROOT WAIT CRON
+
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' \
@@ -89,10 +99,6 @@ pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all s
 	if [ -n "$$NAME" ]; then arguments+=(--name "$$NAME"); fi; \
 	$(BIN)/python -m pipelines.run_local "$${arguments[@]}"
 
-.PHONY: pipeline-compile
-pipeline-compile: $(INSTALLED) ## compile the DAG to pipelines/mixprint.yaml, which is committed
-	$(BIN)/python -m pipelines.compile --out pipelines/mixprint.yaml
-
 .PHONY: repro
 repro: data ## run the same steps as DVC stages: only what has changed
 	$(BIN)/dvc repro
@@ -129,6 +135,49 @@ train-separator: $(INSTALLED) ## train a separator on generated songs, or on you
 	if [ -n "$$RECIPE" ]; then arguments+=(--recipe "$$RECIPE"); fi; \
 	if [ -n "$$MINUTES" ]; then arguments+=(--set "training.max_minutes=$$MINUTES"); fi; \
 	$(BIN)/python -m components.train --task separator "$${arguments[@]}"
+
+# ---- cluster ----
+
+.PHONY: pipeline-compile
+pipeline-compile: $(INSTALLED) ## compile the DAG to pipelines/mixprint.yaml, which is committed
+	$(BIN)/python -m pipelines.compile --out pipelines/mixprint.yaml
+
+.PHONY: argo
+argo: $(INSTALLED_DEV) ## write the same DAG for Argo without Kubeflow to pipelines/mixprint-argo.yaml, which is committed
+	$(BIN)/python -m pipelines.argo --out pipelines/mixprint-argo.yaml
+
+# What SOURCE and DATA are on this machine by default is not there on a cluster.
+define SUBMIT
+	@if [ -z "$$KFP_HOST" ]; then echo 'usage: make $@ KFP_HOST=https://... $(1)' >&2; exit 2; fi; \
+	arguments=(--host "$$KFP_HOST" --profile "$$PROFILE" --set "$$SET"); \
+	if [ '$(origin SOURCE)' != file ]; then arguments+=(--source "$$SOURCE"); fi; \
+	if [ '$(origin DATA)' != file ]; then arguments+=(--data "$$DATA"); fi; \
+	if [ -n "$$MIXED" ]; then arguments+=(--data "$$MIXED"); fi; \
+	if [ -n "$$ROOT" ]; then arguments+=(--root "$$ROOT"); fi; \
+	if [ -n "$$NAME" ]; then arguments+=(--name "$$NAME"); fi; \
+	if [ -n "$$NAMESPACE" ]; then arguments+=(--namespace "$$NAMESPACE"); fi; \
+	if [ -n "$$IMAGE_REPO" ]; then arguments+=(--image-repository "$$IMAGE_REPO"); fi; \
+	if [ -n "$$WAIT" ]; then arguments+=(--wait); fi; \
+	if [ -n "$$CRON" ]; then arguments+=(--cron "$$CRON"); fi; \
+	$(BIN)/python -m pipelines.submit $(2) "$${arguments[@]}"
+endef
+
+.PHONY: pipeline-submit
+pipeline-submit: $(INSTALLED) ## start a run on Kubeflow: KFP_HOST= [NAMESPACE= TOKEN= IMAGE_REPO= PROFILE= SET= SOURCE= DATA= MIXED= ROOT= NAME= WAIT=1]
+	$(call SUBMIT,[WAIT=1 ...],run)
+
+.PHONY: pipeline-upload
+pipeline-upload: $(INSTALLED) ## register a version of the pipeline on Kubeflow, to be started there: KFP_HOST= [...]
+	$(call SUBMIT,[...],upload)
+
+.PHONY: pipeline-schedule
+pipeline-schedule: $(INSTALLED) ## start a run on Kubeflow again and again: KFP_HOST= CRON='0 3 * * 1' [...]
+	$(call SUBMIT,CRON='\''0 3 * * 1'\'' [...],schedule)
+
+.PHONY: doctor
+doctor: $(INSTALLED) ## say what is missing here, and with KFP_HOST= for a cluster [NAMESPACE= TOKEN= IMAGE_REPO=]
+	@arguments=(); if [ -n "$$KFP_HOST" ]; then arguments+=(--cluster); fi; \
+	$(BIN)/mixprint doctor "$${arguments[@]}"
 
 # ---- checks ----
 

@@ -844,6 +844,36 @@ def estimate(
         typer.echo(found.to_text())
 
 
+@app.command()
+@_command
+def doctor(
+    cluster: Annotated[
+        bool,
+        typer.Option(
+            "--cluster",
+            help="Look at a cluster instead: the one that KFP_HOST, NAMESPACE, TOKEN and "
+            "IMAGE_REPO name, and kubectl's.",
+        ),
+    ] = False,
+) -> None:
+    """Say what is missing here, or for a run on a cluster, and what to do about it.
+
+    Exit code: 0 if nothing is missing, 1 if something is.
+    """
+    from mixprint.doctor import look_elsewhere, look_here
+
+    shipped = [
+        WEIGHTS / "separator.safetensors",
+        SHIPPED_ENCODER / "weights.safetensors",
+        SHIPPED_STANDARDISATION,
+    ]
+    findings = look_elsewhere("cluster") if cluster else list(look_here(Path(), shipped))
+    for finding in findings:
+        typer.echo(finding.to_text())
+    if any(finding.is_missing for finding in findings):
+        raise typer.Exit(1)
+
+
 def _hyperparameters(
     optimize_target: list[str], method: list[str], lr: list[str], **common: Any
 ) -> "tuple[Hyperparameters, ...]":

@@ -75,7 +75,8 @@ def load_params(
     """Read `params.yaml`, lay a profile over it, then single values.
 
     Args:
-        path: the YAML file: one mapping per step, and `profiles` with overlays.
+        path: the YAML file: one mapping per step, and `profiles` with overlays; or JSON, if its
+            name says so.
         profile: `tiny` for the file as it is, else the name of an overlay.
         overrides: `section.key=value` texts; the value is read as YAML.
 
@@ -86,8 +87,10 @@ def load_params(
         ConfigError: the file, the profile or an override does not fit.
     """
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+        text = path.read_text()
+        # YAML reads 1e-05 as text, and that is how JSON writes the number.
+        loaded = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: expected a readable YAML file, found: {error}") from error
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {type(loaded).__name__}")

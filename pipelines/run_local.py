@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE, section_json
+from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE
 from mixprint.atomic import read_json
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import ConfigError, MixprintError
 from mixprint.log import setup_logging
+from pipelines.arguments import DEFAULT_SOURCE, default_name, run_arguments
 
 log = logging.getLogger("mixprint.pipelines")
 
-DEFAULT_SOURCE = "synthetic"
 DEFAULT_DATA = "data"
 RESULTS = Path("results")
 LOG_FILE = "kfp.log"
@@ -78,12 +78,6 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from error
 
 
-def default_name(source: str, profile: str) -> str:
-    """Name a run after what is special about it."""
-    parts = [part for part in (source, profile) if part not in {DEFAULT_SOURCE, BASE_PROFILE}]
-    return "-".join(parts) or BASE_PROFILE
-
-
 def run(
     *, source: str, locations: Sequence[str], name: str, params: Mapping[str, Mapping[str, Any]]
 ) -> None:
@@ -102,21 +96,11 @@ def run(
     if missing := [place for place in locations if "://" not in place and not Path(place).exists()]:
         raise ConfigError(f"DATA: expected existing folders, found none at {missing}")
     root = RESULTS / name
-    sections = {step: dict(params[step]) for step in STEPS}
-    if source != DEFAULT_SOURCE:
-        # Figures from different collections cannot be compared: each has a champion of its own.
-        sections["promote"]["model_name"] += f"-{name}"
     started_s = time.time()
-    _execute(
-        root,
-        {
-            "root": str(root),
-            "source": source,
-            "locations": list(locations),
-            **{f"{step}_params": section_json(sections[step]) for step in STEPS},
-        },
-        started_s,
+    arguments = run_arguments(
+        root=str(root), source=source, locations=locations, name=name, params=params
     )
+    _execute(root, arguments, started_s)
     records = read_records(root, started_s)
     # KFP leaves `print` indented after a fan-out.
     sys.stdout.write(summary(root, records, time.time() - started_s) + "\n")

@@ -29,4 +29,4 @@ def ingest(
 
     config = IngestConfig.from_json(params)
     run(root=root, config=config, source=source, locations=locations).save(manifest.path)
-    return list(range(config.num_shards))
+    return config.shards

@@ -1,5 +1,6 @@
 """Ingest: a collection of songs becomes the catalogue and the rejects."""
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import ClassVar
 
 from components.layout import CATALOGUE_FILES, CATALOGUE_FOLDER
 from components.step import Manifest, clear_errors, once, recorded, step_parser
+from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version
@@ -48,6 +50,11 @@ class IngestConfig(StepConfig):
             raise ConfigError(
                 f"ingest: valid_fraction and test_fraction must leave songs to train, got {parts}"
             )
+
+    @property
+    def shards(self) -> list[int]:
+        """The numbers of the shards that the songs are dealt to."""
+        return list(range(self.num_shards))
 
 
 def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str]) -> Manifest:
@@ -129,10 +136,20 @@ def main() -> None:
     """Read the command line and run."""
     parser = step_parser(__doc__)
     parser.add_argument("--source", required=True)
-    parser.add_argument("--location", action="append", required=True, help="twice for pairs")
+    places = parser.add_mutually_exclusive_group(required=True)
+    places.add_argument("--location", action="append", help="twice for pairs")
+    places.add_argument("--locations", type=json.loads, help="all of them, as a JSON list")
+    parser.add_argument("--output", type=Path, help="receives the numbers of the shards, as JSON")
     args = parser.parse_args()
     config = IngestConfig.load(args.params, args.profile)
-    run(root=str(args.root), config=config, source=args.source, locations=args.location)
+    run(
+        root=str(args.root),
+        config=config,
+        source=args.source,
+        locations=args.location if args.locations is None else args.locations,
+    )
+    if args.output is not None:
+        write_json(args.output, config.shards)
 
 
 if __name__ == "__main__":

@@ -335,7 +335,7 @@ def _champion(registry: Any, candidate: str) -> Champion | None:
 def main() -> None:
     """Read the command line and run."""
     parser = step_parser(__doc__)
-    parser.add_argument("action", choices=["run", "by-hand", "rollback"])
+    parser.add_argument("action", nargs="?", default="run", choices=["run", "by-hand", "rollback"])
     parser.add_argument("--version", help="the version to promote by hand")
     parser.add_argument("--model-name", help="the registered model; default from the parameters")
     args = parser.parse_args()

@@ -65,3 +65,12 @@ def test_values_out_of_range_are_named(config: type[StepConfig], name: str, valu
     values = load_params(PARAMS)[config.section] | {name: value}
     with pytest.raises(ConfigError, match=name.removesuffix("s")):
         config.from_values(values)
+
+
+def test_a_file_of_json_keeps_numbers_that_yaml_reads_as_text(tmp_path: Path) -> None:
+    text = '{"train": {"learning_rate": 1e-05}}'
+    (tmp_path / "params.json").write_text(text)
+    assert load_params(tmp_path / "params.json") == {"train": {"learning_rate": 1e-5}}
+    (tmp_path / "params.json").write_text(text[:-1])
+    with pytest.raises(ConfigError, match=r"params.json: expected a readable"):
+        load_params(tmp_path / "params.json")

@@ -4,7 +4,8 @@ import pytest
 
 from mixprint.atomic import write_json
 from mixprint.errors import ConfigError
-from pipelines.run_local import default_name, essence, failure, read_records, run, summary
+from pipelines.arguments import default_name
+from pipelines.run_local import essence, failure, read_records, run, summary
 
 
 def record(root: Path, name: str, started_s: float, **values: object) -> None:
