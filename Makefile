@@ -29,7 +29,8 @@ NETWORK ?=
 SHM_SIZE ?=
 MEMORY ?=
 GPUS ?=
-export TARGET NETWORK SHM_SIZE MEMORY GPUS
+MOUNTS ?=
+export TARGET NETWORK SHM_SIZE MEMORY GPUS MOUNTS
 
 # make transfer
 MODE ?= features
@@ -96,6 +97,7 @@ pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all s
 	if [ -n "$$NETWORK" ]; then arguments+=(--network "$$NETWORK"); fi; \
 	if [ -n "$$SHM_SIZE" ]; then arguments+=(--shm-size "$$SHM_SIZE"); fi; \
 	if [ -n "$$MEMORY" ]; then arguments+=(--memory "$$MEMORY"); fi; \
+	for mount in $$MOUNTS; do arguments+=(--mount "$$mount"); done; \
 	if [ -n "$$GPUS" ]; then arguments+=(--gpus "$$GPUS"); fi; \
 	if [ -n "$$MIXED" ]; then arguments+=(--data "$$MIXED"); fi; \
 	if [ -n "$$NAME" ]; then arguments+=(--name "$$NAME"); fi; \

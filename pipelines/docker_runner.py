@@ -56,7 +56,7 @@ class ContainerSettings:
 
     Attributes:
         writable: folders that the steps write to; they exist.
-        readable: folders and files that the steps read.
+        readable: folders and files that the steps read, by their paths inside.
         network: as `docker run --network`; `none` where no step needs one.
         shm_size: of /dev/shm, as `docker run --shm-size`.
         memory: limit as `docker run --memory`; empty for none.
@@ -65,7 +65,7 @@ class ContainerSettings:
     """
 
     writable: tuple[Path, ...]
-    readable: tuple[Path, ...] = ()
+    readable: Mapping[Path, Path] = field(default_factory=dict)
     network: str = "bridge"
     shm_size: str = "1g"
     memory: str = ""
@@ -74,7 +74,9 @@ class ContainerSettings:
 
     def __post_init__(self) -> None:
         """Check what the engine would refuse late, or in words of its own."""
-        if missing := [str(path) for path in (*self.writable, *self.readable) if not path.exists()]:
+        if missing := [
+            str(path) for path in (*self.writable, *self.readable.values()) if not path.exists()
+        ]:
             raise ConfigError(f"containers: expected existing files and folders, missing {missing}")
         if self.gpus not in {"", "all"} and not self.gpus.isdecimal():
             raise ConfigError(f"containers: expected gpus as a number or 'all', got {self.gpus!r}")
@@ -82,15 +84,15 @@ class ContainerSettings:
     def create_arguments(self) -> dict[str, Any]:
         """Give the arguments of a container's creation, in the words of docker-py.
 
-        A folder has the same path inside as outside, and the working directory is this one, so
-        that a step writes the same paths as it would without a container.
+        What is written has the same path inside as outside, and the working directory is this
+        one, so that a step writes the same paths as it would without a container.
         """
-        read_only = {path.absolute(): True for path in self.readable}
-        read_only |= {path.absolute(): False for path in self.writable}
+        sources = {inside.absolute(): (path, True) for inside, path in self.readable.items()}
+        sources |= {path.absolute(): (path, False) for path in self.writable}
         arguments: dict[str, Any] = {
             "mounts": [
-                Mount(str(path), str(path.resolve()), type="bind", read_only=fixed)
-                for path, fixed in read_only.items()
+                Mount(str(inside), str(path.resolve()), type="bind", read_only=read_only)
+                for inside, (path, read_only) in sources.items()
             ],
             "working_dir": str(Path.cwd()),
             "environment": dict(self.environment),

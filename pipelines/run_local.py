@@ -74,7 +74,10 @@ def main() -> None:
     parser.add_argument("--target", choices=TARGETS, default=SUBPROCESS)
     docker = parser.add_argument_group(f"with --target {DOCKER}")
     docker.add_argument(
-        "--mount", action="append", default=[], type=Path, help="what else the steps read"
+        "--mount",
+        action="append",
+        default=[],
+        help="what else the steps read: PATH, or PATH:PATH_INSIDE",
     )
     docker.add_argument("--network", default="bridge")
     docker.add_argument("--shm-size", default="1g", help="of /dev/shm, for workers that read data")
@@ -90,7 +93,7 @@ def main() -> None:
             params=load_params(args.params, args.profile, shlex.split(args.set)),
             target=args.target,
             container_options={
-                "readable": tuple(args.mount),
+                "readable": dict(map(_mount, args.mount)),
                 "network": args.network,
                 "shm_size": args.shm_size,
                 "memory": args.memory,
@@ -99,6 +102,11 @@ def main() -> None:
         )
     except MixprintError as error:
         raise SystemExit(f"error: {error}") from error
+
+
+def _mount(text: str) -> tuple[Path, Path]:
+    outside, _, inside = text.partition(":")
+    return Path(inside or outside), Path(outside)
 
 
 def default_name(source: str, profile: str) -> str:
@@ -224,12 +232,12 @@ def container_settings(
     writable = (root,) if database is None else (root, database.parent)
     for folder in writable:
         folder.mkdir(parents=True, exist_ok=True)
-    songs = [Path(location) for location in locations if "://" not in location]
+    songs = {Path(place): Path(place) for place in locations if "://" not in place}
     return ContainerSettings(
         **{
             **options,
             "writable": writable,
-            "readable": (*songs, *options.get("readable", ())),
+            "readable": {**songs, **options.get("readable", {})},
             "environment": passed_on(os.environ),
         }
     )

@@ -89,7 +89,7 @@ def test_a_container_may_do_next_to_nothing(engine: FakeEngine, tmp_path: Path) 
     some = containers(
         engine,
         writable=(tmp_path,),
-        readable=(tmp_path / "link",),
+        readable={tmp_path / "link": tmp_path / "link", Path("/models"): tmp_path / "data"},
         network="none",
         shm_size="64m",
         memory="2g",
@@ -111,6 +111,7 @@ def test_a_container_may_do_next_to_nothing(engine: FakeEngine, tmp_path: Path) 
     assert mounts == {
         str(tmp_path): (str(tmp_path), False),
         str(tmp_path / "link"): (str(tmp_path / "data"), True),
+        "/models": (str(tmp_path / "data"), True),
     }
     assert (body["User"], body["WorkingDir"]) == ("1234:5678", str(Path.cwd()))
     assert (body["Entrypoint"], body["Cmd"]) == (["sh"], ["-ec", "something"])
