@@ -35,11 +35,16 @@ log = logging.getLogger("mixprint.pipelines")
 
 RUN_LABEL = "mixprint.run"
 # What of this process's environment the steps see. Values travel through the engine's API only.
+# Those of the numerical libraries decide the last bits of results.
 PASSED_ON = (
+    "ATEN_",
     "GOOGLE_",
+    "KMP_",
     "MIXPRINT_",
+    "MKL_",
     "MLFLOW_",
-    "OMP_NUM_THREADS",
+    "OMP_",
+    "OPENBLAS_",
     "PET_",
     "STORAGE_EMULATOR_HOST",
 )

@@ -225,10 +225,17 @@ def container_settings(
         root: root folder of the run; made if it is missing, like the store's.
         locations: the folders of the songs.
         options: the other fields; what they list as `readable` is added to the songs.
+
+    Raises:
+        ConfigError: the store shares its folder with this one, all of which would be mounted.
     """
     from pipelines.docker_runner import ContainerSettings, passed_on
 
     database = database_path(tracking_uri())
+    if database is not None and Path.cwd().is_relative_to(database.parent):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: expected a database in a folder of its own, found {database}"
+        )
     writable = (root,) if database is None else (root, database.parent)
     for folder in writable:
         folder.mkdir(parents=True, exist_ok=True)

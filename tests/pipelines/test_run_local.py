@@ -112,3 +112,6 @@ def test_containers_write_the_root_and_the_store_and_read_the_songs(
     assert "SECRET" not in settings.environment
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert container_settings(root, [], {}).writable == (root,)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(ConfigError, match="in a folder of its own"):
+        container_settings(root, [], {})
