@@ -17,9 +17,8 @@ if [ -z "${ENGINE:-}" ]; then
 fi
 case $ENGINE in
   docker) command=(docker build) && export DOCKER_BUILDKIT=1 ;;
-  # Like Docker's, and not OCI's, the format keeps what the engine knows of an image.
-  buildah) command=(buildah bud --format docker) ;;
-  podman) command=(podman build --format docker) ;;
+  buildah) command=(buildah bud) ;;
+  podman) command=(podman build) ;;
   *) echo "error: expected ENGINE=docker, buildah or podman, got $ENGINE" >&2 && exit 1 ;;
 esac
 
