@@ -6,7 +6,6 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-UV_VERSION := 0.13.8
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -24,17 +23,25 @@ PROFILE ?= tiny
 SET ?=
 export SOURCE DATA MIXED NAME PROFILE SET
 
+# make pipeline-run TARGET=docker (docs/containers.md)
+TARGET ?=
+NETWORK ?=
+SHM_SIZE ?=
+MEMORY ?=
+GPUS ?=
+MOUNTS ?=
+export TARGET NETWORK SHM_SIZE MEMORY GPUS MOUNTS
+
 # make transfer
 MODE ?= features
 INPUT ?=
-TARGET ?=
 OUT ?= results/transfer
 STEPS ?=
 LR ?=
 CHECKPOINT ?=
 METHOD ?=
 APPLY_TO ?=
-export MODE INPUT TARGET OUT STEPS LR CHECKPOINT METHOD APPLY_TO
+export MODE INPUT OUT STEPS LR CHECKPOINT METHOD APPLY_TO
 
 # make train-separator
 SONGS ?=
@@ -65,9 +72,10 @@ help: ## list the targets
 
 # ---- environment ----
 
-$(UV):
+$(UV): requirements-uv.txt
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	touch $@
 
 $(INSTALLED): requirements.txt pyproject.toml | $(UV)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements.txt
@@ -93,8 +101,14 @@ data: $(INSTALLED) ## generate the songs of the embedded data set in data/
 	$(BIN)/python -m mixprint.synthesis --out data --profile "$$PROFILE"
 
 .PHONY: pipeline-run
-pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all steps here [SOURCE= DATA= MIXED= NAME= PROFILE= SET="section.key=value"]
+pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all steps here [SOURCE= DATA= MIXED= NAME= PROFILE= SET="section.key=value" TARGET=docker]
 	@arguments=(--source "$$SOURCE" --data "$$DATA" --profile "$$PROFILE" --set "$$SET"); \
+	if [ -n "$$TARGET" ]; then arguments+=(--target "$$TARGET"); fi; \
+	if [ -n "$$NETWORK" ]; then arguments+=(--network "$$NETWORK"); fi; \
+	if [ -n "$$SHM_SIZE" ]; then arguments+=(--shm-size "$$SHM_SIZE"); fi; \
+	if [ -n "$$MEMORY" ]; then arguments+=(--memory "$$MEMORY"); fi; \
+	for mount in $$MOUNTS; do arguments+=(--mount "$$mount"); done; \
+	if [ -n "$$GPUS" ]; then arguments+=(--gpus "$$GPUS"); fi; \
 	if [ -n "$$MIXED" ]; then arguments+=(--data "$$MIXED"); fi; \
 	if [ -n "$$NAME" ]; then arguments+=(--name "$$NAME"); fi; \
 	$(BIN)/python -m pipelines.run_local "$${arguments[@]}"
@@ -126,7 +140,7 @@ rollback: $(INSTALLED) ## give `champion` back to the version before [MODEL=name
 
 .PHONY: mlflow-ui
 mlflow-ui: $(INSTALLED) ## browse runs and registry on http://127.0.0.1:5000 [PORT=]
-	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --port "$$PORT"
+	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlstore/mlflow.db}" --port "$$PORT"
 
 .PHONY: train-separator
 train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= RECIPE= MINUTES= PROCESSES=]
@@ -135,6 +149,23 @@ train-separator: $(INSTALLED) ## train a separator on generated songs, or on you
 	if [ -n "$$RECIPE" ]; then arguments+=(--recipe "$$RECIPE"); fi; \
 	if [ -n "$$MINUTES" ]; then arguments+=(--set "training.max_minutes=$$MINUTES"); fi; \
 	$(BIN)/python -m components.train --task separator "$${arguments[@]}"
+
+# ---- containers ----
+
+IMAGE ?= mixprint:$(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+BASE_IMAGE ?=
+ENGINE ?=
+BUILD_FLAGS ?=
+export IMAGE BASE_IMAGE ENGINE BUILD_FLAGS
+
+.PHONY: containers
+containers: ## build the image of the steps with docker, podman or buildah [IMAGE= BASE_IMAGE= ENGINE= BUILD_FLAGS=]
+	@containers/build.sh "$$IMAGE"
+
+.PHONY: sbom
+sbom: ## list what is in the image, as CycloneDX, in results/sbom.json [IMAGE=]
+	@mkdir -p results
+	@containers/sbom.sh "$$IMAGE" results/sbom.json
 
 # ---- cluster ----
 
@@ -219,5 +250,5 @@ benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and
 
 .PHONY: clean
 clean: ## remove results, tracking and caches; .venv and data/ stay
-	rm -rf results mlflow.db mlartifacts .pytest_cache .mypy_cache .ruff_cache
+	rm -rf results mlstore .pytest_cache .mypy_cache .ruff_cache
 	find components mixprint pipelines tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,7 +6,6 @@ A version of the registry is a folder of safetensors and JSON that a run has log
 
 import importlib.metadata
 import logging
-import os
 import queue
 import tempfile
 import threading
@@ -33,6 +32,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from requests import HTTPError
 from sqlalchemy.exc import SQLAlchemyError
 
+from components.store import artifact_root, database_path, tracking_uri
 from mixprint.atomic import read_json, write_json
 from mixprint.errors import DataError
 from mixprint.locks import locked
@@ -54,7 +54,6 @@ METRIC_TAG = "mixprint.metric."
 DECISION_TAG = "mixprint.decision"
 REASONS_TAG = "mixprint.reasons"
 PREVIOUS_TAG = "mixprint.previous_champion"
-_SQLITE = "sqlite:///"
 # What fails when a store is not there, is busy, or is being made by another program.
 _FAULTS = (MlflowException, OSError, SQLAlchemyError, CommandError)
 # Of HTTP: request timeout, conflict, too many requests; every server error but "not implemented".
@@ -64,21 +63,6 @@ _SYSTEM_PREFIX = "system/"  # by it MLflow's pages find them
 _NUM_SHOWN = 5
 
 
-def tracking_uri() -> str:
-    """Give MLFLOW_TRACKING_URI, by default `mlflow.db` in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{Path('mlflow.db').resolve()}"
-
-
-def artifact_root(uri: str) -> Path | None:
-    """Give the folder of the artifacts beside an sqlite database; None if a server decides."""
-    database = _database(uri)
-    return None if database is None else database.parent / "mlartifacts"
-
-
-def _database(uri: str) -> Path | None:
-    return Path(uri.removeprefix(_SQLITE)).resolve() if uri.startswith(_SQLITE) else None
-
-
 def connect(experiment: str = EXPERIMENT) -> str:
     """Point MLflow at the tracking store and return the id of one of mixprint's experiments.
 
@@ -86,7 +70,7 @@ def connect(experiment: str = EXPERIMENT) -> str:
     """
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
-    if (database := _database(uri)) is None:
+    if (database := database_path(uri)) is None:
         return _experiment_id(experiment, None)
     database.parent.mkdir(parents=True, exist_ok=True)
     # Two that create the tables at once would undo each other's.

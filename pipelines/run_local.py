@@ -1,4 +1,4 @@
-"""Run the DAG on this machine, each step in a process of its own.
+"""Run the DAG on this machine, each step in a process or a container of its own.
 
 `python -m pipelines.run_local` runs it on the generated songs. It exits with an error if a step
 fails, and says which; what is finished stays, and the next run goes on from there.
@@ -15,23 +15,29 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from components.image import IMAGE
 from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE
+from components.store import database_path, tracking_uri
 from mixprint.atomic import read_json
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import ConfigError, MixprintError
 from mixprint.log import setup_logging
 from pipelines.arguments import DEFAULT_SOURCE, default_name, run_arguments
 
+if TYPE_CHECKING:
+    from pipelines.docker_runner import ContainerSettings
+
 log = logging.getLogger("mixprint.pipelines")
 
 DEFAULT_DATA = "data"
 RESULTS = Path("results")
 LOG_FILE = "kfp.log"
+SUBPROCESS, DOCKER = TARGETS = ("subprocess", "docker")
 # kfp.local runs a ParallelFor in at most two threads.
 FAN_OUT = 2
 # What a person wants to see of KFP's output: the steps' own log lines, and which task runs.
@@ -65,6 +71,18 @@ def main() -> None:
     parser.add_argument("--profile", default=BASE_PROFILE, help="tiny, or an overlay in the params")
     parser.add_argument("--set", default="", help="section.key=value ..., laid over the params")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
+    parser.add_argument("--target", choices=TARGETS, default=SUBPROCESS)
+    docker = parser.add_argument_group(f"with --target {DOCKER}")
+    docker.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        help="what else the steps read: PATH, or PATH:PATH_INSIDE",
+    )
+    docker.add_argument("--network", default="bridge")
+    docker.add_argument("--shm-size", default="1g", help="of /dev/shm, for workers that read data")
+    docker.add_argument("--memory", default="", help="limit of a step, for example 8g")
+    docker.add_argument("--gpus", default="", help="all, or how many")
     args = parser.parse_args()
     setup_logging()
     try:
@@ -73,13 +91,32 @@ def main() -> None:
             locations=args.data or [DEFAULT_DATA],
             name=args.name or default_name(args.source, args.profile),
             params=load_params(args.params, args.profile, shlex.split(args.set)),
+            target=args.target,
+            container_options={
+                "readable": dict(map(_mount, args.mount)),
+                "network": args.network,
+                "shm_size": args.shm_size,
+                "memory": args.memory,
+                "gpus": args.gpus,
+            },
         )
     except MixprintError as error:
         raise SystemExit(f"error: {error}") from error
 
 
+def _mount(text: str) -> tuple[Path, Path]:
+    outside, _, inside = text.partition(":")
+    return Path(inside or outside), Path(outside)
+
+
 def run(
-    *, source: str, locations: Sequence[str], name: str, params: Mapping[str, Mapping[str, Any]]
+    *,
+    source: str,
+    locations: Sequence[str],
+    name: str,
+    params: Mapping[str, Mapping[str, Any]],
+    target: str = SUBPROCESS,
+    container_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Run the DAG and print what came of it.
 
@@ -88,9 +125,11 @@ def run(
         locations: its folders.
         name: name of the run.
         params: all sections.
+        target: where a step runs: in a process or in a container.
+        container_options: for `ContainerSettings`, beside what follows from the others.
 
     Raises:
-        ConfigError: a folder does not exist.
+        ConfigError: a folder does not exist, or no engine or image is there.
         StepFailedError: a step has failed.
     """
     if missing := [place for place in locations if "://" not in place and not Path(place).exists()]:
@@ -100,13 +139,19 @@ def run(
     arguments = run_arguments(
         root=str(root), source=source, locations=locations, name=name, params=params
     )
-    _execute(root, arguments, started_s)
+    _execute(root, arguments, started_s, target, container_options or {})
     records = read_records(root, started_s)
     # KFP leaves `print` indented after a fan-out.
     sys.stdout.write(summary(root, records, time.time() - started_s) + "\n")
 
 
-def _execute(root: Path, arguments: Mapping[str, Any], started_s: float) -> None:
+def _execute(
+    root: Path,
+    arguments: Mapping[str, Any],
+    started_s: float,
+    target: str,
+    container_options: Mapping[str, Any],
+) -> None:
     """Let KFP run the tasks, and turn its error into one that names the step."""
     os.environ.setdefault(WORKERS_VARIABLE, str(FAN_OUT))
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -118,20 +163,73 @@ def _execute(root: Path, arguments: Mapping[str, Any], started_s: float) -> None
     pipeline_root = root / "kfp"
     shutil.rmtree(pipeline_root, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
-    local.init(
-        local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(pipeline_root),
-        raise_on_error=True,
-    )
-    # The steps run in this environment, whatever image the components name for a cluster.
-    warnings.filterwarnings("ignore", message="You may be attemping to run a task")
     log_path = root / LOG_FILE
-    try:
-        with log_path.open("w") as file, contextlib.redirect_stdout(_Extract(file, sys.stdout)):
-            mix_style(**arguments)
-    except RuntimeError as error:
-        told = failure(root, started_s) or _COLOUR.sub("", str(error))
-        raise StepFailedError(f"{told}\nthe whole log: {log_path}") from error
+    with (
+        log_path.open("w") as file,
+        _runner(target, root, arguments["locations"], container_options) as (runner, failures),
+    ):
+        local.init(runner, pipeline_root=str(pipeline_root), raise_on_error=True)
+        try:
+            with contextlib.redirect_stdout(_Extract(file, sys.stdout)):
+                mix_style(**arguments)
+        except RuntimeError as error:
+            told = "\n".join(filter(None, (failure(root, started_s), *failures)))
+            raise StepFailedError(
+                f"{told or _COLOUR.sub('', str(error))}\nthe whole log: {log_path}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _runner(
+    target: str, root: Path, locations: Sequence[str], container_options: Mapping[str, Any]
+) -> Iterator[tuple[Any, Sequence[str]]]:
+    """Give what KFP runs the tasks with, and a list that fills with what it has no words for."""
+    from kfp import local
+
+    if target == SUBPROCESS:
+        # The steps run in this environment, whatever image the components name for a cluster.
+        warnings.filterwarnings("ignore", message="You may be attemping to run a task")
+        yield local.SubprocessRunner(use_venv=False), ()
+        return
+    from pipelines.docker_runner import Containers
+
+    settings = container_settings(root, locations, container_options)
+    with Containers(settings, IMAGE) as containers, containers.as_kfp_runner():
+        yield local.DockerRunner(), containers.failures
+
+
+def container_settings(
+    root: Path, locations: Sequence[str], options: Mapping[str, Any]
+) -> "ContainerSettings":
+    """Say what the steps' containers get: the root and MLflow's store to write, songs to read.
+
+    Args:
+        root: root folder of the run; made if it is missing, like the store's.
+        locations: the folders of the songs.
+        options: the other fields; what they list as `readable` is added to the songs.
+
+    Raises:
+        ConfigError: the store shares its folder with this one, all of which would be mounted.
+    """
+    from pipelines.docker_runner import ContainerSettings, passed_on
+
+    database = database_path(tracking_uri())
+    if database is not None and Path.cwd().is_relative_to(database.parent):
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI: expected a database in a folder of its own, found {database}"
+        )
+    writable = (root,) if database is None else (root, database.parent)
+    for folder in writable:
+        folder.mkdir(parents=True, exist_ok=True)
+    songs = {Path(place): Path(place) for place in locations if "://" not in place}
+    return ContainerSettings(
+        **{
+            **options,
+            "writable": writable,
+            "readable": {**songs, **options.get("readable", {})},
+            "environment": passed_on(os.environ),
+        }
+    )
 
 
 class _Extract(io.TextIOBase):

@@ -5,7 +5,14 @@ import pytest
 from mixprint.atomic import write_json
 from mixprint.errors import ConfigError
 from pipelines.arguments import default_name
-from pipelines.run_local import essence, failure, read_records, run, summary
+from pipelines.run_local import (
+    container_settings,
+    essence,
+    failure,
+    read_records,
+    run,
+    summary,
+)
 
 
 def record(root: Path, name: str, started_s: float, **values: object) -> None:
@@ -83,3 +90,28 @@ def test_essence_of_the_log(line: str, shown: str) -> None:
 def test_missing_folder_is_found_before_anything_starts() -> None:
     with pytest.raises(ConfigError, match="no such songs"):
         run(source="folder", locations=["no such songs"], name="x", params={})
+
+
+def test_containers_write_the_root_and_the_store_and_read_the_songs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MIXPRINT_WORKERS", "2")
+    monkeypatch.setenv("SECRET", "s")
+    for name in ("songs", "models"):
+        (tmp_path / name).mkdir()
+    root = Path("results/tiny")
+    options = {"readable": {Path("/inside"): Path("models")}, "network": "none"}
+    settings = container_settings(root, ["songs", "gs://bucket/songs"], options)
+    assert settings.writable == (root, tmp_path / "mlstore")
+    assert all(folder.is_dir() for folder in settings.writable)
+    assert settings.readable == {Path("songs"): Path("songs"), Path("/inside"): Path("models")}
+    assert settings.network == "none"
+    assert settings.environment["MIXPRINT_WORKERS"] == "2"
+    assert "SECRET" not in settings.environment
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert container_settings(root, [], {}).writable == (root,)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    with pytest.raises(ConfigError, match="in a folder of its own"):
+        container_settings(root, [], {})
