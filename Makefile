@@ -222,8 +222,8 @@ types: $(INSTALLED_DEV) ## mypy on the library
 	$(BIN)/mypy
 
 .PHONY: test
-test: $(INSTALLED_DEV) ## all tests
-	$(BIN)/pytest
+test: $(INSTALLED_DEV) ## all tests, two files of them at a time
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: check
 check: lint types test ## lint, types and test

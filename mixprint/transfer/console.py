@@ -169,6 +169,17 @@ class Console(nn.Module):
         """Measure how unsmooth the equaliser is: mean square second difference in (6 dB)^2."""
         return (self.eq_SK.diff(n=2, dim=-1) / 6.0).square().mean()
 
+    def departure(self) -> Tensor:
+        """Measure how far the controls are from the identity.
+
+        Returns:
+            mean squares of gains, equaliser, balance and width in units of 6 dB, and of the
+            dynamics in slopes of 0.3, added up.
+        """
+        *in_db, dynamics_SW = self._controls(None)
+        parts = [*(control / 6.0 for control in in_db), dynamics_SW / 0.3]
+        return torch.stack([part.square().mean() for part in parts]).sum()
+
     def settings(self, amount_S: Tensor | None = None) -> dict[str, dict[str, float]]:
         """Give the fitted controls per stem, to be read by a person.
 

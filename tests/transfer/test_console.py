@@ -132,3 +132,12 @@ def test_settings_name_what_was_set() -> None:
 def test_low_rates_are_refused() -> None:
     with pytest.raises(ConfigError, match="22050"):
         Console(22_050, [sines(100.0)])
+
+
+def test_departure_counts_six_decibels_of_all_as_four() -> None:
+    console = Console(RATE_HZ, [sines(3000.0)])
+    assert console.departure().item() == 0
+    limits_db = {"gain_S": 24.0, "eq_SK": 15.0, "balance_S": 12.0, "width_S": 18.0}
+    for name, limit_db in limits_db.items():
+        set_decibels(getattr(console, name), 6.0, limit_db)
+    assert console.departure().item() == pytest.approx(4.0, rel=1e-5)

@@ -112,6 +112,20 @@ def test_with_half_of_every_share_it_goes_half_of_the_way(
     )
 
 
+def test_an_estimated_aim_moves_the_console_less_than_the_targets_own_features(
+    make_stems: Make, standardisation: Standardisation
+) -> None:
+    source, target = make_stems(), make_stems(seed=1, gain=0.4)
+    estimated = fit(source, target, standardisation, 1.0)
+    literal = transfer(source, target, standardisation, num_steps=15, method="console")
+    departures = []
+    for result in (estimated, literal):
+        assert isinstance(result.effect, FittedChain)
+        assert result.effect.console is not None
+        departures.append(float(result.effect.console.departure()))
+    assert 0 < departures[0] < 0.9 * departures[1]
+
+
 def test_without_any_share_nothing_needs_to_move(
     make_stems: Make, standardisation: Standardisation
 ) -> None:
