@@ -16,6 +16,12 @@ SAMPLE_RATE_HZ = 44_100
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Start with one thread: steps choose for themselves, and more threads change the last bits."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
     """The folder with real recordings and reference vectors, which is no part of the project."""
