@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.apart import run_apart
 from benchmarks.publish import publish
+from mixprint.audio import loudness_lufs
 from mixprint.cli import SHIPPED_ENCODER
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.evaluation.retrieval import Estimate
@@ -200,11 +201,9 @@ def as_method(way: Hyperparameters, encoder: Encoder, num_steps: int) -> Method:
 
     def transfer(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
         output_SCT = fit(way, encoder, input_SCT, target_SCT, num_steps).stems_SCT
-        source, processed, target = (
-            stream_levels([x_SCT.sum(0)]) for x_SCT in (input_SCT, output_SCT, target_SCT)
-        )
-        controls = Controls(loudness=LOUDNESS)
-        gain_db = controls.gain_db(source, processed, target.loudness_lufs)
+        source, processed = (stream_levels([x_SCT.sum(0)]) for x_SCT in (input_SCT, output_SCT))
+        target_lufs = loudness_lufs(target_SCT.sum(0), SAMPLE_RATE_HZ)
+        gain_db = Controls(loudness=LOUDNESS).gain_db(source, processed, target_lufs)
         return output_SCT * 10 ** (gain_db / 20)
 
     return transfer

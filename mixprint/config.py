@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -33,14 +33,7 @@ class StepConfig:
         Raises:
             ConfigError: a key is unknown or missing, or a value has the wrong type.
         """
-        hints = get_type_hints(cls)
-        names = [f.name for f in fields(cls)]
-        if unknown := sorted(values.keys() - set(names)):
-            raise ConfigError(f"{cls.section}: unknown keys {unknown}; known are {sorted(names)}")
-        if missing := sorted(set(names) - values.keys()):
-            raise ConfigError(f"{cls.section}: missing keys {missing}")
-        checked = {n: _checked(f"{cls.section}.{n}", values[n], hints[n]) for n in names}
-        return cls(**checked)
+        return cls(**checked_fields(cls.section, values, cls))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -119,15 +112,63 @@ def _overlay(params: dict[str, Any], overlay: Mapping[str, Any], where: str) -> 
         params[section].update(values)
 
 
-def _checked(where: str, value: Any, hint: Any) -> Any:
-    """Return the value as the field's type: `int`, `float`, `str`, `bool` or `tuple[T, ...]`."""
+def checked(where: str, value: Any, hint: Any) -> Any:
+    """Turn what YAML or JSON gave into the type that is asked for.
+
+    Args:
+        where: path of the value, for messages.
+        value: as it was read.
+        hint: `int`, `float`, `str`, `bool`, `tuple[T, ...]`, `Mapping[str, T]`, or a dataclass with
+            such fields.
+
+    Raises:
+        ConfigError: it does not fit; names the path.
+    """
+    if is_dataclass(hint):
+        built = checked_fields(where, checked_mapping(where, value), hint)
+        try:
+            return hint(**built)  # type: ignore[operator]
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}" if where else str(error)) from error
     if get_origin(hint) is tuple:
         if not isinstance(value, list | tuple):
-            raise ConfigError(f"{where}: expected a list, got {value!r}")
+            raise ConfigError(f"{where}: expected a list, found {value!r}")
         element = get_args(hint)[0]
-        return tuple(_checked(f"{where}[{i}]", item, element) for i, item in enumerate(value))
+        return tuple(checked(f"{where}[{i}]", item, element) for i, item in enumerate(value))
+    if get_origin(hint) is Mapping:
+        element = get_args(hint)[1]
+        named = checked_mapping(where, value)
+        return {name: checked(f"{where}.{name}", item, element) for name, item in named.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not hint:
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{where}: expected {hint.__name__}, found {value!r}")
     return value
+
+
+def checked_fields(where: str, values: Mapping[str, Any], cls: Any) -> dict[str, Any]:
+    """Turn a mapping into the arguments of a dataclass; see `checked`.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value does not fit.
+    """
+    names = [field.name for field in fields(cls)]
+    prefix = f"{where}: " if where else ""
+    if unknown := sorted(values.keys() - set(names)):
+        raise ConfigError(f"{prefix}unknown keys {unknown}; known are {sorted(names)}")
+    if missing := sorted(set(names) - values.keys()):
+        raise ConfigError(f"{prefix}missing keys {missing}")
+    hints = get_type_hints(cls)
+    dot = f"{where}." if where else ""
+    return {name: checked(f"{dot}{name}", values[name], hints[name]) for name in names}
+
+
+def checked_mapping(where: str, value: Any) -> dict[str, Any]:
+    """Give a mapping with names as keys.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"{where}: expected a mapping with names as keys, found {value!r}")
+    return dict(value)

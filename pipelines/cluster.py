@@ -4,16 +4,17 @@ Argo's templates take the same values (`pipelines.argo`). A run on this machine 
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Self, get_args, get_origin, get_type_hints
+from typing import Any, Self
 
 import yaml
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from components.step import STEPS
+from mixprint.config import checked, checked_mapping
 from mixprint.errors import ConfigError
 
 CLUSTER_FILE = Path(__file__).resolve().parents[1] / "cluster.yaml"
@@ -215,14 +216,14 @@ class Cluster:
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: expected a readable YAML file, found: {error}") from error
         try:
-            values = _mapping("the file", values)
-            defaults = _mapping("defaults", values.pop("defaults", {}))
-            steps = _mapping("steps", values.get("steps"))
+            values = checked_mapping("the file", values)
+            defaults = checked_mapping("defaults", values.pop("defaults", {}))
+            steps = checked_mapping("steps", values.get("steps"))
             if unknown := sorted(set(steps) - set(STEPS)):
                 raise ConfigError(f"steps: unknown {unknown}; known are {list(STEPS)}")
-            own = {step: _mapping(f"steps.{step}", steps.get(step, {})) for step in STEPS}
+            own = {step: checked_mapping(f"steps.{step}", steps.get(step, {})) for step in STEPS}
             values["steps"] = {step: {**defaults, **own[step]} for step in STEPS}
-            cluster = _built("", values, cls)
+            cluster: Self = checked("", values, cls)
             if repository:
                 cluster = replace(cluster, image=replace(cluster.image, repository=repository))
         except ConfigError as error:
@@ -331,48 +332,6 @@ def num_bytes(what: str, quantity: str) -> int:
             f"{quantity!r}"
         )
     return int(match[1]) * _FACTORS[match[2]]
-
-
-def _built(where: str, values: Any, hint: Any) -> Any:
-    """Turn what YAML gave into the type that is asked for, dataclasses within each other too."""
-    if is_dataclass(hint):
-        return _built_class(where, _mapping(where, values), hint)  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
-        if not isinstance(values, list):
-            raise ConfigError(f"{where}: expected a list, found {values!r}")
-        element = get_args(hint)[0]
-        return tuple(_built(f"{where}[{i}]", value, element) for i, value in enumerate(values))
-    if get_origin(hint) is Mapping:
-        element = get_args(hint)[1]
-        named = _mapping(where, values)
-        return {name: _built(f"{where}.{name}", value, element) for name, value in named.items()}
-    if hint is float and type(values) is int:
-        return float(values)
-    if type(values) is not hint:
-        raise ConfigError(f"{where}: expected {hint.__name__}, found {values!r}")
-    return values
-
-
-def _built_class(where: str, values: Mapping[str, Any], cls: Callable[..., Any]) -> Any:
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    prefix = f"{where}: " if where else ""
-    if unknown := sorted(values.keys() - set(names)):
-        raise ConfigError(f"{prefix}unknown keys {unknown}; known are {sorted(names)}")
-    if missing := sorted(set(names) - values.keys()):
-        raise ConfigError(f"{prefix}missing keys {missing}")
-    hints = get_type_hints(cls)
-    dot = f"{where}." if where else ""
-    built = {name: _built(f"{dot}{name}", values[name], hints[name]) for name in names}
-    try:
-        return cls(**built)
-    except ConfigError as error:
-        raise ConfigError(f"{prefix}{error}") from error
-
-
-def _mapping(where: str, values: Any) -> dict[str, Any]:
-    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
-        raise ConfigError(f"{where}: expected a mapping with names as keys, found {values!r}")
-    return dict(values)
 
 
 def _one_of(what: str, value: str, known: tuple[str, ...]) -> None:
