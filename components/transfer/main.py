@@ -113,6 +113,7 @@ def run(
     with recorded(Path(root), "transfer"):
         # torch and MLflow take seconds to import; a process that only wires needs neither.
         from components.tracking import Registry
+        from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE
         from mixprint.transfer.summary import SUMMARY_NAME, SUMMARY_NAMES
 
         out_dir = Path(root) / TRANSFER_FOLDER
@@ -146,6 +147,7 @@ def run(
                 "zero_shot": None if models.zero_shot is None else models.zero_shot.fingerprint,
                 "config": config.to_values(),
                 "pairs": file_sha256(config.pairs) if config.pairs else "",
+                "style_share": file_sha256(SHIPPED_STYLE_SHARE),
                 "code": code_version(
                     "mixprint.transfer",
                     "mixprint.features",

@@ -42,6 +42,7 @@ from mixprint.evaluation.comparison import SYNC_SCRIPT
 from mixprint.evaluation.listening_level import match_levels
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.transfer.report import pair_title
 
 log = logging.getLogger("mixprint.listening")
 
@@ -108,7 +109,7 @@ def find_trials(batch_dir: Path) -> list[Trial]:
         if not (folder / OUTPUT_NAME).is_file():
             continue
         metrics = read_json(metrics_path)
-        if not isinstance(metrics, dict) or "input_audio" not in metrics:
+        if not isinstance(metrics, dict) or not {"input_title", "targets"} <= set(metrics):
             raise DataError(f"{metrics_path}: expected the metrics of a transfer, found others")
         key = (
             file_sha256(folder / INPUT_NAME),
@@ -141,8 +142,7 @@ def _trial(batch_dir: Path, found: Sequence[tuple[Path, Mapping[str, Any]]]) -> 
     offset_s = settings.get("segment_offset", 0.0)
     is_song = probe(folder / INPUT_NAME).duration_s > offset_s + longest_s
     return Trial(
-        title=f"{Path(metrics['input_audio']).stem} in the mix of "
-        f"{Path(metrics['target_audio']).stem} ({folder.name})",
+        title=f"{pair_title(metrics)} ({folder.name})",
         input=folder / INPUT_NAME,
         reference=folder / (TRUTH_NAME if has_truth else TARGET_NAME),
         has_truth=has_truth,

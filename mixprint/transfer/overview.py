@@ -20,8 +20,8 @@ from mixprint.transfer.report import (
     clips_of,
     distance_cells,
     excerpt,
+    pair_title,
     target_of,
-    title,
     words,
 )
 
@@ -59,8 +59,8 @@ def write_overview(
         pairs.setdefault(key, []).append(each)
     sections += [page.heading("All transfers"), page.paragraph(DISTANCES_EXPLAINED)]
     num_left = MAX_CLIPS
-    for number, ((song, target), group) in enumerate(pairs.items(), start=1):
-        name = f"{title(song)} in the mix of {title(target)}"
+    for number, group in enumerate(pairs.values(), start=1):
+        name = pair_title(group[0].metrics)
         labels = _labels(path.parent, group)
         sections += [
             page.heading(name, 3),

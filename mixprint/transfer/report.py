@@ -61,7 +61,7 @@ def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
     sections = [
         page.table(["transfer", *DISTANCE_HEADER], [[path.parent.name, *distance_cells(metrics)]]),
         page.paragraph(DISTANCES_EXPLAINED),
-        page.heading(f"{title(metrics['input_audio'])} in the mix of {title(target_of(metrics))}"),
+        page.heading(pair_title(metrics)),
         *_heard(path.parent, metrics),
         *words(metrics),
         *_figures(metrics),
@@ -136,9 +136,10 @@ def clips_of(files: Mapping[str, str], metrics: Mapping[str, Any]) -> dict[str, 
     return {clip: file for clip, file in files.items() if clip != "target" or has_target}
 
 
-def title(name: str) -> str:
-    """Shorten paths or URIs to what tells songs apart."""
-    return " + ".join(song.rstrip("/").rsplit("/", maxsplit=1)[-1] for song in name.split(" + "))
+def pair_title(metrics: Mapping[str, Any]) -> str:
+    """Name a transfer as a person would: by the titles of both songs."""
+    targets = " + ".join(target["title"] for target in metrics["targets"])
+    return f"{metrics['input_title']} in the mix of {targets}"
 
 
 def reduction_text(initial: float, final: float) -> str:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mixprint.transfer")
 
-METRICS_VERSION = 2
+METRICS_VERSION = 3
 METRICS_NAME = "metrics.json"
 REPORT_NAME = "report.html"
 OUTPUT_NAME = "output_transferred.wav"
@@ -275,6 +275,7 @@ def transfer_segments(
             zero_shot=zero_shot,
         ),
         "input_audio": input_segment.name,
+        "input_title": input_segment.title,
         "target_audio": " + ".join(song.name for song in target.songs) or None,
         "target_style": target.style.title,
         "targets": [dict(source) for source in target.sources],

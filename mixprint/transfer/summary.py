@@ -13,7 +13,7 @@ from typing import Any
 from mixprint.atomic import atomic_path, write_json
 from mixprint.transfer.batch import Done, Failure, Outcome
 from mixprint.transfer.overview import write_overview
-from mixprint.transfer.report import target_of, title
+from mixprint.transfer.report import pair_title, target_of
 
 SUMMARY_NAME = "summary.json"
 TABLE_NAME = "summary.csv"
@@ -65,12 +65,11 @@ def summarise(out_dir: Path, done: Sequence[Done], failures: Sequence[Failure]) 
 
 def _row(out_dir: Path, done: Done) -> dict[str, Any]:
     metrics = done.metrics
-    song, target = metrics["input_audio"], target_of(metrics)
     row = {
         "folder": done.folder.relative_to(out_dir).as_posix(),
-        "pair": f"{title(song)} to {title(target)}",
-        "input": song,
-        "target": target,
+        "pair": pair_title(metrics),
+        "input": metrics["input_audio"],
+        "target": target_of(metrics),
         "method": metrics["method"],
         "optimize_target": metrics["optimize_target"],
         "lr": metrics["hyperparameters"]["lr"],

@@ -37,8 +37,8 @@ def write_result() -> WriteResult:
         for name, audio_CT in sounds.items():
             write_audio(folder / f"{name}.wav", audio_CT, RATE_HZ, subtype="PCM_24")
         metrics = {
-            "input_audio": f"songs/in{pair}.wav",
-            "target_audio": f"songs/to{pair}.wav",
+            "input_title": f"in{pair}",
+            "targets": [{"title": f"to{pair}"}],
             "method": method,
             "optimize_target": "features",
             "hyperparameters": {"segment_offset": 0.0, "segment_duration": 10.0},

@@ -1,4 +1,5 @@
 import csv
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +124,9 @@ def test_stored_tracks(tmp_path: Path, stems_dir: Path, standardisation: Standar
     page = (out_dir / "report.html").read_text()
     assert page.count('class="comparison"') == 1
     assert "<b>" not in page
+    # Titles tell songs apart; all files of a data set may have one name.
+    assert row["pair"] == "<b>a</b> in the mix of <b>b</b>"
+    assert html.escape(row["pair"]) in page
 
     stamp = (folder / "metrics.json").stat().st_mtime_ns
     assert run() == summary

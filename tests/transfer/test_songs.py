@@ -475,9 +475,9 @@ def test_every_combination_is_made_and_songs_are_separated_once(
     rows = read_json(out_dir / "summary.json")["transfers"]
     assert [row["folder"] for row in rows] == names
     assert {row["pair"] for row in rows} == {
-        "a.wav to b.wav",
-        "a.wav to c.wav",
-        "a.wav to b.wav + c.wav",
+        "a in the mix of b",
+        "a in the mix of c",
+        "a in the mix of b + c",
     }
     page = (out_dir / "report.html").read_text()
     assert all(name in page for name in names)
