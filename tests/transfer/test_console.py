@@ -134,10 +134,15 @@ def test_low_rates_are_refused() -> None:
         Console(22_050, [sines(100.0)])
 
 
-def test_departure_counts_six_decibels_of_all_as_four() -> None:
+def test_departure_counts_a_unit_of_all_as_five() -> None:
     console = Console(RATE_HZ, [sines(3000.0)])
     assert console.departure().item() == 0
-    limits_db = {"gain_S": 24.0, "eq_SK": 15.0, "balance_S": 12.0, "width_S": 18.0}
-    for name, limit_db in limits_db.items():
-        set_decibels(getattr(console, name), 6.0, limit_db)
-    assert console.departure().item() == pytest.approx(4.0, rel=1e-5)
+    for name, unit, limit in (
+        ("gain_S", 3.0, 24.0),
+        ("balance_S", 6.0, 12.0),
+        ("width_S", 6.0, 18.0),
+        ("eq_SK", 1.5, 15.0),
+        ("dynamics_SW", 0.3, 0.9),
+    ):
+        set_decibels(getattr(console, name), unit, limit)
+    assert console.departure().item() == pytest.approx(5.0, rel=1e-5)
