@@ -50,6 +50,11 @@ MINUTES ?=
 PROCESSES ?= 1
 export SONGS RECIPE MINUTES PROCESSES
 
+# make dvc-remote, dvc-pull
+URL ?=
+STAGES ?=
+export URL STAGES
+
 VERSION ?=
 MODEL ?=
 PORT ?= 5000
@@ -116,6 +121,20 @@ pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all s
 .PHONY: repro
 repro: data ## run the same steps as DVC stages: only what has changed
 	$(BIN)/dvc repro
+
+.PHONY: dvc-remote
+dvc-remote: $(INSTALLED_DEV) ## keep what DVC tracks in a folder or a bucket, too: URL=/mnt/store or URL=gs://bucket/prefix
+	@if [ -z "$$URL" ]; then echo 'usage: make dvc-remote URL=/mnt/store, or URL=gs://bucket/prefix' >&2; exit 2; fi; \
+	$(BIN)/dvc remote add --local --force --default store "$$URL"
+
+.PHONY: dvc-push
+dvc-push: $(INSTALLED_DEV) ## copy to the remote what it lacks of all that DVC tracks here
+	$(BIN)/dvc push
+
+.PHONY: dvc-pull
+dvc-pull: $(INSTALLED_DEV) ## fetch the embedded data set and its results, nothing else of the remote [STAGES="features train"]
+	@stages=(data.dvc dvc.yaml); if [ -n "$$STAGES" ]; then read -ra stages <<< "$$STAGES"; fi; \
+	$(BIN)/dvc pull "$${stages[@]}"
 
 .PHONY: transfer
 transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings METHOD= APPLY_TO=song CHECKPOINT= OUT= STEPS= LR=]
