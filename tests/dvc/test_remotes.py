@@ -41,7 +41,7 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / path).write_text(path)
     (folder / ".gitignore").write_text("/data\n/collection\n/results\n.venv\n")
     git(folder, "init", "--quiet")
-    os.symlink(REPOSITORY / ".venv", folder / ".venv")
+    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
     dvc(folder, "add", "--quiet", "data", "collection")
     dvc(folder, "repro", "--quiet")
     git(folder, "add", ".")
@@ -89,7 +89,7 @@ def _output(command: list[str], folder: Path) -> str:
 def clone(origin: Path, folder: Path) -> Path:
     """Clone a repository as a laptop does: what DVC tracks is not in it."""
     git(origin, "clone", "--quiet", str(origin), str(folder))
-    os.symlink(REPOSITORY / ".venv", folder / ".venv")
+    (folder / ".venv").symlink_to(REPOSITORY / ".venv")
     return folder
 
 
