@@ -287,7 +287,7 @@ class Cluster:
             )
 
     def check_processes(self, params: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse a training with more processes than GPUs: each process takes one.
+        """Refuse a training whose processes would have no GPU each, or no pair of a batch each.
 
         Args:
             params: all sections of params.yaml.
@@ -301,6 +301,12 @@ class Cluster:
                 f"train.num_processes is {processes}, and cluster.yaml gives the step train {gpus} "
                 f"GPUs: expected as many; set `gpus` (and `shm`) there, or "
                 f"SET=train.num_processes={gpus}"
+            )
+        together, pairs = processes * self.training.nodes, params[TRAIN]["batch_size"]
+        if together > pairs:
+            raise ConfigError(
+                f"train.batch_size is {pairs}, and {self.training.nodes} nodes have {together} "
+                f"processes: expected a pair for each; SET=train.batch_size={together}, or more"
             )
 
     def pod(self, step: str) -> Place:

@@ -87,6 +87,13 @@ def test_as_many_processes_as_gpus_unless_somebody_says_otherwise() -> None:
     assert processes("--gpus-per-node", "4", "--set", "train.num_processes=2") == 2
 
 
+def test_each_process_must_have_a_pair_of_the_batch() -> None:
+    params = load_params(PARAMS_FILE, "full")
+    Cluster.load(nodes=3, gpus_per_node=8).check_processes(params)
+    with pytest.raises(ConfigError, match="batch_size is 24, and 4 nodes have 32 processes"):
+        Cluster.load(nodes=4, gpus_per_node=8).check_processes(params)
+
+
 def test_numbers_of_nodes_that_there_are_not() -> None:
     with pytest.raises(ConfigError, match=r"training\.nodes: expected >= 1, found -1"):
         Cluster.load(nodes=-1)
