@@ -142,7 +142,7 @@ def run_on_nodes(
     from kubeflow.trainer.constants import constants
 
     if ended.status == constants.TRAINJOB_COMPLETE:
-        client.delete_job(name)
+        _delete(client, name)
         return ""
     states = ", ".join(f"{step.name}: {step.status}" for step in ended.steps)
     return f"TrainJob {name} has failed ({states or 'its pods are gone'})"
@@ -258,10 +258,18 @@ def _ends_with_step(client: "TrainerClient", name: str) -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit):
         log.warning("TrainJob %s: deleting it, because the step is told to end", name)
-        client.delete_job(name)
+        _delete(client, name)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _delete(client: "TrainerClient", name: str) -> None:
+    """Delete a job if the cluster lets us: what it has trained does not depend on that."""
+    try:
+        client.delete_job(name)
+    except _FAULTS as error:
+        log.warning("TrainJob %s: it could not be deleted: %s", name, error.__cause__ or error)
 
 
 class _Log(threading.Thread):

@@ -84,12 +84,14 @@ class FakeTrainer:
         folder: receives the logs of the nodes.
         runs_nodes: whether jobs really run; else a test gives their state.
         faults: so many questions after a job has been made are answered by a status 503.
+        forbids_deletion: whether the account lacks that right.
         runtimes: what the cluster has, by name.
     """
 
     folder: Path
     runs_nodes: bool = True
     faults: int = 0
+    forbids_deletion: bool = False
     runtimes: dict[str, Any] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     deleted: list[str] = field(default_factory=list)
@@ -128,6 +130,8 @@ class FakeTrainer:
         return 201, body
 
     def delete(self, name: str) -> tuple[int, Any]:
+        if self.forbids_deletion:
+            return 403, {"message": "not yours"}
         if name not in self.jobs:
             return 404, {}
         self.jobs.pop(name).end()

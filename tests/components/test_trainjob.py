@@ -1,6 +1,7 @@
 """Trainings on several nodes, by Kubeflow's SDK and a stand-in for the cluster."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -116,8 +117,12 @@ def test_a_lost_node_ends_the_step_and_the_next_attempt_goes_on(
         features=features_manifest(root),
     )
 
+    has_ended = threading.Event()
+
     def lose_second_node() -> None:
-        wait_until(lambda: any((root / "encoder" / "state").rglob("state-1.*")))
+        while not any((root / "encoder" / "state").rglob("state-1.*")):
+            if has_ended.wait(0.02):
+                return
         [job] = cluster.jobs.values()
         lose(job.nodes[1])
 
@@ -125,6 +130,7 @@ def test_a_lost_node_ends_the_step_and_the_next_attempt_goes_on(
     thread.start()
     with pytest.raises(TrainingError, match=r"TrainJob mixprint-\w+-0 has failed \(node-0: \w+, "):
         run()
+    has_ended.set()
     thread.join()
     assert not (root / "encoder" / "config.json").exists()
     assert not cluster.deleted, "its pods may tell why"
@@ -249,6 +255,17 @@ def test_what_is_missing_is_named(
     monkeypatch.setenv(VARIABLE, "two")
     with pytest.raises(ConfigError, match=f"{VARIABLE}: expected JSON, found 'two'"):
         start(tmp_path)
+
+
+def test_what_is_trained_does_not_depend_on_the_right_to_delete(
+    tmp_path: Path, idle: FakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    idle.forbids_deletion = True
+    timer = ended_later(idle, COMPLETE)
+    with caplog.at_level(logging.WARNING, "mixprint.train"):
+        start(tmp_path)
+    timer.join()
+    assert "it could not be deleted: (403)" in caplog.text
 
 
 def test_a_job_that_somebody_deletes(tmp_path: Path, idle: FakeTrainer) -> None:
