@@ -50,6 +50,11 @@ MINUTES ?=
 PROCESSES ?= 1
 export SONGS RECIPE MINUTES PROCESSES
 
+# make dvc-remote, dvc-pull
+URL ?=
+STAGES ?=
+export URL STAGES
+
 VERSION ?=
 MODEL ?=
 PORT ?= 5000
@@ -63,7 +68,9 @@ IMAGE_REPO ?=
 ROOT ?=
 WAIT ?=
 CRON ?=
-export KFP_HOST NAMESPACE TOKEN IMAGE_REPO ROOT WAIT CRON
+NODES ?=
+GPUS_PER_NODE ?=
+export KFP_HOST NAMESPACE TOKEN IMAGE_REPO ROOT WAIT CRON NODES GPUS_PER_NODE
 
 .PHONY: help
 help: ## list the targets
@@ -116,6 +123,20 @@ pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all s
 .PHONY: repro
 repro: data ## run the same steps as DVC stages: only what has changed
 	$(BIN)/dvc repro
+
+.PHONY: dvc-remote
+dvc-remote: $(INSTALLED_DEV) ## keep what DVC tracks in a folder or a bucket, too: URL=/mnt/store or URL=gs://bucket/prefix
+	@if [ -z "$$URL" ]; then echo 'usage: make dvc-remote URL=/mnt/store, or URL=gs://bucket/prefix' >&2; exit 2; fi; \
+	$(BIN)/dvc remote add --local --force --default store "$$URL"
+
+.PHONY: dvc-push
+dvc-push: $(INSTALLED_DEV) ## copy to the remote what it lacks of all that DVC tracks here
+	$(BIN)/dvc push
+
+.PHONY: dvc-pull
+dvc-pull: $(INSTALLED_DEV) ## fetch the embedded data set and its results, nothing else of the remote [STAGES="features train"]
+	@stages=(data.dvc dvc.yaml); if [ -n "$$STAGES" ]; then read -ra stages <<< "$$STAGES"; fi; \
+	$(BIN)/dvc pull "$${stages[@]}"
 
 .PHONY: transfer
 transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings METHOD= APPLY_TO=song CHECKPOINT= OUT= STEPS= LR=]
@@ -177,6 +198,10 @@ pipeline-compile: $(INSTALLED) ## compile the DAG to pipelines/mixprint.yaml, wh
 argo: $(INSTALLED_DEV) ## write the same DAG for Argo without Kubeflow to pipelines/mixprint-argo.yaml, which is committed
 	$(BIN)/python -m pipelines.argo --out pipelines/mixprint-argo.yaml
 
+.PHONY: trainer-runtime
+trainer-runtime: $(INSTALLED_DEV) ## write the runtime of a training on several nodes to pipelines/mixprint-trainer.yaml, which is committed
+	$(BIN)/python -m pipelines.trainer --out pipelines/mixprint-trainer.yaml
+
 # What SOURCE and DATA are on this machine by default is not there on a cluster.
 define SUBMIT
 	@if [ -z "$$KFP_HOST" ]; then echo 'usage: make $@ KFP_HOST=https://... $(1)' >&2; exit 2; fi; \
@@ -188,13 +213,15 @@ define SUBMIT
 	if [ -n "$$NAME" ]; then arguments+=(--name "$$NAME"); fi; \
 	if [ -n "$$NAMESPACE" ]; then arguments+=(--namespace "$$NAMESPACE"); fi; \
 	if [ -n "$$IMAGE_REPO" ]; then arguments+=(--image-repository "$$IMAGE_REPO"); fi; \
+	if [ -n "$$NODES" ]; then arguments+=(--nodes "$$NODES"); fi; \
+	if [ -n "$$GPUS_PER_NODE" ]; then arguments+=(--gpus-per-node "$$GPUS_PER_NODE"); fi; \
 	if [ -n "$$WAIT" ]; then arguments+=(--wait); fi; \
 	if [ -n "$$CRON" ]; then arguments+=(--cron "$$CRON"); fi; \
 	$(BIN)/python -m pipelines.submit $(2) "$${arguments[@]}"
 endef
 
 .PHONY: pipeline-submit
-pipeline-submit: $(INSTALLED) ## start a run on Kubeflow: KFP_HOST= [NAMESPACE= TOKEN= IMAGE_REPO= PROFILE= SET= SOURCE= DATA= MIXED= ROOT= NAME= WAIT=1]
+pipeline-submit: $(INSTALLED) ## start a run on Kubeflow: KFP_HOST= [NAMESPACE= TOKEN= IMAGE_REPO= PROFILE= SET= SOURCE= DATA= MIXED= ROOT= NAME= NODES= GPUS_PER_NODE= WAIT=1]
 	$(call SUBMIT,[WAIT=1 ...],run)
 
 .PHONY: pipeline-upload

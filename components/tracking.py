@@ -10,7 +10,8 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +33,15 @@ from mlflow.tracking.context.registry import resolve_tags
 from requests import HTTPError
 from sqlalchemy.exc import SQLAlchemyError
 
-from components.store import artifact_root, database_path, tracking_uri
+from components.store import (
+    artifact_root,
+    database_path,
+    stops_when_lost,
+    tracking_uri,
+    without_credentials,
+)
 from mixprint.atomic import read_json, write_json
-from mixprint.errors import DataError
+from mixprint.errors import DataError, TrainingError
 from mixprint.locks import locked
 
 log = logging.getLogger("mixprint.tracking")
@@ -133,7 +140,9 @@ class BackgroundRun:
     """A run that is written by a thread, so that a training never waits for the tracking server.
 
     What cannot be sent now is kept and tried again. What the server refuses for good is left out.
-    The end of the log says what MLflow lacks; the training itself loses nothing.
+    The end of the log says what MLflow lacks; the training itself loses nothing. Where a lost
+    server shall stop the step (`stops_when_lost`), the end raises an error if MLflow lacks what it
+    did not refuse: the results are on disk by then.
 
     Beside what it is given, the run holds the installed packages and how busy the machine was.
     """
@@ -174,6 +183,8 @@ class BackgroundRun:
         self._run_id: str | None = None
         self._is_new = False
         self._started_ms = _now_ms()
+        self._stops_when_lost = stops_when_lost()
+        self._num_refused = 0
         self._entries: queue.Queue[_Entry | None] = queue.Queue()
         self._missing: list[_Entry] = []
         self._refusals: set[str] = set()
@@ -188,7 +199,11 @@ class BackgroundRun:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Send what is left, and say how the run ended."""
+        """Send what is left, and say how the run ended.
+
+        Raises:
+            TrainingError: the server is lost, and that shall stop the step.
+        """
         status = "FINISHED" if kind is None else "FAILED"
         self._is_over.set()
         if self._sampler.is_alive():
@@ -198,15 +213,20 @@ class BackgroundRun:
         self._ending.set()
         self._thread.join(self._patience_s)
         self._given_up.set()
-        if missing := [entry.what for entry in list(self._missing)]:
-            names = list(dict.fromkeys(missing))
-            more = ["..."] if len(names) > _NUM_SHOWN else []
-            log.warning(
-                "MLflow at %s lacks %d entries of this training's run: %s",
-                tracking_uri(),
-                len(missing),
-                ", ".join([*names[:_NUM_SHOWN], *more]),
+        missing = [entry.what for entry in list(self._missing)]
+        if not missing:
+            return
+        names = list(dict.fromkeys(missing))
+        more = ["..."] if len(names) > _NUM_SHOWN else []
+        lack = (
+            f"MLflow at {shown_uri()} lacks {len(missing)} entries of this training's run: "
+            f"{', '.join([*names[:_NUM_SHOWN], *more])}"
+        )
+        if self._stops_when_lost and kind is None and len(missing) > self._num_refused:
+            raise TrainingError(
+                f"{lack}; what was trained is kept, and the next attempt begins there"
             )
+        log.warning(lack)
 
     def log_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Log figures of a step."""
@@ -268,11 +288,12 @@ class BackgroundRun:
                     self._leave_out(entry, error)
                     return
                 if not is_told:
-                    log.warning("MLflow at %s: %s; tries again", tracking_uri(), error)
+                    log.warning("MLflow at %s: %s; tries again", shown_uri(), error)
                     is_told = True
             except Exception:
                 # A bug in one entry must not cost the others.
-                log.exception("MLflow at %s: %s is left out", tracking_uri(), entry.what)
+                log.exception("MLflow at %s: %s is left out", shown_uri(), entry.what)
+                self._num_refused += 1
                 return
             else:
                 self._missing.remove(entry)
@@ -282,9 +303,10 @@ class BackgroundRun:
 
     def _leave_out(self, entry: _Entry, error: Exception) -> None:
         """Give the reason, once: a run that was deleted refuses each entry by the same one."""
+        self._num_refused += 1
         if str(error) not in self._refusals:
             self._refusals.add(str(error))
-            log.warning("MLflow at %s: %s is left out: %s", tracking_uri(), entry.what, error)
+            log.warning("MLflow at %s: %s is left out: %s", shown_uri(), entry.what, error)
 
     def _open(self) -> None:
         """Go on with the noted run, or make one."""
@@ -350,6 +372,49 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, _FAULTS) and not isinstance(error, FileNotFoundError)
 
 
+def shown_uri() -> str:
+    """Give the store's address for messages: one of a database server may hold a password."""
+    return without_credentials(tracking_uri())
+
+
+@contextmanager
+def may_be_lost(what: str) -> Iterator[None]:
+    """Do without MLflow where its server is lost, unless that shall stop the step.
+
+    MLflow itself tries a request again for minutes (MLFLOW_HTTP_REQUEST_MAX_RETRIES).
+
+    Args:
+        what: it is to have.
+
+    Raises:
+        DataError: it is lost, and that shall stop the step.
+    """
+    try:
+        yield
+    except _FAULTS as error:
+        if not may_pass(error):
+            raise
+        lack = f"MLflow at {shown_uri()} lacks {what}: {error}"
+        if stops_when_lost():
+            raise DataError(lack) from error
+        log.warning(lack)
+
+
+@contextmanager
+def needed(what: str) -> Iterator[None]:
+    """Say in one sentence that nothing can be done without MLflow.
+
+    Raises:
+        DataError: it is lost.
+    """
+    try:
+        yield
+    except _FAULTS as error:
+        if not may_pass(error):
+            raise
+        raise DataError(f"MLflow at {shown_uri()}: expected {what}, found: {error}") from error
+
+
 def environment_text() -> str:
     """List the installed packages as `name==version` lines."""
     pairs = {(d.metadata["Name"], d.version) for d in importlib.metadata.distributions()}
@@ -410,15 +475,20 @@ class Registry:
     """The versions of one registered model."""
 
     def __init__(self, model_name: str) -> None:
-        """Connect to the store and make sure that the model has an entry there."""
-        connect()
+        """Connect to the store and make sure that the model has an entry there.
+
+        Raises:
+            DataError: the store is lost.
+        """
         self.model_name = model_name
-        self._client = MlflowClient()
-        try:
-            self._client.create_registered_model(model_name)
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
-                raise
+        with needed("the registry of encoders"):
+            connect()
+            self._client = MlflowClient()
+            try:
+                self._client.create_registered_model(model_name)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                    raise
 
     def find(self, encoder_fingerprint: str) -> ModelVersion | None:
         """Give the version that holds this very encoder, if there is one."""

@@ -22,16 +22,21 @@ missing_stems       MUSDB18-HQ layout: not all of mixture and stems are there
 stems_mismatch      MUSDB18-HQ layout: lengths differ
 settings            generated set: settings.json is missing or broken
 unpaired            pairs: the partner is missing or was refused
+outside             a link to a file outside of the collection, and links are not followed
 ==================  ==============================================================================
 
 A URI is relative when the collection's location was given as a relative path (so a data set
 inside the repository gives the same catalogue in every clone) and ``file://`` otherwise. Both
-are percent-encoded from the name's bytes: any file name survives, valid text or not.
+are percent-encoded from the name's bytes: any file name survives, valid text or not. The table
+knows the locations it was made from, in the metadata of its schema; when it is read, a song that
+lies elsewhere is refused, and so is an id that is no plain name, for files are named after ids.
 """
 
 import hashlib
+import json
 import logging
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,6 +67,8 @@ log = logging.getLogger("mixprint.ingest")
 
 CATALOGUE_NAME = "catalogue.parquet"
 REJECTS_NAME = "rejects.parquet"
+LOCATIONS_KEY = b"mixprint.locations"
+_PLAIN_NAME = re.compile(r"[\w-]+", re.ASCII)
 # 64 bits: among a million songs two meet by chance once in 37 million collections.
 TRACK_ID_DIGITS = 16
 # Any text does; this one deals the ten songs of the generated set 5, 2 and 3.
@@ -145,6 +152,7 @@ def build_catalogue(
     valid_fraction: float,
     test_fraction: float,
     licence: str = UNKNOWN_LICENCE,
+    follow_links: bool = True,
     num_workers: int = 1,
 ) -> tuple[list[Track], list[Reject]]:
     """Decode every song of a collection once, and take or refuse it.
@@ -158,6 +166,7 @@ def build_catalogue(
         valid_fraction: part of the songs, by their hash, in the validation split.
         test_fraction: part of the songs in the test split.
         licence: what is noted where the source itself states nothing.
+        follow_links: also take links to files outside of the locations.
         num_workers: threads that decode; the result does not depend on it.
 
     Returns:
@@ -166,7 +175,7 @@ def build_catalogue(
     Raises:
         DataError: see `mixprint.sources.find_songs`.
     """
-    candidates, refusals = find_songs(source, locations, licence)
+    candidates, refusals = find_songs(source, locations, licence, follow_links=follow_links)
     taken: list[tuple[Candidate, Track]] = []
     first_paths: dict[str, Path] = {}
 
@@ -325,11 +334,25 @@ def stem_paths(track: Track) -> dict[str, Path]:
     return {stem: files[stem] for stem in STEMS}
 
 
-def write_catalogue(folder: Path, tracks: Sequence[Track], rejects: Sequence[Reject]) -> None:
-    """Write both tables into a folder, each whole or not at all."""
+def write_catalogue(
+    folder: Path,
+    tracks: Sequence[Track],
+    rejects: Sequence[Reject],
+    *,
+    locations: Sequence[Path] = (),
+) -> None:
+    """Write both tables into a folder, each whole or not at all.
+
+    Args:
+        folder: receives them.
+        tracks: the songs.
+        rejects: what was refused.
+        locations: the folders of the songs; none: below the working directory.
+    """
+    uris = json.dumps([uri_of(location) for location in locations or [Path()]])
     for name, rows, schema in (
         (REJECTS_NAME, rejects, REJECTS_SCHEMA),
-        (CATALOGUE_NAME, tracks, CATALOGUE_SCHEMA),
+        (CATALOGUE_NAME, tracks, CATALOGUE_SCHEMA.with_metadata({LOCATIONS_KEY: uris})),
     ):
         table = pa.Table.from_pylist([asdict(row) for row in rows], schema)
         with atomic_path(folder / name) as temporary:
@@ -340,9 +363,32 @@ def read_catalogue(folder: Path) -> list[Track]:
     """Read the songs.
 
     Raises:
-        DataError: the table is missing, unreadable or has other columns.
+        DataError: the table is missing, unreadable or has other columns; or a song lies outside of
+            the locations that the table was made from, or its id is no plain name.
     """
-    return [Track(**row) for row in _read_rows(folder / CATALOGUE_NAME, CATALOGUE_SCHEMA)]
+    path = folder / CATALOGUE_NAME
+    table = _read_table(path, CATALOGUE_SCHEMA)
+    tracks = [Track(**row) for row in table.to_pylist()]
+    stated = (table.schema.metadata or {}).get(LOCATIONS_KEY)
+    if stated is None:
+        raise DataError(f"{path}: expected the locations of its songs, found none: ingest again")
+    locations: list[str] = json.loads(stated)
+    for track in tracks:
+        if not any(_is_inside(track.uri, location) for location in locations):
+            raise DataError(f"{path}: expected songs in {locations}, found {track.uri}")
+        if _PLAIN_NAME.fullmatch(track.track_id) is None:
+            raise DataError(f"{path}: expected plain names as ids, found {track.track_id!r}")
+    return tracks
+
+
+def _is_inside(uri: str, location: str) -> bool:
+    """Tell by the texts alone whether a song lies in a location, or deeper."""
+    parts = unquote_to_bytes(uri).split(b"/")
+    root = unquote_to_bytes(location).removesuffix(b"/").split(b"/")
+    if root == [b"."] and ":" not in uri:
+        root = []  # relative URIs do not begin with the working directory
+    rest = parts[len(root) :]
+    return parts[: len(root)] == root and bool(rest) and not {b"", b".", b".."} & set(rest)
 
 
 def read_rejects(folder: Path) -> list[Reject]:
@@ -351,18 +397,18 @@ def read_rejects(folder: Path) -> list[Reject]:
     Raises:
         DataError: the table is missing, unreadable or has other columns.
     """
-    return [Reject(**row) for row in _read_rows(folder / REJECTS_NAME, REJECTS_SCHEMA)]
+    table = _read_table(folder / REJECTS_NAME, REJECTS_SCHEMA)
+    return [Reject(**row) for row in table.to_pylist()]
 
 
-def _read_rows(path: Path, schema: pa.Schema) -> list[dict]:
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path}: expected a readable Parquet table, found: {error}") from error
     if not table.schema.equals(schema):
         raise DataError(f"{path}: expected columns {schema.names}, found {table.schema.names}")
-    rows: list[dict] = table.to_pylist()
-    return rows
+    return table
 
 
 def _track(source: str, candidate: Candidate, track_id: str, inspection: Inspection) -> Track:

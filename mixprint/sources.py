@@ -3,7 +3,9 @@
 Folders are walked in sorted order, so the same files give the same list on every machine.
 Hidden files and folders (a leading dot) are left out, links to folders are not followed (they
 can form loops), and files that are no audio by their suffix are counted and left out. Audio of
-a kind that libsndfile cannot read is a reject: nobody should miss songs without being told.
+a kind that libsndfile cannot read is a reject: nobody should miss songs without being told. So is,
+unless the caller follows links, a link to a file outside of the collection's folder: whoever may
+write there could have any file on the machine read and published in its place.
 """
 
 import csv
@@ -78,13 +80,20 @@ class Refusal:
 Found = tuple[list[Candidate], list[Refusal]]
 
 
-def find_songs(source: str, locations: Sequence[Path], licence: str = UNKNOWN_LICENCE) -> Found:
+def find_songs(
+    source: str,
+    locations: Sequence[Path],
+    licence: str = UNKNOWN_LICENCE,
+    *,
+    follow_links: bool = True,
+) -> Found:
     """List a collection's songs.
 
     Args:
         source: a key of `SOURCES`.
         locations: one folder; for `pairs` two, first the raw mixes, then the finished ones.
         licence: what is noted where the source itself states nothing.
+        follow_links: also take links to files outside of the locations.
 
     Returns:
         candidates in the order of their paths, and what was refused.
@@ -103,7 +112,7 @@ def find_songs(source: str, locations: Sequence[Path], licence: str = UNKNOWN_LI
     for location in locations:
         if not location.is_dir():
             raise DataError(f"{shown(location)}: expected a folder of songs, found none")
-    return SOURCES[source](locations, licence)
+    return SOURCES[source](locations, licence, follow_links)
 
 
 def clean_text(text: str) -> str:
@@ -123,20 +132,20 @@ def stem_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _find_folder(locations: Sequence[Path], licence: str) -> Found:
+def _find_folder(locations: Sequence[Path], licence: str, follow_links: bool) -> Found:
     """Read a plain folder of audio, recursively."""
     refusals: list[Refusal] = []
-    paths = _audio_files(locations[0], refusals)
+    paths = _audio_files(locations[0], follow_links, refusals)
     return [Candidate(path, clean_text(path.stem), licence) for path in paths], refusals
 
 
-def _find_fma(locations: Sequence[Path], licence: str) -> Found:
+def _find_fma(locations: Sequence[Path], licence: str, follow_links: bool) -> Found:
     """Read FMA's layout: ``000/000002.mp3`` at any depth, `tracks.csv` where it is found."""
     location = locations[0]
     refusals: list[Refusal] = []
     table = _fma_table(location)
     candidates = []
-    for path in _audio_files(location, refusals):
+    for path in _audio_files(location, follow_links, refusals):
         number = path.stem
         if not (number.isascii() and number.isdigit() and path.parent.name == number[:3]):
             refusals.append(
@@ -148,23 +157,23 @@ def _find_fma(locations: Sequence[Path], licence: str) -> Found:
     return candidates, refusals
 
 
-def _find_musdbhq(locations: Sequence[Path], licence: str) -> Found:
+def _find_musdbhq(locations: Sequence[Path], licence: str, follow_links: bool) -> Found:
     """Read MUSDB18-HQ: ``[train|test/]<artist - title>/{mixture,<stems>}.wav`` (or FLAC)."""
     refusals: list[Refusal] = []
     candidates = []
-    for folder in _song_folders(locations[0], refusals):
+    for folder in _song_folders(locations[0], follow_links, refusals):
         if (mixture := _whole_song(folder, refusals)) is not None:
             candidates.append(Candidate(mixture, clean_text(folder.name), licence, has_stems=True))
     return candidates, refusals
 
 
-def _find_synthetic(locations: Sequence[Path], licence: str) -> Found:
+def _find_synthetic(locations: Sequence[Path], licence: str, follow_links: bool) -> Found:
     """Read the generated set: the MUSDB18-HQ layout with the truth in `settings.json`."""
     # What mixprint generates it gives away, unless the caller says otherwise.
     stated = SYNTHETIC_LICENCE if licence == UNKNOWN_LICENCE else licence
     refusals: list[Refusal] = []
     candidates = []
-    for folder in _song_folders(locations[0], refusals):
+    for folder in _song_folders(locations[0], follow_links, refusals):
         mixture = _whole_song(folder, refusals)
         if mixture is None:
             continue
@@ -180,11 +189,11 @@ def _find_synthetic(locations: Sequence[Path], licence: str) -> Found:
     return candidates, refusals
 
 
-def _find_pairs(locations: Sequence[Path], licence: str) -> Found:
+def _find_pairs(locations: Sequence[Path], licence: str, follow_links: bool) -> Found:
     """Read raw and finished mixes of the same songs: equal relative names in two folders."""
     refusals: list[Refusal] = []
     sides = {
-        style: {path.relative_to(root): path for path in _audio_files(root, refusals)}
+        style: {path.relative_to(root): path for path in _audio_files(root, follow_links, refusals)}
         for style, root in zip(("raw", "mixed"), locations, strict=True)
     }
     candidates = []
@@ -205,7 +214,7 @@ def _find_pairs(locations: Sequence[Path], licence: str) -> Found:
     return candidates, refusals
 
 
-SOURCES: Mapping[str, Callable[[Sequence[Path], str], Found]] = {
+SOURCES: Mapping[str, Callable[[Sequence[Path], str, bool], Found]] = {
     "folder": _find_folder,
     "fma": _find_fma,
     "musdbhq": _find_musdbhq,
@@ -230,14 +239,29 @@ def _walk(location: Path, refusals: list[Refusal]) -> list[tuple[Path, list[str]
     return listed
 
 
-def _audio_files(location: Path, refusals: list[Refusal]) -> list[Path]:
+def _leads_out(path: Path, location: Path) -> bool:
+    """Tell whether a file is a link to one outside of a folder."""
+    # Unlike `Path.resolve` this takes loops for files, which then cannot be read.
+    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(
+        os.path.realpath(location)
+    )
+
+
+def _outside(path: Path, location: Path) -> Refusal:
+    detail = f"{shown(path)}: a link that leads out of {shown(location)}"
+    return Refusal(path, "outside", detail)
+
+
+def _audio_files(location: Path, follow_links: bool, refusals: list[Refusal]) -> list[Path]:
     """List audio files by suffix."""
     paths: list[Path] = []
     num_ignored = 0
     for folder, names in _walk(location, refusals):
         for path in (folder / name for name in names):
             suffix = path.suffix.lower()
-            if suffix in AUDIO_SUFFIXES:
+            if suffix in AUDIO_SUFFIXES and not follow_links and _leads_out(path, location):
+                refusals.append(_outside(path, location))
+            elif suffix in AUDIO_SUFFIXES:
                 paths.append(path)
             elif suffix in UNREADABLE_SUFFIXES:
                 refusals.append(
@@ -254,9 +278,19 @@ def _audio_files(location: Path, refusals: list[Refusal]) -> list[Path]:
     return sorted(paths)
 
 
-def _song_folders(location: Path, refusals: list[Refusal]) -> list[Path]:
+def _song_folders(location: Path, follow_links: bool, refusals: list[Refusal]) -> list[Path]:
     """List the folders that hold at least one file of the MUSDB18-HQ layout."""
-    return [folder for folder, names in _walk(location, refusals) if names and stem_files(folder)]
+    folders = []
+    for folder, names in _walk(location, refusals):
+        files = stem_files(folder) if names else {}
+        if not files:
+            continue
+        parts = [*files.values(), folder / SETTINGS]
+        outside = [path for path in parts if not follow_links and _leads_out(path, location)]
+        refusals += [_outside(path, location) for path in outside]
+        if not outside:
+            folders.append(folder)
+    return folders
 
 
 def _whole_song(folder: Path, refusals: list[Refusal]) -> Path | None:

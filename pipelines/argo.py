@@ -20,7 +20,8 @@ from hera.workflows import models as m
 from components.step import STEPS, clear_errors
 from mixprint.atomic import atomic_path
 from mixprint.log import setup_logging
-from pipelines.cluster import SHM_PATH, SHM_VOLUME, Cluster, Place
+from pipelines import pods
+from pipelines.cluster import Cluster
 from pipelines.compile import cluster_parser, compile_pipeline, read_inputs
 
 log = logging.getLogger("mixprint.pipelines")
@@ -30,9 +31,7 @@ NAME = ENTRYPOINT = "mixprint"
 SECTION, SECTION_SUFFIX = "params", "_params"
 SECTIONS_FOLDER = "/etc/mixprint"
 SECTIONS_FILE = f"{SECTIONS_FOLDER}/params.json"
-# The root of a pod's file system cannot be written to; these folders can.
-TMP_VOLUME, TMP_PATH = "tmp", "/tmp"
-OUTPUTS_PATH = f"{TMP_PATH}/outputs"
+OUTPUTS_PATH = f"{pods.TMP_PATH}/outputs"
 ITEM = "{{item}}"
 
 Spec = Mapping[str, Any]
@@ -68,17 +67,8 @@ def workflow_template(pipeline: Spec, cluster: Cluster) -> m.WorkflowTemplate:
                     for name, values in inputs.items()
                 ]
             ),
-            security_context=m.PodSecurityContext(
-                run_as_non_root=True,
-                run_as_user=cluster.security.run_as_user,
-                run_as_group=cluster.security.run_as_group,
-                fs_group=cluster.security.fs_group,
-                seccomp_profile=m.SeccompProfile(type="RuntimeDefault"),
-            ),
-            image_pull_secrets=[
-                m.LocalObjectReference(name=name) for name in cluster.image.pull_secrets
-            ]
-            or None,
+            security_context=pods.pod_security(cluster),
+            image_pull_secrets=pods.pull_secrets(cluster),
             templates=[
                 m.Template(
                     name=ENTRYPOINT, dag=m.DAGTemplate(tasks=[_dag_task(task) for task in tasks])
@@ -176,7 +166,7 @@ def _dag_task(task: _Task) -> m.DAGTask:
 
 def _template(pipeline: Spec, task: _Task, cluster: Cluster) -> m.Template:
     """Make the pod of a step."""
-    place = cluster.steps[task.name]
+    place = cluster.pod(task.name)
     component = pipeline["components"][task.component]
     outputs = component.get("outputDefinitions", {}).get("parameters", {})
     executor = pipeline["deploymentSpec"]["executors"][component["executorLabel"]]
@@ -191,7 +181,7 @@ def _template(pipeline: Spec, task: _Task, cluster: Cluster) -> m.Template:
         f"{json.dumps(section)}: {{{{inputs.parameters.{name}}}}}"
         for section, name in sections.items()
     )
-    volumes = list(_volumes(cluster, place))
+    image = executor["container"]["image"]
     return m.Template(
         name=task.name,
         inputs=m.Inputs(
@@ -220,30 +210,15 @@ def _template(pipeline: Spec, task: _Task, cluster: Cluster) -> m.Template:
         if place.retries
         else None,
         node_selector=dict(place.node_selector) or None,
-        tolerations=[
-            m.Toleration(
-                key=toleration.key,
-                operator=toleration.operator,
-                value=toleration.value or None,
-                effect=toleration.effect or None,
-            )
-            for toleration in place.tolerations
-        ]
-        or None,
-        volumes=[volume for volume, _ in volumes],
-        container=m.Container(
+        tolerations=pods.tolerations(place),
+        volumes=pods.volumes(cluster, place),
+        container=pods.container(
+            cluster,
+            place,
             name="main",
-            image=executor["container"]["image"],
-            image_pull_policy=cluster.image.pull_policy,
+            image=image,
+            variables=cluster.variables(task.name, image),
             command=command,
-            env=list(_env(cluster)) or None,
-            resources=_resources(place),
-            security_context=m.SecurityContext(
-                allow_privilege_escalation=False,
-                capabilities=m.Capabilities(drop=["ALL"]),
-                read_only_root_filesystem=True,
-            ),
-            volume_mounts=[mount for _, mount in volumes],
         ),
     )
 
@@ -254,40 +229,6 @@ def _is_section(parameter: str) -> bool:
 
 def _section(step: str, parameter: str) -> str:
     return step if parameter == SECTION else parameter.removesuffix(SECTION_SUFFIX)
-
-
-def _resources(place: Place) -> m.ResourceRequirements:
-    quantities: dict[str, Any] = {"cpu": place.cpu, "memory": place.memory}
-    if place.gpus:
-        quantities[place.gpu_type] = str(place.gpus)
-    return m.ResourceRequirements(requests=quantities, limits=quantities)
-
-
-def _env(cluster: Cluster) -> Iterator[m.EnvVar]:
-    for name, value in cluster.env.items():
-        yield m.EnvVar(name=name, value=value)
-    for secret in cluster.secrets:
-        for name, key in secret.env.items():
-            selector = m.SecretKeySelector(name=secret.name, key=key, optional=secret.optional)
-            yield m.EnvVar(name=name, value_from=m.EnvVarSource(secret_key_ref=selector))
-
-
-def _volumes(cluster: Cluster, place: Place) -> Iterator[tuple[m.Volume, m.VolumeMount]]:
-    """Give what a pod mounts, and where."""
-    shm = m.EmptyDirVolumeSource(medium="Memory", size_limit=place.shm)
-    yield _mounted(SHM_PATH, name=SHM_VOLUME, empty_dir=shm)
-    yield _mounted(TMP_PATH, name=TMP_VOLUME, empty_dir=m.EmptyDirVolumeSource())
-    for number, volume in enumerate(cluster.volumes):
-        claim = m.PersistentVolumeClaimVolumeSource(claim_name=volume.claim)
-        yield _mounted(volume.path, name=f"claim-{number}", persistent_volume_claim=claim)
-    for number, secret in enumerate(cluster.secrets):
-        if secret.path:
-            source = m.SecretVolumeSource(secret_name=secret.name, optional=secret.optional)
-            yield _mounted(secret.path, name=f"secret-{number}", secret=source)
-
-
-def _mounted(path: str, **volume: Any) -> tuple[m.Volume, m.VolumeMount]:
-    return m.Volume(**volume), m.VolumeMount(name=volume["name"], mount_path=path)
 
 
 def _text(value: Any) -> str:

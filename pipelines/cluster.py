@@ -3,9 +3,10 @@
 Argo's templates take the same values (`pipelines.argo`). A run on this machine takes none.
 """
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from components.step import STEPS
+from components.train.trainjob import VARIABLE, Nodes
 from mixprint.config import checked, checked_mapping
 from mixprint.errors import ConfigError
 
@@ -22,6 +24,12 @@ SHM_VOLUME, SHM_PATH = "shm", "/dev/shm"
 # Retries are counted, not timed. KFP's default is an hour from the start of the first attempt, its
 # work and its waiting for a node included: what fails after longer work would never be retried.
 RETRY_WINDOW_S = 365 * 86_400
+# The step that can have several nodes, and what its pod gets then: it submits and waits.
+TRAIN = "train"
+SUBMITTER: Mapping[str, Any] = {
+    **{"cpu": "1", "memory": "4Gi", "shm": "64Mi", "gpus": 0},
+    **{"node_selector": {}, "tolerations": ()},
+}
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 OPERATORS, EFFECTS = ("Equal", "Exists"), ("NoSchedule", "PreferNoSchedule", "NoExecute", "")
 _FACTORS = {
@@ -150,6 +158,20 @@ class Toleration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Training:
+    """How many nodes train together, and the runtime of Kubeflow's Trainer that runs several."""
+
+    nodes: int
+    runtime: str
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.nodes < 1:
+            raise ConfigError(f"training.nodes: expected >= 1, found {self.nodes}")
+        _object_name("training.runtime", self.runtime)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """What one step gets; see the comments in cluster.yaml."""
 
@@ -180,6 +202,12 @@ class Place:
             if getattr(self, name) < lowest:
                 raise ConfigError(f"{name}: expected >= {lowest}, found {getattr(self, name)}")
 
+    @property
+    def resources(self) -> dict[str, str]:
+        """What a container requests and is limited to, as Kubernetes names it."""
+        gpus = {self.gpu_type: str(self.gpus)} if self.gpus else {}
+        return {"cpu": self.cpu, "memory": self.memory, **gpus}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
@@ -191,6 +219,7 @@ class Cluster:
     security: Security
     env: Mapping[str, str]
     secrets: tuple[Secret, ...]
+    training: Training
     steps: Mapping[str, Place]
 
     def __post_init__(self) -> None:
@@ -200,12 +229,21 @@ class Cluster:
             self.check_shared(f"folders.{name}", getattr(self.folders, name))
 
     @classmethod
-    def load(cls, path: Path = CLUSTER_FILE, *, repository: str = "") -> Self:
+    def load(
+        cls,
+        path: Path = CLUSTER_FILE,
+        *,
+        repository: str = "",
+        nodes: int = 0,
+        gpus_per_node: int = 0,
+    ) -> Self:
         """Read the file.
 
         Args:
             path: the YAML file.
             repository: in place of the file's own `image.repository`, if not empty.
+            nodes: in place of `training.nodes`, if not 0.
+            gpus_per_node: in place of `steps.train.gpus`, if not 0.
 
         Raises:
             ConfigError: it cannot be read, a key or a step is unknown or missing, or a value does
@@ -226,6 +264,11 @@ class Cluster:
             cluster: Self = checked("", values, cls)
             if repository:
                 cluster = replace(cluster, image=replace(cluster.image, repository=repository))
+            if nodes:
+                cluster = replace(cluster, training=replace(cluster.training, nodes=nodes))
+            if gpus_per_node:
+                train = replace(cluster.steps[TRAIN], gpus=gpus_per_node)
+                cluster = replace(cluster, steps={**cluster.steps, TRAIN: train})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
         return cluster
@@ -244,7 +287,7 @@ class Cluster:
             )
 
     def check_processes(self, params: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse a training with more processes than GPUs: each process takes one.
+        """Refuse a training whose processes would have no GPU each, or no pair of a batch each.
 
         Args:
             params: all sections of params.yaml.
@@ -252,18 +295,49 @@ class Cluster:
         Raises:
             ConfigError: there are too few.
         """
-        gpus, processes = self.steps["train"].gpus, params["train"]["num_processes"]
+        gpus, processes = self.steps[TRAIN].gpus, params[TRAIN]["num_processes"]
         if 0 < gpus < processes:
             raise ConfigError(
                 f"train.num_processes is {processes}, and cluster.yaml gives the step train {gpus} "
                 f"GPUs: expected as many; set `gpus` (and `shm`) there, or "
                 f"SET=train.num_processes={gpus}"
             )
+        together, pairs = processes * self.training.nodes, params[TRAIN]["batch_size"]
+        if together > pairs:
+            raise ConfigError(
+                f"train.batch_size is {pairs}, and {self.training.nodes} nodes have {together} "
+                f"processes: expected a pair for each; SET=train.batch_size={together}, or more"
+            )
+
+    def pod(self, step: str) -> Place:
+        """Give what the pod of a step gets."""
+        place = self.steps[step]
+        is_submitter = step == TRAIN and self.training.nodes > 1
+        return replace(place, **SUBMITTER) if is_submitter else place
+
+    def variables(self, step: str, image: str) -> dict[str, str]:
+        """Give the variables of a step that are no secrets.
+
+        Args:
+            step: its name.
+            image: the image of the steps, as the cluster pulls it.
+        """
+        if step != TRAIN or self.training.nodes == 1:
+            return dict(self.env)
+        nodes = Nodes(
+            image=image,
+            runtime=self.training.runtime,
+            num_nodes=self.training.nodes,
+            resources=self.steps[TRAIN].resources,
+            shared=tuple(volume.path for volume in self.volumes),
+        )
+        return {**self.env, VARIABLE: json.dumps(asdict(nodes), sort_keys=True)}
 
     def place(self, task: PipelineTask) -> PipelineTask:
         """Give a task of KFP what its step gets."""
-        place = self.steps[task.name]
-        task.set_container_image(self.image.full_name(task.container_spec.image))
+        place = self.pod(task.name)
+        image = self.image.full_name(task.container_spec.image)
+        task.set_container_image(image)
         task.set_cpu_request(place.cpu).set_cpu_limit(place.cpu)
         task.set_memory_request(place.memory).set_memory_limit(place.memory)
         if place.gpus:
@@ -276,7 +350,7 @@ class Cluster:
                 backoff_max_duration=f"{RETRY_WINDOW_S}s",
             )
         task.set_caching_options(place.caching)
-        for name, value in self.env.items():
+        for name, value in self.variables(task.name, image).items():
             task.set_env_variable(name, value)
         kubernetes.set_timeout(task, place.timeout_s)
         kubernetes.empty_dir_mount(

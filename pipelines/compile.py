@@ -13,7 +13,7 @@ from components.step import clear_errors
 from mixprint.atomic import atomic_path
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.log import setup_logging
-from pipelines.cluster import CLUSTER_FILE, Cluster
+from pipelines.cluster import CLUSTER_FILE, TRAIN, Cluster
 from pipelines.mix_style import PARAMS_FILE, pipeline
 
 log = logging.getLogger("mixprint.pipelines")
@@ -49,6 +49,8 @@ def cluster_parser(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--cluster", type=Path, default=CLUSTER_FILE)
     parser.add_argument("--image-repository", default="", help="goes before the image's name")
+    parser.add_argument("--nodes", type=int, default=0, help="that train together")
+    parser.add_argument("--gpus-per-node", type=int, default=0, help="of the training")
     parser.add_argument("--params", type=Path, default=PARAMS_FILE)
     parser.add_argument("--profile", default=BASE_PROFILE, help="tiny, or an overlay in the params")
     parser.add_argument("--set", default="", help="section.key=value ..., laid over the params")
@@ -61,8 +63,17 @@ def read_inputs(args: argparse.Namespace) -> tuple[Cluster, dict[str, dict[str, 
     Raises:
         ConfigError: a file or a value does not fit, or the two files do not fit together.
     """
-    cluster = Cluster.load(args.cluster, repository=args.image_repository)
-    params = load_params(args.params, args.profile, shlex.split(args.set))
+    cluster = Cluster.load(
+        args.cluster,
+        repository=args.image_repository,
+        nodes=args.nodes,
+        gpus_per_node=args.gpus_per_node,
+    )
+    overrides = shlex.split(args.set)
+    if args.gpus_per_node:
+        # Each process takes a GPU; who wants fewer says so in --set, which counts more.
+        overrides = [f"{TRAIN}.num_processes={args.gpus_per_node}", *overrides]
+    params = load_params(args.params, args.profile, overrides)
     cluster.check_processes(params)
     return cluster, params
 

@@ -26,6 +26,7 @@ REQUEST_TIMEOUT_S = 10
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 _THERE = "there"
 _KEYS = f"go-template={_THERE}{{{{range $key, $_ := .data}}}} {{{{$key}}}}{{{{end}}}}"
+_NAME = "name"
 _CLAIM = "jsonpath={.status.phase} {.spec.accessModes}"
 
 
@@ -50,7 +51,12 @@ def _look(environment: Mapping[str, str]) -> Iterator[Finding]:
     from pipelines.cluster import CLUSTER_FILE, Cluster
 
     try:
-        cluster = Cluster.load(CLUSTER_FILE, repository=environment.get("IMAGE_REPO", ""))
+        nodes = environment.get("NODES", "")
+        cluster = Cluster.load(
+            CLUSTER_FILE,
+            repository=environment.get("IMAGE_REPO", ""),
+            nodes=int(nodes) if nodes.isdecimal() else 0,
+        )
     except ConfigError as error:
         yield Finding("cluster.yaml", str(error), "Correct it")
         return
@@ -101,7 +107,7 @@ def _server(environment: Mapping[str, str]) -> Finding:
 
 
 def _on_cluster(cluster: "Cluster", namespace: str) -> Iterator[Finding]:
-    """Look for the volumes and secrets that cluster.yaml names.
+    """Look for the volumes, secrets and the runtime that cluster.yaml names.
 
     Raises:
         UnknownError: kubectl is not there, or the cluster does not answer it.
@@ -139,6 +145,17 @@ def _on_cluster(cluster: "Cluster", namespace: str) -> Iterator[Finding]:
             f"secret {name}",
             "is there" if found else "not found",
             "" if found else "Create it: without it the image cannot be pulled",
+        )
+    if cluster.training.nodes > 1:
+        runtime = cluster.training.runtime
+        is_there = _kubectl(namespace, "trainingruntime", runtime, _NAME) is not None
+        yield Finding(
+            f"runtime {runtime}",
+            "is there" if is_there else "not found",
+            ""
+            if is_there
+            else "Several nodes train in it: `kubectl apply -f "
+            "pipelines/mixprint-trainer.yaml`, where Kubeflow's Trainer is installed",
         )
     yield Finding(
         TRACKING_VARIABLE,

@@ -5,9 +5,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import torch
@@ -54,13 +56,16 @@ STRANGE_NAMES = (
 )
 
 
-def build(source: str, *locations: Path, num_workers: int = 1) -> tuple[list[Track], list[Reject]]:
+def build(
+    source: str, *locations: Path, follow_links: bool = False, num_workers: int = 1
+) -> tuple[list[Track], list[Reject]]:
     return build_catalogue(
         source,
         list(locations),
         RULES,
         valid_fraction=0.2,
         test_fraction=0.3,
+        follow_links=follow_links,
         num_workers=num_workers,
     )
 
@@ -100,7 +105,7 @@ def test_strange_names_come_back_from_the_table(tmp_path: Path, write_song: Writ
         write_song(songs / os.fsdecode(name), seed=seed)
         (songs / os.fsdecode(b"bad " + name)).write_bytes(b"text")
     tracks, rejects = build("folder", songs)
-    write_catalogue(tmp_path / "out", tracks, rejects)
+    write_catalogue(tmp_path / "out", tracks, rejects, locations=[songs])
     tracks, rejects = read_catalogue(tmp_path / "out"), read_rejects(tmp_path / "out")
     assert len(tracks) == len(rejects) == len(STRANGE_NAMES)
     assert {os.fsencode(path_from_uri(t.uri).name) for t in tracks} == set(STRANGE_NAMES)
@@ -124,7 +129,7 @@ def test_relative_location_gives_the_same_table_everywhere(
         tracks, rejects = build("folder", Path("data"))
         assert tracks[0].uri == "data/a%3Ab.wav"
         assert path_from_uri(tracks[0].uri).is_file()
-        write_catalogue(Path("out"), tracks, rejects)
+        write_catalogue(Path("out"), tracks, rejects, locations=[Path("data")])
         contents.append(Path("out/catalogue.parquet").read_bytes())
     assert contents[0] == contents[1]
 
@@ -220,6 +225,115 @@ def test_loops_of_links_end(tmp_path: Path, write_song: WriteSong) -> None:
     write_song(tmp_path / "a" / "a.wav")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     assert len(build("folder", tmp_path)[0]) == 1
+
+
+def test_links_that_lead_out_are_refused_unless_they_are_followed(
+    tmp_path: Path, write_song: WriteSong
+) -> None:
+    write_song(tmp_path / "elsewhere" / "private.wav", seed=1)
+    songs = tmp_path / "songs"
+    write_song(songs / "a" / "own.wav", seed=2)
+    (songs / "absolute.wav").symlink_to(tmp_path / "elsewhere" / "private.wav")
+    (songs / "a" / "relative.wav").symlink_to("../../elsewhere/private.wav")
+    (songs / "cover.jpg").symlink_to("/etc/passwd")
+    (songs / "within.flac").symlink_to("a/own.wav")
+    (songs / "loop.wav").symlink_to("loop.wav")
+    # A location may be a link itself: somebody has named it.
+    (tmp_path / "named").symlink_to("songs")
+    for location in (songs, tmp_path / "named"):
+        tracks, rejects = build("folder", location)
+        assert [track.title for track in tracks] == ["own"]
+        assert reasons(rejects) == {
+            "absolute.wav": "outside",
+            "relative.wav": "outside",
+            "within.flac": "duplicate",
+            "loop.wav": "unreadable",
+        }
+    tracks, rejects = build("folder", songs, follow_links=True)
+    assert sorted(track.title for track in tracks) == ["own", "relative"], "one twice"
+    assert "outside" not in reasons(rejects).values()
+
+
+@pytest.mark.parametrize("part", ["mixture.wav", "drums.wav", "settings.json"])
+def test_no_part_of_a_song_with_stems_may_lead_out(
+    tmp_path: Path, write_song: WriteSong, part: str
+) -> None:
+    song = tmp_path / "songs" / "a"
+    for number, name in enumerate(("mixture", *STEMS)):
+        write_song(song / f"{name}.wav", seed=number)
+    (song / "settings.json").write_text('{"song": "a", "style": "dry"}')
+    assert len(build("synthetic", tmp_path / "songs")[0]) == 1
+    (song / part).rename(tmp_path / part)
+    (song / part).symlink_to(tmp_path / part)
+    tracks, rejects = build("synthetic", tmp_path / "songs")
+    assert tracks == []
+    assert reasons(rejects) == {part: "outside"}
+    assert len(build("synthetic", tmp_path / "songs", follow_links=True)[0]) == 1
+
+
+def one_track(write_song: WriteSong, folder: Path) -> Track:
+    write_song(folder / "a.wav")
+    return build("folder", folder)[0][0]
+
+
+@pytest.mark.parametrize(
+    ("location", "uri", "is_inside"),
+    [
+        ("songs", "songs/a.wav", True),
+        ("songs", "songs/deeper/a%3Ab.wav", True),
+        ("songs", "songs/../../private.wav", False),
+        ("songs", "songs/%2E%2E/private.wav", False),
+        ("songs", "songs/..%2Fprivate.wav", False),
+        ("songs", "songs2/a.wav", False),
+        ("songs", "songs", False),
+        ("songs", "../songs/a.wav", False),
+        ("songs", "/songs/a.wav", False),
+        ("songs", "file:///etc/private.wav", False),
+        ("songs", "gs://bucket/songs/a.wav", False),
+        ("../songs", "../songs/a.wav", True),
+        ("../songs", "../a.wav", False),
+        (".", "a%3Ab.wav", True),
+        (".", "../a.wav", False),
+        (".", "%2Fetc%2Fprivate.wav", False),
+        (".", "/etc/private.wav", False),
+        (".", "file:///etc/private.wav", False),
+        ("/data/a b", "file:///data/a%20b/c.wav", True),
+        ("/data/a b", "file:///data/a%20b/../c.wav", False),
+        ("/data/a b", "file:///data/c.wav", False),
+        ("/data/a b", "data/a%20b/c.wav", False),
+        ("/", "file:///c.wav", True),
+    ],
+)
+def test_songs_lie_where_the_collection_is(
+    tmp_path: Path, write_song: WriteSong, location: str, uri: str, is_inside: bool
+) -> None:
+    track = replace(one_track(write_song, tmp_path / "songs"), uri=uri)
+    write_catalogue(tmp_path, [track], [], locations=[Path(location)])
+    if is_inside:
+        assert read_catalogue(tmp_path) == [track]
+        return
+    with pytest.raises(
+        DataError, match=r"catalogue\.parquet: expected songs in .*, found "
+    ) as told:
+        read_catalogue(tmp_path)
+    assert str(told.value).endswith(uri)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a/", "x\0y"])
+def test_ids_are_plain_names(tmp_path: Path, write_song: WriteSong, name: str) -> None:
+    track = one_track(write_song, tmp_path / "songs")
+    write_catalogue(tmp_path, [replace(track, track_id=name)], [], locations=[tmp_path])
+    with pytest.raises(DataError, match="expected plain names as ids"):
+        read_catalogue(tmp_path)
+
+
+def test_a_table_must_say_where_its_songs_lie(tmp_path: Path, write_song: WriteSong) -> None:
+    track = one_track(write_song, tmp_path / "songs")
+    write_catalogue(tmp_path, [track], [], locations=[tmp_path])
+    path = tmp_path / "catalogue.parquet"
+    pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
+    with pytest.raises(DataError, match="expected the locations of its songs, found none"):
+        read_catalogue(tmp_path)
 
 
 def test_workers_change_nothing(tmp_path: Path, write_song: WriteSong) -> None:

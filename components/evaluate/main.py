@@ -142,10 +142,11 @@ def _track(
 
     from components import tracking
 
-    run_id = tracking.run_of_encoder(encoder_fingerprint, encoder_dir)
-    with mlflow.start_run(run_id=run_id):
-        mlflow.log_metrics({f"evaluation.{name}": value for name, value in numbers.items()})
-        mlflow.log_artifacts(str(folder), "evaluation")
+    with tracking.may_be_lost("the evaluation"):
+        run_id = tracking.run_of_encoder(encoder_fingerprint, encoder_dir)
+        with mlflow.start_run(run_id=run_id):
+            mlflow.log_metrics({f"evaluation.{name}": value for name, value in numbers.items()})
+            mlflow.log_artifacts(str(folder), "evaluation")
 
 
 def main() -> None:

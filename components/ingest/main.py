@@ -31,6 +31,7 @@ class IngestConfig(StepConfig):
     max_reject_fraction: float
     valid_fraction: float
     test_fraction: float
+    follow_links: bool
     num_shards: int
 
     def __post_init__(self) -> None:
@@ -79,9 +80,10 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
             from mixprint.catalogue import build_catalogue, check_reject_fraction, write_catalogue
             from mixprint.inspection import InspectionRules
 
+            folders = [Path(location) for location in locations]
             tracks, rejects = build_catalogue(
                 source,
-                [Path(location) for location in locations],
+                folders,
                 InspectionRules(
                     min_duration_s=config.min_duration_s,
                     max_duration_s=config.max_duration_s,
@@ -91,9 +93,10 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                 ),
                 valid_fraction=config.valid_fraction,
                 test_fraction=config.test_fraction,
+                follow_links=config.follow_links,
                 num_workers=len(os.sched_getaffinity(0)),
             )
-            write_catalogue(folder, tracks, rejects)
+            write_catalogue(folder, tracks, rejects, locations=folders)
             check_reject_fraction(tracks, rejects, config.max_reject_fraction)
             return {"tracks": len(tracks), "rejects": len(rejects)}
 

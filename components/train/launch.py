@@ -4,7 +4,8 @@ Several machines train together when each of them starts the step, with the same
 same folders, in an environment that names the others, as Kubeflow's PyTorchJob and TrainJob set it
 and `torchrun` reads it: PET_NNODES and PET_NODE_RANK, with PET_MASTER_ADDR and PET_MASTER_PORT or
 with PET_RDZV_BACKEND and PET_RDZV_ENDPOINT. The number of processes on each machine is the step's
-own parameter.
+own parameter. Where cluster.yaml names several nodes, the step has them start by itself; see
+`components.train.trainjob`.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from components.train.trainjob import Nodes, run_on_nodes
 from mixprint.atomic import read_json, write_json
 from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
@@ -81,7 +83,7 @@ class Node:
 
 
 def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes: int) -> None:
-    """Start the ranks of this machine and wait for all of them.
+    """Start the ranks of this machine, or of the nodes of a TrainJob, and wait for all of them.
 
     Of several machines the first one writes the job. No rank starts before all machines have
     joined, so every rank finds it, and none finds the error of an earlier start.
@@ -94,13 +96,48 @@ def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes:
 
     Raises:
         TrainingError: a worker failed; the message is its own.
-        ConfigError: see `Node.from_environment`.
+        ConfigError: see `Node.from_environment` and `run_on_nodes`.
     """
+    nodes = _nodes()
+    (folder / ERROR_FILE).unlink(missing_ok=True)
+    if nodes is not None:
+        failure = run_on_nodes(nodes, worker, job, folder, num_processes)
+    else:
+        failure = _run_here(worker, job, folder, num_processes)
+    if failure:
+        told = _told(folder)
+        if told is not None and told["is_users"]:
+            raise TrainingError(told["error"])
+        raise TrainingError(f"{failure}: {'no message' if told is None else told['error']}")
+
+
+def ranks_device(name: str) -> str:
+    """Say where the ranks compute; each takes the GPU of its own number.
+
+    Args:
+        name: see `mixprint.device.resolve_device`.
+
+    Returns:
+        cpu or cuda; the name itself if a TrainJob's nodes will see what they have.
+    """
+    if _nodes() is not None:
+        return name
+    from mixprint.device import resolve_device
+
+    return resolve_device(name).type
+
+
+def _nodes() -> Nodes | None:
+    """Give the nodes that this step is to have started; one of them has none to start."""
+    return Nodes.from_environment() if Node.from_environment().is_alone else None
+
+
+def _run_here(worker: str, job: dict[str, Any], folder: Path, num_processes: int) -> str:
+    """Run `torchrun`; say what has failed, if anything."""
     node = Node.from_environment()
     job_path = folder / JOB_FILE
     if node.is_first:
         write_json(job_path, job)
-    (folder / ERROR_FILE).unlink(missing_ok=True)
     command = [sys.executable, "-m", TORCHRUN, *(["--standalone"] if node.is_alone else [])]
     command += ["--nproc-per-node", str(num_processes)]
     command += ["-m", worker, str(job_path), "--fingerprint", fingerprint(job)]
@@ -113,12 +150,7 @@ def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes:
         environment["OMP_NUM_THREADS"],
     )
     code = subprocess.run(command, env=environment, check=False).returncode
-    if code != 0:
-        told = _told(folder)
-        if told is not None and told["is_users"]:
-            raise TrainingError(told["error"])
-        reason = "no message" if told is None else told["error"]
-        raise TrainingError(f"a training worker ended with exit code {code}: {reason}")
+    return f"a training worker ended with exit code {code}" if code != 0 else ""
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from components.layout import (
     stems_manifest,
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from components.train.launch import Node, start_workers
+from components.train.launch import Node, ranks_device, start_workers
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
 
@@ -92,8 +92,6 @@ def run(
         }
 
         def work() -> dict[str, float]:
-            from mixprint.device import resolve_device
-
             job = Job(
                 config=config.to_values(),
                 catalogue_dir=catalogue.uri,
@@ -102,8 +100,7 @@ def run(
                 out_dir=str(folder),
                 data_fingerprint=data_fingerprint,
                 recipe=fingerprint(recipe),
-                # Each rank takes the GPU of its own number.
-                device=resolve_device(config.device).type,
+                device=ranks_device(config.device),
             )
             start_workers(WORKER, asdict(job), state_dir(folder), config.num_processes)
             return {"processes": config.num_processes}

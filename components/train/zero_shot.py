@@ -16,7 +16,7 @@ from components.layout import (
     stems_manifest,
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from components.train.launch import Node, start_workers
+from components.train.launch import Node, ranks_device, start_workers
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.transfer.zero_shot_training import CODE, STATE_FOLDER, ZeroShotTrainConfig
@@ -94,8 +94,6 @@ def run(
         }
 
         def work() -> dict[str, float]:
-            from mixprint.device import resolve_device
-
             job = ZeroShotJob(
                 config=config.to_values(),
                 train_config=train_config.to_values(),
@@ -105,7 +103,7 @@ def run(
                 out_dir=str(folder),
                 data_fingerprint=data_fingerprint,
                 recipe=fingerprint(recipe),
-                device=resolve_device(config.device).type,
+                device=ranks_device(config.device),
             )
             start_workers(WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes)
             return {"processes": config.num_processes}

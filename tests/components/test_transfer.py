@@ -23,7 +23,7 @@ def track(name: str) -> Track:
     return Track(
         track_id=name,
         title=name,
-        uri=f"gs://nowhere/{name}.wav",
+        uri=f"nowhere/{name}.wav",
         source="folder",
         duration_s=3.0,
         sample_rate_hz=RATE_HZ,

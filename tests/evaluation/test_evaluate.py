@@ -107,7 +107,7 @@ def make_run(
                     keys.append((track_id, segment))
                     # The features tell the song.
                     rows.append([float(song)] * 32 + [0.01 * number] * 32)
-    write_catalogue(root / "catalogue", tracks, [])
+    write_catalogue(root / "catalogue", tracks, [], locations=[root / "data"])
     features_BD = torch.tensor(rows)
     write_features(
         root / "features" / "features.parquet",
@@ -142,10 +142,11 @@ def test_what_was_evaluated_is_known_again(
     tracks = read_catalogue(paths["catalogue_dir"])
     # A song that is not evaluated does not count; one that is counts with its style.
     more = track("another", "another", "dry", "train")
-    write_catalogue(paths["catalogue_dir"], [*tracks, more], [])
+    places = [tmp_path / "data", Path()]
+    write_catalogue(paths["catalogue_dir"], [*tracks, more], [], locations=places)
     assert run(paths)["evaluated_fingerprint"] == first["evaluated_fingerprint"]
     tracks[0] = replace(tracks[0], style="other")
-    write_catalogue(paths["catalogue_dir"], tracks, [])
+    write_catalogue(paths["catalogue_dir"], tracks, [], locations=places)
     assert run(paths)["evaluated_fingerprint"] != first["evaluated_fingerprint"]
 
 

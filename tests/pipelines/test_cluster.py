@@ -102,7 +102,7 @@ def test_num_bytes(quantity: str, expected: int) -> None:
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path: Path) -> None:
-    params = {"train": {"num_processes": 8}}
+    params = {"train": {"num_processes": 8, "batch_size": 8}}
     with pytest.raises(ConfigError, match=r"num_processes is 8, and cluster.yaml gives .* 1 GPUs"):
         Cluster.load().check_processes(params)
     load(tmp_path, changed("steps.train.gpus", 8)).check_processes(params)

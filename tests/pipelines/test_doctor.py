@@ -1,5 +1,6 @@
 """The look at a cluster, with the server of `kfp_server` and a program in place of kubectl."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,17 +18,23 @@ CLAIMS = {"mixprint": 'Bound ["ReadWriteMany"]'}
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder for the only programs that are found."""
-    for name in ("KFP_HOST", "NAMESPACE", "TOKEN", "IMAGE_REPO"):
+    for name in ("KFP_HOST", "NAMESPACE", "TOKEN", "IMAGE_REPO", "NODES"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
 
-def answer(tools: Path, secrets: dict[str, list[str]], claims: dict[str, str]) -> None:
+def answer(
+    tools: Path,
+    secrets: dict[str, list[str]],
+    claims: dict[str, str],
+    runtimes: Sequence[str] = (),
+) -> None:
     """Make a kubectl that knows these; it keeps its arguments."""
     known = {
         **{f"secret/{name}": " ".join(["there", *keys]) for name, keys in secrets.items()},
         **{f"persistentvolumeclaim/{name}": told for name, told in claims.items()},
+        **{f"trainingruntime/{name}": name for name in runtimes},
     }
     cases = "\n".join(f"  '{name}') printf '%b' '{told}' ;;" for name, told in known.items())
     path = tools / "kubectl"
@@ -81,6 +88,14 @@ def test_volumes_and_secrets(tools: Path) -> None:
     told = missing()
     assert "not found" in told["volume mixprint"]
     assert "MLFLOW_TRACKING_URI" in told
+
+
+def test_several_nodes_need_their_runtime(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODES", "2")
+    answer(tools, SECRETS, CLAIMS)
+    assert "mixprint-trainer.yaml" in missing()["runtime mixprint"]
+    answer(tools, SECRETS, CLAIMS, ["mixprint"])
+    assert "runtime mixprint" not in missing()
 
 
 def test_a_broken_file_and_missing_packages(

@@ -1,0 +1,107 @@
+"""A stand-in for MLflow's server that can be lost: it knows one experiment and one run.
+
+A real one needs a quarter of a minute to start.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+API = "/api/2.0/mlflow/"
+
+
+@dataclass
+class FakeMlflow:
+    """Attributes say what it answers, `received` what it was sent.
+
+    Attributes:
+        artifacts: where the run's artifacts go.
+        lasts: it answers so many requests, and then with status 503; negative: all.
+    """
+
+    artifacts: Path
+    lasts: int = -1
+    received: list[tuple[str, Any]] = field(default_factory=list)
+    authorizations: set[str | None] = field(default_factory=set)
+    address: str = ""
+
+    def figures(self) -> list[int]:
+        """Give the steps of the losses that have come."""
+        batches = [body for name, body in self.received if name == "runs/log-batch"]
+        return [
+            int(metric["step"])
+            for batch in batches
+            for metric in batch.get("metrics", [])
+            if metric["key"] == "loss"
+        ]
+
+    def answer(self, name: str, body: Any) -> tuple[int, Any]:
+        if self.lasts == 0:
+            return 503, {"error_code": "TEMPORARILY_UNAVAILABLE", "message": "not now"}
+        self.lasts -= 1
+        self.received.append((name, body))
+        info = {
+            "run_id": "r1",
+            "run_uuid": "r1",
+            "experiment_id": "1",
+            "status": "RUNNING",
+            "start_time": 1_700_000_000_000,
+            "lifecycle_stage": "active",
+            "artifact_uri": str(self.artifacts),
+        }
+        match name:
+            case "experiments/get-by-name":
+                experiment = {"experiment_id": "1", "name": "x", "lifecycle_stage": "active"}
+                return 200, {"experiment": experiment}
+            case "runs/create" | "runs/get":
+                return 200, {"run": {"info": info, "data": {}}}
+            case "runs/update":
+                return 200, {"run_info": info}
+            case "runs/log-batch" | "runs/set-tag":
+                return 200, {}
+            case "runs/search":
+                return 200, {"runs": []}
+        return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": name}
+
+
+@contextmanager
+def serving(fake: FakeMlflow) -> Iterator[FakeMlflow]:
+    """Serve on a free port; its address is known then."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer({})
+
+        def do_POST(self) -> None:
+            self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+        def _answer(self, body: Any) -> None:
+            fake.authorizations.add(self.headers.get("Authorization"))
+            name = urlsplit(self.path).path.removeprefix(API)
+            status, values = fake.answer(name, body)
+            content = json.dumps(values).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    fake.address = f"127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        server.server_close()

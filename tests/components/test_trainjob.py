@@ -1,0 +1,284 @@
+"""Trainings on several nodes, by Kubeflow's SDK and a stand-in for the cluster."""
+
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from components import tracking
+from components.layout import catalogue_manifest, features_manifest, stems_manifest
+from components.train import launch, trainjob
+from components.train import main as encoder
+from components.train.launch import start_workers
+from components.train.trainjob import VARIABLE, Nodes
+from mixprint.atomic import read_json, write_json
+from mixprint.catalogue import write_catalogue
+from mixprint.encoder.checkpoint import load_checkpoint
+from mixprint.errors import ConfigError, TrainingError
+from tests.components.fake_trainer import COMPLETE, FAILED, FakeTrainer, fake_trainer, lose
+from tests.encoder.conftest import make_set, tiny_config
+from tests.processes import wait_until
+
+WORKER = "tests.components.failing_worker"
+# Of a fifth of a second each, so that a node is lost in the middle.
+EPOCHS = 12
+TRAINJOB = """
+apiVersion: trainer.kubeflow.org/v1alpha1
+kind: TrainJob
+metadata:
+  labels: {app.kubernetes.io/name: mixprint}
+  name: NAME
+spec:
+  runtimeRef: {kind: TrainingRuntime, name: mixprint}
+  trainer:
+    command: [python3, -m, components.train.node, FOLDER/nodes.json]
+    image: registry/mixprint:1
+    numNodes: 2
+    resourcesPerNode:
+      limits: {cpu: '8', memory: 32Gi, nvidia.com/gpu: '4'}
+      requests: {cpu: '8', memory: 32Gi, nvidia.com/gpu: '4'}
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrainer]:
+    """Give a cluster, to the step, too."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    nodes = Nodes(
+        image="registry/mixprint:1",
+        runtime="mixprint",
+        num_nodes=2,
+        resources={"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "4"},
+        shared=(str(tmp_path),),
+    )
+    monkeypatch.setenv(VARIABLE, json.dumps(asdict(nodes)))
+    with fake_trainer(logs) as fake:
+        run_on_nodes = partial(trainjob.run_on_nodes, client=fake.client(), poll_s=0.1)
+        monkeypatch.setattr(launch, "run_on_nodes", run_on_nodes)
+        yield fake
+
+
+@pytest.fixture
+def idle(cluster: FakeTrainer) -> FakeTrainer:
+    """Give a cluster whose jobs do nothing."""
+    cluster.runs_nodes = False
+    return cluster
+
+
+def start(folder: Path, job: dict[str, Any] | None = None) -> None:
+    start_workers(WORKER, job or {"device": "cpu"}, folder, 1)
+
+
+def ended_later(idle: FakeTrainer, state: str) -> threading.Timer:
+    """End every job that comes in the next seconds."""
+
+    def end() -> None:
+        wait_until(lambda: bool(idle.jobs))
+        _end_all(idle, state)
+
+    timer = threading.Timer(0.3, end)
+    timer.start()
+    return timer
+
+
+def test_a_lost_node_ends_the_step_and_the_next_attempt_goes_on(
+    tmp_path: Path,
+    cluster: FakeTrainer,
+    client: MlflowClient,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    root = tmp_path / "root"
+    made = make_set(root, {"a": "train", "b": "train", "c": "valid"})
+    write_catalogue(root / "catalogue", made.tracks, [])
+    config = tiny_config(
+        epochs=EPOCHS,
+        negatives=("songs", "siblings"),
+        shared_chain_weight=0.0,
+        save_steps=1,
+        device="auto",
+    )
+    run = partial(
+        encoder.run,
+        root=str(root),
+        config=config,
+        catalogue=catalogue_manifest(root),
+        stems=stems_manifest(root),
+        features=features_manifest(root),
+    )
+
+    has_ended = threading.Event()
+
+    def lose_second_node() -> None:
+        while not any((root / "encoder" / "state").rglob("state-1.*")):
+            if has_ended.wait(0.02):
+                return
+        [job] = cluster.jobs.values()
+        lose(job.nodes[1])
+
+    thread = threading.Thread(target=lose_second_node)
+    thread.start()
+    with pytest.raises(TrainingError, match=r"TrainJob mixprint-\w+-0 has failed \(node-0: \w+, "):
+        run()
+    has_ended.set()
+    thread.join()
+    assert not (root / "encoder" / "config.json").exists()
+    assert not cluster.deleted, "its pods may tell why"
+    run()
+    assert len(load_checkpoint(root / "encoder").metadata["metrics"]) > 0
+    assert len(read_json(root / "encoder" / "history.json")) == EPOCHS
+    [deleted] = cluster.deleted
+    assert deleted.endswith("-1")
+    assert "resumed after" in capfd.readouterr().err
+    assert len(client.search_runs([tracking.connect()])) == 1
+
+
+def test_an_error_of_the_user_on_a_node_is_all_that_is_said(
+    tmp_path: Path, idle: FakeTrainer
+) -> None:
+    folder = tmp_path / "state"
+    job = {"rank": 1, "failure": "user", "device": "auto"}
+
+    def fail() -> None:
+        wait_until(lambda: bool(idle.jobs))
+        told = {"error": "songs: expected some, found none", "is_users": True}
+        write_json(folder / launch.ERROR_FILE, told)
+        _end_all(idle, FAILED)
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    with pytest.raises(TrainingError) as raised:
+        start(folder, job)
+    thread.join()
+    assert str(raised.value) == "songs: expected some, found none"
+    [(name, posted)] = idle.jobs.items()
+    text = TRAINJOB.replace("NAME", name).replace("FOLDER", str(folder))
+    assert posted.body == yaml.safe_load(text)
+    assert read_json(folder / "nodes.json") == {"worker": WORKER, "job": job, "num_processes": 1}
+
+
+def test_the_job_of_an_attempt_that_was_killed_is_followed(
+    tmp_path: Path, idle: FakeTrainer
+) -> None:
+    timer = ended_later(idle, FAILED)
+    with pytest.raises(TrainingError, match=r"has failed \(its pods are gone\): no message"):
+        start(tmp_path)
+    timer.join()
+    [first] = idle.jobs
+    # One that is at work, which the stand-in makes of the one that has failed.
+    idle.jobs[first].state = ""
+    timer = ended_later(idle, COMPLETE)
+    start(tmp_path)
+    timer.join()
+    assert idle.deleted == [first]
+    assert not idle.jobs
+
+
+def test_another_training_has_another_job(tmp_path: Path, idle: FakeTrainer) -> None:
+    names = set()
+    for job, folder in (({"device": "cpu"}, "a"), ({"device": "cuda"}, "a"), ({}, "b")):
+        timer = ended_later(idle, COMPLETE)
+        start(tmp_path / folder, job)
+        timer.join()
+        names.add(idle.deleted[-1])
+    assert len(names) == 3
+
+
+def test_a_step_that_is_told_to_end_ends_its_job(tmp_path: Path, idle: FakeTrainer) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def end() -> None:
+        wait_until(lambda: bool(idle.jobs))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(SystemExit) as ended:
+        start(tmp_path)
+    thread.join()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert len(idle.deleted) == 1
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_cluster_that_does_not_answer_for_a_while(
+    tmp_path: Path, idle: FakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainjob, "PATIENCE", 4)
+
+    def fail(count: int) -> threading.Timer:
+        timer = threading.Timer(0.3, partial(setattr, idle, "faults", count))
+        timer.start()
+        return timer
+
+    timer = fail(3)
+    end = threading.Timer(1.0, partial(_end_all, idle, COMPLETE))
+    end.start()
+    start(tmp_path / "a")
+    timer.join()
+    end.join()
+    timer = fail(1000)
+    with pytest.raises(TrainingError, match="the job goes on, and the next attempt follows it"):
+        start(tmp_path / "b")
+    timer.join()
+    assert len(idle.jobs) == 1
+    with pytest.raises(TrainingError, match="the cluster does not answer"):
+        start(tmp_path / "b")
+
+
+def _end_all(idle: FakeTrainer, state: str) -> None:
+    for job in idle.jobs.values():
+        job.state = job.state or state
+
+
+def test_what_is_missing_is_named(
+    tmp_path: Path, idle: FakeTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"/elsewhere/state: several nodes train only in a vol"):
+        start(Path("/elsewhere/state"))
+    idle.runtimes.clear()
+    with pytest.raises(ConfigError, match="expected the training runtime mixprint on the cluster"):
+        start(tmp_path)
+    monkeypatch.setenv(VARIABLE, "{}")
+    with pytest.raises(ConfigError, match=f"{VARIABLE}: missing keys"):
+        start(tmp_path)
+    monkeypatch.setenv(VARIABLE, "two")
+    with pytest.raises(ConfigError, match=f"{VARIABLE}: expected JSON, found 'two'"):
+        start(tmp_path)
+
+
+def test_what_is_trained_does_not_depend_on_the_right_to_delete(
+    tmp_path: Path, idle: FakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    idle.forbids_deletion = True
+    timer = ended_later(idle, COMPLETE)
+    with caplog.at_level(logging.WARNING, "mixprint.train"):
+        start(tmp_path)
+    timer.join()
+    assert "it could not be deleted: (403)" in caplog.text
+
+
+def test_a_job_that_somebody_deletes(tmp_path: Path, idle: FakeTrainer) -> None:
+    timer = threading.Timer(0.5, idle.jobs.clear)
+    timer.start()
+    with pytest.raises(TrainingError, match="somebody has deleted it"):
+        start(tmp_path)
+    timer.join()
+
+
+def test_a_node_starts_nothing_on_other_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "never read")
+    monkeypatch.setenv("PET_NNODES", "2")
+    monkeypatch.setenv("PET_NODE_RANK", "1")
+    assert launch.ranks_device("cpu") == "cpu"
+    assert launch._nodes() is None
