@@ -34,8 +34,8 @@ MAX_WIDTH_DB = 18.0
 # factor), one as long as a note or word (it moves the loudness range).
 ENVELOPE_WINDOWS_S = (0.01, 0.4)
 MAX_DYNAMICS = 0.9
-# How far each control goes before `Console.departure` counts it as one. What is not said by the
-# features comes out of the equaliser at random, so that is held closest; chosen on validation songs.
+# How far each control goes before `Console.departure` counts it as one; chosen on validation songs.
+# Twenty bands are fitted to a few features of the spectrum, so the equaliser is held closest.
 GAIN_UNIT_DB = 3.0
 EQ_UNIT_DB = 1.5
 STEREO_UNIT_DB = 6.0
