@@ -52,11 +52,13 @@ class FileInfo:
     Attributes:
         num_bytes: its size.
         version: another one whenever the file is written anew; 0 is that of no file.
+        changed_s: when it was written, in seconds by the storage's own clock.
         crc32c: checksum of its content, in base 64; empty where the storage keeps none.
     """
 
     num_bytes: int
     version: int
+    changed_s: float
     crc32c: str = ""
 
 
@@ -116,11 +118,11 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def create(self, path: Path, name: str, *, replaced: int = 0) -> bool:
-        """Copy a local file into the storage unless another writer was faster.
+    def create(self, source: Path | bytes, name: str, *, replaced: int = 0) -> bool:
+        """Write a file unless another writer was faster.
 
         Args:
-            path: the local file.
+            source: a local file that is copied into the storage, or what is written.
             name: what it becomes; the file is seen there only when it is whole.
             replaced: version that it replaces; 0: there is no such file.
 
@@ -191,7 +193,7 @@ class LocalStorage(Storage):
         if not path.is_file():
             return None
         status = path.stat()
-        return FileInfo(status.st_size, status.st_mtime_ns)
+        return FileInfo(status.st_size, status.st_mtime_ns, status.st_mtime)
 
     def infos(self, prefix: str = "") -> dict[str, FileInfo]:
         """See `Storage.infos`; files that are being written are left out."""
@@ -233,23 +235,24 @@ class LocalStorage(Storage):
         """See `Storage.upload`."""
         _copy(path, self._path(name))
 
-    def create(self, path: Path, name: str, *, replaced: int = 0) -> bool:
+    def create(self, source: Path | bytes, name: str, *, replaced: int = 0) -> bool:
         """See `Storage.create`; only a new file is safe against a writer of the same moment."""
         target = self._path(name)
         found = self.info(name)
         if (0 if found is None else found.version) != replaced:
             return False
         if found is not None:
-            _copy(path, target)
+            self._put(source, name)
             return True
-        temporary = target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
-        _copy(path, temporary)
+        prepared = f"{name.rpartition('/')[0]}/{TEMPORARY_PREFIX}{uuid.uuid4().hex}".lstrip("/")
+        self._put(source, prepared)
+        temporary = self._path(prepared)
         try:
             os.link(temporary, target)
         except FileExistsError:
             return False
         except OSError as error:
-            raise DataError(f"{path} -> {target}: cannot be written: {error}") from error
+            raise DataError(f"{target}: cannot be written: {error}") from error
         finally:
             temporary.unlink()
         return True
@@ -264,6 +267,12 @@ class LocalStorage(Storage):
         except OSError as error:
             raise DataError(f"{self.uri(name)}: cannot be removed: {error}") from error
         return True
+
+    def _put(self, source: Path | bytes, name: str) -> None:
+        if isinstance(source, bytes):
+            self.write_bytes(name, source)
+        else:
+            self.upload(source, name)
 
     def _path(self, name: str) -> Path:
         return self._root / _checked(name)
@@ -302,7 +311,9 @@ class GcsStorage(Storage):
 
         self._root = f"{GCS_SCHEME}{bucket}"
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._client = _default_client(root) if client is None else client
+        # Connections must not be shared with a process that was forked.
+        host = os.environ.get("STORAGE_EMULATOR_HOST", "")
+        self._client = _default_client(os.getpid(), host) if client is None else client
         self._bucket = self._client.bucket(bucket)
         self._retry = DEFAULT_RETRY.with_timeout(patience_s).with_delay(initial=first_wait_s)
 
@@ -379,9 +390,7 @@ class GcsStorage(Storage):
     def write_bytes(self, name: str, content: bytes) -> None:
         """See `Storage.write_bytes`."""
         with _cloud_errors(self.uri(name)):
-            self._blob(name).upload_from_string(
-                content, "application/octet-stream", checksum="crc32c", retry=self._retry
-            )
+            self._send(self._blob(name), content)
 
     def download(self, name: str, path: Path) -> None:
         """See `Storage.download`; the client compares the checksum."""
@@ -395,16 +404,16 @@ class GcsStorage(Storage):
         with _cloud_errors(f"{path} -> {self.uri(name)}"):
             self._send(self._blob(name), path)
 
-    def create(self, path: Path, name: str, *, replaced: int = 0) -> bool:
+    def create(self, source: Path | bytes, name: str, *, replaced: int = 0) -> bool:
         """See `Storage.create`; the bucket decides between writers of the same moment."""
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
-        with _cloud_errors(f"{path} -> {self.uri(name)}"):
+        with _cloud_errors(self.uri(name)):
             blob = self._blob(name)
             token = uuid.uuid4().hex
             blob.metadata = {_WRITER: token}
             try:
-                self._send(blob, path, replaced)
+                self._send(blob, source, replaced)
             except PreconditionFailed:
                 # Maybe an attempt of our own has won, and only its answer was lost.
                 there = self._blob(name)
@@ -426,15 +435,19 @@ class GcsStorage(Storage):
                 return False
         return True
 
-    def _send(self, blob: "Blob", path: Path, replaced: int | None = None) -> None:
+    def _send(self, blob: "Blob", source: Path | bytes, replaced: int | None = None) -> None:
         blob.chunk_size = UPLOAD_PART_BYTES
-        blob.upload_from_filename(
-            str(path),
-            "application/octet-stream",
-            checksum="crc32c",
-            if_generation_match=replaced,
-            retry=self._retry,
-        )
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+        with opened as file:
+            blob.upload_from_file(
+                file,
+                size=file.seek(0, io.SEEK_END),
+                rewind=True,
+                content_type="application/octet-stream",
+                checksum="crc32c",
+                if_generation_match=replaced,
+                retry=self._retry,
+            )
 
     def _uncorrupted(self, fetch: Callable[[], Result]) -> Result:
         """Fetch again what does not fit its checksum: networks flip bits."""
@@ -506,17 +519,11 @@ def open_storage(root: str) -> Storage:
 
 
 def open_bucket(root: str) -> GcsStorage:
-    """Open a bucket; the same one again for the same root in the same process.
+    """Open a bucket; all of a process share one client.
 
     Raises:
         DataError: see `GcsStorage`.
     """
-    # Connections must not be shared with a process that was forked.
-    return _opened(root, os.getpid(), os.environ.get("STORAGE_EMULATOR_HOST", ""))
-
-
-@lru_cache(maxsize=32)
-def _opened(root: str, _pid: int, _host: str) -> GcsStorage:
     return GcsStorage(root)
 
 
@@ -575,7 +582,9 @@ def file_crc32c(path: Path) -> str:
 
 
 def _info(blob: "Blob") -> FileInfo:
-    return FileInfo(int(blob.size), int(blob.generation), blob.crc32c or "")
+    return FileInfo(
+        int(blob.size), int(blob.generation), blob.updated.timestamp(), blob.crc32c or ""
+    )
 
 
 def _checked(name: str) -> str:
@@ -594,7 +603,8 @@ def _copy(source: Path, target: Path) -> None:
         raise DataError(f"{source} -> {target}: cannot be copied: {error}") from error
 
 
-def _default_client(root: str) -> "Client":
+@lru_cache(maxsize=4)
+def _default_client(_pid: int, _host: str) -> "Client":
     """Make the client; its packages take a second to import, so only who needs it pays."""
     from google.auth.exceptions import GoogleAuthError
     from google.cloud.storage import Client
@@ -602,7 +612,9 @@ def _default_client(root: str) -> "Client":
     try:
         return Client()
     except (GoogleAuthError, OSError) as error:
-        raise DataError(f"{root}: no credentials for Google Cloud Storage: {error}") from error
+        raise DataError(
+            f"{GCS_SCHEME}: expected credentials for Google Cloud Storage, found none: {error}"
+        ) from error
 
 
 @contextmanager

@@ -8,9 +8,11 @@ import json
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -31,15 +33,17 @@ class Stored:
     content: bytes
     generation: int
     metadata: dict[str, str]
+    written_s: float
 
     def described(self, name: str) -> dict[str, Any]:
+        written = datetime.fromtimestamp(self.written_s, UTC)
         return {
             "name": name,
             "size": str(len(self.content)),
             "generation": str(self.generation),
             "crc32c": crc32c(self.content),
             "metadata": self.metadata,
-            "updated": f"2026-01-01T00:00:{self.generation % 60:02d}.000Z",
+            "updated": written.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
 
 
@@ -69,7 +73,9 @@ class Bucket:
     def put(self, name: str, content: bytes, metadata: dict[str, str] | None = None) -> Stored:
         with self.lock:
             self.num_written += 1
-            self.objects[name] = Stored(content, 1000 + self.num_written, metadata or {})
+            self.objects[name] = Stored(
+                content, 1000 + self.num_written, metadata or {}, time.time()
+            )
             return self.objects[name]
 
     def content(self) -> dict[str, bytes]:
