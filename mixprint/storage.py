@@ -39,6 +39,8 @@ CORRUPT_ATTEMPTS = 3
 NUM_TRANSFERS = 8
 # An upload that breaks goes on after the last whole part; each is held in memory.
 UPLOAD_PART_BYTES = 32 << 20
+# Names the file with the key of a service account.
+KEY_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
 _WRITER = "mixprint-writer"
 
 Item = TypeVar("Item")
@@ -632,7 +634,7 @@ def _cloud_errors(what: str) -> Iterator[None]:
     except (Unauthorized, GoogleAuthError) as error:
         raise DataError(
             f"{what}: expected valid credentials for Google Cloud Storage, they are refused or "
-            f"have expired: {error}; renew them (GOOGLE_APPLICATION_CREDENTIALS, or `gcloud auth "
+            f"have expired: {error}; renew them ({KEY_VARIABLE}, or `gcloud auth "
             "application-default login`)"
         ) from error
     except Forbidden as error:
