@@ -8,22 +8,26 @@ a folder stands for theirs, and they are read out of the bucket by pieces (`mixp
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mixprint.atomic import TEMPORARY_PREFIX
-from mixprint.errors import ConfigError, DataError
+from mixprint.claims import LEASE_S, Claim, ClaimLostError, claim_owner, take_claim
+from mixprint.errors import ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.scratch import Scratch
 from mixprint.storage import GcsStorage, in_parallel, is_bucket, open_bucket
 
 log = logging.getLogger("mixprint.step")
 
-STEMS_FOLDER = "stems"
+STEMS_FOLDER, CLAIMS_FOLDER = "stems", "claims"
 # While a step works, what it has saved to resume from is uploaded so often.
 FOLLOW_EVERY_S = 15.0
+# Longer than the lease of a worker that was killed.
+CLAIM_PATIENCE_S, CLAIM_POLL_S = 2 * LEASE_S, 2.0
 _MIRROR, _PRIVATE = "run", "private"
 _DONE_SUFFIX, _JSON_SUFFIX = ".done.json", ".json"
 
@@ -87,8 +91,16 @@ class RunFolder:
         """
 
     @contextmanager
-    def followed(self) -> Iterator[None]:
-        """Publish again and again while the work inside goes on."""
+    def followed(self, name: str) -> Iterator[None]:
+        """Publish again and again while the work inside goes on.
+
+        Args:
+            name: of the work; nobody else may do it at the same time.
+
+        Raises:
+            TrainingError: somebody else does it.
+        """
+        del name
         yield
 
     def proofs(self, folder: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -125,6 +137,7 @@ class MirroredRun(RunFolder):
         # What is equal here and there: name -> size and time of change of the file here.
         self._equal: dict[str, tuple[int, int]] = {}
         self._lock = threading.RLock()
+        self._is_lost = False
         self.path.mkdir()
 
     def uri(self, folder: Path) -> str:
@@ -181,6 +194,9 @@ class MirroredRun(RunFolder):
     def publish(self) -> None:
         """See `RunFolder.publish`; of several files, those that vouch for others go last."""
         with self._lock:
+            if self._is_lost:
+                # What is here is older than what its successor has published.
+                return
             here = {name: _look(self.path / name) for name in self._names()}
             changed = [name for name, seen in here.items() if self._equal.get(name) != seen]
             gone = self._equal.keys() - here.keys()
@@ -200,24 +216,54 @@ class MirroredRun(RunFolder):
                 self._equal.pop(name, None)
 
     @contextmanager
-    def followed(self) -> Iterator[None]:
-        """See `RunFolder.followed`; a bucket that is away for a while is no error here."""
+    def followed(self, name: str) -> Iterator[None]:
+        """See `RunFolder.followed`; a bucket that is away for a while is no error here.
+
+        A lock would end at this machine's border, so the work is claimed. Who has lost the claim,
+        because it was suspended, overwrites nothing of its successor's.
+        """
         over = threading.Event()
+        claim = self._claim(name)
 
         def follow() -> None:
             while not over.wait(FOLLOW_EVERY_S):
                 try:
+                    claim.check()
                     self.publish()
+                except ClaimLostError:
+                    return
                 except (DataError, OSError) as error:
                     log.warning("not uploaded yet: %s", error)
 
         thread = threading.Thread(target=follow, name="follow", daemon=True)
-        thread.start()
+        with claim:
+            thread.start()
+            try:
+                yield
+            finally:
+                over.set()
+                thread.join()
+                self._check(claim)
+
+    def _claim(self, name: str) -> Claim:
+        """Claim some work; that of a worker which was killed is to be had after its lease."""
+        claims = open_bucket(f"{self.root}/{CLAIMS_FOLDER}")
+        deadline_s = time.monotonic() + CLAIM_PATIENCE_S
+        while (claim := take_claim(claims, name)) is None:
+            if time.monotonic() > deadline_s:
+                owner = claim_owner(claims, name) or "another worker"
+                raise TrainingError(
+                    f"{self.root}: {name}: expected to be the only one at work there, found {owner}"
+                )
+            time.sleep(CLAIM_POLL_S)
+        return claim
+
+    def _check(self, claim: Claim) -> None:
         try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+            claim.check()
+        except ClaimLostError:
+            self._is_lost = True
+            raise
 
     def proofs(self, folder: Path, names: Sequence[str]) -> dict[str, Any]:
         """See `RunFolder.proofs`: sizes and checksums, which a bucket tells without reading."""

@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,16 +21,7 @@ from mixprint.storage import (
     file_crc32c,
     open_storage,
 )
-from tests.bucket import BREAK, CORRUPT, LOSE_ANSWER, Bucket, Fault, crc32c, serving
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    made = Bucket()
-    with serving(made) as address:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
-        yield made
+from tests.bucket import BREAK, CORRUPT, LOSE_ANSWER, Bucket, Fault, crc32c
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
-from components.run_folder import MirroredRun, RunFolder
+from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
 from components.step import Manifest, clear_errors, recorded, share_cores, step_parser
 from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint.separate")
 
 EXPORT_FOLDER = "stems_audio"
-CLAIMS_FOLDER = "claims"
 # What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
 SEPARATING_CODE = (
     "mixprint.audio",

@@ -108,7 +108,7 @@ def run(
                 # Each rank takes the GPU of its own number.
                 device=resolve_device(config.device).type,
             )
-            with run_folder.followed():
+            with run_folder.followed("train"):
                 start_workers(WORKER, asdict(job), state_dir(folder), config.num_processes)
             return {"processes": config.num_processes}
 

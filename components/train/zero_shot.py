@@ -117,7 +117,7 @@ def run(
                 recipe=fingerprint(recipe),
                 device=resolve_device(config.device).type,
             )
-            with run_folder.followed():
+            with run_folder.followed("zero-shot"):
                 start_workers(WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes)
             return {"processes": config.num_processes}
 

@@ -191,7 +191,7 @@ def _transfer(
         log.info("%d pairs from the split %s", len(pairs), split)
     plans, unknown = plan_pairs(pairs, config.defaults())
     jobs, missing = find_jobs(plans, source)
-    with run_folder.followed():
+    with run_folder.followed("transfer"):
         outcomes = run_jobs(
             jobs, out_dir, models, load_models=load_models, num_processes=config.num_processes
         )
