@@ -8,6 +8,7 @@ says so; a piece of a shard that does not fit is read without being kept.
 
 <folder>/pieces/<hash>      the cache
 <folder>/work-<id>/         a folder of one process, removed when it is done
+<folder>/work-<id>/shadows/ many tiny files, see `Scratch.shadows`
 <folder>/work-<id>.lock     held while that process lives
 """
 
@@ -35,6 +36,7 @@ DEFAULT_LIMIT = "20G"
 _QUANTITY = re.compile(r"(\d+)([KMGT]?)")
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _PIECES, _WORK, _LOCK = "pieces", "work-", ".lock"
+_SHADOWS, _RESERVED = "shadows", "reserved"
 # What `st_blocks` counts in, whatever the file system.
 _BLOCK_BYTES = 512
 
@@ -84,6 +86,22 @@ class Scratch:
             finally:
                 shutil.rmtree(path, ignore_errors=True)
                 _lock_of(path).unlink(missing_ok=True)
+
+    def shadows(self, folder: Path, num_bytes: int, what: str) -> Path:
+        """Make a folder for so many files that counting them each time would take too long.
+
+        Args:
+            folder: from `work_folder`.
+            num_bytes: that all of them will take at most; counted from now on.
+            what: they are, for the message.
+
+        Raises:
+            DataError: they do not fit.
+        """
+        self.make_room(num_bytes, what)
+        (folder / _RESERVED).write_text(str(num_bytes))
+        (folder / _SHADOWS).mkdir()
+        return folder / _SHADOWS
 
     def make_room(self, num_bytes: int, what: str) -> None:
         """Let the cache give way to something that is about to be written, or has been.
@@ -171,7 +189,10 @@ def _used(folder: Path) -> int:
     """Count the bytes of what is being worked on."""
     total = 0
     for work in folder.glob(f"{_WORK}*"):
-        for parent, _, names in os.walk(work):
+        reserved = work / _RESERVED
+        total += int(reserved.read_text()) if reserved.is_file() else 0
+        for parent, folders, names in os.walk(work):
+            folders[:] = [name for name in folders if name != _SHADOWS]
             for name in names:
                 # Another process may be removing its own.
                 with contextlib.suppress(FileNotFoundError):

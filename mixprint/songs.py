@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mixprint.atomic import read_json
@@ -22,6 +22,8 @@ from mixprint.storage import FileInfo, GcsStorage, in_parallel, is_bucket, open_
 HEADED_SUFFIXES, HEAD_BYTES = (".wav", ".flac"), 16 << 10
 TEXT_SUFFIXES = (".json", ".csv")
 SOURCES_WITH_STEMS = ("musdbhq", "synthetic")
+
+_SONGS = "songs"
 
 Listing = list[list[str | int]]
 
@@ -121,8 +123,7 @@ class BucketCollection(Collection):
     """The files of a collection in buckets, shadowed by local ones.
 
     A shadow has the name of its file, the size where only its head is there, and else nothing: that
-    is enough to find out what songs there are. A song's own content takes the place of its shadow
-    while it is inspected.
+    is enough to find out what songs there are. The song itself is fetched while it is inspected.
     """
 
     def __init__(self, locations: Sequence[str], folder: Path, *, with_heads: bool) -> None:
@@ -138,6 +139,7 @@ class BucketCollection(Collection):
         """
         super().__init__([location.rstrip("/") for location in locations])
         self._folder = folder
+        self._shadows: Path | None = None
         self._with_heads = with_heads
         self._scratch = Scratch.from_environment()
         self._infos: list[dict[str, FileInfo]] = []
@@ -157,53 +159,65 @@ class BucketCollection(Collection):
 
     def folders(self) -> list[Path]:
         """See `Collection.folders`: make the shadows."""
-        folders = [self._folder / str(number) for number in range(len(self._locations))]
+        num_bytes = sum(
+            self._kept_bytes(name, info) for infos in self._infos for name, info in infos.items()
+        )
+        what = f"the tables and heads of the songs in {', '.join(self._locations)}"
+        self._shadows = self._scratch.shadows(self._folder, num_bytes, what)
+        folders = [self._shadows / str(number) for number in range(len(self._locations))]
         for folder, location, infos in zip(folders, self._locations, self._infos, strict=True):
-            bucket = open_bucket(location)
-            in_parallel(partial(self._shadow, bucket, folder), infos.items())
+            in_parallel(partial(self._shadow, open_bucket(location), folder), infos.items())
         return folders
+
+    def _kept_bytes(self, name: str, info: FileInfo) -> int:
+        """Say how much of a file is in its shadow, from the beginning on."""
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in TEXT_SUFFIXES:
+            return info.num_bytes
+        is_headed = self._with_heads and suffix in HEADED_SUFFIXES
+        return min(HEAD_BYTES, info.num_bytes) if is_headed else 0
 
     def _shadow(self, bucket: GcsStorage, folder: Path, item: tuple[str, FileInfo]) -> None:
         name, info = item
-        path = folder / name
+        path, length = folder / name, self._kept_bytes(name, info)
         path.parent.mkdir(parents=True, exist_ok=True)
-        suffix = path.suffix.lower()
-        if suffix in TEXT_SUFFIXES:
-            self._scratch.make_room(info.num_bytes, bucket.uri(name))
+        if 0 < length == info.num_bytes:
             bucket.download(name, path)
             return
         with path.open("wb") as file:
-            if self._with_heads and suffix in HEADED_SUFFIXES and info.num_bytes:
-                length = min(HEAD_BYTES, info.num_bytes)
+            if length:
                 file.write(bucket.read_range(name, 0, length, info.version))
                 file.truncate(info.num_bytes)
 
     @contextlib.contextmanager
     def opened(self, path: Path) -> Iterator[Path]:
         """See `Origin.opened`."""
-        location, name = self._place(path)
-        bucket = open_bucket(location)
-        info = bucket.info(name)
-        self._scratch.make_room(0 if info is None else info.num_bytes, bucket.uri(name))
-        bucket.download(name, path)
+        number, name = self._place(path)
+        bucket = open_bucket(self._locations[number])
+        fetched = self._folder / _SONGS / str(number) / name
+        self._scratch.make_room(self._infos[number][name].num_bytes, bucket.uri(name))
+        bucket.download(name, fetched)
         try:
-            yield path
+            yield fetched
         finally:
-            path.write_bytes(b"")
+            fetched.unlink()
 
     def uri(self, path: Path) -> str:
         """See `Origin.uri`."""
-        return "/".join(self._place(path))
+        number, name = self._place(path)
+        return f"{self._locations[number]}/{name}"
 
     def told(self, text: str) -> str:
         """See `Origin.told`."""
         for number, location in enumerate(self._locations):
-            text = text.replace(f"{self._folder / str(number)}", location)
+            for folder in (self._shadows, self._folder / _SONGS):
+                text = text.replace(f"{folder}/{number}", location)
         return text
 
-    def _place(self, path: Path) -> tuple[str, str]:
-        number, _, name = path.relative_to(self._folder).as_posix().partition("/")
-        return self._locations[int(number)], name
+    def _place(self, path: Path) -> tuple[int, str]:
+        assert self._shadows is not None
+        number, _, name = path.relative_to(self._shadows).as_posix().partition("/")
+        return int(number), name
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ What a bucket does now and then (429, 5xx, connections that break) is tried agai
 waits, for `PATIENCE_S` in all. Whole files are compared with their CRC32C in both directions.
 """
 
-import base64
 import io
 import os
 import shutil
@@ -25,7 +24,6 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from mixprint.atomic import TEMPORARY_PREFIX, atomic_path
 from mixprint.errors import DataError
-from mixprint.fingerprint import READ_BYTES
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
@@ -563,24 +561,6 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[R
         finally:
             for future in futures:
                 future.cancel()
-
-
-def file_crc32c(path: Path) -> str:
-    """Compute a file's CRC32C as a bucket writes it, in base 64.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    from google_crc32c import Checksum
-
-    checksum = Checksum()
-    try:
-        with path.open("rb") as file:
-            while part := file.read(READ_BYTES):
-                checksum.update(part)
-    except OSError as error:
-        raise DataError(f"{path}: expected a readable file, found: {error}") from error
-    return base64.b64encode(checksum.digest()).decode("ascii")
 
 
 def _info(blob: "Blob") -> FileInfo:

@@ -62,6 +62,19 @@ def test_the_cache_gives_way_to_work(tmp_path: Path) -> None:
     scratch.make_room(3 * BLOCK, "three songs")
 
 
+def test_shadows_count_by_what_was_reserved(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path, 6 * BLOCK)
+    with scratch.work_folder() as folder:
+        shadows = scratch.shadows(folder, 3 * BLOCK, "shadows")
+        (shadows / "a").write_bytes(bytes(5 * BLOCK))
+        # Three, and the block of the file that says so.
+        scratch.make_room(2 * BLOCK, "a song")
+        with pytest.raises(DataError, match="a long song"):
+            scratch.make_room(3 * BLOCK, "a long song")
+    with scratch.work_folder() as folder, pytest.raises(DataError, match="shadows"):
+        scratch.shadows(folder, 7 * BLOCK, "shadows")
+
+
 def test_folders_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:
     scratch = Scratch(tmp_path, BLOCK)
     code = (

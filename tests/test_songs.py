@@ -95,7 +95,8 @@ def test_a_generated_set_with_its_settings(
     for number, name in enumerate(("first", "second", "third")):
         for stem in (MIXTURE, *STEMS):
             longer_s = 1.0 if (name, stem) == ("third", "bass") else 0.0
-            write_song(folder / name / f"{stem}.wav", 2.0 + longer_s, seed=number)
+            suffix = "flac" if stem == "vocals" else "wav"
+            write_song(folder / name / f"{stem}.{suffix}", 2.0 + longer_s, seed=number)
         write_json(folder / name / "settings.json", {"song": name, "style": "dry", "mix": {"a": 1}})
     (folder / "second" / "drums.wav").unlink()
     tracks, rejects = same("synthetic", {folder: "gs://bucket/set"})

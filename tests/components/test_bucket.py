@@ -220,6 +220,9 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
     after = versions()
     after.pop("promotion.json")
     assert after == before, "a second run does nothing"
+    # The decision is another one now that somebody has decided by hand.
+    for manifests in (made, again):
+        del manifests["promote"]
     assert again == made
 
 
