@@ -194,6 +194,9 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
     assert read_json(copy / "promotion.json")["decision"] in {"promoted", "refused"}
     [output] = copy.glob("transfer/*/output_transferred.wav")
     assert output.stat().st_size > 100_000
+    told = [path.read_text() for path in copy.glob("transfer/*/*.json")]
+    assert told
+    assert not any("is not here" in text for text in told), "the song itself was fetched"
     records = [read_json(path) for path in (copy / "steps").glob("*.json")]
     assert {record["state"] for record in records if "state" in record} == {"done"}
     assert list((tmp_path / "scratch").glob("work-*")) == []
