@@ -39,8 +39,6 @@ class RunFolder:
         path: where the step works.
     """
 
-    is_local = True
-
     def __init__(self, path: Path) -> None:
         """Touch nothing yet."""
         self.path = path
@@ -118,8 +116,6 @@ class RunFolder:
 
 class MirroredRun(RunFolder):
     """A run in a bucket."""
-
-    is_local = False
 
     def __init__(self, root: str, folder: Path, scratch: Scratch) -> None:
         """Begin with an empty mirror.

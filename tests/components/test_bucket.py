@@ -50,6 +50,7 @@ from tests.components.workplace import make_workplace
 from tests.encoder.conftest import tiny_config
 
 SEGMENT_S = 3.0
+ROOT = "gs://bucket/run"
 
 
 @dataclass(frozen=True)
@@ -229,6 +230,38 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
     assert again == made
 
 
+def test_exported_stems_are_uploaded_with_their_shard(
+    workplace: Workplace, bucket: Bucket, tmp_path: Path
+) -> None:
+    ingest = IngestConfig.load(workplace.params)
+    catalogue = run_ingest(
+        root=ROOT, config=ingest, source="folder", locations=[str(workplace.songs)]
+    )
+
+    def separate() -> list[Manifest]:
+        return run_separate(
+            root=ROOT,
+            config=SeparateConfig.load(workplace.params, overrides=["separate.export=flac"]),
+            num_shards=ingest.num_shards,
+            catalogue=catalogue,
+            shard=1,
+        )
+
+    made = separate()
+    name = "run/stems/shard-00001-of-00002.parquet"
+    exported = [name for name in bucket.objects if name.endswith(".flac")]
+    num_songs = len(json.loads(bucket.content()[f"{name}.done.json"])["track_ids"])
+    assert len(exported) == 4 * num_songs > 0
+    generations = {name: bucket.objects[name].generation for name in [name, *exported]}
+    assert max(generations.values()) == generations[name], "the shard comes after them"
+    assert separate() == made
+    assert bucket.objects[name].generation == generations[name]
+    del bucket.objects[exported[0]]
+    assert separate() == made
+    assert exported[0] in bucket.objects, "it was made again"
+    assert not [name for name in bucket.objects if "claim" in name or "clock" in name]
+
+
 class Work:
     """A step that counts how often it works."""
 
@@ -259,9 +292,6 @@ class Work:
                 files=["seen.json", "saved.bin"],
                 work=work,
             )
-
-
-ROOT = "gs://bucket/run"
 
 
 def test_a_step_that_failed_leaves_what_it_can_resume_from(bucket: Bucket) -> None:
