@@ -60,6 +60,11 @@ MODEL ?=
 PORT ?= 5000
 export VERSION MODEL PORT
 
+# Local disk for runs and songs that lie in buckets; see mixprint/scratch.py.
+MIXPRINT_SCRATCH ?=
+MIXPRINT_SCRATCH_LIMIT ?=
+export MIXPRINT_SCRATCH MIXPRINT_SCRATCH_LIMIT
+
 # A cluster. TOKEN is best exported: other users of the machine can see a command line.
 KFP_HOST ?=
 NAMESPACE ?=
@@ -108,7 +113,7 @@ data: $(INSTALLED) ## generate the songs of the embedded data set in data/
 	$(BIN)/python -m mixprint.synthesis --out data --profile "$$PROFILE"
 
 .PHONY: pipeline-run
-pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all steps here [SOURCE= DATA= MIXED= NAME= PROFILE= SET="section.key=value" TARGET=docker]
+pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all steps here [SOURCE= DATA= MIXED= NAME= ROOT=gs://... PROFILE= SET="section.key=value" TARGET=docker]
 	@arguments=(--source "$$SOURCE" --data "$$DATA" --profile "$$PROFILE" --set "$$SET"); \
 	if [ -n "$$TARGET" ]; then arguments+=(--target "$$TARGET"); fi; \
 	if [ -n "$$NETWORK" ]; then arguments+=(--network "$$NETWORK"); fi; \
@@ -118,6 +123,7 @@ pipeline-run: $(INSTALLED) $(if $(filter synthetic,$(SOURCE)),data) ## run all s
 	if [ -n "$$GPUS" ]; then arguments+=(--gpus "$$GPUS"); fi; \
 	if [ -n "$$MIXED" ]; then arguments+=(--data "$$MIXED"); fi; \
 	if [ -n "$$NAME" ]; then arguments+=(--name "$$NAME"); fi; \
+	if [ -n "$$ROOT" ]; then arguments+=(--root "$$ROOT"); fi; \
 	$(BIN)/python -m pipelines.run_local "$${arguments[@]}"
 
 .PHONY: repro

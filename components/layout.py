@@ -1,13 +1,16 @@
 """Where a run keeps its results, so that a step finds those of the steps before it."""
 
+import hashlib
+import json
 from pathlib import Path
 
+from components.run_folder import STEMS_FOLDER, open_run
 from components.step import STEPS_DIR, Manifest
 from mixprint.atomic import read_json
+from mixprint.storage import Storage, is_bucket, open_bucket
 
 CATALOGUE_FOLDER = "catalogue"
 CATALOGUE_FILES = ("catalogue.parquet", "rejects.parquet")
-STEMS_FOLDER = "stems"
 FEATURES_FOLDER = "features"
 FEATURES_FILES = ("features.parquet", "standardisation.json")
 ENCODER_FOLDER = "encoder"
@@ -24,50 +27,73 @@ TRANSFER_FOLDER = "transfer"
 TRANSFER_METRICS_FILE = "transfer_metrics.json"
 
 
-def catalogue_manifest(root: Path) -> Manifest:
-    """Describe the catalogue of a run from disk."""
-    return _from_disk("ingest", root, root / CATALOGUE_FOLDER, CATALOGUE_FILES)
+def catalogue_manifest(root: Path | str) -> Manifest:
+    """Describe the catalogue of a run."""
+    return _found("ingest", root, CATALOGUE_FOLDER, CATALOGUE_FILES)
 
 
-def shard_manifest(root: Path, index: int, num_shards: int) -> Manifest:
+def shard_manifest(root: Path | str, index: int, num_shards: int) -> Manifest:
     """Describe a finished stem shard; its done marker stands for its content."""
     from mixprint.shards import done_path, shard_name
 
-    folder = root / STEMS_FOLDER
-    marker = done_path(folder / shard_name(index, num_shards))
-    return Manifest.of_files("separate", folder, [marker.name], {"shard": index})
+    marker = done_path(Path(STEMS_FOLDER) / shard_name(index, num_shards))
+    counts = {"shard": index}
+    if not is_bucket(str(root)):
+        return Manifest.of_files("separate", Path(root) / STEMS_FOLDER, [marker.name], counts)
+    digest = _sha256(open_bucket(str(root)), marker.as_posix())
+    return Manifest.of_hashes("separate", _below(root, STEMS_FOLDER), {marker.name: digest}, counts)
 
 
-def stems_manifest(root: Path) -> Manifest:
-    """Describe all stem shards of a run from disk."""
+def stems_manifest(root: Path | str) -> Manifest:
+    """Describe all stem shards of a run."""
     from mixprint.shards import list_shards
 
-    num_shards = len(list_shards(root / STEMS_FOLDER))
+    with open_run(root) as run:
+        num_shards = len(list_shards(run.local(_below(root, STEMS_FOLDER))))
     return Manifest.joined([shard_manifest(root, i, num_shards) for i in range(num_shards)])
 
 
-def features_manifest(root: Path) -> Manifest:
-    """Describe the features of a run from disk."""
-    return _from_disk("features", root, root / FEATURES_FOLDER, FEATURES_FILES)
+def features_manifest(root: Path | str) -> Manifest:
+    """Describe the features of a run."""
+    return _found("features", root, FEATURES_FOLDER, FEATURES_FILES)
 
 
-def encoder_manifest(root: Path) -> Manifest:
-    """Describe the encoder of a run from disk."""
-    return _from_disk("train", root, root / ENCODER_FOLDER, ENCODER_FILES)
+def encoder_manifest(root: Path | str) -> Manifest:
+    """Describe the encoder of a run."""
+    return _found("train", root, ENCODER_FOLDER, ENCODER_FILES)
 
 
-def evaluation_manifest(root: Path) -> Manifest:
-    """Describe the metrics of a run from disk."""
-    return _from_disk("evaluate", root, root / EVALUATION_FOLDER, (METRICS_FILE,))
+def evaluation_manifest(root: Path | str) -> Manifest:
+    """Describe the metrics of a run."""
+    return _found("evaluate", root, EVALUATION_FOLDER, (METRICS_FILE,))
 
 
-def promotion_manifest(root: Path) -> Manifest:
-    """Describe the decision about a run's encoder from disk."""
-    return _from_disk("promote", root, root, (PROMOTION_FILE,))
+def promotion_manifest(root: Path | str) -> Manifest:
+    """Describe the decision about a run's encoder."""
+    return _found("promote", root, "", (PROMOTION_FILE,))
 
 
-def _from_disk(step: str, root: Path, folder: Path, files: tuple[str, ...]) -> Manifest:
-    """Outputs that DVC restored have no done marker, and so no counts."""
-    marker = root / STEPS_DIR / f"{step}.done.json"
-    counts = read_json(marker)["counts"] if marker.exists() else {}
-    return Manifest.of_files(step, folder, files, counts)
+def _found(step: str, root: Path | str, folder: str, files: tuple[str, ...]) -> Manifest:
+    """Describe what a step has left; what DVC restored has no done marker, and so no counts."""
+    name = f"{STEPS_DIR}/{step}.done.json"
+    if not is_bucket(str(root)):
+        marker = Path(root) / name
+        counts = read_json(marker)["counts"] if marker.exists() else {}
+        return Manifest.of_files(step, Path(root) / folder, files, counts)
+    bucket = open_bucket(str(root))
+    # The marker spares the reading of what it describes.
+    done = json.loads(bucket.read_bytes(name)) if bucket.exists(name) else {}
+    known = done.get("files", {})
+    place = f"{folder}/" if folder else ""
+    hashes = {file: known.get(file) or _sha256(bucket, f"{place}{file}") for file in files}
+    return Manifest.of_hashes(step, _below(root, folder), hashes, done.get("counts", {}))
+
+
+def _sha256(bucket: Storage, name: str) -> str:
+    return hashlib.sha256(bucket.read_bytes(name)).hexdigest()
+
+
+def _below(root: Path | str, folder: str) -> str:
+    if is_bucket(str(root)):
+        return f"{str(root).rstrip('/')}/{folder}".rstrip("/")
+    return str(Path(root) / folder)

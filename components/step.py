@@ -2,8 +2,8 @@
 
 A step runs through `recorded` (time, memory, errors) and `once` (skip what is finished):
 
-    with recorded(root, "features"):
-        return once(step="features", root=root, ..., work=lambda: ...)
+    with recorded(root, "features") as run:
+        return once(step="features", run=run, ..., work=lambda: ...)
 
 Files under the root of a run that belong to this module:
     steps/<name>.json           record of the last execution (state, seconds, peak memory, error)
@@ -24,6 +24,7 @@ from typing import Any, Self
 
 import psutil
 
+from components.run_folder import RunFolder, open_run
 from mixprint.atomic import read_json, write_json
 from mixprint.config import BASE_PROFILE
 from mixprint.cores import threads_each
@@ -88,12 +89,21 @@ class Manifest:
         Raises:
             DataError: a file is missing.
         """
-        return cls(
-            step=step,
-            uri=str(folder),
-            fingerprint=fingerprint(_hashes(step, folder, files)),
-            counts=dict(counts),
-        )
+        return cls.of_hashes(step, str(folder), _hashes(step, folder, files), counts)
+
+    @classmethod
+    def of_hashes(
+        cls, step: str, uri: str, hashes: Mapping[str, str], counts: Mapping[str, float]
+    ) -> Self:
+        """Describe files by the SHA-256 of each.
+
+        Args:
+            step: the step that wrote them.
+            uri: the folder that holds them.
+            hashes: path inside the folder -> SHA-256.
+            counts: how much there is.
+        """
+        return cls(step=step, uri=uri, fingerprint=fingerprint(dict(hashes)), counts=dict(counts))
 
     @classmethod
     def joined(cls, parts: Sequence["Manifest"]) -> Self:
@@ -116,7 +126,7 @@ class Manifest:
 def once(
     *,
     step: str,
-    root: Path,
+    run: RunFolder,
     folder: Path,
     recipe: Mapping[str, Any],
     files: Sequence[str] | Callable[[], Sequence[str]],
@@ -130,8 +140,8 @@ def once(
 
     Args:
         step: name of the step, for the marker and the log.
-        root: root folder of the run.
-        folder: where the outputs lie.
+        run: the folder of the run.
+        folder: where the outputs lie in it.
         recipe: everything that the outputs depend on: inputs, parameters, code.
         files: paths of the outputs inside `folder`; a function if only the work decides them.
         work: makes the outputs, returns the counts.
@@ -141,57 +151,72 @@ def once(
     Returns:
         the manifest of the outputs.
     """
-    marker = root / STEPS_DIR / f"{step}.done.json"
+    name = f"{STEPS_DIR}/{step}.done.json"
+    run.refresh(name)
+    marker = run.path / name
     wanted = fingerprint(dict(recipe))
     if marker.exists():
         done = read_json(marker)
-        if done["recipe"] == wanted and _intact(folder, done["files"]):
+        if done["recipe"] == wanted and run.is_intact(folder, done):
             log.info("%s: unchanged and finished, nothing to do", step)
-            return Manifest.of_files(step, folder, list(done["files"]), done["counts"])
+            return Manifest.of_hashes(step, run.uri(folder), done["files"], done["counts"])
         if owns_marker:
             marker.unlink()
+            run.publish()
     counts = dict(work())
     listed = files() if callable(files) else files
+    hashes = _hashes(step, folder, listed)
     if owns_marker:
-        write_json(
-            marker,
-            {"recipe": wanted, "files": _hashes(step, folder, listed), "counts": counts},
-        )
-    return Manifest.of_files(step, folder, listed, counts)
+        run.publish()
+        values = {"recipe": wanted, "files": hashes, "counts": counts}
+        write_json(marker, {**values, **run.proofs(folder, listed)})
+        run.publish()
+    return Manifest.of_hashes(step, run.uri(folder), hashes, counts)
 
 
 @contextmanager
-def recorded(root: Path, name: str) -> Iterator[None]:
+def recorded(root: Path | str, name: str) -> Iterator[RunFolder]:
     """Set up logging, then time and weigh what happens inside; keep the record with the run.
 
     A record whose state is still `running` after its process is gone tells of a step that was
     killed, for example for want of memory.
+
+    Args:
+        root: of the run.
+        name: of the record.
+
+    Yields:
+        the folder of the run.
     """
     setup_logging()
-    path = root / STEPS_DIR / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"step": name, "state": "running", "started_s": time.time()}
-    write_json(path, record)
-    started_s = time.monotonic()
-    with _MemoryMeter() as meter:
-        try:
-            yield
-            record["state"] = "done"
-        except Exception as error:
-            record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
-            raise
-        finally:
-            record["seconds"] = round(time.monotonic() - started_s, 3)
-            record["peak_bytes"] = meter.read()
-            if record["state"] != "running":
-                _write_record(path, record)
+    with open_run(root) as run:
+        path = run.path / STEPS_DIR / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record: dict[str, Any] = {"step": name, "state": "running", "started_s": time.time()}
+        write_json(path, record)
+        run.publish()
+        started_s = time.monotonic()
+        with _MemoryMeter() as meter:
+            try:
+                yield run
+                run.publish()
+                record["state"] = "done"
+            except Exception as error:
+                record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+                raise
+            finally:
+                record["seconds"] = round(time.monotonic() - started_s, 3)
+                record["peak_bytes"] = meter.read()
+                if record["state"] != "running":
+                    _write_record(run, path, record)
     log.info("%s: %.1f s, peak %.0f MB", name, record["seconds"], record["peak_bytes"] / 1e6)
 
 
-def _write_record(path: Path, record: Mapping[str, Any]) -> None:
+def _write_record(run: RunFolder, path: Path, record: Mapping[str, Any]) -> None:
     """Write how a step ended, if it can be written: on a full disk the step's own error counts."""
     try:
         write_json(path, record)
+        run.publish()
     except (DataError, OSError) as error:
         log.warning("the record of the step was not written: %s", error)
 
@@ -235,7 +260,9 @@ class _MemoryMeter:
 def step_parser(description: str | None) -> argparse.ArgumentParser:
     """Make the command line that all steps share; a step adds its own arguments."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--root", type=Path, default=Path("results/tiny"), help="root of the run")
+    parser.add_argument(
+        "--root", default="results/tiny", help="root of the run: a folder, or gs://bucket/prefix"
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--profile", default=BASE_PROFILE)
     return parser
@@ -273,10 +300,3 @@ def _hashes(step: str, folder: Path, files: Sequence[str]) -> dict[str, str]:
     if missing := [name for name in files if not (folder / name).is_file()]:
         raise DataError(f"{folder}: expected the outputs of step {step}, missing are {missing}")
     return {name: file_sha256(folder / name) for name in sorted(files)}
-
-
-def _intact(folder: Path, hashes: Mapping[str, str]) -> bool:
-    return all(
-        (folder / name).is_file() and file_sha256(folder / name) == sha256
-        for name, sha256 in hashes.items()
-    )

@@ -27,9 +27,11 @@ outside             a link to a file outside of the collection, and links are no
 
 A URI is relative when the collection's location was given as a relative path (so a data set
 inside the repository gives the same catalogue in every clone) and ``file://`` otherwise. Both
-are percent-encoded from the name's bytes: any file name survives, valid text or not. The table
-knows the locations it was made from, in the metadata of its schema; when it is read, a song that
-lies elsewhere is refused, and so is an id that is no plain name, for files are named after ids.
+are percent-encoded from the name's bytes: any file name survives, valid text or not. Of a song in a
+bucket it is ``gs://bucket/name``, the name as it is (`mixprint.songs`).
+
+The table knows the locations it was made from, in the metadata of its schema; when it is read, a
+song that lies elsewhere is refused. So is an id that is no plain name: files are named after ids.
 """
 
 import hashlib
@@ -40,6 +42,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -144,6 +147,23 @@ class Reject:
     detail: str
 
 
+class Origin:
+    """Where the files of a collection come from: in the file system they are themselves."""
+
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[Path]:
+        """Give the file that a path of the collection means, as long as the block lasts."""
+        yield path
+
+    def uri(self, path: Path) -> str:
+        """Give the URI that the catalogue has for a path."""
+        return uri_of(path)
+
+    def told(self, text: str) -> str:
+        """Let a message name files as the catalogue does."""
+        return text
+
+
 def build_catalogue(
     source: str,
     locations: Sequence[Path],
@@ -154,6 +174,7 @@ def build_catalogue(
     licence: str = UNKNOWN_LICENCE,
     follow_links: bool = True,
     num_workers: int = 1,
+    origin: "Origin | None" = None,
 ) -> tuple[list[Track], list[Reject]]:
     """Decode every song of a collection once, and take or refuse it.
 
@@ -168,6 +189,7 @@ def build_catalogue(
         licence: what is noted where the source itself states nothing.
         follow_links: also take links to files outside of the locations.
         num_workers: threads that decode; the result does not depend on it.
+        origin: where the files in `locations` come from; None: they are themselves.
 
     Returns:
         tracks by `track_id`, rejects by `uri`.
@@ -175,13 +197,15 @@ def build_catalogue(
     Raises:
         DataError: see `mixprint.sources.find_songs`.
     """
+    origin = origin or Origin()
     candidates, refusals = find_songs(source, locations, licence, follow_links=follow_links)
     taken: list[tuple[Candidate, Track]] = []
     first_paths: dict[str, Path] = {}
 
     def inspect(candidate: Candidate) -> Inspection | AudioError:
         try:
-            return inspect_audio(candidate.path, rules)
+            with origin.opened(candidate.path) as path:
+                return inspect_audio(path, rules)
         except AudioError as error:
             return error
 
@@ -197,12 +221,13 @@ def build_catalogue(
             refusals.append(Refusal(candidate.path, "duplicate", detail))
             continue
         first_paths[track_id] = candidate.path
-        taken.append((candidate, _track(source, candidate, track_id, result)))
+        uri = origin.uri(candidate.path)
+        taken.append((candidate, _track(source, candidate, uri, track_id, result)))
     if source == "pairs":
         taken = _whole_pairs(taken, refusals)
     splits = _splits(taken, valid_fraction, test_fraction)
     tracks = [replace(track, split=splits[track.song]) for _, track in taken]
-    rejects = [Reject(uri_of(r.path), r.reason, r.detail) for r in refusals]
+    rejects = [Reject(origin.uri(r.path), r.reason, origin.told(r.detail)) for r in refusals]
     _log_summary(tracks, rejects)
     return (
         sorted(tracks, key=lambda track: track.track_id),
@@ -339,7 +364,7 @@ def write_catalogue(
     tracks: Sequence[Track],
     rejects: Sequence[Reject],
     *,
-    locations: Sequence[Path] = (),
+    locations: Sequence[str] = (".",),
 ) -> None:
     """Write both tables into a folder, each whole or not at all.
 
@@ -347,12 +372,12 @@ def write_catalogue(
         folder: receives them.
         tracks: the songs.
         rejects: what was refused.
-        locations: the folders of the songs; none: below the working directory.
+        locations: URIs of the folders of the songs; default: below the working directory.
     """
-    uris = json.dumps([uri_of(location) for location in locations or [Path()]])
+    stated = {LOCATIONS_KEY: json.dumps(list(locations))}
     for name, rows, schema in (
         (REJECTS_NAME, rejects, REJECTS_SCHEMA),
-        (CATALOGUE_NAME, tracks, CATALOGUE_SCHEMA.with_metadata({LOCATIONS_KEY: uris})),
+        (CATALOGUE_NAME, tracks, CATALOGUE_SCHEMA.with_metadata(stated)),
     ):
         table = pa.Table.from_pylist([asdict(row) for row in rows], schema)
         with atomic_path(folder / name) as temporary:
@@ -411,12 +436,14 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
     return table
 
 
-def _track(source: str, candidate: Candidate, track_id: str, inspection: Inspection) -> Track:
+def _track(
+    source: str, candidate: Candidate, uri: str, track_id: str, inspection: Inspection
+) -> Track:
     """Describe a song that was taken; the split follows when the groups are known."""
     return Track(
         track_id=track_id,
         title=candidate.title,
-        uri=uri_of(candidate.path),
+        uri=uri,
         source=source,
         duration_s=inspection.info.duration_s,
         sample_rate_hz=inspection.info.sample_rate_hz,

@@ -1,7 +1,8 @@
 """Claims: many workers share a list of tasks over one folder, without a coordinator.
 
-The workers may be processes of one machine or of many (pods, hosts with a common NFS). All that
-is asked of the folder is that a file can be created exclusively, so no locks are involved.
+The workers may be processes of one machine or of many (pods, hosts with a common NFS, or with a
+bucket in place of the folder). All that is asked of the folder is that a file can be created
+exclusively, so no locks are involved.
 
 A claim is a file ``<name>.<generation>.claim`` that says who owns it. The newest generation
 counts. Its owner renews it while it works, by touching the file, and removes it at the end. A
@@ -18,14 +19,12 @@ looks. Tasks therefore have to give the same result whoever does them, and publi
 rename: then the late owner at worst puts the same bytes in their own place once more.
 """
 
-import errno
 import json
 import logging
 import os
 import re
 import secrets
 import socket
-import tempfile
 import threading
 import time
 import uuid
@@ -36,7 +35,9 @@ from pathlib import Path
 from typing import Self
 
 from mixprint.atomic import disk_full_named
-from mixprint.errors import MixprintError
+from mixprint.claim_files import ClaimFiles, claim_files
+from mixprint.errors import DataError, MixprintError
+from mixprint.storage import Storage
 
 log = logging.getLogger("mixprint.claims")
 
@@ -79,10 +80,10 @@ class Claim:
     Inside the context a thread renews the claim; at its end the claim is released.
     """
 
-    def __init__(self, folder: Path, name: str, generation: int, owner: Owner, lease_s: float):
+    def __init__(self, files: ClaimFiles, name: str, generation: int, owner: Owner, lease_s: float):
         """Describe a claim whose file exists."""
-        self._folder, self._name, self._generation = folder, name, generation
-        self._path = _claim_path(folder, name, generation)
+        self._files, self._name, self._generation = files, name, generation
+        self._file = _claim_name(name, generation)
         self._owner = owner
         self._renew_every_s = lease_s / RENEWALS_PER_LEASE
         self._stop = threading.Event()
@@ -107,21 +108,22 @@ class Claim:
         """
         if not self._is_held():
             raise ClaimLostError(
-                f"{self._path}: expected the claim of process {self._owner.pid} on "
-                f"{self._owner.host}, found that it was taken over: it was not renewed in time"
+                f"{self._files.where(self._file)}: expected the claim of process "
+                f"{self._owner.pid} on {self._owner.host}, found that it was taken over: it was "
+                "not renewed in time"
             )
 
     def release(self) -> None:
         """Remove the claim's file, if it is still ours; a newer generation stays."""
         if self._is_there():
-            self._path.unlink(missing_ok=True)
+            self._files.remove(self._file)
 
     def _is_there(self) -> bool:
-        seen = _look(self._path)
+        seen = _look(self._files, self._file)
         return seen is not None and seen.owner == self._owner
 
     def _is_held(self) -> bool:
-        newest = max(_generations(self._folder, self._name), default=0)
+        newest = max(_generations(self._files, self._name), default=0)
         return self._is_there() and newest <= self._generation
 
     def _renew(self) -> None:
@@ -130,8 +132,8 @@ class Claim:
                 if not self._is_held():
                     log.warning("%s: the claim was taken over", self._name)
                     return
-                os.utime(self._path)
-            except OSError as error:
+                self._files.renew(self._file)
+            except (OSError, DataError) as error:
                 # A file server may be away for a moment; the lease bears some failures.
                 log.warning("%s: the claim could not be renewed: %s", self._name, error)
 
@@ -144,11 +146,11 @@ class _Seen:
     renewed_s: float
 
 
-def take_claim(folder: Path, name: str, *, lease_s: float = LEASE_S) -> Claim | None:
+def take_claim(folder: Path | Storage, name: str, *, lease_s: float = LEASE_S) -> Claim | None:
     """Claim a task, unless a living worker has it.
 
     Args:
-        folder: where the claims lie, common to all workers; created if it is missing.
+        folder: where the claims lie, common to all workers; created if it is missing. Or a bucket.
         name: of the task; fit for a file name.
         lease_s: how long a claim from another machine is good for without renewal. The same for
             all workers.
@@ -158,43 +160,45 @@ def take_claim(folder: Path, name: str, *, lease_s: float = LEASE_S) -> Claim | 
         workers went for it in this moment and another one has got it.
 
     Raises:
-        DataError: the disk is full.
+        DataError: the disk is full, or the bucket cannot be used.
     """
-    with disk_full_named(folder / name):
-        return _take(folder, name, lease_s)
+    files = claim_files(folder)
+    with disk_full_named(files.where(name)):
+        return _take(files, name, lease_s)
 
 
-def _take(folder: Path, name: str, lease_s: float) -> Claim | None:
-    folder.mkdir(parents=True, exist_ok=True)
-    generations = _generations(folder, name)
+def _take(files: ClaimFiles, name: str, lease_s: float) -> Claim | None:
+    files.make()
+    generations = _generations(files, name)
     newest = max(generations, default=0)
     if newest:
-        seen = _look(_claim_path(folder, name, newest))
-        if seen is None or not _is_abandoned(folder, seen, lease_s):
+        seen = _look(files, _claim_name(name, newest))
+        if seen is None or not _is_abandoned(files, seen, lease_s):
             return None
         log.info("%s: taken over from %s, which is gone", name, _described(seen.owner))
     owner = _this_process()
-    if not _create(_claim_path(folder, name, newest + 1), owner):
+    if not _create(files, _claim_name(name, newest + 1), owner):
         return None
-    claim = Claim(folder, name, newest + 1, owner, lease_s)
+    claim = Claim(files, name, newest + 1, owner, lease_s)
     # Who looked before us, and was slow, may have created a higher generation in the meantime.
     if not claim._is_held():
         claim.release()
         return None
     for older in generations:
-        _claim_path(folder, name, older).unlink(missing_ok=True)
+        files.remove(_claim_name(name, older))
     return claim
 
 
-def claim_owner(folder: Path, name: str) -> str:
+def claim_owner(folder: Path | Storage, name: str) -> str:
     """Say who has a task, for the log; empty if nobody has."""
-    newest = max(_generations(folder, name), default=0)
-    seen = _look(_claim_path(folder, name, newest)) if newest else None
+    files = claim_files(folder)
+    newest = max(_generations(files, name), default=0)
+    seen = _look(files, _claim_name(name, newest)) if newest else None
     return _described(seen.owner) if seen else ""
 
 
 def work_through(
-    folder: Path,
+    folder: Path | Storage,
     names: Sequence[str],
     *,
     is_done: Callable[[str], bool],
@@ -208,7 +212,7 @@ def work_through(
     the end waits for what others still have, and takes that over if they die.
 
     Args:
-        folder: where the claims lie.
+        folder: where the claims lie; or a bucket.
         names: of the tasks.
         is_done: tells whether a task is finished, by whomever.
         work: does a task. It may call `Claim.check` and should do so before it publishes.
@@ -234,11 +238,10 @@ def work_through(
         time.sleep(poll_s)
 
 
-def _clear_dead(folder: Path, names: Sequence[str], lease_s: float) -> None:
+def _clear_dead(folder: Path | Storage, names: Sequence[str], lease_s: float) -> None:
     """Remove the claims of workers that died between the end of a task and its release."""
-    if not folder.is_dir():
-        return
-    claimed = {_GENERATION.sub("", path.name) for path in folder.glob(f"*{CLAIM_SUFFIX}")}
+    found = claim_files(folder).names()
+    claimed = {_GENERATION.sub("", name) for name in found if name.endswith(CLAIM_SUFFIX)}
     for name in claimed.intersection(names):
         claim = take_claim(folder, name, lease_s=lease_s)
         if claim is not None:
@@ -246,7 +249,7 @@ def _clear_dead(folder: Path, names: Sequence[str], lease_s: float) -> None:
 
 
 def _done_or_did(
-    folder: Path,
+    folder: Path | Storage,
     name: str,
     is_done: Callable[[str], bool],
     work: Callable[[str, Claim], None],
@@ -270,63 +273,41 @@ def _done_or_did(
     return True
 
 
-def _claim_path(folder: Path, name: str, generation: int) -> Path:
-    return folder / f"{name}.{generation}{CLAIM_SUFFIX}"
+def _claim_name(name: str, generation: int) -> str:
+    return f"{name}.{generation}{CLAIM_SUFFIX}"
 
 
-def _generations(folder: Path, name: str) -> list[int]:
+def _generations(files: ClaimFiles, name: str) -> list[int]:
     """List the generations of a task's claim; several if one was just taken over."""
     return [
         int(match[1])
-        for path in os.listdir(folder)  # noqa: PTH208 - names alone, without a Path for each
-        if path.startswith(name) and (match := _GENERATION.fullmatch(path, len(name)))
+        for found in files.names()
+        if found.startswith(name) and (match := _GENERATION.fullmatch(found, len(name)))
     ]
 
 
-def _create(path: Path, owner: Owner) -> bool:
-    """Create a claim; False if it exists.
-
-    Whoever looks between creation and writing sees a claim without an owner, and judges it by
-    its age. A hard link would bring the content with it, but not every file system has those.
-    """
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(asdict(owner), file)
-    except FileExistsError:
-        return False
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
-    return True
+def _create(files: ClaimFiles, claim: str, owner: Owner) -> bool:
+    return files.create(claim, asdict(owner))
 
 
-def _look(path: Path) -> _Seen | None:
+def _look(files: ClaimFiles, claim: str) -> _Seen | None:
     """Read a claim; None if it is gone."""
+    written = files.look(claim)
+    if written is None:
+        return None
     try:
-        # Time and content from one open file: on NFS, opening it asks the server.
-        with path.open("rb") as file:
-            renewed_s = os.fstat(file.fileno()).st_mtime
-            content = file.read()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESTALE):
-            return None
-        raise
-    try:
-        owner = Owner(**json.loads(content))
+        owner = Owner(**json.loads(written.content))
     except (ValueError, TypeError):
-        return _Seen(None, renewed_s)
-    return _Seen(owner, renewed_s)
+        return _Seen(None, written.renewed_s)
+    return _Seen(owner, written.renewed_s)
 
 
-def _is_abandoned(folder: Path, seen: _Seen, lease_s: float) -> bool:
+def _is_abandoned(files: ClaimFiles, seen: _Seen, lease_s: float) -> bool:
     """Tell whether a claim's owner is gone."""
     owner = seen.owner
     if owner and owner.machine == _machine() and not _runs(owner.pid, owner.started_ticks):
         return True
-    # Clocks of two machines differ: a new file tells the time by the clock that dates the claims.
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".clock-") as probe:
-        now_s = os.fstat(probe.fileno()).st_mtime
-    return now_s - seen.renewed_s > lease_s
+    return files.now_s() - seen.renewed_s > lease_s
 
 
 def _described(owner: Owner | None) -> str:

@@ -9,6 +9,8 @@ Beside each finished shard lies ``<shard>.done.json`` with the fingerprint of wh
 from, and what was measured on whole songs (`StemShardWriter.report`); a shard without its marker
 is not finished, whatever it looks like.
 
+A folder may stand for one in a bucket (`mixprint.stand_in`): then segments are read from there.
+
 Shape suffixes: S stem, C channel, T sample.
 """
 
@@ -28,6 +30,7 @@ from torch import Tensor
 
 from mixprint.atomic import atomic_path, read_json, write_json
 from mixprint.errors import DataError
+from mixprint.stand_in import ShardInBucket, index_path, shard_in_bucket, stands_for_bucket
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
 
 log = logging.getLogger("mixprint.shards")
@@ -227,14 +230,19 @@ def done_path(path: Path) -> Path:
     return path.with_name(path.name + DONE_SUFFIX)
 
 
-def is_done(path: Path, fingerprint: str) -> bool:
+def is_done(path: Path, fingerprint: str, *, num_bytes: int | None = None) -> bool:
     """Tell whether a shard is whole and was made from the same things.
 
     A marker that is missing, broken or does not fit the file means that it is not.
+
+    Args:
+        path: the shard.
+        fingerprint: of what it should be made from.
+        num_bytes: its size, if it lies elsewhere than its marker.
     """
     try:
         marker = read_json(done_path(path))
-        size = path.stat().st_size
+        size = path.stat().st_size if num_bytes is None else num_bytes
     except (DataError, OSError):
         return False
     return (
@@ -251,7 +259,11 @@ def list_shards(folder: Path) -> list[Path]:
         DataError: there is none, one is missing or unfinished, or sets of different sizes lie
             in the folder (after `num_shards` was changed).
     """
-    found = {path: match for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))}
+    names = [path.name for path in folder.glob("*")]
+    if stands_for_bucket(folder):
+        # Of those in a bucket the markers are here.
+        names = [name.removesuffix(DONE_SUFFIX) for name in names if name.endswith(DONE_SUFFIX)]
+    found = {folder / name: match for name in names if (match := _NAME.fullmatch(name))}
     totals = sorted({int(match[2]) for match in found.values()})
     if len(totals) != 1:
         raise DataError(f"{folder}: expected one set of stem shards, found sets of sizes {totals}")
@@ -263,17 +275,19 @@ def list_shards(folder: Path) -> list[Path]:
     return paths
 
 
+def is_of_other_set(name: str, num_shards: int) -> bool:
+    """Tell whether a name is that of a shard of a set of another size."""
+    match = _NAME.fullmatch(name)
+    return match is not None and int(match[2]) != num_shards
+
+
 def remove_other_shards(folder: Path, num_shards: int) -> list[Path]:
     """Remove the shards of sets of another size, which would mix with the present one.
 
     Returns:
         the shards that were removed.
     """
-    others = [
-        path
-        for path in sorted(folder.glob("*"))
-        if (match := _NAME.fullmatch(path.name)) and int(match[2]) != num_shards
-    ]
+    others = [path for path in sorted(folder.glob("*")) if is_of_other_set(path.name, num_shards)]
     for path in others:
         # Several workers may clear away the same set.
         done_path(path).unlink(missing_ok=True)
@@ -291,7 +305,9 @@ def read_index(folder: Path) -> list[SegmentRef]:
     for path in list_shards(folder):
         columns = ["track_id", "segment", "start_s"]
         with _reading(path, "the index"):
-            rows = _open(path).read(columns=columns).to_pylist()
+            index = index_path(path)
+            shard = pq.ParquetFile(index) if index.is_file() else _open(path)
+            rows = shard.read(columns=columns).to_pylist()
         references += [SegmentRef(path, group, **row) for group, row in enumerate(rows)]
     return references
 
@@ -359,17 +375,27 @@ def _open(path: Path) -> pq.ParquetFile:
 
     The footer describes every column of every row: parsing it costs more than one segment.
     """
-    status = path.stat()
-    metadata = _footer(path, status.st_mtime_ns, status.st_size)
+    remote = shard_in_bucket(path)
+    if remote is None:
+        status = path.stat()
+        metadata = _footer(path, status.st_mtime_ns, status.st_size, None)
+    else:
+        metadata = _footer(path, remote.version, remote.num_bytes, remote)
     return pq.ParquetFile(
-        path, metadata=metadata, pre_buffer=False, page_checksum_verification=True
+        path if remote is None else remote.open(),
+        metadata=metadata,
+        # Neighbouring columns in one request; on a disk that only copies.
+        pre_buffer=remote is not None,
+        page_checksum_verification=True,
     )
 
 
 @lru_cache(maxsize=128)
-def _footer(path: Path, _mtime_ns: int, _num_bytes: int) -> pq.FileMetaData:
-    """Read and check a footer; the arguments after the path only tell versions apart."""
-    metadata = pq.read_metadata(path)
+def _footer(
+    path: Path, _version: int, _num_bytes: int, remote: ShardInBucket | None
+) -> pq.FileMetaData:
+    """Read and check a footer; the arguments with an underscore only tell versions apart."""
+    metadata = pq.read_metadata(path if remote is None else remote.open())
     schema = metadata.schema.to_arrow_schema()
     if not schema.equals(SCHEMA):
         raise DataError(f"{path}: expected stem shard columns {SCHEMA.names}, found {schema.names}")

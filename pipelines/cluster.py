@@ -18,6 +18,7 @@ from components.step import STEPS
 from components.train.trainjob import VARIABLE, Nodes
 from mixprint.config import checked, checked_mapping
 from mixprint.errors import ConfigError
+from mixprint.storage import GCS_SCHEME, is_bucket
 
 CLUSTER_FILE = Path(__file__).resolve().parents[1] / "cluster.yaml"
 SHM_VOLUME, SHM_PATH = "shm", "/dev/shm"
@@ -277,13 +278,18 @@ class Cluster:
         """Refuse a folder that the pods of a run would not all see.
 
         Raises:
-            ConfigError: it lies in no volume.
+            ConfigError: it lies in no volume and in no bucket.
         """
+        if is_bucket(folder):
+            if not set(folder.removeprefix(GCS_SCHEME).split("/")) & {"", ".", ".."}:
+                return
+            raise ConfigError(f"{what}: expected gs://bucket/folder, found {folder!r}")
         place = PurePosixPath(folder)
         paths = [volume.path for volume in self.volumes]
         if ".." in place.parts or not any(place.is_relative_to(path) for path in paths):
             raise ConfigError(
-                f"{what}: expected a folder in a volume of the cluster ({paths}), found {folder!r}"
+                f"{what}: expected a folder in a volume of the cluster ({paths}), or "
+                f"gs://bucket/folder, found {folder!r}"
             )
 
     def check_processes(self, params: Mapping[str, Mapping[str, Any]]) -> None:

@@ -7,6 +7,7 @@ fails, and says which; what is finished stays, and the next run goes on from the
 import argparse
 import contextlib
 import io
+import json
 import logging
 import os
 import re
@@ -23,10 +24,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from components.image import IMAGE
 from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE
 from components.store import database_path, tracking_uri
-from mixprint.atomic import read_json
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import ConfigError, MixprintError
 from mixprint.log import setup_logging
+from mixprint.scratch import FOLDER_VARIABLE, Scratch
+from mixprint.storage import KEY_VARIABLE, is_bucket, open_storage
 from pipelines.arguments import DEFAULT_SOURCE, default_name, run_arguments
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ FAN_OUT = 2
 # What a person wants to see of KFP's output: the steps' own log lines, and which task runs.
 _STEP_LINE = re.compile(r"\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [DIWEC] mixprint.*)")
 _TASK_LINE = re.compile(r".* - INFO - ((?:Executing task|Task|Skipping task) .*[^:])")
+_OUTPUT = re.compile(r"transfer/[^/]+/output_[^/]*\.wav")
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
@@ -68,6 +71,7 @@ def main() -> None:
         "--data", action="append", help="folder with the songs; twice for pairs: raw, then mixed"
     )
     parser.add_argument("--name", help="name of the run: its results lie in results/<name>")
+    parser.add_argument("--root", default="", help="where they lie instead; also gs://bucket/name")
     parser.add_argument("--profile", default=BASE_PROFILE, help="tiny, or an overlay in the params")
     parser.add_argument("--set", default="", help="section.key=value ..., laid over the params")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
@@ -90,6 +94,7 @@ def main() -> None:
             source=args.source,
             locations=args.data or [DEFAULT_DATA],
             name=args.name or default_name(args.source, args.profile),
+            root=args.root,
             params=load_params(args.params, args.profile, shlex.split(args.set)),
             target=args.target,
             container_options={
@@ -114,6 +119,7 @@ def run(
     source: str,
     locations: Sequence[str],
     name: str,
+    root: str = "",
     params: Mapping[str, Mapping[str, Any]],
     target: str = SUBPROCESS,
     container_options: Mapping[str, Any] | None = None,
@@ -124,6 +130,7 @@ def run(
         source: kind of the collection.
         locations: its folders.
         name: name of the run.
+        root: where its results lie; empty: in the folder of its name.
         params: all sections.
         target: where a step runs: in a process or in a container.
         container_options: for `ContainerSettings`, beside what follows from the others.
@@ -134,19 +141,21 @@ def run(
     """
     if missing := [place for place in locations if "://" not in place and not Path(place).exists()]:
         raise ConfigError(f"DATA: expected existing folders, found none at {missing}")
-    root = RESULTS / name
+    root = root or str(RESULTS / name)
+    # KFP keeps its own files on this machine, whatever the root.
+    folder = RESULTS / name if is_bucket(root) else Path(root)
     started_s = time.time()
     arguments = run_arguments(
-        root=str(root), source=source, locations=locations, name=name, params=params
+        root=root, source=source, locations=locations, name=name, params=params
     )
-    _execute(root, arguments, started_s, target, container_options or {})
+    _execute(folder, arguments, started_s, target, container_options or {})
     records = read_records(root, started_s)
     # KFP leaves `print` indented after a fan-out.
     sys.stdout.write(summary(root, records, time.time() - started_s) + "\n")
 
 
 def _execute(
-    root: Path,
+    folder: Path,
     arguments: Mapping[str, Any],
     started_s: float,
     target: str,
@@ -160,20 +169,20 @@ def _execute(
 
     from pipelines.mix_style import mix_style
 
-    pipeline_root = root / "kfp"
+    pipeline_root = folder / "kfp"
     shutil.rmtree(pipeline_root, ignore_errors=True)
-    root.mkdir(parents=True, exist_ok=True)
-    log_path = root / LOG_FILE
+    folder.mkdir(parents=True, exist_ok=True)
+    log_path = folder / LOG_FILE
     with (
         log_path.open("w") as file,
-        _runner(target, root, arguments["locations"], container_options) as (runner, failures),
+        _runner(target, folder, arguments, container_options) as (runner, failures),
     ):
         local.init(runner, pipeline_root=str(pipeline_root), raise_on_error=True)
         try:
             with contextlib.redirect_stdout(_Extract(file, sys.stdout)):
                 mix_style(**arguments)
         except RuntimeError as error:
-            told = "\n".join(filter(None, (failure(root, started_s), *failures)))
+            told = "\n".join(filter(None, (failure(arguments["root"], started_s), *failures)))
             raise StepFailedError(
                 f"{told or _COLOUR.sub('', str(error))}\nthe whole log: {log_path}"
             ) from error
@@ -181,7 +190,7 @@ def _execute(
 
 @contextlib.contextmanager
 def _runner(
-    target: str, root: Path, locations: Sequence[str], container_options: Mapping[str, Any]
+    target: str, folder: Path, arguments: Mapping[str, Any], container_options: Mapping[str, Any]
 ) -> Iterator[tuple[Any, Sequence[str]]]:
     """Give what KFP runs the tasks with, and a list that fills with what it has no words for."""
     from kfp import local
@@ -193,19 +202,26 @@ def _runner(
         return
     from pipelines.docker_runner import Containers
 
-    settings = container_settings(root, locations, container_options)
+    settings = container_settings(
+        folder, arguments["locations"], container_options, has_bucket=is_bucket(arguments["root"])
+    )
     with Containers(settings, IMAGE) as containers, containers.as_kfp_runner():
         yield local.DockerRunner(), containers.failures
 
 
 def container_settings(
-    root: Path, locations: Sequence[str], options: Mapping[str, Any]
+    folder: Path,
+    locations: Sequence[str],
+    options: Mapping[str, Any],
+    *,
+    has_bucket: bool = False,
 ) -> "ContainerSettings":
-    """Say what the steps' containers get: the root and MLflow's store to write, songs to read.
+    """Say what the steps' containers get: the run and MLflow's store to write, songs to read.
 
     Args:
-        root: root folder of the run; made if it is missing, like the store's.
+        folder: of the run on this machine; made if it is missing, like the store's.
         locations: the folders of the songs.
+        has_bucket: whether the run lies in a bucket, so that the steps need the key for it.
         options: the other fields; what they list as `readable` is added to the songs.
 
     Raises:
@@ -218,16 +234,25 @@ def container_settings(
         raise ConfigError(
             f"MLFLOW_TRACKING_URI: expected a database in a folder of its own, found {database}"
         )
-    writable = (root,) if database is None else (root, database.parent)
-    for folder in writable:
-        folder.mkdir(parents=True, exist_ok=True)
+    writable = [folder] if database is None else [folder, database.parent]
+    environment = passed_on(os.environ)
+    keys = {}
+    if has_bucket or any(map(is_bucket, locations)):
+        # A container's own temporary folder is memory.
+        scratch = Scratch.from_environment().folder.absolute()
+        writable.append(scratch)
+        environment[FOLDER_VARIABLE] = str(scratch)
+        if key := environment.get(KEY_VARIABLE):
+            keys = {Path(key): Path(key)}
+    for each in writable:
+        each.mkdir(parents=True, exist_ok=True)
     songs = {Path(place): Path(place) for place in locations if "://" not in place}
     return ContainerSettings(
         **{
             **options,
-            "writable": writable,
-            "readable": {**songs, **options.get("readable", {})},
-            "environment": passed_on(os.environ),
+            "writable": tuple(writable),
+            "readable": {**songs, **keys, **options.get("readable", {})},
+            "environment": environment,
         }
     )
 
@@ -259,7 +284,7 @@ def essence(line: str) -> str:
     return match[1] if match else ""
 
 
-def failure(root: Path, started_s: float) -> str:
+def failure(root: Path | str, started_s: float) -> str:
     """Tell which steps of this run failed, and why; empty if none left a trace."""
     texts = []
     for record in _raw_records(root, started_s):
@@ -270,7 +295,7 @@ def failure(root: Path, started_s: float) -> str:
     return "\n".join(texts)
 
 
-def read_records(root: Path, started_s: float) -> list[StepRecord]:
+def read_records(root: Path | str, started_s: float) -> list[StepRecord]:
     """Read what the steps of this run took, in the order of the DAG.
 
     The wall time of a fan-out goes from its first start to its last end; its memory is the most
@@ -298,7 +323,7 @@ def read_records(root: Path, started_s: float) -> list[StepRecord]:
     ]
 
 
-def summary(root: Path, records: Sequence[StepRecord], wall_s: float) -> str:
+def summary(root: Path | str, records: Sequence[StepRecord], wall_s: float) -> str:
     """Say in lines what each step took and where the results are."""
     lines = ["", f"{'step':<10} {'tasks':>5} {'seconds':>9} {'peak memory':>12}"]
     lines += [
@@ -309,18 +334,25 @@ def summary(root: Path, records: Sequence[StepRecord], wall_s: float) -> str:
     lines += [
         f"{'all':<10} {'':>5} {wall_s:>9.1f} {peak_bytes / 1e6:>9.0f} MB",
         "",
-        f"report             {root / 'evaluation' / 'report.html'}",
-        f"transferred audio  {root / 'transfer'}",
-        *(f"                   {path}" for path in sorted(root.glob("transfer/*/output_*.wav"))),
+        f"report             {root}/evaluation/report.html",
+        f"transferred audio  {root}/transfer",
+        *(f"                   {uri}" for uri in _transferred(str(root))),
         "MLflow             make mlflow-ui",
     ]
     return "\n".join(lines)
 
 
-def _raw_records(root: Path, started_s: float) -> list[dict[str, Any]]:
+def _transferred(root: str) -> list[str]:
+    storage = open_storage(root)
+    names = storage.list("transfer/")
+    return [storage.uri(name) for name in names if _OUTPUT.fullmatch(name)]
+
+
+def _raw_records(root: Path | str, started_s: float) -> list[dict[str, Any]]:
     """Read the records of this run's tasks; those of older runs stay where they are."""
-    paths = sorted((root / STEPS_DIR).glob("*.json"))
-    records = [read_json(path) for path in paths if not path.name.endswith(".done.json")]
+    storage = open_storage(str(root))
+    names = [name for name in storage.list(f"{STEPS_DIR}/") if not name.endswith(".done.json")]
+    records = [json.loads(storage.read_bytes(name)) for name in names]
     return [record for record in records if record["started_s"] >= started_s]
 
 

@@ -2,13 +2,15 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import soundfile as sf
 import torch
 from torch import Tensor
+
+from tests.bucket import Bucket, serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_RATE_HZ = 44_100
@@ -20,6 +22,17 @@ torch.set_num_threads(1)
 def one_thread() -> None:
     """Start with one thread: steps choose for themselves, and more threads change the last bits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
+    """A bucket that Google's client finds as gs://bucket, and a scratch folder of its own."""
+    made = Bucket()
+    with serving(made) as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "test")
+        monkeypatch.setenv("MIXPRINT_SCRATCH", str(tmp_path / "scratch"))
+        yield made
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def test_strange_names_come_back_from_the_table(tmp_path: Path, write_song: Writ
         write_song(songs / os.fsdecode(name), seed=seed)
         (songs / os.fsdecode(b"bad " + name)).write_bytes(b"text")
     tracks, rejects = build("folder", songs)
-    write_catalogue(tmp_path / "out", tracks, rejects, locations=[songs])
+    write_catalogue(tmp_path / "out", tracks, rejects, locations=[uri_of(songs)])
     tracks, rejects = read_catalogue(tmp_path / "out"), read_rejects(tmp_path / "out")
     assert len(tracks) == len(rejects) == len(STRANGE_NAMES)
     assert {os.fsencode(path_from_uri(t.uri).name) for t in tracks} == set(STRANGE_NAMES)
@@ -129,7 +129,7 @@ def test_relative_location_gives_the_same_table_everywhere(
         tracks, rejects = build("folder", Path("data"))
         assert tracks[0].uri == "data/a%3Ab.wav"
         assert path_from_uri(tracks[0].uri).is_file()
-        write_catalogue(Path("out"), tracks, rejects, locations=[Path("data")])
+        write_catalogue(Path("out"), tracks, rejects, locations=["data"])
         contents.append(Path("out/catalogue.parquet").read_bytes())
     assert contents[0] == contents[1]
 
@@ -297,18 +297,21 @@ def one_track(write_song: WriteSong, folder: Path) -> Track:
         (".", "%2Fetc%2Fprivate.wav", False),
         (".", "/etc/private.wav", False),
         (".", "file:///etc/private.wav", False),
-        ("/data/a b", "file:///data/a%20b/c.wav", True),
-        ("/data/a b", "file:///data/a%20b/../c.wav", False),
-        ("/data/a b", "file:///data/c.wav", False),
-        ("/data/a b", "data/a%20b/c.wav", False),
-        ("/", "file:///c.wav", True),
+        ("file:///data/a%20b", "file:///data/a%20b/c.wav", True),
+        ("file:///data/a%20b", "file:///data/a%20b/../c.wav", False),
+        ("file:///data/a%20b", "file:///data/c.wav", False),
+        ("file:///data/a%20b", "data/a%20b/c.wav", False),
+        ("file:///", "file:///c.wav", True),
+        ("gs://bucket/songs/", "gs://bucket/songs/a b.wav", True),
+        ("gs://bucket/songs/", "gs://bucket/songs/../a.wav", False),
+        ("gs://bucket/songs", "gs://other/songs/a.wav", False),
     ],
 )
 def test_songs_lie_where_the_collection_is(
     tmp_path: Path, write_song: WriteSong, location: str, uri: str, is_inside: bool
 ) -> None:
     track = replace(one_track(write_song, tmp_path / "songs"), uri=uri)
-    write_catalogue(tmp_path, [track], [], locations=[Path(location)])
+    write_catalogue(tmp_path, [track], [], locations=[location])
     if is_inside:
         assert read_catalogue(tmp_path) == [track]
         return
@@ -322,14 +325,14 @@ def test_songs_lie_where_the_collection_is(
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a/", "x\0y"])
 def test_ids_are_plain_names(tmp_path: Path, write_song: WriteSong, name: str) -> None:
     track = one_track(write_song, tmp_path / "songs")
-    write_catalogue(tmp_path, [replace(track, track_id=name)], [], locations=[tmp_path])
+    write_catalogue(tmp_path, [replace(track, track_id=name)], [], locations=[uri_of(tmp_path)])
     with pytest.raises(DataError, match="expected plain names as ids"):
         read_catalogue(tmp_path)
 
 
 def test_a_table_must_say_where_its_songs_lie(tmp_path: Path, write_song: WriteSong) -> None:
     track = one_track(write_song, tmp_path / "songs")
-    write_catalogue(tmp_path, [track], [], locations=[tmp_path])
+    write_catalogue(tmp_path, [track], [], locations=[uri_of(tmp_path)])
     path = tmp_path / "catalogue.parquet"
     pq.write_table(pq.read_table(path).replace_schema_metadata(None), path)
     with pytest.raises(DataError, match="expected the locations of its songs, found none"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mixprint import claims
+from mixprint.claim_files import ClaimFiles
 from mixprint.claims import ClaimLostError, claim_owner, take_claim, work_through
 from mixprint.errors import DataError
 
@@ -193,10 +194,10 @@ def test_a_slow_look_cannot_take_a_living_claim(
     real_create = claims._create
     others: list[claims.Claim | None] = []
 
-    def create(path: Path, owner: claims.Owner) -> bool:
+    def create(*arguments: object) -> bool:
         monkeypatch.setattr(claims, "_create", real_create)
         others.append(take_claim(tmp_path, "task"))
-        return real_create(path, owner)
+        return real_create(*arguments)
 
     monkeypatch.setattr(claims, "_create", create)
     assert take_claim(tmp_path, "task") is None
@@ -305,9 +306,9 @@ def test_who_comes_too_late_with_a_lower_generation_leaves_no_claim(
 ) -> None:
     create = claims._create
 
-    def overtaken(path: Path, owner: claims.Owner) -> bool:
-        create(claims._claim_path(tmp_path, "a", 2), replace(owner, token="faster"))
-        return create(path, owner)
+    def overtaken(files: ClaimFiles, claim: str, owner: claims.Owner) -> bool:
+        create(files, "a.2.claim", replace(owner, token="faster"))
+        return create(files, claim, owner)
 
     monkeypatch.setattr(claims, "_create", overtaken)
     assert take_claim(tmp_path, "a") is None

@@ -30,10 +30,9 @@ def evaluate(
         metrics: the metrics, for the Kubeflow UI.
         report: the report, for the Kubeflow UI.
     """
-    import shutil
-
     from components.evaluate.main import EvaluateConfig, run
     from components.step import Manifest
+    from mixprint.storage import copy_from
 
     made = run(
         root=root,
@@ -46,4 +45,4 @@ def evaluate(
     made.save(evaluation.path)
     for name, value in made.counts.items():
         metrics.log_metric(name, value)
-    shutil.copyfile(f"{made.uri}/report.html", report.path)
+    copy_from(f"{made.uri}/report.html", report.path)

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from components.layout import (
     DETAILS_FILE,
+    ENCODER_FILES,
+    ENCODER_FOLDER,
     ENCODER_HISTORY_FILE,
     EVALUATION_FOLDER,
     METRICS_FILE,
@@ -65,8 +67,8 @@ def run(
     Returns:
         manifest of the metrics and the report; its counts are the metrics.
     """
-    with recorded(Path(root), "evaluate"):
-        folder = Path(root) / EVALUATION_FOLDER
+    with recorded(root, "evaluate") as run_folder:
+        folder = run_folder.path / EVALUATION_FOLDER
         data_fingerprint = fingerprint(
             {m.step: m.fingerprint for m in (catalogue, stems, features)}
         )
@@ -79,30 +81,32 @@ def run(
             from mixprint.evaluation.evaluate import evaluate
 
             device = resolve_device(config.device)
-            loaded = load_checkpoint(Path(encoder.uri), device)
+            encoder_dir = run_folder.local(encoder.uri, *ENCODER_FILES)
+            run_folder.refresh(f"{ENCODER_FOLDER}/{ENCODER_HISTORY_FILE}")
+            loaded = load_checkpoint(encoder_dir, device)
             metrics = evaluate(
-                stems_dir=Path(stems.uri),
-                features_dir=Path(features.uri),
-                catalogue_dir=Path(catalogue.uri),
+                stems_dir=run_folder.local(stems.uri),
+                features_dir=run_folder.local(features.uri),
+                catalogue_dir=run_folder.local(catalogue.uri),
                 encoder=loaded,
                 untrained=untrained_encoder(loaded, config.seed),
                 out_dir=folder,
                 num_bootstrap=config.bootstrap_samples,
                 seed=config.seed,
                 device=device,
-                history_path=Path(encoder.uri) / ENCODER_HISTORY_FILE,
+                history_path=encoder_dir / ENCODER_HISTORY_FILE,
             )
             # Beside what was evaluated: all that was there.
             write_json(folder / METRICS_FILE, {**metrics, "data_fingerprint": data_fingerprint})
             numbers = headline(metrics)
-            _track(loaded.fingerprint, Path(encoder.uri), folder, numbers)
+            _track(loaded.fingerprint, encoder_dir, folder, numbers)
             for name, value in numbers.items():
                 log.info("%s: %.4g", name, value)
             return numbers
 
         return once(
             step="evaluate",
-            root=Path(root),
+            run=run_folder,
             folder=folder,
             recipe={
                 "data": data_fingerprint,
@@ -154,7 +158,7 @@ def main() -> None:
     parser = step_parser(__doc__)
     args = parser.parse_args()
     run(
-        root=str(args.root),
+        root=args.root,
         config=EvaluateConfig.load(args.params, args.profile),
         catalogue=catalogue_manifest(args.root),
         stems=stems_manifest(args.root),

@@ -51,11 +51,11 @@ def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manife
     Raises:
         DataError: the training split is empty, or a feature is not finite.
     """
-    with recorded(Path(root), "features"):
-        folder = Path(root) / FEATURES_FOLDER
+    with recorded(root, "features") as run_folder:
+        folder = run_folder.path / FEATURES_FOLDER
         return once(
             step="features",
-            root=Path(root),
+            run=run_folder,
             folder=folder,
             recipe={
                 "catalogue": catalogue.fingerprint,
@@ -65,7 +65,9 @@ def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manife
                 ),
             },
             files=FEATURES_FILES,
-            work=lambda: _measure(folder, config, Path(catalogue.uri), Path(stems.uri)),
+            work=lambda: _measure(
+                folder, config, run_folder.local(catalogue.uri), run_folder.local(stems.uri)
+            ),
         )
 
 
@@ -118,7 +120,7 @@ def main() -> None:
     parser = step_parser(__doc__)
     args = parser.parse_args()
     run(
-        root=str(args.root),
+        root=args.root,
         config=FeaturesConfig.load(args.params, args.profile),
         catalogue=catalogue_manifest(args.root),
         stems=stems_manifest(args.root),

@@ -14,6 +14,7 @@ from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version
+from mixprint.songs import collection
 
 log = logging.getLogger("mixprint.ingest")
 
@@ -65,7 +66,7 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
         root: root folder of the run.
         config: parameters of the step.
         source: folder, fma, musdbhq, pairs or synthetic.
-        locations: the folder or folders that hold the songs.
+        locations: the folder or folders that hold the songs, local or ``gs://bucket/folder``.
 
     Returns:
         manifest of the catalogue.
@@ -73,14 +74,14 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
     Raises:
         DataError: too many files were refused.
     """
-    with recorded(Path(root), "ingest"):
-        folder = Path(root) / CATALOGUE_FOLDER
+    with recorded(root, "ingest") as run_folder, collection(locations, source) as songs:
+        folder = run_folder.path / CATALOGUE_FOLDER
 
         def work() -> dict[str, float]:
             from mixprint.catalogue import build_catalogue, check_reject_fraction, write_catalogue
             from mixprint.inspection import InspectionRules
 
-            folders = [Path(location) for location in locations]
+            folders = songs.folders()
             tracks, rejects = build_catalogue(
                 source,
                 folders,
@@ -95,24 +96,26 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                 test_fraction=config.test_fraction,
                 follow_links=config.follow_links,
                 num_workers=len(os.sched_getaffinity(0)),
+                origin=songs,
             )
-            write_catalogue(folder, tracks, rejects, locations=folders)
+            write_catalogue(folder, tracks, rejects, locations=[songs.uri(f) for f in folders])
             check_reject_fraction(tracks, rejects, config.max_reject_fraction)
             return {"tracks": len(tracks), "rejects": len(rejects)}
 
         return once(
             step="ingest",
-            root=Path(root),
+            run=run_folder,
             folder=folder,
             recipe={
                 "source": source,
                 "locations": list(locations),
-                "files": _listing(locations),
+                "files": songs.listing(),
                 "config": {k: v for k, v in config.to_values().items() if k != "num_shards"},
                 "code": code_version(
                     "mixprint.audio",
                     "mixprint.catalogue",
                     "mixprint.inspection",
+                    "mixprint.songs",
                     "mixprint.sources",
                     "components.ingest.main",
                 ),
@@ -120,19 +123,6 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
             files=CATALOGUE_FILES,
             work=work,
         )
-
-
-def _listing(locations: Sequence[str]) -> list[list[str | int]]:
-    """List names, sizes and times of all files: what changes them without a trace is no edit."""
-    listing: list[list[str | int]] = []
-    for location in locations:
-        for path in sorted(Path(location).rglob("*")):
-            try:
-                status = path.stat()
-            except OSError:
-                continue  # a dangling link; the catalogue refuses it with its reason
-            listing.append([str(path), status.st_size, status.st_mtime_ns])
-    return listing
 
 
 def main() -> None:
@@ -146,7 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     config = IngestConfig.load(args.params, args.profile)
     run(
-        root=str(args.root),
+        root=args.root,
         config=config,
         source=args.source,
         locations=args.location if args.locations is None else args.locations,

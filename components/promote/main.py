@@ -6,12 +6,15 @@ By hand: `python -m components.promote.main by-hand --version 3` and `... rollba
 import logging
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.layout import (
     DETAILS_FILE,
+    ENCODER_FILES,
+    ENCODER_FOLDER,
+    ENCODER_HISTORY_FILE,
     METRICS_FILE,
     PROMOTION_FILE,
     encoder_manifest,
@@ -234,16 +237,18 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
     Returns:
         manifest of `promotion.json`.
     """
-    with recorded(Path(root), "promote"):
+    with recorded(root, "promote") as run_folder:
         # MLflow takes seconds to import.
         from components import tracking
         from mixprint.encoder.checkpoint import load_checkpoint
 
         # The metadata of a checkpoint hold its times: the same encoder, trained again, differs
         # in them, and must not become another version.
-        loaded = load_checkpoint(Path(encoder.uri))
+        encoder_dir = run_folder.local(encoder.uri, *ENCODER_FILES)
+        run_folder.refresh(f"{ENCODER_FOLDER}/{ENCODER_HISTORY_FILE}")
+        loaded = load_checkpoint(encoder_dir)
         identity = loaded.fingerprint
-        folder = Path(evaluation.uri)
+        folder = run_folder.local(evaluation.uri)
         evaluated = Evaluated(
             metrics=read_json(folder / METRICS_FILE), details=read_json(folder / DETAILS_FILE)
         )
@@ -254,7 +259,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
             number = str(version.version)
             log.info("version %s of %s was judged before", number, config.model_name)
         else:
-            run_id = tracking.run_of_encoder(identity, Path(encoder.uri))
+            run_id = tracking.run_of_encoder(identity, encoder_dir)
             text = _log_card(run_id, folder, loaded, evaluated, config.model_name)
             data_fingerprint = str(evaluated.metrics["data_fingerprint"])
             # One without a decision is of a step that was killed, maybe before the alias was set.
@@ -278,7 +283,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
         log.info("version %s of %s: %s; %s", number, config.model_name, decision, reasons_text)
         name = gate_metric(evaluated.metrics, config)
         write_json(
-            Path(root) / PROMOTION_FILE,
+            run_folder.path / PROMOTION_FILE,
             {
                 "model_name": config.model_name,
                 "version": number,
@@ -291,7 +296,8 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
                 "reasons": reasons_text.split("; "),
             },
         )
-        return Manifest.of_files("promote", Path(root), [PROMOTION_FILE], {})
+        made = Manifest.of_files("promote", run_folder.path, [PROMOTION_FILE], {})
+        return replace(made, uri=run_folder.uri(run_folder.path))
 
 
 def _log_card(
@@ -344,7 +350,7 @@ def main() -> None:
     config = PromoteConfig.load(args.params, args.profile)
     if args.action == "run":
         run(
-            root=str(args.root),
+            root=args.root,
             config=config,
             encoder=encoder_manifest(args.root),
             evaluation=evaluation_manifest(args.root),

@@ -3,6 +3,9 @@
 A shard is the unit of work: the fan-out of the DAG gives each its own task, and a run that was
 killed redoes only the shards that have no done marker.
 
+In a bucket, too: claims, shards and markers lie there, each written once, and of a shard only the
+worker that makes it has a copy on its disk, until it is uploaded.
+
 Any number of workers may share the work, on one machine or many: start this several times with
 the same root. Each takes shards that no other has (`mixprint.claims`), waits for those that
 others have, and takes over what a killed one has left. When it returns, all shards that it was
@@ -16,10 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
+from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
 from components.step import Manifest, clear_errors, recorded, share_cores, step_parser
 from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
+from mixprint.storage import Storage, in_parallel, open_bucket
 
 if TYPE_CHECKING:
     from mixprint.catalogue import Track
@@ -30,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint.separate")
 
 EXPORT_FOLDER = "stems_audio"
-CLAIMS_FOLDER = "claims"
 # What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
 SEPARATING_CODE = (
     "mixprint.audio",
@@ -98,30 +102,31 @@ def run(
         a manifest per shard that was asked for.
     """
     name = "separate" if shard == ALL_SHARDS else f"separate-{shard:05d}"
-    with recorded(Path(root), name):
-        # torch takes a second to import, and a KFP driver that only wires has no need of it.
-        from mixprint.shards import remove_other_shards
-
-        folder = Path(root) / STEMS_FOLDER
+    with recorded(root, name) as run_folder:
+        place = shard_place(run_folder)
         # One task of the fan-out clears what an older num_shards has left; two would race.
-        if shard in {ALL_SHARDS, 0} and folder.exists():
-            for path in remove_other_shards(folder, num_shards):
-                log.info("removed %s: the songs are dealt to %d shards now", path, num_shards)
+        if shard in {ALL_SHARDS, 0}:
+            for where in place.remove_others(num_shards):
+                log.info("removed %s: the songs are dealt to %d shards now", where, num_shards)
         wanted = range(num_shards) if shard == ALL_SHARDS else [shard]
-        return _separate(Path(root), config, num_shards, Path(catalogue.uri), wanted)
+        _separate(place, config, num_shards, run_folder.local(catalogue.uri), wanted)
+        return [shard_manifest(root, index, num_shards) for index in wanted]
 
 
 def _separate(
-    root: Path, config: SeparateConfig, num_shards: int, catalogue_dir: Path, wanted: Sequence[int]
-) -> list[Manifest]:
+    place: "ShardPlace",
+    config: SeparateConfig,
+    num_shards: int,
+    catalogue_dir: Path,
+    wanted: Sequence[int],
+) -> None:
     from mixprint.catalogue import read_catalogue, shard_of
     from mixprint.claims import work_through
     from mixprint.device import resolve_device
     from mixprint.fingerprint import code_version, fingerprint
     from mixprint.separation import load_separator
-    from mixprint.shards import SeparatorFingerprint, is_done, shard_name
+    from mixprint.shards import SeparatorFingerprint, shard_name
 
-    folder = root / STEMS_FOLDER
     share_cores()
     separator = load_separator(
         config.checkpoint, config.config or None, device=resolve_device(config.device)
@@ -154,12 +159,10 @@ def _separate(
     }
 
     def is_finished(name: str) -> bool:
-        return is_done(folder / name, recipes[name]) and _exported(root, config, members[name])
+        return place.is_done(name, recipes[name]) and place.has(_exports(config, members[name]))
 
     def work(name: str, claim: "Claim") -> None:
-        _make_shard(
-            root, folder / name, recipes[name], config, separator, made_with, members[name], claim
-        )
+        _make_shard(place, name, recipes[name], config, separator, made_with, members[name], claim)
 
     left = []
     for name in members:
@@ -167,13 +170,12 @@ def _separate(
             log.info("%s: unchanged and finished, nothing to do", name)
         else:
             left.append(name)
-    work_through(root / CLAIMS_FOLDER, left, is_done=is_finished, work=work)
-    return [shard_manifest(root, index, num_shards) for index in wanted]
+    work_through(place.claims, left, is_done=is_finished, work=work)
 
 
 def _make_shard(
-    root: Path,
-    path: Path,
+    place: "ShardPlace",
+    name: str,
     recipe: str,
     config: SeparateConfig,
     separator: "Separator",
@@ -187,11 +189,13 @@ def _make_shard(
     from mixprint.shards import done_path, write_shard
     from mixprint.stems import SAMPLE_RATE_HZ
 
+    path = place.folder / name
     for target in (path, done_path(path)):
         for leftover in remove_leftovers(target):
             log.info("removed %s, left by a writer of %s", leftover, target.name)
     # Writing begins with the removal of an old marker: it must not be a new owner's.
     claim.check()
+    place.begin(name)
     try:
         with write_shard(
             path,
@@ -201,70 +205,167 @@ def _make_shard(
             track_ids=[track.track_id for track in tracks],
         ) as writer:
             for track in progress(tracks, len(tracks), "separated", "songs", log):
-                _separate_track(root, config, separator, track, writer)
+                _separate_track(place, config, separator, track, writer)
+                place.make_room(name)
                 claim.check()
     except FileNotFoundError:
         # A new owner clears away the temporary files of one that it takes for dead.
         claim.check()
         raise
+    claim.check()
+    place.publish(name)
 
 
 def _separate_track(
-    root: Path,
+    place: "ShardPlace",
     config: SeparateConfig,
     separator: "Separator",
     track: "Track",
     writer: "StemShardWriter",
 ) -> None:
     """Separate one song, add its segments to the shard, and export the stems if wanted."""
-    from mixprint.catalogue import path_from_uri
     from mixprint.separation.files import FileSettings, separate_file
     from mixprint.separation.sharding import ShardedSong
+    from mixprint.songs import local_song
 
-    path = path_from_uri(track.uri)
     song = ShardedSong(
         writer,
         track.track_id,
         segment_s=config.segment_s,
         sample_rate_hz=separator.sample_rate_hz,
     )
-    if config.export == "none":
-        for mixture_CT, stems_SCT in separator.stream_file(
-            path,
-            window_s=config.window_s or None,
-            overlap=config.overlap,
-            batch_size=config.batch_size,
-        ):
-            song.add(mixture_CT, stems_SCT)
-    else:
-        separate_file(
-            separator,
-            path,
-            _export_folder(root, track),
-            FileSettings(
-                container=config.export,
-                bit_depth="16",
+    with local_song(track.uri) as path:
+        if config.export == "none":
+            for mixture_CT, stems_SCT in separator.stream_file(
+                path,
                 window_s=config.window_s or None,
                 overlap=config.overlap,
                 batch_size=config.batch_size,
-            ),
-            overwrite=True,
-            on_piece=song.add,
-        )
+            ):
+                song.add(mixture_CT, stems_SCT)
+        else:
+            separate_file(
+                separator,
+                path,
+                place.root / EXPORT_FOLDER / track.track_id,
+                FileSettings(
+                    container=config.export,
+                    bit_depth="16",
+                    window_s=config.window_s or None,
+                    overlap=config.overlap,
+                    batch_size=config.batch_size,
+                ),
+                overwrite=True,
+                on_piece=song.add,
+            )
     song.finish()
 
 
-def _exported(root: Path, config: SeparateConfig, tracks: Sequence["Track"]) -> bool:
-    """Tell whether the files that the export would write are there."""
-    return config.export == "none" or all(
-        (_export_folder(root, track) / f"{stem}.{config.export}").is_file()
+def _exports(config: SeparateConfig, tracks: Sequence["Track"]) -> list[str]:
+    """Name the files that the export would write, below the root."""
+    if config.export == "none":
+        return []
+    return [
+        f"{EXPORT_FOLDER}/{track.track_id}/{stem}.{config.export}"
         for track in tracks
         for stem in STEMS
-    )
+    ]
 
 
-def _export_folder(root: Path, track: "Track") -> Path:
-    return root / EXPORT_FOLDER / track.track_id
+class ShardPlace:
+    """Where the shards of a run are made, on a local disk.
+
+    Attributes:
+        root: folder of the run.
+        folder: of the shards.
+        claims: where workers claim them.
+    """
+
+    def __init__(self, run_folder: RunFolder) -> None:
+        """Touch nothing yet."""
+        self.root = run_folder.path
+        self.folder = run_folder.path / STEMS_FOLDER
+        self.claims: Path | Storage = run_folder.path / CLAIMS_FOLDER
+
+    def remove_others(self, num_shards: int) -> Sequence[Path | str]:
+        """Remove the shards of sets of another size, and say where they lay."""
+        from mixprint.shards import remove_other_shards
+
+        return remove_other_shards(self.folder, num_shards) if self.folder.exists() else []
+
+    def is_done(self, name: str, recipe: str) -> bool:
+        """Tell whether a shard is whole and made by this recipe."""
+        from mixprint.shards import is_done
+
+        return is_done(self.folder / name, recipe)
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Tell whether files below the root are there."""
+        return all((self.root / name).is_file() for name in names)
+
+    def begin(self, name: str) -> None:
+        """Prepare to write a shard."""
+
+    def make_room(self, name: str) -> None:
+        """Make sure that what is written of a shard may lie here."""
+
+    def publish(self, name: str) -> None:
+        """Let others see a shard that is written."""
+
+
+class BucketPlace(ShardPlace):
+    """Where the shards of a run are made that lies in a bucket."""
+
+    def __init__(self, run_folder: MirroredRun) -> None:
+        """Let the folder of the shards stand for that in the bucket."""
+        from mixprint.stand_in import make_stand_in
+
+        super().__init__(run_folder)
+        make_stand_in(self.folder, run_folder.uri(self.folder))
+        self._run_folder = run_folder
+        self.claims = open_bucket(f"{run_folder.root}/{CLAIMS_FOLDER}")
+        self._replaced: dict[str, int] = {}
+
+    def remove_others(self, num_shards: int) -> Sequence[Path | str]:
+        """See `ShardPlace.remove_others`."""
+        from mixprint.shard_upload import remove_other_shards_in_bucket
+
+        return remove_other_shards_in_bucket(self.folder, num_shards)
+
+    def is_done(self, name: str, recipe: str) -> bool:
+        """See `ShardPlace.is_done`."""
+        from mixprint.shard_upload import is_in_bucket
+
+        return is_in_bucket(self.folder / name, recipe)
+
+    def has(self, names: Sequence[str]) -> bool:
+        """See `ShardPlace.has`."""
+        return all(in_parallel(self._run_folder.storage.exists, names))
+
+    def begin(self, name: str) -> None:
+        """See `ShardPlace.begin`."""
+        from mixprint.shard_upload import begin_shard
+
+        self._replaced[name] = begin_shard(self.folder / name)
+
+    def make_room(self, name: str) -> None:
+        """See `ShardPlace.make_room`; it is called after each song."""
+        self._run_folder.scratch.make_room(0, f"{self._run_folder.uri(self.folder)}/{name}")
+
+    def publish(self, name: str) -> None:
+        """See `ShardPlace.publish`: exported stems first, for the marker vouches for all."""
+        from mixprint.shard_upload import publish_shard
+
+        self._run_folder.publish()
+        self._run_folder.drop(self.root / EXPORT_FOLDER)
+        publish_shard(self.folder / name, self._replaced.pop(name))
+
+
+def shard_place(run_folder: RunFolder) -> ShardPlace:
+    """Find where the shards of a run are made."""
+    if isinstance(run_folder, MirroredRun):
+        return BucketPlace(run_folder)
+    return ShardPlace(run_folder)
 
 
 def main() -> None:
@@ -273,7 +374,7 @@ def main() -> None:
     parser.add_argument("--shard", type=int, default=ALL_SHARDS, help="one shard; default all")
     args = parser.parse_args()
     run(
-        root=str(args.root),
+        root=args.root,
         config=SeparateConfig.load(args.params, args.profile),
         num_shards=load_params(args.params, args.profile)["ingest"]["num_shards"],
         catalogue=catalogue_manifest(args.root),

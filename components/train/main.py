@@ -78,8 +78,9 @@ def run(
         ConfigError: there are several machines, and this one has no number among them.
     """
     node = Node.from_environment()
-    with recorded(Path(root), "train" if node.is_first else f"train-{node.number}"):
-        folder = Path(root) / ENCODER_FOLDER
+    name = "train" if node.is_first else f"train-{node.number}"
+    with recorded(root, name) as run_folder:
+        folder = run_folder.path / ENCODER_FOLDER
         data_fingerprint = fingerprint(
             {m.step: m.fingerprint for m in (catalogue, stems, features)}
         )
@@ -92,22 +93,25 @@ def run(
         }
 
         def work() -> dict[str, float]:
+            run_folder.check_machines(is_alone=node.is_alone)
+            run_folder.restore(folder)
             job = Job(
                 config=config.to_values(),
-                catalogue_dir=catalogue.uri,
-                stems_dir=stems.uri,
-                features_dir=features.uri,
+                catalogue_dir=str(run_folder.local(catalogue.uri)),
+                stems_dir=str(run_folder.local(stems.uri)),
+                features_dir=str(run_folder.local(features.uri)),
                 out_dir=str(folder),
                 data_fingerprint=data_fingerprint,
                 recipe=fingerprint(recipe),
                 device=ranks_device(config.device),
             )
-            start_workers(WORKER, asdict(job), state_dir(folder), config.num_processes)
+            with run_folder.followed("train"):
+                start_workers(WORKER, asdict(job), state_dir(folder), config.num_processes)
             return {"processes": config.num_processes}
 
         return once(
             step="train",
-            root=Path(root),
+            run=run_folder,
             folder=folder,
             recipe=recipe,
             files=ENCODER_FILES,
@@ -120,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run."""
     args = step_parser(__doc__).parse_args(arguments)
     run(
-        root=str(args.root),
+        root=args.root,
         config=TrainConfig.load(args.params, args.profile),
         catalogue=catalogue_manifest(args.root),
         stems=stems_manifest(args.root),

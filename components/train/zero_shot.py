@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.layout import (
+    ENCODER_FILES,
     ENCODER_FOLDER,
     ZERO_SHOT_FILES,
     ZERO_SHOT_FOLDER,
@@ -19,6 +20,7 @@ from components.step import Manifest, clear_errors, once, recorded, step_parser
 from components.train.launch import Node, ranks_device, start_workers
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.storage import is_bucket
 from mixprint.transfer.zero_shot_training import CODE, STATE_FOLDER, ZeroShotTrainConfig
 
 WORKER = "components.train.zero_shot_worker"
@@ -58,7 +60,7 @@ def run(
     train_config: TrainConfig,
     catalogue: Manifest,
     stems: Manifest,
-    encoder_dir: Path,
+    encoder_dir: Path | str,
 ) -> Manifest:
     """Train the network; a run that was killed goes on from the state saved last.
 
@@ -79,38 +81,47 @@ def run(
         ConfigError: there are several machines, and this one has no number among them.
     """
     node = Node.from_environment()
-    with recorded(Path(root), "zero-shot" if node.is_first else f"zero-shot-{node.number}"):
+    name = "zero-shot" if node.is_first else f"zero-shot-{node.number}"
+    with recorded(root, name) as run_folder:
         from mixprint.encoder.checkpoint import load_checkpoint
 
-        folder = Path(root) / ZERO_SHOT_FOLDER
+        folder = run_folder.path / ZERO_SHOT_FOLDER
+        local_encoder = (
+            run_folder.local(str(encoder_dir), *ENCODER_FILES)
+            if is_bucket(str(encoder_dir))
+            else Path(encoder_dir)
+        )
         data_fingerprint = fingerprint({m.step: m.fingerprint for m in (catalogue, stems)})
         ranges = asdict(train_config.augment_ranges())
         recipe = {
             "data": data_fingerprint,
-            "encoder": load_checkpoint(encoder_dir).fingerprint,
+            "encoder": load_checkpoint(local_encoder).fingerprint,
             "config": config.identity(),
             "ranges": ranges,
             "code": code_version(*CODE, "mixprint.shards", "mixprint.stems"),
         }
 
         def work() -> dict[str, float]:
+            run_folder.check_machines(is_alone=node.is_alone)
+            run_folder.restore(folder)
             job = ZeroShotJob(
                 config=config.to_values(),
                 train_config=train_config.to_values(),
-                catalogue_dir=catalogue.uri,
-                stems_dir=stems.uri,
-                encoder_dir=str(encoder_dir),
+                catalogue_dir=str(run_folder.local(catalogue.uri)),
+                stems_dir=str(run_folder.local(stems.uri)),
+                encoder_dir=str(local_encoder),
                 out_dir=str(folder),
                 data_fingerprint=data_fingerprint,
                 recipe=fingerprint(recipe),
                 device=ranks_device(config.device),
             )
-            start_workers(WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes)
+            with run_folder.followed("zero-shot"):
+                start_workers(WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes)
             return {"processes": config.num_processes}
 
         return once(
             step="zero-shot",
-            root=Path(root),
+            run=run_folder,
             folder=folder,
             recipe=recipe,
             files=ZERO_SHOT_FILES,
@@ -122,17 +133,15 @@ def run(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the command line and run."""
     parser = step_parser("Train the network of the zero-shot transfer.")
-    parser.add_argument(
-        "--encoder", type=Path, help="folder of the encoder; by default that of the run"
-    )
+    parser.add_argument("--encoder", help="folder of the encoder; by default that of the run")
     args = parser.parse_args(arguments)
     run(
-        root=str(args.root),
+        root=args.root,
         config=ZeroShotTrainConfig.load(args.params, args.profile),
         train_config=TrainConfig.load(args.params, args.profile),
         catalogue=catalogue_manifest(args.root),
         stems=stems_manifest(args.root),
-        encoder_dir=args.encoder or args.root / ENCODER_FOLDER,
+        encoder_dir=args.encoder or f"{args.root}/{ENCODER_FOLDER}",
     )
 
 

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.layout import (
+    PROMOTION_FILE,
     TRANSFER_FOLDER,
     TRANSFER_METRICS_FILE,
     catalogue_manifest,
     promotion_manifest,
     stems_manifest,
 )
+from components.run_folder import RunFolder
 from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.atomic import read_json, write_json
 from mixprint.config import StepConfig
@@ -110,16 +112,17 @@ def run(
         DataError: the registry has no champion, or the table is unreadable.
         MixprintError: not one transfer could be done; the first reason.
     """
-    with recorded(Path(root), "transfer"):
+    with recorded(root, "transfer") as run_folder:
         # torch and MLflow take seconds to import; a process that only wires needs neither.
         from components.tracking import Registry
         from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE
         from mixprint.transfer.summary import SUMMARY_NAME, SUMMARY_NAMES
 
-        out_dir = Path(root) / TRANSFER_FOLDER
-        champion_dir = Path(root) / _CHAMPION_FOLDER
+        out_dir = run_folder.path / TRANSFER_FOLDER
+        champion_dir = run_folder.private(_CHAMPION_FOLDER)
         shutil.rmtree(champion_dir, ignore_errors=True)
-        model_name = read_json(Path(promotion.uri) / "promotion.json")["model_name"]
+        decided = run_folder.local(promotion.uri, PROMOTION_FILE) / PROMOTION_FILE
+        model_name = read_json(decided)["model_name"]
         registry = Registry(model_name)
         load_models = partial(_load_models, config, registry.download_champion(champion_dir))
         models = load_models()
@@ -137,7 +140,7 @@ def run(
 
         return once(
             step="transfer",
-            root=Path(root),
+            run=run_folder,
             folder=out_dir,
             recipe={
                 "catalogue": catalogue.fingerprint,
@@ -156,19 +159,17 @@ def run(
                 ),
             },
             files=outputs,
-            work=lambda: _transfer(
-                Path(root), config, load_models, models, Path(catalogue.uri), Path(stems.uri)
-            ),
+            work=lambda: _transfer(run_folder, config, load_models, models, catalogue, stems),
         )
 
 
 def _transfer(
-    root: Path,
+    run_folder: RunFolder,
     config: TransferConfig,
     load_models: Callable[[], "Models"],
     models: "Models",
-    catalogue_dir: Path,
-    stems_dir: Path,
+    catalogue: Manifest,
+    stems: Manifest,
 ) -> dict[str, float]:
     from mixprint.catalogue import read_catalogue
     from mixprint.transfer.batch import run_jobs
@@ -177,10 +178,11 @@ def _transfer(
     from mixprint.transfer.recipes import raise_first
     from mixprint.transfer.summary import TIMES, write_summary
 
-    out_dir = root / TRANSFER_FOLDER
+    out_dir = run_folder.path / TRANSFER_FOLDER
+    run_folder.restore(out_dir)
     source = SongSource(
-        tracks=read_catalogue(catalogue_dir),
-        stems_dir=stems_dir,
+        tracks=read_catalogue(run_folder.local(catalogue.uri)),
+        stems_dir=run_folder.local(stems.uri),
         separator=None if models.separator is None else models.separator.fingerprint,
     )
     failures = []
@@ -191,15 +193,16 @@ def _transfer(
         log.info("%d pairs from the split %s", len(pairs), split)
     plans, unknown = plan_pairs(pairs, config.defaults())
     jobs, missing = find_jobs(plans, source)
-    outcomes = run_jobs(
-        jobs, out_dir, models, load_models=load_models, num_processes=config.num_processes
-    )
+    with run_folder.followed("transfer"):
+        outcomes = run_jobs(
+            jobs, out_dir, models, load_models=load_models, num_processes=config.num_processes
+        )
     everything = [*failures, *unknown, *missing, *outcomes]
     summary = write_summary(out_dir, everything)
     if not summary["num_transfers"]:
         raise_first(everything)
     _remove_others(out_dir, {row["folder"] for row in summary["transfers"]})
-    write_json(root / TRANSFER_METRICS_FILE, _reproducible(summary, TIMES))
+    write_json(run_folder.path / TRANSFER_METRICS_FILE, _reproducible(summary, TIMES))
     return {"transfers": summary["num_transfers"], "failed": summary["num_failed"]}
 
 
@@ -251,7 +254,7 @@ def main() -> None:
     parser = step_parser(__doc__)
     args = parser.parse_args()
     run(
-        root=str(args.root),
+        root=args.root,
         config=TransferConfig.load(args.params, args.profile),
         catalogue=catalogue_manifest(args.root),
         stems=stems_manifest(args.root),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixprint.atomic import read_json
-from mixprint.catalogue import Track, path_from_uri
+from mixprint.catalogue import Track
 from mixprint.errors import DataError
 from mixprint.evaluation.retrieval import FloatArray
+from mixprint.songs import read_beside
 from mixprint.sources import SETTINGS
 
 SYNTHETIC = "synthetic"
@@ -72,8 +72,7 @@ def read_settings(tracks: Sequence[Track]) -> Settings:
 
 
 def _mix_of(track: Track) -> Mapping[str, object]:
-    path = path_from_uri(track.uri).with_name(SETTINGS)
-    truth = read_json(path)
+    path, truth = read_beside(track.uri, SETTINGS)
     mix = truth.get("mix") if isinstance(truth, Mapping) else None
     if not isinstance(mix, Mapping):
         raise DataError(f"{path}: expected the settings of the console under 'mix', found {mix!r}")

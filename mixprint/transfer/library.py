@@ -18,7 +18,9 @@ from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.shards import SegmentRef, read_index, read_row, read_segment
+from mixprint.songs import fetched_song
 from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.storage import is_bucket
 from mixprint.transfer.segments import (
     Segment,
     hear,
@@ -170,7 +172,7 @@ class StoredSong:
         whole: bool,
     ) -> Segment:
         """Read the stems from the shards."""
-        path = _local_path(self.track.uri)
+        path = _local_path(self.track.uri, scratch)
         if whole:
             segment = self._whole(settings, path, scratch / self.folder(settings, whole=True))
         else:
@@ -316,8 +318,10 @@ def _stored_song(track: Track, references: Sequence[SegmentRef]) -> StoredSong:
     return StoredSong(track, tuple(references), separator)
 
 
-def _local_path(uri: str) -> Path | None:
-    """Give a track's file if it is on this machine: only its stems need to be."""
+def _local_path(uri: str, scratch: Path) -> Path | None:
+    """Give a track's file if it is here or in a bucket: only its stems need to be."""
+    if is_bucket(uri):
+        return fetched_song(uri, scratch)
     try:
         path = path_from_uri(uri)
     except DataError:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from components.run_folder import RunFolder
 from components.step import Manifest, num_shards_of, once, recorded, section_json
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
@@ -23,7 +24,7 @@ class Work:
     def once(self, root: Path, recipe: dict[str, int], *, owns_marker: bool = True) -> Manifest:
         return once(
             step="demo",
-            root=root,
+            run=RunFolder(root),
             folder=self.folder,
             recipe=recipe,
             files=["out.txt"],
@@ -68,7 +69,7 @@ def test_work_that_failed_leaves_no_marker(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="broken input"):
         once(
             step="demo",
-            root=tmp_path,
+            run=RunFolder(tmp_path),
             folder=work.folder,
             recipe={"a": 2},
             files=["out.txt"],
@@ -94,7 +95,7 @@ def test_missing_output_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"demo, missing are \['other.txt'\]"):
         once(
             step="demo",
-            root=tmp_path,
+            run=RunFolder(tmp_path),
             folder=tmp_path / "demo",
             recipe={},
             files=["other.txt"],

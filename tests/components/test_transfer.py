@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from components.layout import TRANSFER_FOLDER, TRANSFER_METRICS_FILE
+from components.run_folder import RunFolder
+from components.step import Manifest
 from components.transfer import main
 from components.transfer.main import TransferConfig
 from mixprint.atomic import read_json
@@ -64,12 +66,14 @@ def run(tmp_path: Path) -> Callable[..., dict[str, float]]:
         values |= {"segment_duration": 3.0, "num_pairs": 2, "device": "cpu", **more}
         config = TransferConfig.from_values(values)
         return main._transfer(
-            tmp_path,
+            RunFolder(tmp_path),
             config,
             load_models,
             load_models(),
-            tmp_path / "catalogue",
-            tmp_path / "stems",
+            *(
+                Manifest(step="", uri=str(tmp_path / name), fingerprint="", counts={})
+                for name in ("catalogue", "stems")
+            ),
         )
 
     return run

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mixprint.atomic import read_json, write_json
-from mixprint.catalogue import Track, read_catalogue, write_catalogue
+from mixprint.catalogue import Track, read_catalogue, uri_of, write_catalogue
 from mixprint.errors import DataError
 from mixprint.evaluation import page, plots
 from mixprint.evaluation.evaluate import (
@@ -107,7 +107,7 @@ def make_run(
                     keys.append((track_id, segment))
                     # The features tell the song.
                     rows.append([float(song)] * 32 + [0.01 * number] * 32)
-    write_catalogue(root / "catalogue", tracks, [], locations=[root / "data"])
+    write_catalogue(root / "catalogue", tracks, [], locations=[uri_of(root / "data")])
     features_BD = torch.tensor(rows)
     write_features(
         root / "features" / "features.parquet",
@@ -142,7 +142,7 @@ def test_what_was_evaluated_is_known_again(
     tracks = read_catalogue(paths["catalogue_dir"])
     # A song that is not evaluated does not count; one that is counts with its style.
     more = track("another", "another", "dry", "train")
-    places = [tmp_path / "data", Path()]
+    places = [uri_of(tmp_path / "data"), "."]
     write_catalogue(paths["catalogue_dir"], [*tracks, more], [], locations=places)
     assert run(paths)["evaluated_fingerprint"] == first["evaluated_fingerprint"]
     tracks[0] = replace(tracks[0], style="other")

@@ -71,6 +71,8 @@ def test_a_step_has_the_defaults_unless_it_has_its_own() -> None:
         ("volumes", [{"claim": "big", "path": "x"}], "volumes.path: expected an absolute path"),
         ("volumes", [], "folders.songs: expected a folder in a volume of the cluster ([])"),
         ("folders.runs", "/mixprint/../runs", "folders.runs: expected a folder in a volume"),
+        ("folders.runs", "gs://bucket/../runs", "folders.runs: expected gs://bucket/folder"),
+        ("folders.runs", "gs://", "folders.runs: expected gs://bucket/folder"),
         ("folders", {"songs": "/mixprint/songs"}, "folders: missing keys ['runs']"),
         ("steps", None, "steps: expected a mapping"),
     ],
@@ -82,6 +84,17 @@ def test_what_does_not_fit_is_refused_by_name(
         load(tmp_path, changed(key, value))
     assert told in str(error.value)
     assert "cluster.yaml" in str(error.value)
+
+
+def test_in_buckets_nothing_needs_a_volume(tmp_path: Path) -> None:
+    values = changed("folders", {"songs": "gs://bucket/songs", "runs": "gs://bucket/runs"})
+    cluster = load(tmp_path, values | {"volumes": []})
+    pipeline, platform = compiled(tmp_path, cluster)
+    inputs = pipeline["root"]["inputDefinitions"]["parameters"]
+    assert inputs["root"]["defaultValue"] == "gs://bucket/runs/tiny"
+    assert inputs["locations"]["defaultValue"] == ["gs://bucket/songs"]
+    assert "pvcMount" not in platform["exec-train"]
+    cluster.check_shared("ROOT", "gs://other/runs/x")
 
 
 def test_no_file_and_no_yaml(tmp_path: Path) -> None:

@@ -103,13 +103,24 @@ def test_containers_write_the_root_and_the_store_and_read_the_songs(
         (tmp_path / name).mkdir()
     root = Path("results/tiny")
     options = {"readable": {Path("/inside"): Path("models")}, "network": "none"}
-    settings = container_settings(root, ["songs", "gs://bucket/songs"], options)
+    settings = container_settings(root, ["songs"], options)
     assert settings.writable == (root, tmp_path / "mlstore")
     assert all(folder.is_dir() for folder in settings.writable)
     assert settings.readable == {Path("songs"): Path("songs"), Path("/inside"): Path("models")}
     assert settings.network == "none"
     assert settings.environment["MIXPRINT_WORKERS"] == "2"
     assert "SECRET" not in settings.environment
+    monkeypatch.setenv("MIXPRINT_SCRATCH", "scratch")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:9000")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "models")
+    for settings in (
+        container_settings(root, ["gs://bucket/songs"], {}),
+        container_settings(root, ["songs"], {}, has_bucket=True),
+    ):
+        assert settings.writable == (root, tmp_path / "mlstore", tmp_path / "scratch")
+        assert settings.readable[Path("models")] == Path("models")
+        assert settings.environment["MIXPRINT_SCRATCH"] == str(tmp_path / "scratch")
+        assert settings.environment["STORAGE_EMULATOR_HOST"] == "http://127.0.0.1:9000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
     assert container_settings(root, [], {}).writable == (root,)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")

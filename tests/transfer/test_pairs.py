@@ -45,7 +45,7 @@ def track(
     return Track(
         track_id=track_id,
         title=f"<b>{track_id}</b>",
-        uri=uri or f"gs://nowhere/{track_id}.wav",
+        uri=uri or f"file:///nowhere/{track_id}.wav",
         source="folder",
         duration_s=3.0,
         sample_rate_hz=RATE_HZ,
