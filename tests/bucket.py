@@ -6,18 +6,18 @@ Unlike an emulator it honours preconditions, compares checksums, and fails on de
 import base64
 import json
 import re
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from google_crc32c import Checksum
+
+from tests.stand_in_server import Handler, answering
 
 BUCKET = "bucket"
 # What can happen to a request, besides a status.
@@ -91,7 +91,7 @@ class Bucket:
         return None
 
 
-class Handler(BaseHTTPRequestHandler):
+class BucketHandler(Handler):
     protocol_version = "HTTP/1.1"
     bucket: Bucket
 
@@ -100,19 +100,19 @@ class Handler(BaseHTTPRequestHandler):
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         what = self.bucket.fault("GET", self.path)
         if isinstance(what, int):
-            self._send(what, b"{}")
+            self.send_body(what, b"{}")
         elif match := re.fullmatch(r"(?:/download)?/storage/v1/b/bucket/o/(.+)", url.path):
             name = unquote(match[1])
             with self.bucket.lock:
                 stored = self.bucket.objects.get(name)
             if stored is None:
-                self._send(404, b"{}")
+                self.send_body(404, b"{}")
             elif query.get("ifGenerationMatch", str(stored.generation)) != str(stored.generation):
-                self._send(412, b"{}")
+                self.send_body(412, b"{}")
             elif query.get("alt") == "media":
                 self._send_content(stored, what)
             else:
-                self._send(200, json.dumps(stored.described(name)).encode())
+                self.send_body(200, json.dumps(stored.described(name)).encode())
         else:
             with self.bucket.lock:
                 items = [
@@ -120,14 +120,14 @@ class Handler(BaseHTTPRequestHandler):
                     for name, stored in self.bucket.objects.items()
                     if name.startswith(query.get("prefix", ""))
                 ]
-            self._send(200, json.dumps({"kind": "storage#objects", "items": items}).encode())
+            self.send_body(200, json.dumps({"kind": "storage#objects", "items": items}).encode())
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
         what = self.bucket.fault("POST", self.path)
         if isinstance(what, int):
-            self._send(what, b"{}")
+            self.send_body(what, b"{}")
             return
         if what == BREAK:
             self.close_connection = True
@@ -139,7 +139,7 @@ class Handler(BaseHTTPRequestHandler):
                 values = json.loads(body)
                 self.bucket.uploads[number] = (values["name"], values, condition, bytearray())
             host = self.headers["Host"]
-            self._send(200, b"{}", {"Location": f"http://{host}/upload/{number}?upload_id=x"})
+            self.send_body(200, b"{}", {"Location": f"http://{host}/upload/{number}?upload_id=x"})
             return
         boundary = re.search(r'boundary="?([^";]+)', self.headers["Content-Type"])[1].encode()
         parts = body.split(b"--" + boundary)
@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
         what = self.bucket.fault("PUT", self.path)
         _, values, condition, content = self.bucket.uploads[urlsplit(self.path).path.split("/")[-1]]
         if isinstance(what, int):
-            self._send(what, b"{}")
+            self.send_body(what, b"{}")
             return
         match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", self.headers["Content-Range"])
         if match[1] is not None:
@@ -168,28 +168,25 @@ class Handler(BaseHTTPRequestHandler):
             self._finish(values, condition, bytes(content), what)
         else:
             ranges = {"Range": f"bytes=0-{len(content) - 1}"} if content else {}
-            self._send(308, b"", ranges)
+            self.send_body(308, b"", ranges)
 
     def do_DELETE(self) -> None:
         url = urlsplit(self.path)
         what = self.bucket.fault("DELETE", self.path)
         if isinstance(what, int):
-            self._send(what, b"{}")
+            self.send_body(what, b"{}")
             return
         name = unquote(url.path.removeprefix("/storage/v1/b/bucket/o/"))
         condition = parse_qs(url.query).get("ifGenerationMatch", [None])[0]
         with self.bucket.lock:
             stored = self.bucket.objects.get(name)
             if stored is None:
-                self._send(404, b"{}")
+                self.send_body(404, b"{}")
             elif condition not in (None, str(stored.generation)):
-                self._send(412, b"{}")
+                self.send_body(412, b"{}")
             else:
                 del self.bucket.objects[name]
-                self._send(204, b"")
-
-    def log_message(self, *_: object) -> None:
-        pass
+                self.send_body(204, b"")
 
     def _finish(
         self, values: dict[str, Any], condition: str | None, content: bytes, what: object
@@ -197,16 +194,16 @@ class Handler(BaseHTTPRequestHandler):
         with self.bucket.lock:
             stored = self.bucket.objects.get(values["name"])
             if condition not in (None, str(stored.generation if stored else 0)):
-                self._send(412, b"{}")
+                self.send_body(412, b"{}")
                 return
             if values.get("crc32c", crc32c(content)) != crc32c(content):
-                self._send(400, b'{"error": {"message": "the checksum does not fit"}}')
+                self.send_body(400, b'{"error": {"message": "the checksum does not fit"}}')
                 return
             stored = self.bucket.put(values["name"], content, values.get("metadata"))
         if what == LOSE_ANSWER:
             self.close_connection = True
         else:
-            self._send(200, json.dumps(stored.described(values["name"])).encode())
+            self.send_body(200, json.dumps(stored.described(values["name"])).encode())
 
     def _send_content(self, stored: Stored, what: object) -> None:
         content, status, headers = stored.content, 200, {}
@@ -226,23 +223,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: len(content) // 2])
             self.close_connection = True
             return
-        self._send(status, content, headers)
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients leave when they are done; only other errors are told."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+        self.send_body(status, content, headers)
 
 
 def _flipped(content: bytes) -> bytes:
@@ -252,13 +233,5 @@ def _flipped(content: bytes) -> bytes:
 @contextmanager
 def serving(bucket: Bucket) -> Iterator[str]:
     """Answer for a bucket; yields the address."""
-    handler = type("BucketHandler", (Handler,), {"bucket": bucket})
-    http = Server(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{http.server_port}"
-    finally:
-        http.shutdown()
-        http.server_close()
-        thread.join()
+    with answering(type("OneBucket", (BucketHandler,), {"bucket": bucket})) as url:
+        yield url

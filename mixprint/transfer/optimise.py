@@ -60,12 +60,13 @@ SLOPE_PER_LR = 50.0
 FINAL_LR_FRACTION = 0.1
 MAX_GRADIENT_NORM = 1.0
 # Shares of the starting distance that are paid for a TCN residual as strong as its input, for an
-# equaliser whose neighbouring bands zigzag by 6 dB, and for a `Console.departure` of one. The last
-# is paid where the aim is an estimate, not where the target's own features are asked for; on
-# separated stems it brings the spectrum nearer to the truth.
+# equaliser whose neighbouring bands zigzag by 6 dB, and for a `Console.departure` of one.
 TCN_WEIGHT = 0.1
 ROUGHNESS_WEIGHT = 0.02
-DEPARTURE_WEIGHT = 0.1
+# Estimated features are met better from nearby; an embedding is reached less by as much, and without
+# any of it by odd means. The target's own features, asked for literally, cost nothing.
+DEPARTURE_WEIGHT_OF_ESTIMATE = 0.1
+DEPARTURE_WEIGHT_OF_EMBEDDING = 0.01
 # A plateau: the best objective fell by less than this fraction within this share of all steps
 # (at least MIN_PATIENCE steps).
 PLATEAU_IMPROVEMENT = 0.01
@@ -414,7 +415,7 @@ def _optimise(
         distance=distances.optimised,
         measure=distances.measure,
         has_active_stems=has_active_stems,
-        departure_weight=0.0 if distances.is_literal else DEPARTURE_WEIGHT,
+        departure_weight=distances.departure_weight,
         num_steps=num_steps,
         lr=lr,
     )
@@ -529,8 +530,11 @@ class _Distances:
         target_D = self._standardisation.apply(style.features_D.to(device))
         self._target_features_D = target_D[self._taking_part_D]
         self._aim_D = self._target_features_D
-        # Whether the aim is what the target has, and no estimate of what the input should have.
-        self.is_literal = optimize_target == "features" and share_D is None
+        self.departure_weight = 0.0
+        if optimize_target == "embeddings":
+            self.departure_weight = DEPARTURE_WEIGHT_OF_EMBEDDING
+        elif share_D is not None:
+            self.departure_weight = DEPARTURE_WEIGHT_OF_ESTIMATE
         if share_D is not None:
             with torch.no_grad():
                 own_D = self._features(segments_SCT)

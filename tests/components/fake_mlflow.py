@@ -4,14 +4,14 @@ A real one needs a quarter of a minute to start.
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.stand_in_server import Handler, answering
 
 API = "/api/2.0/mlflow/"
 
@@ -74,7 +74,7 @@ class FakeMlflow:
 def serving(fake: FakeMlflow) -> Iterator[FakeMlflow]:
     """Serve on a free port; its address is known then."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class MlflowHandler(Handler):
         def do_GET(self) -> None:
             self._answer({})
 
@@ -84,24 +84,8 @@ def serving(fake: FakeMlflow) -> Iterator[FakeMlflow]:
         def _answer(self, body: Any) -> None:
             fake.authorizations.add(self.headers.get("Authorization"))
             name = urlsplit(self.path).path.removeprefix(API)
-            status, values = fake.answer(name, body)
-            content = json.dumps(values).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.send_json(*fake.answer(name, body))
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    fake.address = f"127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with answering(MlflowHandler) as url:
+        fake.address = urlsplit(url).netloc
         yield fake
-    finally:
-        server.shutdown()
-        server.server_close()

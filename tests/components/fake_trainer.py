@@ -10,12 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,6 +25,7 @@ from kubernetes.client import Configuration
 
 from components.train.trainjob import VARIABLE
 from tests.components.workplace import REPOSITORY
+from tests.stand_in_server import Handler, answering
 
 NAMESPACE = "songs"
 API = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}"
@@ -213,11 +212,11 @@ def fake_trainer(folder: Path) -> Iterator[FakeTrainer]:
     runtime = yaml.safe_load((REPOSITORY / "pipelines" / "mixprint-trainer.yaml").read_text())
     fake = FakeTrainer(folder, runtimes={runtime["metadata"]["name"]: runtime})
 
-    class Handler(BaseHTTPRequestHandler):
+    class TrainerHandler(Handler):
         def do_GET(self) -> None:
             path = urlsplit(self.path).path
             if not path.endswith("/log"):
-                self._answer(*fake.get(path, parse_qs(urlsplit(self.path).query)))
+                self.send_json(*fake.get(path, parse_qs(urlsplit(self.path).query)))
                 return
             self.send_response(200)
             self.end_headers()
@@ -227,31 +226,14 @@ def fake_trainer(folder: Path) -> Iterator[FakeTrainer]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             assert self.path == f"{API}/trainjobs"
-            self._answer(*fake.post(json.loads(body)))
+            self.send_json(*fake.post(json.loads(body)))
 
         def do_DELETE(self) -> None:
-            self._answer(*fake.delete(urlsplit(self.path).path.rpartition("/")[2]))
+            self.send_json(*fake.delete(urlsplit(self.path).path.rpartition("/")[2]))
 
-        def _answer(self, status: int, values: Any) -> None:
-            content = json.dumps(values).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
-        for job in fake.jobs.values():
-            job.end()
+    with answering(TrainerHandler) as fake.url:
+        try:
+            yield fake
+        finally:
+            for job in fake.jobs.values():
+                job.end()

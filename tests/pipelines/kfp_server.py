@@ -4,13 +4,13 @@ It keeps what it was sent, and nothing runs. What it cannot show is how a real c
 """
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.stand_in_server import Handler, answering
 
 API = "/apis/v2beta1"
 
@@ -100,7 +100,7 @@ class FakeKfp:
 def serving(fake: FakeKfp) -> Iterator[FakeKfp]:
     """Serve on a free port of this machine."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class KfpHandler(Handler):
         def handle_any(self) -> None:
             parts = urlsplit(self.path)
             length = int(self.headers.get("Content-Length", 0))
@@ -112,26 +112,9 @@ def serving(fake: FakeKfp) -> Iterator[FakeKfp]:
                 self.rfile.read(length),
             )
             fake.received.append(asked)
-            status, content = fake.answer(asked)
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.send_json(*fake.answer(asked))
 
         do_GET = do_POST = handle_any
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-    thread.start()
-    fake.url = f"http://127.0.0.1:{server.server_address[1]}"
-    try:
+    with answering(KfpHandler) as fake.url:
         yield fake
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
