@@ -34,11 +34,10 @@ MAX_WIDTH_DB = 18.0
 # factor), one as long as a note or word (it moves the loudness range).
 ENVELOPE_WINDOWS_S = (0.01, 0.4)
 MAX_DYNAMICS = 0.9
-# How far each control goes before `Console.departure` counts it as one; chosen on validation songs.
-# Twenty bands are fitted to a few features of the spectrum, so the equaliser is held closest.
-GAIN_UNIT_DB = 3.0
-EQ_UNIT_DB = 1.5
-STEREO_UNIT_DB = 6.0
+# How far a control goes before `Console.departure` counts it straight, not squared; chosen on
+# validation songs. Twenty bands are fitted to few features, so the equaliser is held closest.
+BROADBAND_UNIT_DB = 6.0
+EQ_UNIT_DB = 1.0
 DYNAMICS_UNIT = 0.3
 # The level that dynamics follow is limited to this distance from its mean, so that compression
 # does not lift the noise of the pauses.
@@ -179,12 +178,14 @@ class Console(nn.Module):
         """Measure how far the controls are from the identity.
 
         Returns:
-            mean squares of gains, balance, width, equaliser and dynamics, each in its unit, added
-            up.
+            means over gains, balance, width, equaliser and dynamics, added up: of their squares,
+            each in its unit, near the identity, and straight on from there (the pseudo-Huber loss),
+            so that a large difference between two songs is not too dear.
         """
-        units = (GAIN_UNIT_DB, STEREO_UNIT_DB, STEREO_UNIT_DB, EQ_UNIT_DB, DYNAMICS_UNIT)
+        units = (*[BROADBAND_UNIT_DB] * 3, EQ_UNIT_DB, DYNAMICS_UNIT)
         controls = zip(self._controls(None), units, strict=True)
-        return torch.stack([(control / unit).square().mean() for control, unit in controls]).sum()
+        costs = [2 * (torch.hypot(x / unit, torch.ones_like(x)) - 1) for x, unit in controls]
+        return torch.stack([cost.mean() for cost in costs]).sum()
 
     def settings(self, amount_S: Tensor | None = None) -> dict[str, dict[str, float]]:
         """Give the fitted controls per stem, to be read by a person.

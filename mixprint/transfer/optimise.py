@@ -63,8 +63,8 @@ MAX_GRADIENT_NORM = 1.0
 # equaliser whose neighbouring bands zigzag by 6 dB, and for a `Console.departure` of one.
 TCN_WEIGHT = 0.1
 ROUGHNESS_WEIGHT = 0.02
-# The truth is nearer where estimated features are met by small settings. An embedding is not reached
-# by them, but without any such cost by odd ones. Literal features are asked for at any cost.
+# The truth is nearer where estimated features are met by small settings. They do not reach an
+# embedding; but where settings cost nothing, odd ones do. Literal features are met at any cost.
 DEPARTURE_WEIGHT_OF_ESTIMATE = 0.1
 DEPARTURE_WEIGHT_OF_EMBEDDING = 0.01
 # A plateau: the best objective fell by less than this fraction within this share of all steps

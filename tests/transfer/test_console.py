@@ -5,7 +5,18 @@ import torch
 from torch import Tensor
 
 from mixprint.errors import ConfigError
-from mixprint.transfer.console import NUM_BANDS, Console
+from mixprint.transfer.console import (
+    BROADBAND_UNIT_DB,
+    DYNAMICS_UNIT,
+    EQ_UNIT_DB,
+    MAX_BALANCE_DB,
+    MAX_DYNAMICS,
+    MAX_EQ_DB,
+    MAX_GAIN_DB,
+    MAX_WIDTH_DB,
+    NUM_BANDS,
+    Console,
+)
 
 RATE_HZ = 44_100
 # Away from both ends, where the filter sees the silence before and after.
@@ -134,15 +145,20 @@ def test_low_rates_are_refused() -> None:
         Console(22_050, [sines(100.0)])
 
 
-def test_departure_counts_a_unit_of_all_as_five() -> None:
+def test_departure_is_square_near_the_identity_and_straight_further_out() -> None:
     console = Console(RATE_HZ, [sines(3000.0)])
     assert console.departure().item() == 0
-    for name, unit, limit in (
-        ("gain_S", 3.0, 24.0),
-        ("balance_S", 6.0, 12.0),
-        ("width_S", 6.0, 18.0),
-        ("eq_SK", 1.5, 15.0),
-        ("dynamics_SW", 0.3, 0.9),
+    for num_units, expected in (
+        (0.01, 5e-4),
+        (1.0, 10 * (2**0.5 - 1)),
+        (1.5, 10 * (3.25**0.5 - 1)),
     ):
-        set_decibels(getattr(console, name), unit, limit)
-    assert console.departure().item() == pytest.approx(5.0, rel=1e-5)
+        for name, unit, limit in (
+            ("gain_S", BROADBAND_UNIT_DB, MAX_GAIN_DB),
+            ("balance_S", BROADBAND_UNIT_DB, MAX_BALANCE_DB),
+            ("width_S", BROADBAND_UNIT_DB, MAX_WIDTH_DB),
+            ("eq_SK", EQ_UNIT_DB, MAX_EQ_DB),
+            ("dynamics_SW", DYNAMICS_UNIT, MAX_DYNAMICS),
+        ):
+            set_decibels(getattr(console, name), num_units * unit, limit)
+        assert console.departure().item() == pytest.approx(expected, rel=1e-2)

@@ -84,7 +84,7 @@ def fit(
         RATE_HZ,
         optimize_target="features",
         standardisation=standardisation,
-        num_steps=15,
+        num_steps=25,
         lr=1e-3,
         receptive_field_s=0.01,
         seed=1,
