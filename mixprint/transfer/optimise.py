@@ -66,7 +66,7 @@ ROUGHNESS_WEIGHT = 0.02
 # The truth is nearer where estimated features are met by small settings. They do not reach an
 # embedding; but where settings cost nothing, odd ones do. Literal features are met at any cost.
 DEPARTURE_WEIGHT_OF_ESTIMATE = 0.1
-DEPARTURE_WEIGHT_OF_EMBEDDING = 0.01
+DEPARTURE_WEIGHT_OF_EMBEDDING = 0.03
 # A plateau: the best objective fell by less than this fraction within this share of all steps
 # (at least MIN_PATIENCE steps).
 PLATEAU_IMPROVEMENT = 0.01
