@@ -14,7 +14,6 @@ from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version
-from mixprint.songs import collection
 
 log = logging.getLogger("mixprint.ingest")
 
@@ -74,6 +73,9 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
     Raises:
         DataError: too many files were refused.
     """
+    # torch comes with it, and takes a second to import: a KFP driver that only wires has no need.
+    from mixprint.songs import collection
+
     with recorded(root, "ingest") as run_folder, collection(locations, source) as songs:
         folder = run_folder.path / CATALOGUE_FOLDER
 
