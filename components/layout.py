@@ -1,7 +1,6 @@
 """Where a run keeps its results, so that a step finds those of the steps before it."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from components.run_folder import STEMS_FOLDER, open_run
@@ -82,7 +81,7 @@ def _found(step: str, root: Path | str, folder: str, files: tuple[str, ...]) -> 
         return Manifest.of_files(step, Path(root) / folder, files, counts)
     bucket = open_bucket(str(root))
     # The marker spares the reading of what it describes.
-    done = json.loads(bucket.read_bytes(name)) if bucket.exists(name) else {}
+    done = bucket.read_json(name) if bucket.exists(name) else {}
     known = done.get("files", {})
     place = f"{folder}/" if folder else ""
     hashes = {file: known.get(file) or _sha256(bucket, f"{place}{file}") for file in files}

@@ -5,7 +5,6 @@ the name as it is. A song in a bucket is fetched for as long as it is worked on.
 """
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -88,11 +87,7 @@ def read_beside(uri: str, name: str) -> tuple[str, Any]:
         path = path_from_uri(uri).with_name(name)
         return str(path), read_json(path)
     place = split_uri(uri)[0]
-    where = f"{place}/{name}"
-    try:
-        return where, json.loads(open_bucket(place).read_bytes(name))
-    except ValueError as error:
-        raise DataError(f"{where}: expected a readable JSON file, found: {error}") from error
+    return f"{place}/{name}", open_bucket(place).read_json(name)
 
 
 class Collection(Origin):

@@ -10,6 +10,7 @@ waits, for `PATIENCE_S` in all. Whole files are compared with their CRC32C in bo
 """
 
 import io
+import json
 import os
 import shutil
 import uuid
@@ -20,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mixprint.atomic import TEMPORARY_PREFIX, atomic_path
 from mixprint.errors import DataError
@@ -148,6 +149,19 @@ class Storage(ABC):
             DataError: it cannot be removed.
         """
 
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file.
+
+        Raises:
+            DataError: it is missing, cannot be read or is no JSON.
+        """
+        try:
+            return json.loads(self.read_bytes(name))
+        except ValueError as error:
+            raise DataError(
+                f"{self.uri(name)}: expected a readable JSON file, found: {error}"
+            ) from error
+
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""
         return self.info(name) is not None
@@ -197,9 +211,11 @@ class LocalStorage(Storage):
 
     def infos(self, prefix: str = "") -> dict[str, FileInfo]:
         """See `Storage.infos`; files that are being written are left out."""
+        # Below the folder of the prefix alone: a run has many files besides.
+        folder = prefix.rpartition("/")[0]
         names = (
             path.relative_to(self._root).as_posix()
-            for path in self._root.rglob("*")
+            for path in (self._path(folder) if folder else self._root).rglob("*")
             if not path.name.startswith(TEMPORARY_PREFIX)
         )
         chosen = sorted(name for name in names if name.startswith(prefix))

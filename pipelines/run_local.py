@@ -7,7 +7,6 @@ fails, and says which; what is finished stays, and the next run goes on from the
 import argparse
 import contextlib
 import io
-import json
 import logging
 import os
 import re
@@ -352,7 +351,7 @@ def _raw_records(root: Path | str, started_s: float) -> list[dict[str, Any]]:
     """Read the records of this run's tasks; those of older runs stay where they are."""
     storage = open_storage(str(root))
     names = [name for name in storage.list(f"{STEPS_DIR}/") if not name.endswith(".done.json")]
-    records = [json.loads(storage.read_bytes(name)) for name in names]
+    records = [storage.read_json(name) for name in names]
     return [record for record in records if record["started_s"] >= started_s]
 
 
