@@ -18,6 +18,7 @@ from mixprint.atomic import TEMPORARY_PREFIX
 from mixprint.claims import LEASE_S, Claim, ClaimLostError, claim_owner, take_claim
 from mixprint.errors import ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
+from mixprint.processes import sigterm_exits
 from mixprint.scratch import Scratch
 from mixprint.storage import GcsStorage, in_parallel, is_bucket, open_bucket
 
@@ -37,11 +38,20 @@ class RunFolder:
 
     Attributes:
         path: where the step works.
+        root: names the run, also for other machines.
+        is_mirror: whether other machines that work on the run have folders of their own.
     """
+
+    is_mirror = False
 
     def __init__(self, path: Path) -> None:
         """Touch nothing yet."""
         self.path = path
+        self.root = str(path.absolute())
+
+    def name_of(self, path: Path) -> str:
+        """Name a file or folder below `path`, as `refresh` does."""
+        return path.relative_to(self.path).as_posix()
 
     def uri(self, folder: Path) -> str:
         """Say where a folder below `path` lies for other steps, for manifests."""
@@ -59,6 +69,10 @@ class RunFolder:
         """
         del names
         return Path(uri)
+
+    def localised(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Put folders of this machine in place of those that `uri` has named."""
+        return dict(values)
 
     def private(self, name: str) -> Path:
         """Give a place for what no other step needs."""
@@ -117,6 +131,8 @@ class RunFolder:
 class MirroredRun(RunFolder):
     """A run in a bucket."""
 
+    is_mirror = True
+
     def __init__(self, root: str, folder: Path, scratch: Scratch) -> None:
         """Begin with an empty mirror.
 
@@ -138,7 +154,7 @@ class MirroredRun(RunFolder):
 
     def uri(self, folder: Path) -> str:
         """See `RunFolder.uri`."""
-        name = folder.relative_to(self.path).as_posix()
+        name = self.name_of(folder)
         return self.root if name == "." else f"{self.root}/{name}"
 
     def local(self, uri: str, *names: str) -> Path:
@@ -154,6 +170,13 @@ class MirroredRun(RunFolder):
         else:
             self.restore(folder)
         return folder
+
+    def localised(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """See `RunFolder.localised`; what is in the folders is fetched, as `local` does it."""
+        return {
+            name: str(self.local(value)) if str(value).startswith(f"{self.root}/") else value
+            for name, value in values.items()
+        }
 
     def private(self, name: str) -> Path:
         """See `RunFolder.private`."""
@@ -176,7 +199,7 @@ class MirroredRun(RunFolder):
 
     def restore(self, folder: Path) -> None:
         """See `RunFolder.restore`."""
-        prefix = f"{folder.relative_to(self.path).as_posix()}/"
+        prefix = f"{self.name_of(folder)}/"
         self._fetch(set(self.storage.list(prefix)))
 
     def check_machines(self, *, is_alone: bool) -> None:
@@ -184,7 +207,8 @@ class MirroredRun(RunFolder):
         if not is_alone:
             raise ConfigError(
                 f"{self.root}: expected a folder that all machines of a training see, found a "
-                "bucket: give a root in a common file system, or train on one machine"
+                "bucket: give a root in a common file system, or let the step start the other "
+                "machines (NODES=)"
             )
 
     def publish(self) -> None:
@@ -213,7 +237,7 @@ class MirroredRun(RunFolder):
 
     @contextmanager
     def followed(self, name: str) -> Iterator[None]:
-        """See `RunFolder.followed`; a bucket that is away for a while is no error here.
+        """See `RunFolder.followed`; a bucket that is away for a while is no error before the end.
 
         A lock would end at this machine's border, so the work is claimed. Who has lost the claim,
         because it was suspended, overwrites nothing of its successor's.
@@ -240,6 +264,7 @@ class MirroredRun(RunFolder):
                 over.set()
                 thread.join()
                 self._check(claim)
+                self.publish()
 
     def _claim(self, name: str) -> Claim:
         """Claim some work; that of a worker which was killed is to be had after its lease."""
@@ -275,7 +300,7 @@ class MirroredRun(RunFolder):
         )
 
     def _checksums(self, folder: Path) -> dict[str, list[int | str]]:
-        prefix = f"{folder.relative_to(self.path).as_posix()}/"
+        prefix = f"{self.name_of(folder)}/"
         return {
             name.removeprefix(prefix): [info.num_bytes, info.crc32c]
             for name, info in self.storage.infos(prefix).items()
@@ -298,7 +323,7 @@ class MirroredRun(RunFolder):
         """Name what is mirrored."""
         stems = self.path / STEMS_FOLDER
         return [
-            path.relative_to(self.path).as_posix()
+            self.name_of(path)
             for path in sorted(self.path.rglob("*"))
             if path.is_file()
             and stems not in path.parents
@@ -321,7 +346,8 @@ def open_run(root: Path | str) -> Iterator[RunFolder]:
         yield RunFolder(Path(root))
         return
     scratch = Scratch.from_environment()
-    with scratch.work_folder() as folder:
+    # So that a pod that is told to end gives back its claims and uploads what it has saved.
+    with sigterm_exits(), scratch.work_folder() as folder:
         yield MirroredRun(str(root), folder, scratch)
 
 

@@ -4,9 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+Shared = TypeVar("Shared")
 
 
 @contextmanager
@@ -58,6 +61,20 @@ def of_first_rank(value: float, device: torch.device) -> float:
     shared = torch.tensor(value, dtype=torch.float64, device=device)
     distributed.broadcast(shared, src=0)
     return shared.item()
+
+
+def state_of_first_rank(state: Shared, device: torch.device) -> Shared:
+    """Give every rank what the first one has, whatever the others have.
+
+    Args:
+        state: of tensors on the CPU and plain values; None on the other ranks.
+        device: of this rank.
+    """
+    if not distributed.is_initialized():
+        return state
+    shared = [state]
+    distributed.broadcast_object_list(shared, src=0, device=device)
+    return shared[0]
 
 
 def barrier() -> None:

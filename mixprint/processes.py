@@ -6,8 +6,8 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -16,6 +16,8 @@ from typing import TypeVar
 from mixprint.errors import MixprintError
 
 STARTER_POLL_S = 0.5
+# A shell's convention for the exit code of a program that a signal has ended.
+SIGNAL_BASE = 128
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -50,6 +52,27 @@ def end_with_starter(starter: int | None = None) -> None:
             time.sleep(STARTER_POLL_S)
 
     _end_after(wait, signal.SIGTERM)
+
+
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Let SIGTERM end what is inside as `SystemExit`, so that it can put its things in order.
+
+    A program that is the first of its container would else not end at all. Only for the main
+    thread; elsewhere it changes nothing.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(SIGNAL_BASE + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end_after(wait: Callable[[], None], number: signal.Signals) -> None:

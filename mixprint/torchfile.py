@@ -21,14 +21,14 @@ UNREADABLE = (
 )
 
 
-def read_plain(path: Path, device: torch.device | str = "cpu") -> Any:
-    """Read a file of `torch.save` that holds nothing but tensors and plain values.
+def read_plain(path: Path) -> Any:
+    """Read a file of `torch.save` that holds nothing but tensors, to the CPU, and plain values.
 
     Raises:
         CheckpointError: it is unreadable, or holds anything that would run code.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         raise CheckpointError(
             f"{path}: expected a checkpoint of plain tensors, found: {error!r}"

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast, get_type_hints
 import torch
 
 from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
-from mixprint.distributed import of_first_rank
+from mixprint.distributed import rank_and_world, state_of_first_rank
 from mixprint.errors import CheckpointError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.locks import locked
@@ -77,11 +77,11 @@ class StateFiles(Generic[State]):
         """The step of the older whole state that this process knows of; 0 if there is none."""
         return min(self._steps.values(), default=0)
 
-    def load(self, device: torch.device | str = "cpu") -> State | None:
+    def load(self) -> State | None:
         """Read the newest state that is whole.
 
         Returns:
-            the state, or None where none was ever saved.
+            the state on the CPU, or None where none was ever saved.
 
         Raises:
             CheckpointError: states were saved, and none of them is whole.
@@ -106,7 +106,7 @@ class StateFiles(Generic[State]):
                 digest = file_sha256(path)
                 if digest != expected:
                     raise CheckpointError(f"{path}: expected SHA-256 {expected}, found {digest}")
-                state = self._whole(read_plain(path, device), path)
+                state = self._whole(read_plain(path), path)
             except (CheckpointError, DataError) as error:
                 damages.append(str(error))
                 continue
@@ -120,25 +120,21 @@ class StateFiles(Generic[State]):
             log.warning("%s: goes on from the state before", damage)
         return state
 
-    def check_ranks(self, device: torch.device) -> None:
-        """Make sure that all ranks have loaded the same state; call it on every rank.
+    def load_for_all(self, device: torch.device) -> State | None:
+        """Read the newest whole state on the first rank and give it to all; call it on every rank.
+
+        So nobody else needs to see the folder, and all go on from the same state.
 
         Args:
             device: of this rank.
 
+        Returns:
+            the state on the CPU, or None where none was ever saved.
+
         Raises:
-            TrainingError: this rank found another one than the first, for example because its
-                machine does not see the same folder, or sees it as it was.
+            CheckpointError: on the first rank, see `load`.
         """
-        none = -1
-        own = none if self.newest_step is None else self.newest_step
-        first = int(of_first_rank(own, device))
-        if own != first:
-            expected, found = ("none" if s == none else f"that of step {s}" for s in (first, own))
-            raise TrainingError(
-                f"{self.folder}: expected the state that the first rank goes on from ({expected}), "
-                f"found {found}: all machines must see the same folder"
-            )
+        return state_of_first_rank(self.load() if rank_and_world()[0] == 0 else None, device)
 
     def save(self, state: State) -> None:
         """Write a state in place of the older one.

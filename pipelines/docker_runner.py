@@ -249,14 +249,15 @@ class Containers:
             return f"the engine failed: {error}"
 
     def _describe(self, code: int, state: Mapping[str, Any]) -> str:
+        limit = self._arguments.get("mem_limit", "the machine's")
         if state.get("OOMKilled"):
-            limit = self._arguments.get("mem_limit", "the machine's")
             return f"killed, out of memory (limit: {limit})"
         if code > _ABOVE_IS_SIGNAL:
             number = code - _ABOVE_IS_SIGNAL
             known = {int(one) for one in signal.Signals}
             name = signal.Signals(number).name if number in known else f"signal {number}"
-            hint = "; the machine may be out of memory" if number == signal.SIGKILL else ""
+            # Not every engine tells that it was for want of memory.
+            hint = f", perhaps out of memory (limit: {limit})" if number == signal.SIGKILL else ""
             return f"killed by {name}{hint}"
         return f"exit code {code}"
 

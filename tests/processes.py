@@ -16,9 +16,9 @@ def is_alive(pid: int) -> bool:
     return status != "Z"
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
+def wait_until(happened: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Wait for something that must happen soon."""
-    deadline_s = time.monotonic() + PATIENCE_S
+    deadline_s = time.monotonic() + patience_s
     while not happened():
         assert time.monotonic() < deadline_s
         time.sleep(0.05)

@@ -15,12 +15,13 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from components.run_folder import RunFolder
 from components.train.trainjob import Nodes, run_on_nodes
 from mixprint.atomic import read_json, write_json
 from mixprint.cores import threads_each
@@ -33,6 +34,8 @@ JOB_FILE = "job.json"
 ERROR_FILE = "error.json"
 # What a rank that has lost another one waits for that one's own reason.
 REASON_PATIENCE_S, REASON_POLL_S = 3.0, 0.05
+# How long `torchrun` may take to end when this program is told to end.
+END_PATIENCE_S = 10.0
 # What `torchrun` takes for its arguments --nnodes and --node-rank.
 NODES_VARIABLE, NODE_VARIABLE = "PET_NNODES", "PET_NODE_RANK"
 # Process id of the step, for the `torchrun` that it starts.
@@ -82,7 +85,13 @@ class Node:
         return self.number == 0
 
 
-def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes: int) -> None:
+def start_workers(
+    worker: str,
+    job: Mapping[str, Any],
+    folder: Path,
+    num_processes: int,
+    run: RunFolder | None = None,
+) -> None:
     """Start the ranks of this machine, or of the nodes of a TrainJob, and wait for all of them.
 
     Of several machines the first one writes the job. No rank starts before all machines have
@@ -90,21 +99,26 @@ def start_workers(worker: str, job: dict[str, Any], folder: Path, num_processes:
 
     Args:
         worker: dotted name of the module that is one rank; it reads its job by `rank_job`.
-        job: what the workers have to do, as JSON can hold it.
-        folder: of what only the training itself needs; all machines see the same one.
+        job: what the workers have to do, as JSON can hold it; folders of the run by their URIs.
+        folder: of what only the training itself needs.
         num_processes: number of ranks on this machine.
+        run: that the folder belongs to; None: nothing but the folder.
 
     Raises:
         TrainingError: a worker failed; the message is its own.
         ConfigError: see `Node.from_environment` and `run_on_nodes`.
     """
     nodes = _nodes()
+    run = run or RunFolder(folder)
+    error_name = run.name_of(folder / ERROR_FILE)
+    run.refresh(error_name)
     (folder / ERROR_FILE).unlink(missing_ok=True)
     if nodes is not None:
-        failure = run_on_nodes(nodes, worker, job, folder, num_processes)
+        failure = run_on_nodes(nodes, worker, job, folder, num_processes, run)
     else:
-        failure = _run_here(worker, job, folder, num_processes)
+        failure = _run_here(worker, job, folder, num_processes, run)
     if failure:
+        run.refresh(error_name)
         told = _told(folder)
         if told is not None and told["is_users"]:
             raise TrainingError(told["error"])
@@ -132,11 +146,14 @@ def _nodes() -> Nodes | None:
     return Nodes.from_environment() if Node.from_environment().is_alone else None
 
 
-def _run_here(worker: str, job: dict[str, Any], folder: Path, num_processes: int) -> str:
+def _run_here(
+    worker: str, job: Mapping[str, Any], folder: Path, num_processes: int, run: RunFolder
+) -> str:
     """Run `torchrun`; say what has failed, if anything."""
     node = Node.from_environment()
     job_path = folder / JOB_FILE
-    if node.is_first:
+    job = run.localised(job)
+    if node.is_first or run.is_mirror:
         write_json(job_path, job)
     command = [sys.executable, "-m", TORCHRUN, *(["--standalone"] if node.is_alone else [])]
     command += ["--nproc-per-node", str(num_processes)]
@@ -149,8 +166,21 @@ def _run_here(worker: str, job: dict[str, Any], folder: Path, num_processes: int
         num_processes,
         environment["OMP_NUM_THREADS"],
     )
-    code = subprocess.run(command, env=environment, check=False).returncode
+    with subprocess.Popen(command, env=environment) as torchrun:
+        try:
+            code = torchrun.wait()
+        except (KeyboardInterrupt, SystemExit):
+            _end(torchrun)
+            raise
     return f"a training worker ended with exit code {code}" if code != 0 else ""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(END_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 @contextmanager
@@ -197,7 +227,7 @@ def errors_told(folder: Path) -> Iterator[None]:
         yield
     except MixprintError as error:
         if not _is_users_told(folder):
-            _tell(folder, str(error), is_users=True)
+            tell_error(folder, str(error), is_users=True)
         raise SystemExit(1) from error
     except Exception as error:
         # A rank that loses another one learns it from the connection, maybe before the other has
@@ -209,11 +239,18 @@ def errors_told(folder: Path) -> Iterator[None]:
             time.sleep(REASON_POLL_S)
         # The first that failed knows: the others lost it.
         if _told(folder) is None:
-            _tell(folder, f"{type(error).__name__}: {error}", is_users=False)
+            tell_error(folder, f"{type(error).__name__}: {error}", is_users=False)
         raise
 
 
-def _tell(folder: Path, message: str, *, is_users: bool) -> None:
+def tell_error(folder: Path, message: str, *, is_users: bool) -> None:
+    """Leave an error where `start_workers` looks for it, if it can be written.
+
+    Args:
+        folder: of the job.
+        message: what has failed.
+        is_users: whether the user can mend it, so that nothing else need be said.
+    """
     try:
         write_json(folder / ERROR_FILE, {"error": message, "is_users": is_users})
     except (DataError, OSError) as error:

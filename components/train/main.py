@@ -31,7 +31,8 @@ class Job:
 
     Attributes:
         config: the section `train`.
-        catalogue_dir: folder of the catalogue.
+        catalogue_dir: folder of the catalogue; the folders are local ones for a worker, and as
+            `RunFolder.uri` names them before.
         stems_dir: folder of the stem shards.
         features_dir: folder of the features.
         out_dir: folder of the encoder.
@@ -94,19 +95,22 @@ def run(
 
         def work() -> dict[str, float]:
             run_folder.check_machines(is_alone=node.is_alone)
-            run_folder.restore(folder)
             job = Job(
                 config=config.to_values(),
-                catalogue_dir=str(run_folder.local(catalogue.uri)),
-                stems_dir=str(run_folder.local(stems.uri)),
-                features_dir=str(run_folder.local(features.uri)),
-                out_dir=str(folder),
+                catalogue_dir=catalogue.uri,
+                stems_dir=stems.uri,
+                features_dir=features.uri,
+                out_dir=run_folder.uri(folder),
                 data_fingerprint=data_fingerprint,
                 recipe=fingerprint(recipe),
                 device=ranks_device(config.device),
             )
             with run_folder.followed("train"):
-                start_workers(WORKER, asdict(job), state_dir(folder), config.num_processes)
+                start_workers(
+                    WORKER, asdict(job), state_dir(folder), config.num_processes, run_folder
+                )
+            # Other nodes may have made it.
+            run_folder.restore(folder)
             return {"processes": config.num_processes}
 
         return once(

@@ -9,21 +9,23 @@ An attempt that finds the job of the one before still at work follows that one.
 import json
 import logging
 import os
-import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from components.run_folder import RunFolder
 from mixprint.atomic import write_json
 from mixprint.config import checked
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.fingerprint import fingerprint
+from mixprint.processes import sigterm_exits
+from mixprint.storage import is_bucket
 
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
@@ -40,7 +42,6 @@ PATIENCE = 20
 LOG_PATIENCE_S = 10.0
 # Of the hash in a job's name; the names of its pods must stay below 64 characters.
 NAME_DIGITS = 12
-SIGNAL_BASE = 128
 # What Kubeflow's SDK raises when the cluster does not answer, or not as it should.
 _FAULTS = (RuntimeError, TimeoutError)
 
@@ -82,16 +83,16 @@ class Nodes:
         nodes: Self = checked(VARIABLE, values, cls)
         return nodes
 
-    def check_shared(self, folder: Path) -> None:
-        """Refuse a folder that the nodes would not all see.
+    def check_shared(self, root: str) -> None:
+        """Refuse a run that the nodes would not all see.
 
         Raises:
-            ConfigError: it lies in no volume.
+            ConfigError: it lies in no volume and in no bucket.
         """
-        if not any(folder.is_relative_to(path) for path in self.shared):
+        if not (is_bucket(root) or any(Path(root).is_relative_to(path) for path in self.shared)):
             raise ConfigError(
-                f"{folder}: several nodes train only in a volume that all of them see: expected a "
-                f"folder in one of {list(self.shared)}"
+                f"{root}: several nodes train only where all of them see the run: expected a "
+                f"folder in one of {list(self.shared)}, or gs://bucket/folder"
             )
 
 
@@ -101,6 +102,7 @@ def run_on_nodes(
     job: Mapping[str, Any],
     folder: Path,
     num_processes: int,
+    run: RunFolder,
     *,
     client: "TrainerClient | None" = None,
     poll_s: float = POLL_S,
@@ -111,8 +113,9 @@ def run_on_nodes(
         nodes: what they get.
         worker: see `components.train.launch.start_workers`.
         job: see there.
-        folder: see there; all nodes see it.
+        folder: see there.
         num_processes: ranks on each node.
+        run: see there; all nodes see it.
         client: of Kubeflow's Trainer; None makes the one for the cluster of this pod.
         poll_s: time between two looks at the job.
 
@@ -120,17 +123,18 @@ def run_on_nodes(
         what has failed; empty: nothing.
 
     Raises:
-        ConfigError: the folder is seen here alone, or the cluster has no such runtime.
+        ConfigError: the run is seen here alone, or the cluster has no such runtime.
         TrainingError: the cluster does not answer, or somebody has deleted the job.
     """
-    folder = folder.resolve()
-    nodes.check_shared(folder)
+    nodes.check_shared(run.root)
     client = client or _default_client()
     plan = {"worker": worker, "job": dict(job), "num_processes": num_processes}
-    name, is_new = _next_name(client, fingerprint({**plan, "folder": str(folder)}))
+    plan_name = run.name_of(folder / PLAN_FILE)
+    name, is_new = _next_name(client, fingerprint({**plan, "root": run.root, "name": plan_name}))
     if is_new:
         write_json(folder / PLAN_FILE, plan)
-        _submit(client, nodes, name, folder / PLAN_FILE)
+        run.publish()
+        _submit(client, nodes, name, [run.root, plan_name])
         log.info("TrainJob %s: %d nodes, %d processes each", name, nodes.num_nodes, num_processes)
     else:
         log.info("TrainJob %s is at work already: following it", name)
@@ -197,7 +201,9 @@ def _is_missing(error: BaseException) -> bool:
     return getattr(error.__cause__, "status", None) == HTTPStatus.NOT_FOUND
 
 
-def _submit(client: "TrainerClient", nodes: Nodes, name: str, plan: Path) -> None:
+def _submit(
+    client: "TrainerClient", nodes: Nodes, name: str, node_arguments: Sequence[str]
+) -> None:
     from kubeflow.trainer import CustomTrainerContainer
     from kubeflow.trainer.options import Labels, Name, TrainerCommand
 
@@ -213,7 +219,7 @@ def _submit(client: "TrainerClient", nodes: Nodes, name: str, plan: Path) -> Non
     trainer = CustomTrainerContainer(
         image=nodes.image, num_nodes=nodes.num_nodes, resources_per_node=dict(nodes.resources)
     )
-    command = TrainerCommand(["python3", "-m", NODE_MODULE, str(plan)])
+    command = TrainerCommand(["python3", "-m", NODE_MODULE, *node_arguments])
     try:
         client.train(runtime, trainer=trainer, options=[Name(name), Labels(LABELS), command])
     except _FAULTS as error:
@@ -249,19 +255,13 @@ def _wait(client: "TrainerClient", name: str, poll_s: float) -> "TrainJob":
 @contextmanager
 def _ends_with_step(client: "TrainerClient", name: str) -> Iterator[None]:
     """Delete the job if this program is told to end: nobody would wait for it any more."""
-
-    def end(number: int, _frame: object) -> None:
-        raise SystemExit(SIGNAL_BASE + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        log.warning("TrainJob %s: deleting it, because the step is told to end", name)
-        _delete(client, name)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    with sigterm_exits():
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            log.warning("TrainJob %s: deleting it, because the step is told to end", name)
+            _delete(client, name)
+            raise
 
 
 def _delete(client: "TrainerClient", name: str) -> None:

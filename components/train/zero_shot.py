@@ -103,20 +103,23 @@ def run(
 
         def work() -> dict[str, float]:
             run_folder.check_machines(is_alone=node.is_alone)
-            run_folder.restore(folder)
             job = ZeroShotJob(
                 config=config.to_values(),
                 train_config=train_config.to_values(),
-                catalogue_dir=str(run_folder.local(catalogue.uri)),
-                stems_dir=str(run_folder.local(stems.uri)),
-                encoder_dir=str(local_encoder),
-                out_dir=str(folder),
+                catalogue_dir=catalogue.uri,
+                stems_dir=stems.uri,
+                encoder_dir=str(encoder_dir),
+                out_dir=run_folder.uri(folder),
                 data_fingerprint=data_fingerprint,
                 recipe=fingerprint(recipe),
                 device=ranks_device(config.device),
             )
             with run_folder.followed("zero-shot"):
-                start_workers(WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes)
+                start_workers(
+                    WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes, run_folder
+                )
+            # Other nodes may have made it.
+            run_folder.restore(folder)
             return {"processes": config.num_processes}
 
         return once(

@@ -176,8 +176,7 @@ def train(
 
     Raises:
         TrainingError: there is too little to train on, a loss, gradient or embedding is not
-            finite, a state cannot be saved, another training works in `out_dir`, or ranks find
-            different states there.
+            finite, a state cannot be saved, or another training works in `out_dir`.
         CheckpointError: there are states to go on from, and none of them is whole.
         DataError: shards and features do not fit each other, or a segment cannot be read.
     """
@@ -594,8 +593,7 @@ class _Trainer:
         """Go on from the newest state, or begin with an empty folder."""
         if self.rank == 0:
             outputs.remove_leftovers()
-        state = outputs.states.load()
-        outputs.states.check_ranks(self.device)
+        state = outputs.states.load_for_all(self.device)
         if state is None:
             if self.rank == 0:
                 outputs.start_anew()

@@ -408,8 +408,8 @@ def train_separator(
         DataError: there are too few songs, or too many that cannot be used.
         ConfigError: the batch cannot be divided among the ranks, what makes songs is not
             installed, or a name in `extra_valid` cannot be used.
-        TrainingError: a loss or gradient is not finite, a state cannot be saved, another training
-            works in `out_dir`, or ranks find different states there.
+        TrainingError: a loss or gradient is not finite, a state cannot be saved, or another
+            training works in `out_dir`.
         CheckpointError: the state in `out_dir`, or `initial`, does not fit.
     """
     recipe = recipe or Recipe()
@@ -427,8 +427,7 @@ def train_separator(
             stack.enter_context(only_training(states.folder))
         # A training that is just ending may save once more: no rank reads before it is gone.
         barrier()
-        state = states.load(resolved)
-        states.check_ranks(resolved)
+        state = states.load_for_all(resolved)
         run = _start(recipe, state, resolved, states.folder, initial, initial_config)
         if data_dir is None:
             material = _made_songs(out_dir / SONGS_FOLDER, run, writer, stack)

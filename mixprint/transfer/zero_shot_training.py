@@ -951,8 +951,7 @@ class _Trainer:
 
     def _resume(self) -> None:
         """Go on from the newest state, or remove those of other data, parameters or code."""
-        state = self.states.load()
-        self.states.check_ranks(self.device)
+        state = self.states.load_for_all(self.device)
         if state is None:
             if self.rank == 0:
                 for folder in self.states.folder.parent.glob("*"):

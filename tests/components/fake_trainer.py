@@ -30,6 +30,8 @@ from tests.stand_in_server import Handler, answering
 NAMESPACE = "songs"
 API = f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{NAMESPACE}"
 CORE = f"/api/v1/namespaces/{NAMESPACE}"
+# How long pods that are told to end may take for it.
+GRACE_S = 30.0
 COMPLETE, FAILED = "Complete", "Failed"
 LABELS = "jobset.sigs.k8s.io"
 
@@ -57,14 +59,18 @@ class Job:
         codes = [node.poll() for node in self.nodes]
         if self.nodes and not self.state:
             if any(codes):
-                self.end()
                 self.state = FAILED
+                self.end()
             elif None not in codes:
                 self.state = COMPLETE
         return self.state
 
     def end(self) -> None:
         for node in self.nodes:
+            node.terminate()
+        for node in self.nodes:
+            with suppress(subprocess.TimeoutExpired):
+                node.wait(GRACE_S)
             lose(node)
 
 
@@ -142,13 +148,16 @@ class FakeTrainer:
         name, _, number = pod.rpartition("-node-0-")
         job = self.jobs[name]
         node = job.nodes[int(number)]
-        with (self.folder / pod).open("rb") as file:
+        with self.log_file(name, int(number)).open("rb") as file:
             while True:
                 has_ended = node.poll() is not None
                 yield file.read()
                 if has_ended:
                     return
                 time.sleep(0.05)
+
+    def log_file(self, job: str, number: int) -> Path:
+        return self.folder / f"{job}-node-0-{number}"
 
     def _start(self, job: Job) -> None:
         trainer = job.body["spec"]["trainer"]
@@ -164,7 +173,7 @@ class FakeTrainer:
                 "PET_MASTER_PORT": str(port),
             }
             assert trainer["command"][0] == "python3"
-            with (self.folder / f"{job.name}-node-0-{number}").open("wb") as file:
+            with self.log_file(job.name, number).open("wb") as file:
                 job.nodes.append(
                     subprocess.Popen(
                         [sys.executable, *trainer["command"][1:]],

@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,7 +32,7 @@ from components.layout import (
 )
 from components.promote.main import PromoteConfig
 from components.promote.main import run as run_promote
-from components.run_folder import MirroredRun, open_run
+from components.run_folder import MirroredRun, RunFolder, open_run
 from components.separate.main import ALL_SHARDS, SeparateConfig
 from components.separate.main import run as run_separate
 from components.step import Manifest, once, recorded
@@ -156,10 +158,12 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
     client: MlflowClient,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def start_workers(_: str, job: dict[str, Any], *rest: object) -> None:
+    def start_workers(
+        _: str, job: dict[str, Any], _folder: Path, _num: int, run: RunFolder
+    ) -> None:
         """Train in this process: starting others takes half a minute, and has tests of its own."""
         monkeypatch.setenv("RANK", "0")
-        worker.work(Job(**job))
+        worker.work(Job(**run.localised(job)))
 
     monkeypatch.setattr("components.train.main.start_workers", start_workers)
     songs, root = "gs://bucket/songs", "gs://bucket/runs/7"
@@ -360,6 +364,23 @@ def test_states_are_uploaded_while_the_work_goes_on(
             pytest.fail("two trainings at a time")
     with open_run(ROOT) as third, third.followed("train"):
         pass
+
+
+def test_a_step_that_is_told_to_end_uploads_what_it_has_and_gives_back_its_claim(
+    bucket: Bucket,
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with (  # noqa: PT012
+        pytest.raises(SystemExit) as ended,
+        open_run(ROOT) as run_folder,
+        run_folder.followed("train"),
+    ):
+        (run_folder.path / "state.pt").write_bytes(b"1")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert bucket.content() == {"run/state.pt": b"1"}
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_machines_that_do_not_share_a_folder_are_refused(bucket: Bucket) -> None:

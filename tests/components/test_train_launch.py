@@ -76,11 +76,12 @@ def test_nobody_trains_when_the_step_has_gone_before_torchrun_was_ready(tmp_path
 import os, subprocess
 from pathlib import Path
 from components.train import launch
-def start(command, env, check):
-    child = subprocess.Popen(command, env=env)
+Popen = subprocess.Popen
+def start(command, env):
+    child = Popen(command, env=env)
     Path({str(tmp_path / "torchrun")!r}).write_text(str(child.pid))
     os._exit(0)
-launch.subprocess.run = start
+launch.subprocess.Popen = start
 launch.start_workers({WORKER!r}, {job!r}, Path({str(tmp_path)!r}), 1)
 """
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

@@ -17,19 +17,24 @@ from mlflow.tracking import MlflowClient
 
 from components import tracking
 from components.layout import catalogue_manifest, features_manifest, stems_manifest
-from components.train import launch, trainjob
+from components.train import launch, node, trainjob
 from components.train import main as encoder
 from components.train.launch import start_workers
 from components.train.trainjob import VARIABLE, Nodes
-from mixprint.atomic import read_json, write_json
+from mixprint.atomic import read_json
 from mixprint.catalogue import write_catalogue
 from mixprint.encoder.checkpoint import load_checkpoint
-from mixprint.errors import ConfigError, TrainingError
+from mixprint.errors import ConfigError, DataError, TrainingError
+from mixprint.shard_upload import publish_shard
+from mixprint.stand_in import make_stand_in
+from mixprint.storage import open_bucket
+from tests.bucket import Bucket
 from tests.components.fake_trainer import COMPLETE, FAILED, FakeTrainer, fake_trainer, lose
 from tests.encoder.conftest import make_set, tiny_config
 from tests.processes import wait_until
 
 WORKER = "tests.components.failing_worker"
+ROOT = "gs://bucket/run"
 # Of a fifth of a second each, so that a node is lost in the middle.
 EPOCHS = 12
 TRAINJOB = """
@@ -41,7 +46,7 @@ metadata:
 spec:
   runtimeRef: {kind: TrainingRuntime, name: mixprint}
   trainer:
-    command: [python3, -m, components.train.node, FOLDER/nodes.json]
+    command: [python3, -m, components.train.node, FOLDER, nodes.json]
     image: registry/mixprint:1
     numNodes: 2
     resourcesPerNode:
@@ -95,12 +100,11 @@ def ended_later(idle: FakeTrainer, state: str) -> threading.Timer:
 def test_a_lost_node_ends_the_step_and_the_next_attempt_goes_on(
     tmp_path: Path,
     cluster: FakeTrainer,
+    bucket: Bucket,
     client: MlflowClient,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    root = tmp_path / "root"
-    made = make_set(root, {"a": "train", "b": "train", "c": "valid"})
-    write_catalogue(root / "catalogue", made.tracks, [])
+    upload_set(tmp_path / "local", {"a": "train", "b": "train", "c": "valid"})
     config = tiny_config(
         epochs=EPOCHS,
         negatives=("songs", "siblings"),
@@ -110,61 +114,85 @@ def test_a_lost_node_ends_the_step_and_the_next_attempt_goes_on(
     )
     run = partial(
         encoder.run,
-        root=str(root),
+        root=ROOT,
         config=config,
-        catalogue=catalogue_manifest(root),
-        stems=stems_manifest(root),
-        features=features_manifest(root),
+        catalogue=catalogue_manifest(ROOT),
+        stems=stems_manifest(ROOT),
+        features=features_manifest(ROOT),
     )
 
-    has_ended = threading.Event()
-
     def lose_second_node() -> None:
-        while not any((root / "encoder" / "state").rglob("state-1.*")):
-            if has_ended.wait(0.02):
-                return
+        wait_until(lambda: bool(cluster.jobs))
         [job] = cluster.jobs.values()
+        log = cluster.log_file(job.name, 0)
+        # Two nodes start, each with imports and processes of its own.
+        wait_until(lambda: f"trained 2/{EPOCHS} epochs" in log.read_text(), patience_s=300)
         lose(job.nodes[1])
 
     thread = threading.Thread(target=lose_second_node)
     thread.start()
     with pytest.raises(TrainingError, match=r"TrainJob mixprint-\w+-0 has failed \(node-0: \w+, "):
         run()
-    has_ended.set()
     thread.join()
-    assert not (root / "encoder" / "config.json").exists()
+    assert "run/encoder/config.json" not in bucket.objects
+    assert any("encoder/state/" in name and name.endswith(".pt") for name in bucket.objects)
     assert not cluster.deleted, "its pods may tell why"
     run()
-    assert len(load_checkpoint(root / "encoder").metadata["metrics"]) > 0
-    assert len(read_json(root / "encoder" / "history.json")) == EPOCHS
+    copy = tmp_path / "copy"
+    open_bucket(ROOT).download_all(open_bucket(ROOT).list("encoder/"), copy)
+    assert len(load_checkpoint(copy / "encoder").metadata["metrics"]) > 0
+    assert len(read_json(copy / "encoder" / "history.json")) == EPOCHS
     [deleted] = cluster.deleted
     assert deleted.endswith("-1")
-    assert "resumed after" in capfd.readouterr().err
+    for number in (0, 1):
+        assert "resumed after" in cluster.log_file(deleted, number).read_text()
+    assert "resumed after" in capfd.readouterr().err, "the log of the first node is shown"
     assert len(client.search_runs([tracking.connect()])) == 1
 
 
+def upload_set(folder: Path, splits: dict[str, str]) -> None:
+    """Put a run up to its features into the bucket."""
+    made = make_set(folder, splits)
+    write_catalogue(folder / "catalogue", made.tracks, [])
+    make_stand_in(made.stems_dir, f"{ROOT}/stems")
+    for shard in sorted(made.stems_dir.glob("*.parquet")):
+        publish_shard(shard, 0)
+    names = [path for name in ("catalogue", "features") for path in (folder / name).iterdir()]
+    open_bucket(ROOT).upload_all({str(path.relative_to(folder)): path for path in names})
+
+
 def test_an_error_of_the_user_on_a_node_is_all_that_is_said(
-    tmp_path: Path, idle: FakeTrainer
+    tmp_path: Path, cluster: FakeTrainer
 ) -> None:
     folder = tmp_path / "state"
     job = {"rank": 1, "failure": "user", "device": "auto"}
-
-    def fail() -> None:
-        wait_until(lambda: bool(idle.jobs))
-        told = {"error": "songs: expected some, found none", "is_users": True}
-        write_json(folder / launch.ERROR_FILE, told)
-        _end_all(idle, FAILED)
-
-    thread = threading.Thread(target=fail)
-    thread.start()
     with pytest.raises(TrainingError) as raised:
         start(folder, job)
-    thread.join()
     assert str(raised.value) == "songs: expected some, found none"
-    [(name, posted)] = idle.jobs.items()
+    [(name, posted)] = cluster.jobs.items()
     text = TRAINJOB.replace("NAME", name).replace("FOLDER", str(folder))
     assert posted.body == yaml.safe_load(text)
     assert read_json(folder / "nodes.json") == {"worker": WORKER, "job": job, "num_processes": 1}
+
+
+def test_a_node_that_cannot_begin_tells_why(
+    tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PET_NNODES", "2")
+    monkeypatch.setenv("PET_NODE_RANK", "1")
+    plan = {
+        "worker": WORKER,
+        "job": {"device": "cpu", "features_dir": f"{ROOT}/features"},
+        "num_processes": 1,
+    }
+    bucket.put("run/encoder/state/nodes.json", json.dumps(plan).encode())
+    bucket.put("run/features/large", bytes(20_000))
+    monkeypatch.setenv("MIXPRINT_SCRATCH_LIMIT", "15K")
+    with pytest.raises(DataError, match=r"features/large.*MIXPRINT_SCRATCH_LIMIT"):
+        node.main([ROOT, "encoder/state/nodes.json"])
+    told = json.loads(bucket.content()["run/encoder/state/error.json"])
+    assert "features/large" in told["error"]
+    assert told["is_users"]
 
 
 def test_the_job_of_an_attempt_that_was_killed_is_followed(
@@ -244,7 +272,7 @@ def _end_all(idle: FakeTrainer, state: str) -> None:
 def test_what_is_missing_is_named(
     tmp_path: Path, idle: FakeTrainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ConfigError, match=r"/elsewhere/state: several nodes train only in a vol"):
+    with pytest.raises(ConfigError, match=r"/elsewhere/state: several nodes train only where all"):
         start(Path("/elsewhere/state"))
     idle.runtimes.clear()
     with pytest.raises(ConfigError, match="expected the training runtime mixprint on the cluster"):

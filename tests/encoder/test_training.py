@@ -219,18 +219,6 @@ def test_two_trainings_in_one_folder_are_refused(
     run(make_config(epochs=1), tiny_set, tmp_path)
 
 
-def test_ranks_that_find_different_states_are_refused(
-    make_config: Callable[..., TrainConfig],
-    tiny_set: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(training_state, "of_first_rank", lambda *_: 7)
-    message = r"the first rank goes on from \(that of step 7\), found none: all machines"
-    with pytest.raises(TrainingError, match=message):
-        run(make_config(epochs=1), tiny_set, tmp_path)
-
-
 def test_too_few_tracks_are_an_error_and_no_validation_is_a_warning(
     make_config: Callable[..., TrainConfig],
     tiny_set: Any,

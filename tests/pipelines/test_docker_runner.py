@@ -1,6 +1,7 @@
 """The runner of containers, against a stand-in for the engine; the real one is below."""
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -59,7 +60,7 @@ def test_success_shows_whole_lines_and_leaves_nothing(
     ("values", "reason"),
     [
         ({"exit_code": 3}, "exit code 3"),
-        ({"exit_code": 137}, "killed by SIGKILL; the machine may be out of memory"),
+        ({"exit_code": 137}, "killed by SIGKILL, perhaps out of memory (limit: the machine's)"),
         ({"exit_code": 143}, "killed by SIGTERM"),
         ({"exit_code": 137, "oom_killed": True}, "killed, out of memory (limit: the machine's)"),
         ({"vanishes": True}, "it is gone before it told its exit code"),
@@ -261,6 +262,12 @@ def test_real_kill(real: ShowRun, tmp_path: Path) -> None:
     killer.join()
     assert not done
     assert "killed by SIGKILL" in told
+
+
+def test_real_limit_of_memory(real: ShowRun) -> None:
+    done, [told], _ = real("bytearray(400 << 20)", memory="100m")
+    assert not done
+    assert re.search(r": killed.* out of memory \(limit: 100m\)", told)
 
 
 def test_real_containers_are_locked_down(real: ShowRun, tmp_path: Path) -> None:
