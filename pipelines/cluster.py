@@ -4,9 +4,11 @@ Argo's templates take the same values (`pipelines.argo`). A run on this machine 
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -41,6 +43,9 @@ _FACTORS = {
 # As KFP takes them; Kubernetes knows more forms.
 _CPU = re.compile(r"(?:\d*\.)?\d+m?")
 _MEMORY = re.compile(r"(\d+)((?:[KMGTPE]i?)?)")
+# Batches that each reading process of the training prepares: the default of torch's DataLoader.
+_BATCHES_AHEAD = 2
+_SEGMENTS_OF_PAIR, _BYTES_OF_SAMPLE = 2, 4
 # Names of Kubernetes' objects, and of variables.
 _OBJECT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -203,6 +208,23 @@ class Place:
             if getattr(self, name) < lowest:
                 raise ConfigError(f"{name}: expected >= {lowest}, found {getattr(self, name)}")
 
+    def with_gpus(self, gpus: int) -> "Place":
+        """Give another number of GPUs, and of all else in proportion.
+
+        Raises:
+            ConfigError: there is no such number.
+        """
+        if min(gpus, self.gpus) <= 0:
+            return replace(self, gpus=gpus)
+        share = Fraction(gpus, self.gpus)
+        return replace(
+            self,
+            gpus=gpus,
+            cpu=_scaled(self.cpu, share),
+            memory=_scaled(self.memory, share),
+            shm=_scaled(self.shm, share),
+        )
+
     @property
     def resources(self) -> dict[str, str]:
         """What a container requests and is limited to, as Kubernetes names it."""
@@ -244,7 +266,8 @@ class Cluster:
             path: the YAML file.
             repository: in place of the file's own `image.repository`, if not empty.
             nodes: in place of `training.nodes`, if not 0.
-            gpus_per_node: in place of `steps.train.gpus`, if not 0.
+            gpus_per_node: in place of `steps.train.gpus`, if not 0; `cpu`, `memory` and `shm` there
+                change in proportion.
 
         Raises:
             ConfigError: it cannot be read, a key or a step is unknown or missing, or a value does
@@ -268,7 +291,7 @@ class Cluster:
             if nodes:
                 cluster = replace(cluster, training=replace(cluster.training, nodes=nodes))
             if gpus_per_node:
-                train = replace(cluster.steps[TRAIN], gpus=gpus_per_node)
+                train = cluster.steps[TRAIN].with_gpus(gpus_per_node)
                 cluster = replace(cluster, steps={**cluster.steps, TRAIN: train})
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
@@ -292,27 +315,35 @@ class Cluster:
                 f"gs://bucket/folder, found {folder!r}"
             )
 
-    def check_processes(self, params: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse a training whose processes would have no GPU each, or no pair of a batch each.
+    def check_training(self, params: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse a training whose processes lack GPUs, pairs of a batch, or room in /dev/shm.
 
         Args:
             params: all sections of params.yaml.
 
         Raises:
-            ConfigError: there are too few.
+            ConfigError: there is too little.
         """
-        gpus, processes = self.steps[TRAIN].gpus, params[TRAIN]["num_processes"]
+        place, train = self.steps[TRAIN], params[TRAIN]
+        gpus, processes = place.gpus, train["num_processes"]
         if 0 < gpus < processes:
             raise ConfigError(
                 f"train.num_processes is {processes}, and cluster.yaml gives the step train {gpus} "
-                f"GPUs: expected as many; set `gpus` (and `shm`) there, or "
+                f"GPUs: expected as many; GPUS_PER_NODE={processes}, or "
                 f"SET=train.num_processes={gpus}"
             )
-        together, pairs = processes * self.training.nodes, params[TRAIN]["batch_size"]
+        together, pairs = processes * self.training.nodes, train["batch_size"]
         if together > pairs:
             raise ConfigError(
                 f"train.batch_size is {pairs}, and {self.training.nodes} nodes have {together} "
                 f"processes: expected a pair for each; SET=train.batch_size={together}, or more"
+            )
+        in_flight = processes * _prepared_bytes(train, math.ceil(pairs / together))
+        if in_flight > num_bytes("shm", place.shm):
+            raise ConfigError(
+                f"cluster.yaml gives the step train shm {place.shm}, and what its readers prepare "
+                f"takes up to {in_flight / 1e9:.1f} GB there: expected room for it; raise `shm` "
+                "(and `memory`), or lower train.batch_size or train.num_workers"
             )
 
     def pod(self, step: str) -> Place:
@@ -398,6 +429,29 @@ class Cluster:
             run_as_non_root=True,
         )
         return task
+
+
+def _prepared_bytes(train: Mapping[str, Any], num_pairs: int) -> float:
+    """Say how much the readers of a process have ready at most, and it has just taken.
+
+    Args:
+        train: the section of params.yaml.
+        num_pairs: of a batch, for this process.
+    """
+    if train["num_workers"] == 0:
+        return 0.0
+    # torch takes seconds to import.
+    from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
+
+    num_batches = train["num_workers"] * _BATCHES_AHEAD + 1
+    num_samples = NUM_STEMS * NUM_CHANNELS * SAMPLE_RATE_HZ * train["segment_s"]
+    return num_batches * num_pairs * _SEGMENTS_OF_PAIR * num_samples * _BYTES_OF_SAMPLE
+
+
+def _scaled(quantity: str, share: Fraction) -> str:
+    """Give a part or a multiple of a quantity, rounded up in its own unit."""
+    digits = quantity.rstrip("KMGTPEim")
+    return f"{math.ceil(Fraction(digits) * share)}{quantity.removeprefix(digits)}"
 
 
 def num_bytes(what: str, quantity: str) -> int:

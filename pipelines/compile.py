@@ -74,7 +74,7 @@ def read_inputs(args: argparse.Namespace) -> tuple[Cluster, dict[str, dict[str, 
         # Each process takes a GPU; who wants fewer says so in --set, which counts more.
         overrides = [f"{TRAIN}.num_processes={args.gpus_per_node}", *overrides]
     params = load_params(args.params, args.profile, overrides)
-    cluster.check_processes(params)
+    cluster.check_training(params)
     return cluster, params
 
 

@@ -115,12 +115,45 @@ def test_num_bytes(quantity: str, expected: int) -> None:
 
 
 def test_more_processes_than_gpus_are_refused(tmp_path: Path) -> None:
-    params = {"train": {"num_processes": 8, "batch_size": 8}}
+    params = load_params(PARAMS_FILE, "full")
     with pytest.raises(ConfigError, match=r"num_processes is 8, and cluster.yaml gives .* 1 GPUs"):
-        Cluster.load().check_processes(params)
-    load(tmp_path, changed("steps.train.gpus", 8)).check_processes(params)
+        Cluster.load().check_training(params)
+    load(tmp_path, changed("steps.train.gpus", 8)).check_training(params)
+    Cluster.load(gpus_per_node=8).check_training(params)
     # On processors any number of them shares the cores.
-    load(tmp_path, changed("steps.train.gpus", 0)).check_processes(params)
+    load(tmp_path, changed("steps.train.gpus", 0)).check_training(params)
+
+
+def test_what_readers_prepare_must_fit() -> None:
+    def check(*overrides: str, nodes: int = 1) -> None:
+        params = load_params(PARAMS_FILE, "full", ["train.num_processes=1", *overrides])
+        Cluster.load(nodes=nodes).check_training(params)
+
+    check()
+    # 4 readers with 2 batches each and one in use, of 48 pairs of segments of 14.112 MB.
+    with pytest.raises(ConfigError, match=r"train shm 8Gi, and .* takes up to 12\.2 GB there"):
+        check("train.batch_size=48")
+    check("train.batch_size=48", "train.num_workers=2")
+    check("train.batch_size=48", "train.segment_s=5.0")
+    check("train.batch_size=48", nodes=2)
+    check("train.batch_size=4800", "train.num_workers=0")
+
+
+@pytest.mark.parametrize(
+    ("file_gpus", "gpus", "expected"),
+    [
+        (1, 8, {"cpu": "64", "memory": "256Gi", "nvidia.com/gpu": "8"}),
+        (8, 3, {"cpu": "3", "memory": "12Gi", "nvidia.com/gpu": "3"}),
+        (0, 8, {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "8"}),
+    ],
+)
+def test_with_the_gpus_of_a_node_grows_all_else(
+    tmp_path: Path, file_gpus: int, gpus: int, expected: dict[str, str]
+) -> None:
+    load(tmp_path, changed("steps.train.gpus", file_gpus))
+    place = Cluster.load(tmp_path / "cluster.yaml", gpus_per_node=gpus).steps["train"]
+    assert place.resources == expected
+    assert place.shm == {1: "64Gi", 8: "3Gi", 0: "8Gi"}[file_gpus]
 
 
 def compiled(folder: Path, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -64,7 +64,7 @@ def test_the_step_submits_and_needs_little_itself(
         image=f"registry/project/{executor(path, 'exec-features')['image'].split('/')[-1]}",
         runtime="mixprint",
         num_nodes=2,
-        resources={"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "4"},
+        resources={"cpu": "32", "memory": "128Gi", "nvidia.com/gpu": "4"},
         shared=("/mixprint",),
     )
     assert "env" not in executor(path, "exec-separate"), "no other step has nodes"
@@ -89,9 +89,9 @@ def test_as_many_processes_as_gpus_unless_somebody_says_otherwise() -> None:
 
 def test_each_process_must_have_a_pair_of_the_batch() -> None:
     params = load_params(PARAMS_FILE, "full")
-    Cluster.load(nodes=3, gpus_per_node=8).check_processes(params)
+    Cluster.load(nodes=3, gpus_per_node=8).check_training(params)
     with pytest.raises(ConfigError, match="batch_size is 24, and 4 nodes have 32 processes"):
-        Cluster.load(nodes=4, gpus_per_node=8).check_processes(params)
+        Cluster.load(nodes=4, gpus_per_node=8).check_training(params)
 
 
 def test_numbers_of_nodes_that_there_are_not() -> None:
