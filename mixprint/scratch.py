@@ -7,6 +7,8 @@ is being written, the small results of a run. What of these does not fit by itse
 says so; a piece of a shard that does not fit is read without being kept.
 
 <folder>/pieces/<hash>      the cache
+<folder>/pieces-bytes       what it takes, or more: counted where this is missing, or too much
+<folder>/lock               held by who changes any of this
 <folder>/work-<id>/         a folder of one process, removed when it is done
 <folder>/work-<id>/shadows/ many tiny files, see `Scratch.shadows`
 <folder>/work-<id>.lock     held while that process lives
@@ -25,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from mixprint.atomic import atomic_path
+from mixprint.atomic import atomic_path, disk_full_named
 from mixprint.errors import ConfigError, DataError
 from mixprint.locks import locked
 
@@ -35,10 +37,12 @@ FOLDER_VARIABLE, LIMIT_VARIABLE = "MIXPRINT_SCRATCH", "MIXPRINT_SCRATCH_LIMIT"
 DEFAULT_LIMIT = "20G"
 _QUANTITY = re.compile(r"(\d+)([KMGT]?)")
 _FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_PIECES, _WORK, _LOCK = "pieces", "work-", ".lock"
+_PIECES, _SUM, _WORK, _LOCK = "pieces", "pieces-bytes", "work-", ".lock"
 _SHADOWS, _RESERVED = "shadows", "reserved"
 # What `st_blocks` counts in, whatever the file system.
 _BLOCK_BYTES = 512
+# An eviction frees this part of the limit beyond what is needed, so that the next is far.
+_SPARE_PART = 10
 
 
 @dataclass(frozen=True)
@@ -149,8 +153,11 @@ class Scratch:
         self._make()
         try:
             with self._locked():
-                if self._evict(len(content)) > 0:
+                if _holds(path, len(content)) or self._evict(len(content)) > 0:
                     return
+                # Before the piece: where this process is killed, the sum is too large.
+                unit = os.statvfs(path.parent).f_frsize
+                self._set_sum(self._sum() + -(-len(content) // unit) * unit)
                 with atomic_path(path) as temporary:
                     temporary.write_bytes(content)
         except DataError as error:
@@ -171,18 +178,50 @@ class Scratch:
 
     def _evict(self, num_bytes: int) -> int:
         """Remove pieces until so many bytes fit; return how many are still missing."""
+        room = self.limit_bytes - _used(self.folder) - num_bytes
+        if self._sum() <= room:
+            return 0
+        pieces = self._pieces()
+        kept = sum(size for _, size, _ in pieces)
+        if kept > room:
+            spare = self.limit_bytes // _SPARE_PART
+            for _, size, path in sorted(pieces):
+                if kept <= room and kept - size < room - spare:
+                    break
+                path.unlink()
+                kept -= size
+        self._set_sum(kept)
+        return max(0, kept - room)
+
+    def _pieces(self) -> list[tuple[int, int, Path]]:
+        """List when each was last used, its bytes and its path; takes long where there are many."""
         pieces = []
         for path in (self.folder / _PIECES).iterdir():
             status = path.stat()
             pieces.append((status.st_mtime_ns, status.st_blocks * _BLOCK_BYTES, path))
-        kept = sum(size for _, size, _ in pieces)
-        excess = _used(self.folder) + kept + num_bytes - self.limit_bytes
-        for _, size, path in sorted(pieces):
-            if excess <= 0:
-                break
-            path.unlink()
-            excess -= size
-        return max(0, excess)
+        return pieces
+
+    def _sum(self) -> int:
+        """Tell how many bytes the pieces take, or more."""
+        try:
+            return int((self.folder / _SUM).read_text())
+        except (FileNotFoundError, ValueError):
+            num_bytes = sum(size for _, size, _ in self._pieces())
+            self._set_sum(num_bytes)
+            return num_bytes
+
+    def _set_sum(self, num_bytes: int) -> None:
+        # Not atomic: where a killed process has left it empty, the pieces are counted.
+        with disk_full_named(path := self.folder / _SUM):
+            path.write_text(str(num_bytes))
+
+
+def _holds(path: Path, num_bytes: int) -> bool:
+    """Tell whether another process has kept this piece meanwhile."""
+    try:
+        return path.stat().st_size == num_bytes
+    except FileNotFoundError:
+        return False
 
 
 def _used(folder: Path) -> int:

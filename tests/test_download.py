@@ -1,15 +1,13 @@
 """Downloads from a small server on this machine that fails in the ways servers fail."""
 
-import contextlib
 import hashlib
 import logging
 import multiprocessing
 import os
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,51 +15,52 @@ import pytest
 from mixprint import download
 from mixprint.download import cache_dir, fetch, is_url
 from mixprint.errors import ConfigError, DataError
+from tests.stand_in_server import Handler, answering
 
 CONTENT = bytes(range(256)) * 4000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
+@dataclass
+class Server:
+    """What was asked of it: from which byte on, each time."""
+
+    starts: list[int] = field(default_factory=list)
+    address: str = ""
+
+
+class DownloadHandler(Handler):
     """Serves CONTENT; the path says what goes wrong, and how often it already did."""
 
+    starts: list[int]
+
     def do_GET(self) -> None:
-        server = self.server
-        assert isinstance(server, Server)
         start = int(re.sub(r"\D", "", self.headers.get("Range", "0")))
-        server.starts.append(start)
-        first_time = len(server.starts) == 1
+        self.starts.append(start)
+        first_time = len(self.starts) == 1
         action = self.path.strip("/").partition(".")[0]
         if action == "busy" and first_time:
-            self.send_response(503)
-            self.send_header("Retry-After", "0")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.send_body(503, b"", {"Retry-After": "0"})
             return
         if action == "absent" or (action == "gone" and not first_time):
-            self.send_error(404)
+            self.send_body(404, b"")
             return
         body = CONTENT if action != "wrong" else CONTENT[::-1]
         if action == "ignores":
             start = 0
         if start >= len(body):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(body)}")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.send_body(416, b"", {"Content-Range": f"bytes */{len(body)}"})
             return
         if start:
             self.send_response(206)
-            shift = 1 if action == "shifts" and len(server.starts) == 2 else 0
+            shift = 1 if action == "shifts" and len(self.starts) == 2 else 0
             self.send_header("Content-Range", f"bytes {start + shift}-{len(body) - 1}/{len(body)}")
         else:
             self.send_response(200)
         if action == "endless":
             self.end_headers()
-            with contextlib.suppress(OSError):  # the client has had enough
-                while True:
-                    self.wfile.write(body)
-            return
+            while True:  # until the client has had enough
+                self.wfile.write(body)
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         breaks = action == "never" or (
@@ -74,23 +73,13 @@ class Handler(BaseHTTPRequestHandler):
             return
         self.wfile.write(body[start : len(body) // 2 if breaks else None])
 
-    def log_message(self, *_: object) -> None:
-        """Keep the tests' output clean."""
-
-
-class Server(ThreadingHTTPServer):
-    starts: list[int]
-
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server(("127.0.0.1", 0), Handler) as running:
-        running.starts = []
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield running
-        running.shutdown()
-        thread.join()
+    asked = Server()
+    with answering(type("OneServer", (DownloadHandler,), {"starts": asked.starts})) as url:
+        asked.address = url
+        yield asked
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +92,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def url(server: Server) -> Callable[[str], str]:
-    return lambda name: f"http://127.0.0.1:{server.server_port}/{name}#sha256={DIGEST}"
+    return lambda name: f"{server.address}/{name}#sha256={DIGEST}"
 
 
 HALF = len(CONTENT) // 2

@@ -16,7 +16,9 @@ from mixprint.catalogue import Track, write_catalogue
 from mixprint.errors import AudioError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
+from mixprint.transfer import songs as songs_module
 from mixprint.transfer.batch import Models
+from tests.transfer.conftest import write_short_report
 
 RATE_HZ = 44_100
 
@@ -44,7 +46,8 @@ def load_models() -> Models:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., dict[str, float]]:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
+    monkeypatch.setattr(songs_module, "write_report", write_short_report)
     write_catalogue(tmp_path / "catalogue", [track("a"), track("b"), track("short")], [])
     generator = torch.Generator().manual_seed(1)
     with write_shard(

@@ -4,12 +4,15 @@ import json
 import re
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import docker
+
+from tests.stand_in_server import Handler, answering
 
 IMAGE = "mixprint:test"
 IMAGE_USER = "65532:65532"
@@ -37,6 +40,7 @@ class FakeEngine:
         security_options: what the engine says of itself.
         containers: those that are there, by their ids.
         created: the bodies of all that were created.
+        address: where it listens.
     """
 
     output: list[bytes] = field(default_factory=list)
@@ -48,45 +52,34 @@ class FakeEngine:
     containers: dict[str, FakeContainer] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
     printed: threading.Event = field(default_factory=threading.Event)
-
-    def start(self) -> None:
-        """Listen on a free port of this machine."""
-        engine = self
-
-        class Handler(_Handler):
-            pass
-
-        Handler.engine = engine
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        """Stop listening."""
-        self.server.shutdown()
-        self.server.server_close()
+    address: str = ""
 
     def client(self) -> docker.DockerClient:
         """Connect to it."""
-        port = self.server.server_port
-        return docker.DockerClient(base_url=f"tcp://127.0.0.1:{port}", version="1.41")
+        return docker.DockerClient(base_url=self.address, version="1.41")
 
 
-class _Handler(BaseHTTPRequestHandler):
+@contextmanager
+def serving(engine: FakeEngine) -> Iterator[FakeEngine]:
+    """Listen on a free port of this machine."""
+    with answering(type("OneEngine", (_Handler,), {"engine": engine})) as url:
+        engine.address = url.replace("http:", "tcp:")
+        yield engine
+
+
+class _Handler(Handler):
     engine: FakeEngine
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         path, query = self._path()
         if path == "/info":
-            self._answer(200, {"SecurityOptions": self.engine.security_options})
+            self.send_json(200, {"SecurityOptions": self.engine.security_options})
         elif path == f"/images/{IMAGE}/json":
-            self._answer(200, {"Id": "sha256:0", "Config": {"User": IMAGE_USER}})
+            self.send_json(200, {"Id": "sha256:0", "Config": {"User": IMAGE_USER}})
         elif path == "/containers/json":
             [label] = json.loads(query["filters"][0])["label"]
             name, _, value = label.partition("=")
-            self._answer(
+            self.send_json(
                 200,
                 [
                     {"Id": key}
@@ -95,12 +88,12 @@ class _Handler(BaseHTTPRequestHandler):
                 ],
             )
         elif (container := self._container(path)) is None:
-            self._answer(404, {"message": f"no such object: {path}"})
+            self.send_json(404, {"message": f"no such object: {path}"})
         elif path.endswith("/logs"):
             self._stream(container)
         else:
             state = {"OOMKilled": self.engine.oom_killed}
-            self._answer(200, {"Id": self._id(path), "Config": {"Tty": False}, "State": state})
+            self.send_json(200, {"Id": self._id(path), "Config": {"Tty": False}, "State": state})
 
     def do_POST(self) -> None:
         path, _ = self._path()
@@ -109,20 +102,20 @@ class _Handler(BaseHTTPRequestHandler):
             key = f"{len(self.engine.created):064x}"
             self.engine.created.append(body)
             self.engine.containers[key] = FakeContainer(body)
-            self._answer(201, {"Id": key})
+            self.send_json(201, {"Id": key})
         elif self._container(path) is None or (path.endswith("/wait") and self.engine.vanishes):
-            self._answer(404, {"message": "no such container"})
+            self.send_json(404, {"message": "no such container"})
         elif path.endswith("/wait"):
-            self._answer(200, {"StatusCode": self.engine.exit_code})
+            self.send_json(200, {"StatusCode": self.engine.exit_code})
         else:
-            self._answer(204, None)
+            self.send_body(204, b"")
 
     def do_DELETE(self) -> None:
         path, _ = self._path()
         container = self.engine.containers.pop(self._id(path), None)
         if container is not None:
             container.removed.set()
-        self._answer(404 if container is None else 204, None)
+        self.send_body(404 if container is None else 204, b"")
 
     def _path(self) -> tuple[str, dict[str, list[str]]]:
         parts = urlsplit(self.path)
@@ -133,14 +126,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _container(self, path: str) -> FakeContainer | None:
         return self.engine.containers.get(self._id(path))
-
-    def _answer(self, code: int, value: object) -> None:
-        content = b"" if value is None else json.dumps(value).encode()
-        self.send_response(code)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
 
     def _stream(self, container: FakeContainer) -> None:
         """Send the output in Docker's frames: stream, three zeros, length, content."""

@@ -14,7 +14,7 @@ from kfp import dsl, local
 from components.image import IMAGE as REAL_IMAGE
 from mixprint.errors import ConfigError
 from pipelines.docker_runner import Containers, ContainerSettings, connect, passed_on
-from tests.pipelines.fake_engine import IMAGE, IMAGE_USER, PATIENCE_S, FakeEngine
+from tests.pipelines.fake_engine import IMAGE, IMAGE_USER, PATIENCE_S, FakeEngine, serving
 from tests.processes import wait_until
 
 COMMAND = ("sh", "-ec", "something")
@@ -22,10 +22,8 @@ COMMAND = ("sh", "-ec", "something")
 
 @pytest.fixture
 def engine() -> Iterator[FakeEngine]:
-    fake = FakeEngine()
-    fake.start()
-    yield fake
-    fake.stop()
+    with serving(FakeEngine()) as fake:
+        yield fake
 
 
 @pytest.fixture(autouse=True)
@@ -77,9 +75,9 @@ def test_every_other_end_is_a_failure_that_says_so(
     assert engine.containers == {}
 
 
-def test_a_lost_engine_is_a_failure(engine: FakeEngine) -> None:
-    some = containers(engine)
-    engine.stop()
+def test_a_lost_engine_is_a_failure() -> None:
+    with serving(FakeEngine()) as engine:
+        some = containers(engine)
     assert not some.run("train", IMAGE, COMMAND, {})
     assert "container of step train: the engine failed" in some.failures[0]
 

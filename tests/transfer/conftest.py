@@ -1,14 +1,28 @@
-"""Four stems that have something to transfer, and a standardisation for them."""
+"""Four stems that have something to transfer, a standardisation for them, and short pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, Standardisation
+from mixprint.transfer import songs as songs_module
 
 RATE_HZ = 44_100
+
+
+def write_short_report(path: Path, metrics: Mapping[str, Any]) -> None:
+    """The page takes longer than all the rest of a transfer, and has tests of its own."""
+    path.write_text(metrics["method"])
+
+
+@pytest.fixture
+def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have transfers of this process write hardly anything for a page."""
+    monkeypatch.setattr(songs_module, "write_report", write_short_report)
 
 
 @pytest.fixture(scope="session")

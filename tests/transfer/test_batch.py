@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,10 @@ from mixprint.transfer.batch import (
 )
 from mixprint.transfer.library import SongSource
 from mixprint.transfer.settings import Controls
+from tests.transfer.conftest import write_short_report
 from tests.transfer.test_segments import settings
+
+pytestmark = pytest.mark.usefixtures("short_reports")
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
@@ -62,11 +65,6 @@ class LoggingSeparator:
             yield block_CT, self.separate(block_CT)
 
 
-def write_short_report(path: Path, metrics: Mapping[str, Any]) -> None:
-    """The page takes longer than all the rest, and has tests of its own."""
-    path.write_text(metrics["method"])
-
-
 def load_models(log: Path, deadly: bool = False, *, broken: bool = False) -> Models:
     if multiprocessing.parent_process() is not None:
         songs_module.write_report = write_short_report
@@ -91,11 +89,6 @@ def make_jobs(folder: Path, names: tuple[str, ...], **more: object) -> list[Job]
         )
         for name in names
     ]
-
-
-@pytest.fixture(autouse=True)
-def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(songs_module, "write_report", write_short_report)
 
 
 @pytest.fixture
@@ -151,7 +144,8 @@ import os, signal, sys
 from pathlib import Path
 from mixprint.transfer import songs
 from mixprint.transfer.batch import run_jobs
-from tests.transfer.test_batch import load_models, make_jobs, write_short_report
+from tests.transfer.conftest import write_short_report
+from tests.transfer.test_batch import load_models, make_jobs
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

@@ -98,6 +98,7 @@ def test_methods(
     torch.testing.assert_close(reported_D, measured_D, atol=2e-3, rtol=0)
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_nothing_of_it_is_the_input(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
@@ -115,6 +116,7 @@ def test_nothing_of_it_is_the_input(
     assert len(metrics["stems_left_alone"]) == 4
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_amounts_and_kept_stems(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
@@ -129,6 +131,7 @@ def test_amounts_and_kept_stems(
     assert 0 > part["settings"]["drums"]["gain_db"] > full["settings"]["drums"]["gain_db"]
 
 
+@pytest.mark.usefixtures("short_reports")
 @pytest.mark.parametrize("loudness", ["free", "style", "keep", "match"])
 def test_loudness_and_true_peak(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation, loudness: str
@@ -159,6 +162,7 @@ def test_loudness_and_true_peak(
     )
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_what_is_too_loud_is_lowered_by_one_gain(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
@@ -223,6 +227,7 @@ def test_a_song_needs_its_files(
     assert not (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_songs_are_streamed(
     tmp_path: Path,
     make_stems: Make,
@@ -444,6 +449,7 @@ def test_requests_are_checked() -> None:
             Request(**(wanted | more))  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_every_combination_is_made_and_songs_are_separated_once(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
