@@ -14,6 +14,9 @@ UV := $(BIN)/uv
 UV_COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header
 
+# Else each of the many processes compiles again what it imports: 18 s of a core for a training.
+export PYTHONDONTWRITEBYTECODE :=
+
 # What to run on. Values travel through the environment, so that spaces and quotes survive.
 SOURCE ?= synthetic
 DATA ?= data
