@@ -209,7 +209,9 @@ class Place:
                 raise ConfigError(f"{name}: expected >= {lowest}, found {getattr(self, name)}")
 
     def with_gpus(self, gpus: int) -> "Place":
-        """Give another number of GPUs, and of all else in proportion.
+        """Give another number of GPUs, with processors and memory in proportion.
+
+        What passes through /dev/shm depends on the batch of all of them together.
 
         Raises:
             ConfigError: there is no such number.
@@ -222,7 +224,6 @@ class Place:
             gpus=gpus,
             cpu=_scaled(self.cpu, share),
             memory=_scaled(self.memory, share),
-            shm=_scaled(self.shm, share),
         )
 
     @property
@@ -266,8 +267,8 @@ class Cluster:
             path: the YAML file.
             repository: in place of the file's own `image.repository`, if not empty.
             nodes: in place of `training.nodes`, if not 0.
-            gpus_per_node: in place of `steps.train.gpus`, if not 0; `cpu`, `memory` and `shm` there
-                change in proportion.
+            gpus_per_node: in place of `steps.train.gpus`, if not 0; `cpu` and `memory` there change
+                in proportion.
 
         Raises:
             ConfigError: it cannot be read, a key or a step is unknown or missing, or a value does

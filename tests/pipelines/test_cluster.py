@@ -147,13 +147,13 @@ def test_what_readers_prepare_must_fit() -> None:
         (0, 8, {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "8"}),
     ],
 )
-def test_with_the_gpus_of_a_node_grows_all_else(
+def test_with_the_gpus_of_a_node_grow_processors_and_memory(
     tmp_path: Path, file_gpus: int, gpus: int, expected: dict[str, str]
 ) -> None:
     load(tmp_path, changed("steps.train.gpus", file_gpus))
     place = Cluster.load(tmp_path / "cluster.yaml", gpus_per_node=gpus).steps["train"]
     assert place.resources == expected
-    assert place.shm == {1: "64Gi", 8: "3Gi", 0: "8Gi"}[file_gpus]
+    assert place.shm == COMMITTED["steps"]["train"]["shm"]
 
 
 def compiled(folder: Path, cluster: Cluster) -> tuple[dict[str, Any], dict[str, Any]]:
