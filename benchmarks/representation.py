@@ -42,7 +42,6 @@ import torch
 from benchmarks.apart import run_apart
 from benchmarks.publish import publish
 from benchmarks.representation_work import (
-    BATCHES_AHEAD,
     PARTS,
     READING,
     SEGMENT_S,
@@ -53,9 +52,9 @@ from benchmarks.representation_work import (
 )
 from mixprint.atomic import read_json
 from mixprint.cores import threads_each
+from mixprint.encoder.data import BATCHES_AHEAD, batch_bytes
 from mixprint.log import setup_logging
 from mixprint.progress import progress
-from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 
 log = logging.getLogger("mixprint.benchmarks")
 
@@ -254,8 +253,7 @@ def gpu_workers(batch_size: int, processes: int) -> int:
     """Say how many processes can read ahead of a rank, in cores and in shared memory."""
     shared = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 0
     room_bytes = min(shared, psutil.virtual_memory().available) / 2
-    bytes_per_segment = 4 * NUM_STEMS * NUM_CHANNELS * SAMPLE_RATE_HZ * SEGMENT_S
-    ahead_bytes = BATCHES_AHEAD * 2 * batch_size * bytes_per_segment
+    ahead_bytes = BATCHES_AHEAD * batch_bytes(batch_size, SEGMENT_S)
     cores = len(os.sched_getaffinity(0))
     return min(GPU_WORKERS, cores // processes, int(room_bytes // ahead_bytes))
 

@@ -25,7 +25,14 @@ from mixprint.atomic import read_json
 from mixprint.catalogue import read_catalogue
 from mixprint.config import load_params
 from mixprint.encoder.augment import apply_chains, draw_chains
-from mixprint.encoder.data import Batch, Epochs, SegmentSource, load_batches, tracks_of_split
+from mixprint.encoder.data import (
+    BATCHES_AHEAD,
+    Batch,
+    Epochs,
+    SegmentSource,
+    load_batches,
+    tracks_of_split,
+)
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig, TrainConfig
 from mixprint.errors import TrainingError
@@ -38,7 +45,6 @@ from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 PARAMS_PATH = Path(__file__).resolve().parents[1] / "params.yaml"
 SEGMENT_S = 10.0
 SEED = 1
-BATCHES_AHEAD = 2  # that each reading process prepares: the default of torch's DataLoader
 
 
 @dataclass(frozen=True, kw_only=True)

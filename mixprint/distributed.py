@@ -54,25 +54,16 @@ def sum_over_ranks(value: Tensor) -> Tensor:
     return value
 
 
-def of_first_rank(value: float, device: torch.device) -> float:
-    """Give every rank the first one's value."""
-    if not distributed.is_initialized():
-        return value
-    shared = torch.tensor(value, dtype=torch.float64, device=device)
-    distributed.broadcast(shared, src=0)
-    return shared.item()
-
-
-def state_of_first_rank(state: Shared, device: torch.device) -> Shared:
+def of_first_rank(value: Shared, device: torch.device) -> Shared:
     """Give every rank what the first one has, whatever the others have.
 
     Args:
-        state: of tensors on the CPU and plain values; None on the other ranks.
+        value: plain values, and tensors on the CPU.
         device: of this rank.
     """
     if not distributed.is_initialized():
-        return state
-    shared = [state]
+        return value
+    shared = [value]
     distributed.broadcast_object_list(shared, src=0, device=device)
     return shared[0]
 

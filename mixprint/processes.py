@@ -16,7 +16,7 @@ from typing import TypeVar
 from mixprint.errors import MixprintError
 
 STARTER_POLL_S = 0.5
-# A shell's convention for the exit code of a program that a signal has ended.
+# A shell's convention, and the engines', for the exit code of a program that a signal has ended.
 SIGNAL_BASE = 128
 
 Task = TypeVar("Task")

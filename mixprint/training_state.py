@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast, get_type_hints
 import torch
 
 from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
-from mixprint.distributed import rank_and_world, state_of_first_rank
+from mixprint.distributed import of_first_rank, rank_and_world
 from mixprint.errors import CheckpointError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.locks import locked
@@ -134,7 +134,7 @@ class StateFiles(Generic[State]):
         Raises:
             CheckpointError: on the first rank, see `load`.
         """
-        return state_of_first_rank(self.load() if rank_and_world()[0] == 0 else None, device)
+        return of_first_rank(self.load() if rank_and_world()[0] == 0 else None, device)
 
     def save(self, state: State) -> None:
         """Write a state in place of the older one.

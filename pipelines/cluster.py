@@ -43,9 +43,6 @@ _FACTORS = {
 # As KFP takes them; Kubernetes knows more forms.
 _CPU = re.compile(r"(?:\d*\.)?\d+m?")
 _MEMORY = re.compile(r"(\d+)((?:[KMGTPE]i?)?)")
-# Batches that each reading process of the training prepares: the default of torch's DataLoader.
-_BATCHES_AHEAD = 2
-_SEGMENTS_OF_PAIR, _BYTES_OF_SAMPLE = 2, 4
 # Names of Kubernetes' objects, and of variables.
 _OBJECT_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -442,11 +439,10 @@ def _prepared_bytes(train: Mapping[str, Any], num_pairs: int) -> float:
     if train["num_workers"] == 0:
         return 0.0
     # torch takes seconds to import.
-    from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
+    from mixprint.encoder.data import BATCHES_AHEAD, batch_bytes
 
-    num_batches = train["num_workers"] * _BATCHES_AHEAD + 1
-    num_samples = NUM_STEMS * NUM_CHANNELS * SAMPLE_RATE_HZ * train["segment_s"]
-    return num_batches * num_pairs * _SEGMENTS_OF_PAIR * num_samples * _BYTES_OF_SAMPLE
+    num_batches = train["num_workers"] * BATCHES_AHEAD + 1
+    return num_batches * batch_bytes(num_pairs, train["segment_s"])
 
 
 def _scaled(quantity: str, share: Fraction) -> str:

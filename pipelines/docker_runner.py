@@ -30,6 +30,7 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError
 
 from mixprint.errors import ConfigError
+from mixprint.processes import SIGNAL_BASE
 
 log = logging.getLogger("mixprint.pipelines")
 
@@ -49,7 +50,6 @@ PASSED_ON = (
     "STORAGE_EMULATOR_HOST",
 )
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ABOVE_IS_SIGNAL = 128  # a shell's convention, and the engines'
 _CALL_TIMEOUT_S = 60
 # How a call to the engine fails: refused by it, or not answered.
 _FAULTS = (DockerException, RequestException, HTTPError)
@@ -252,8 +252,8 @@ class Containers:
         limit = self._arguments.get("mem_limit", "the machine's")
         if state.get("OOMKilled"):
             return f"killed, out of memory (limit: {limit})"
-        if code > _ABOVE_IS_SIGNAL:
-            number = code - _ABOVE_IS_SIGNAL
+        if code > SIGNAL_BASE:
+            number = code - SIGNAL_BASE
             known = {int(one) for one in signal.Signals}
             name = signal.Signals(number).name if number in known else f"signal {number}"
             # Not every engine tells that it was for want of memory.
@@ -273,7 +273,7 @@ class Containers:
         client.close()
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(_ABOVE_IS_SIGNAL + number)
+        raise SystemExit(SIGNAL_BASE + number)
 
     def _remove_all(self, client: docker.DockerClient) -> None:
         labelled = {"label": f"{RUN_LABEL}={self._label}"}

@@ -26,6 +26,7 @@ from mixprint.catalogue import Track
 from mixprint.errors import DataError, MixprintError
 from mixprint.features.table import FeatureTable
 from mixprint.shards import SegmentRef, read_segment
+from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 
 log = logging.getLogger("mixprint.encoder")
 
@@ -33,6 +34,7 @@ NO_PARTNER = -1
 ROUNDING_S = 1e-6  # of the times at which segments start
 _GIB = 1 << 30
 _PLANS_KEPT = 2  # reading processes run ahead into the next epoch
+BATCHES_AHEAD = 2  # that each reading process prepares
 
 
 @dataclass(frozen=True)
@@ -384,6 +386,17 @@ class SegmentSource:
         return stems_SCT
 
 
+def batch_bytes(num_pairs: int, segment_s: float) -> float:
+    """Say what the stems of a batch take in memory, in float32.
+
+    Args:
+        num_pairs: of the batch.
+        segment_s: what is heard of a segment.
+    """
+    bytes_per_segment = 4 * NUM_STEMS * NUM_CHANNELS * SAMPLE_RATE_HZ * segment_s
+    return 2 * num_pairs * bytes_per_segment
+
+
 class _Batches(Dataset[Batch | MixprintError]):
     """One item is this rank's part of the batch of a step."""
 
@@ -443,6 +456,7 @@ def load_batches(
         sampler=steps,
         batch_size=None,
         num_workers=num_workers,
+        prefetch_factor=BATCHES_AHEAD if num_workers else None,
         collate_fn=_as_it_is,
         pin_memory=pinned,
     )

@@ -578,7 +578,7 @@ class _Trainer:
         if self.objective.knows_styles:
             metrics |= style_retrieval_metrics(embedding_QE, self.valid_tracks)
         # Other processors round in another way, and all ranks have to end after the same epoch.
-        return {name: of_first_rank(value, self.device) for name, value in metrics.items()}
+        return of_first_rank(metrics, self.device)
 
     def _identity(self, data_fingerprint: str) -> str:
         return fingerprint(
