@@ -1,7 +1,10 @@
 """Locks between processes that see the same folder."""
 
 import fcntl
+import json
 import math
+import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from typing import IO
 from mixprint.errors import DataError
 
 POLL_S = 0.2
+IN_USE_NAME = ".mixprint-in-use"
 
 
 @contextmanager
@@ -36,6 +40,68 @@ def locked(path: Path, patience_s: float = math.inf) -> Iterator[None]:
         if not is_taken:
             raise TimeoutError(f"{path}: another process has held the lock for {patience_s:g} s")
         yield
+
+
+@contextmanager
+def sole_use(folder: Path, activity: str) -> Iterator[None]:
+    """Keep every other run out of a folder that this one writes to.
+
+    The folder holds `IN_USE_NAME` meanwhile, which says who is at work; the lock itself is the
+    system's, so a run that was killed keeps nobody out.
+
+    Args:
+        folder: created if it is missing.
+        activity: what this run does there, for the other one's message: ``transfer of a.wav``.
+
+    Raises:
+        DataError: another run is at work there (the message names it), or the file system knows no
+            locks.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / IN_USE_NAME
+    while True:
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DataError(
+                    f"{folder}: expected to be the only run at work there, found {_holder(file)}; "
+                    "wait for its end, or name another folder"
+                ) from None
+            except OSError as error:
+                raise DataError(
+                    f"{path}: expected a file system with locks (flock), found: {error}"
+                ) from error
+            if not _is_at(path, file):
+                continue  # its last holder has removed it between our two calls
+            try:
+                file.truncate(0)
+                holder = {"pid": os.getpid(), "host": socket.gethostname(), "activity": activity}
+                file.write(json.dumps(holder))
+                file.flush()
+                yield
+            finally:
+                # While the lock is still held, so that nobody holds one on a file that is gone.
+                path.unlink(missing_ok=True)
+            return
+
+
+def _holder(file: IO[str]) -> str:
+    """Describe who holds a folder, as far as its file tells."""
+    file.seek(0)
+    try:
+        found = json.loads(file.read())
+        return f"{found['activity']} (process {found['pid']} on {found['host']})"
+    except (ValueError, TypeError, KeyError):
+        return "another one"
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Tell whether an open file is the one that a path leads to."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _take(file: IO[str], patience_s: float) -> bool:

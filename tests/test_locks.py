@@ -11,7 +11,7 @@ import pytest
 
 from mixprint import locks
 from mixprint.errors import DataError
-from mixprint.locks import locked
+from mixprint.locks import IN_USE_NAME, locked, sole_use
 
 ROUNDS = 50
 
@@ -67,3 +67,52 @@ def test_a_file_system_without_locks_is_named(
     message = r"lock: expected a file system with locks \(flock\), found: .*Operation not supported"
     with pytest.raises(DataError, match=message), locked(tmp_path / "lock", **patience_s):
         pass
+
+
+def test_a_folder_in_use_names_the_other_run_and_is_free_afterwards(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    with sole_use(folder, "transfer of a.wav"):
+        message = rf"out: .*only run at work.*transfer of a\.wav \(process {os.getpid()} on "
+        with pytest.raises(DataError, match=message), sole_use(folder, "transfer of b.wav"):
+            pass
+    assert list(folder.iterdir()) == []
+    with sole_use(folder, "transfer of b.wav"):
+        pass
+
+
+def _die_in_use(folder: Path) -> None:
+    with sole_use(folder, "a run that is killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_run_keeps_nobody_out_of_its_folder(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("fork").Process(target=_die_in_use, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert (tmp_path / IN_USE_NAME).exists()
+    with sole_use(tmp_path, "the next run"):
+        pass
+    assert not (tmp_path / IN_USE_NAME).exists()
+
+
+def _use_and_count(folder: Path) -> None:
+    done = 0
+    while done < ROUNDS:
+        try:
+            with sole_use(folder / "out", "counting"):
+                count = int((folder / "count").read_text())
+                (folder / "count").write_text(str(count + 1))
+                done += 1
+        except DataError:
+            continue
+
+
+def test_removing_the_lock_lets_no_two_in(tmp_path: Path) -> None:
+    (tmp_path / "count").write_text("0")
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_use_and_count, args=(tmp_path,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert int((tmp_path / "count").read_text()) == 3 * ROUNDS
