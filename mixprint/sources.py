@@ -122,11 +122,19 @@ def clean_text(text: str) -> str:
 
 
 def stem_files(folder: Path) -> dict[str, Path]:
-    """Find the files of the MUSDB18-HQ layout: those of `mixture` and the four stems that exist."""
+    """Find the files of the MUSDB18-HQ layout: those of `mixture` and the four stems that exist.
+
+    WAV comes before FLAC. Upper and lower case make no difference: `Vocals.WAV` is one, too.
+    """
+    if not folder.is_dir():
+        return {}
+    # Of two spellings the one in lower case stays, which sorts behind the other.
+    listed = {name.casefold(): folder / name for name in sorted(os.listdir(folder))}  # noqa: PTH208
     found = {}
     for name in (MIXTURE, *STEMS):
         for suffix in STEM_SUFFIXES:
-            if (path := folder / f"{name}{suffix}").is_file():
+            path = listed.get(f"{name}{suffix}")
+            if path is not None and path.is_file():
                 found[name] = path
                 break
     return found

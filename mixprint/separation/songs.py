@@ -6,7 +6,8 @@ Shape suffixes: S stem (in the order of `STEMS`), C channel, T sample.
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +17,15 @@ from torch import Tensor
 
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
+from mixprint.sources import MIXTURE, stem_files
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 
 log = logging.getLogger("mixprint.separation.songs")
 
 SETTINGS_FILE = "settings.json"
-MIXTURE = "mixture"
 MAX_REASONS = 10
-TRAIN_FOLDER = "train"
+# Of MUSDB18-HQ; their spelling differs between copies, and so do upper and lower case.
+TRAIN_FOLDER, TEST_FOLDER = "train", "test"
 # What the authors of MUSDB18 set aside for validation (sigsep/sigsep-mus-db, configs/mus.yaml).
 MUSDB_VALIDATION = frozenset(
     {
@@ -64,14 +66,17 @@ class Song:
     """A song with its true stems.
 
     Attributes:
-        path: folder with `vocals.wav`, `bass.wav`, `drums.wav`, `other.wav`.
+        path: its folder.
         composition: what the song is a mix of; all mixes of it go to one side of the split.
         num_samples: length of the shortest stem.
+        files: of the four stems and, where there is one, of the mixture; see
+            `mixprint.sources.stem_files`.
     """
 
     path: Path
     composition: str
     num_samples: int
+    files: Mapping[str, Path]
 
 
 def find_songs(folder: Path, *, max_bad_fraction: float = 0.0) -> list[Song]:
@@ -86,8 +91,21 @@ def find_songs(folder: Path, *, max_bad_fraction: float = 0.0) -> list[Song]:
         DataError: there are no songs, or too many cannot be used: a stem is missing or
             unreadable, has another sampling rate or more than two channels.
     """
+    return _read_songs(folder, _song_folders(folder), max_bad_fraction)
+
+
+def _song_folders(folder: Path) -> list[Path]:
+    """List the folders that hold a stem, at any depth, links to folders left out."""
+    return sorted(
+        Path(path)
+        for path, _, names in os.walk(folder)
+        if names and not stem_files(Path(path)).keys().isdisjoint(STEMS)
+    )
+
+
+def _read_songs(folder: Path, paths: Sequence[Path], max_bad_fraction: float) -> list[Song]:
     songs, reasons = [], []
-    for path in sorted({file.parent for stem in STEMS for file in folder.rglob(f"{stem}.wav")}):
+    for path in paths:
         try:
             songs.append(read_song(path))
         except DataError as error:
@@ -96,7 +114,9 @@ def find_songs(folder: Path, *, max_bad_fraction: float = 0.0) -> list[Song]:
     for reason in reasons:
         log.warning("leaves out a song: %s", reason)
     if not songs:
-        raise DataError(f"{folder}: expected folders with {STEMS[0]}.wav, found none")
+        raise DataError(
+            f"{folder}: expected folders with {STEMS[0]}.wav or {STEMS[0]}.flac, found none"
+        )
     return songs
 
 
@@ -130,8 +150,9 @@ def read_song(path: Path) -> Song:
             JSON.
     """
     lengths = []
+    files = stem_files(path)
     for stem in STEMS:
-        file = path / f"{stem}.wav"
+        file = files.setdefault(stem, path / f"{stem}.wav")
         try:
             info = sf.info(file)
         except (sf.LibsndfileError, OSError) as error:
@@ -145,7 +166,7 @@ def read_song(path: Path) -> Song:
                 f"found {info.samplerate} Hz and {info.channels}",
             )
         lengths.append(info.frames)
-    return Song(path, _composition(path), min(lengths))
+    return Song(path, _composition(path), min(lengths), files)
 
 
 def _composition(path: Path) -> str:
@@ -168,8 +189,8 @@ def training_songs(
     """Find the songs to train on and those to validate on.
 
     Args:
-        folder: songs; or MUSDB18-HQ, of which only `train` is looked at: `test` is for what is
-            published.
+        folder: songs; or MUSDB18-HQ, at any depth, of which only `train` is looked at: `test` is
+            for what is published. Upper and lower case make no difference.
         num_valid: how many compositions are held out, see `split_songs`. Where songs of MUSDB18's
             own validation split are among the songs, these are held out instead.
         max_bad_fraction: see `find_songs`.
@@ -178,15 +199,46 @@ def training_songs(
         songs to train on, songs held out.
 
     Raises:
-        DataError: see `find_songs` and `split_songs`.
+        DataError: see `find_songs` and `split_songs`; or there are songs in `test`, and none in
+            `train` beside it.
     """
-    if (folder / TRAIN_FOLDER).is_dir():
-        folder = folder / TRAIN_FOLDER
-    songs = find_songs(folder, max_bad_fraction=max_bad_fraction)
+    songs = _read_songs(folder, _for_training(folder, _song_folders(folder)), max_bad_fraction)
     official = [song for song in songs if song.path.name in MUSDB_VALIDATION]
     if not official or not num_valid:
         return split_songs(songs, num_valid)
     return [song for song in songs if song not in official], official
+
+
+def _for_training(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Choose from songs' folders those that MUSDB18-HQ's layout gives to the training.
+
+    Raises:
+        DataError: there are songs for tests, and none beside them to train on.
+    """
+    named = {path: path.relative_to(folder).parts for path in paths}
+    # A song's own folder may be called as it likes.
+    split = {
+        parts[:depth]
+        for parts in named.values()
+        for depth, name in enumerate(parts[:-1])
+        if name.casefold() == TRAIN_FOLDER
+    }
+    chosen = []
+    for path, parts in named.items():
+        if any(
+            parts[:depth] in split and name.casefold() != TRAIN_FOLDER
+            for depth, name in enumerate(parts)
+        ):
+            continue
+        for depth, name in enumerate(parts[:-1]):
+            if name.casefold() == TEST_FOLDER:
+                test = folder.joinpath(*parts[: depth + 1])
+                raise DataError(
+                    f"{test}: expected a folder {TRAIN_FOLDER} with songs beside it, found none; "
+                    "to train on songs for tests, name their folder itself"
+                )
+        chosen.append(path)
+    return chosen
 
 
 def long_enough(songs: Sequence[Song], num_samples: int) -> list[Song]:
@@ -249,7 +301,7 @@ def read_stems(song: Song, start: int = 0, num_samples: int | None = None) -> Te
 
 
 def read_mixture(song: Song, start: int = 0, num_samples: int | None = None) -> Tensor:
-    """Read an excerpt of the mixture: of `mixture.wav` if it is there, else the stems' sum.
+    """Read an excerpt of the mixture: of its file if there is one, else the stems' sum.
 
     A released mixture was mastered and is not quite the sum of its stems.
 
@@ -261,7 +313,7 @@ def read_mixture(song: Song, start: int = 0, num_samples: int | None = None) -> 
     Returns:
         mixture_CT.
     """
-    if not (song.path / f"{MIXTURE}.wav").exists():
+    if MIXTURE not in song.files:
         return read_stems(song, start, num_samples).sum(dim=0)
     return read_clip(song, MIXTURE, start, num_samples or song.num_samples - start)
 
@@ -275,7 +327,7 @@ def read_clip(song: Song, stem: str, start: int, num_samples: int) -> Tensor:
     Raises:
         UnreadableStemError: the file is broken, ends early, or holds NaN or infinities.
     """
-    path = song.path / f"{stem}.wav"
+    path = song.files[stem]
     try:
         audio_TC, _ = sf.read(
             path, frames=num_samples, start=start, dtype="float32", always_2d=True

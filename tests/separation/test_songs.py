@@ -11,6 +11,7 @@ from mixprint.errors import DataError
 from mixprint.separation.songs import (
     find_songs,
     long_enough,
+    read_mixture,
     read_stems,
     split_songs,
     training_songs,
@@ -93,3 +94,68 @@ def test_settings_that_are_none_make_a_song_unusable(
     (folder / "song1" / "settings.json").write_text(content)
     found = find_songs(folder, max_bad_fraction=0.5)
     assert [song.path.name for song in found] == ["song0"]
+
+
+@pytest.mark.parametrize("root", [".", "musdb18hq", "a/b"])
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "test")])
+def test_songs_for_tests_are_not_trained_on_whatever_the_case_and_depth_of_their_folder(
+    tmp_path: Path, make_songs: Callable[..., Path], root: str, train: str, test: str
+) -> None:
+    make_songs(tmp_path / root / train, 3)
+    make_songs(tmp_path / root / test, 2)
+    (tmp_path / root / test / "song0" / "bass.wav").unlink()
+    found = [song for part in training_songs(tmp_path, 1) for song in part]
+    assert sorted(song.path for song in found) == [
+        tmp_path / root / train / f"song{index}" for index in range(3)
+    ]
+
+
+@pytest.mark.parametrize("test", ["test", "Test", "musdb18hq/TEST"])
+@pytest.mark.parametrize("beside", ["", "other", "train"])
+def test_a_test_folder_without_songs_to_train_on_beside_it_is_refused(
+    tmp_path: Path, make_songs: Callable[..., Path], test: str, beside: str
+) -> None:
+    make_songs(tmp_path / test, 3)
+    if beside == "train":
+        (tmp_path / test).with_name(beside).mkdir()
+    elif beside:
+        make_songs((tmp_path / test).with_name(beside), 2)
+    with pytest.raises(DataError, match=rf"{test}: expected a folder train .* beside it"):
+        training_songs(tmp_path, 1)
+
+
+def test_a_song_may_be_called_train_or_test(
+    tmp_path: Path, make_songs: Callable[..., Path]
+) -> None:
+    make_songs(tmp_path, 2)
+    (tmp_path / "song0").rename(tmp_path / "Test")
+    (tmp_path / "song1").rename(tmp_path / "Train")
+    assert [song.path.name for song in training_songs(tmp_path, 0)[0]] == ["Test", "Train"]
+
+
+@pytest.mark.parametrize("suffix", ["flac", "FLAC", "WAV", "Wav"])
+def test_stems_of_any_suffix_in_any_case_are_trained_on(
+    tmp_path: Path, make_songs: Callable[..., Path], suffix: str
+) -> None:
+    expected_SCT = read_stems(find_songs(make_songs(tmp_path / "wav", 1))[0])
+    for stem in STEMS:
+        source = tmp_path / "wav" / "song0" / f"{stem}.wav"
+        target = tmp_path / "other" / "song0" / f"{stem}.{suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(target, *sf.read(source, dtype="int16"), format=suffix, subtype="PCM_16")
+    (song,) = training_songs(tmp_path / "other", 0)[0]
+    assert torch.equal(read_stems(song), expected_SCT)
+    mixture = tmp_path / "other" / "song0" / f"mixture.{suffix}"
+    sf.write(mixture, torch.full((22_050, 2), 0.25).numpy(), 44_100, format=suffix)
+    (song,) = find_songs(tmp_path / "other")
+    assert read_mixture(song).unique().item() == 0.25
+
+
+def test_of_a_stem_in_two_formats_the_wav_is_read(
+    tmp_path: Path, make_songs: Callable[..., Path]
+) -> None:
+    folder = make_songs(tmp_path, 1) / "song0"
+    sf.write(folder / "bass.flac", torch.zeros(10, 2).numpy(), 44_100)
+    (song,) = find_songs(tmp_path)
+    assert song.files["bass"] == folder / "bass.wav"
+    assert song.num_samples == 22_050
