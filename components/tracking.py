@@ -35,7 +35,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from components.store import (
     artifact_root,
+    checked_uri,
     database_path,
+    nearest_uri,
     stops_when_lost,
     tracking_uri,
     without_credentials,
@@ -474,14 +476,22 @@ class Decision:
 class Registry:
     """The versions of one registered model."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_name: str, *, must_exist: bool = False) -> None:
         """Connect to the store and make sure that the model has an entry there.
 
+        Args:
+            model_name: the registered model.
+            must_exist: make neither a store nor an entry.
+
         Raises:
-            DataError: the store is lost.
+            DataError: the store is lost; or it is not there, and must exist.
         """
         self.model_name = model_name
         with needed("the registry of encoders"):
+            if must_exist:
+                mlflow.set_tracking_uri(checked_uri())
+                self._client = MlflowClient()
+                return
             connect()
             self._client = MlflowClient()
             try:
@@ -525,7 +535,12 @@ class Registry:
 
     def champion(self) -> ModelVersion | None:
         """Give the version with alias `champion`, or None."""
-        aliases = self._client.get_registered_model(self.model_name).aliases
+        try:
+            aliases = self._client.get_registered_model(self.model_name).aliases
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            return None
         return self.version(str(aliases[CHAMPION])) if CHAMPION in aliases else None
 
     def version(self, version: str) -> ModelVersion:
@@ -615,13 +630,16 @@ def fetch_model(name: str, folder: Path) -> Path:
         the folder that holds them.
 
     Raises:
-        DataError: the registry has no such model, alias or version.
+        DataError: the registry has no such model, alias or version, or is not there.
     """
-    connect()
+    uri = nearest_uri()
+    mlflow.set_tracking_uri(uri)
     try:
         return Path(mlflow.artifacts.download_artifacts(name, dst_path=str(folder)))
-    except MlflowException as error:
-        raise DataError(f"{name}: expected a registered model, found: {error.message}") from error
+    except _FAULTS as error:
+        raise DataError(
+            f"{name}: expected a registered model in {without_credentials(uri)}, found: {error}"
+        ) from error
 
 
 def log_model_files(run_id: str, folder: Path) -> None:

@@ -359,7 +359,7 @@ def main() -> None:
     setup_logging()
     from components import tracking
 
-    registry = tracking.Registry(args.model_name or config.model_name)
+    registry = tracking.Registry(args.model_name or config.model_name, must_exist=True)
     if args.action == "rollback":
         lost, now = registry.rollback()
         log.info("champion of %s: version %s, was %s", registry.model_name, now, lost)
