@@ -30,8 +30,10 @@ from torch import Tensor
 
 from mixprint import mp3
 from mixprint.atomic import atomic_path
+from mixprint.decoding import AudioFile, open_decoder
 from mixprint.errors import AudioError
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
+from mixprint.streams import StreamError
 
 FloatArray = NDArray[np.float32]
 
@@ -101,7 +103,7 @@ class AudioInfo:
 
 
 @contextmanager
-def open_audio(path: Path | str) -> Iterator[sf.SoundFile]:
+def open_audio(path: Path | str) -> Iterator[AudioFile]:
     """Open a file for reading, with all that can be wrong in its header turned into reasons.
 
     Raises:
@@ -115,10 +117,11 @@ def open_audio(path: Path | str) -> Iterator[sf.SoundFile]:
             raise AudioError("unreadable", f"{shown(path)}: expected a file, found something else")
         if status.st_size == 0:
             raise AudioError("empty", f"{shown(path)}: expected audio, found 0 bytes")
-        # As bytes, because soundfile encodes text strictly and a file name may be no valid UTF-8.
-        with sf.SoundFile(os.fsencode(path)) as file:
+        with open_decoder(os.fsencode(path), status) as file:
             _check_header(path, file)
             yield file
+    except StreamError as error:
+        raise AudioError(error.reason, f"{shown(path)}: {error.detail}") from error
     except (sf.SoundFileError, OSError) as error:
         raise AudioError(
             "unreadable",
@@ -257,7 +260,7 @@ def _open_part(
         yield last - first, blocks()
 
 
-def stereo_blocks(file: sf.SoundFile, path: Path | str, num_frames: int) -> Iterator[FloatArray]:
+def stereo_blocks(file: AudioFile, path: Path | str, num_frames: int) -> Iterator[FloatArray]:
     """Read frames from the present position as stereo blocks, checked.
 
     Args:
@@ -299,7 +302,7 @@ def check_finite(block_TN: NDArray[np.floating], path: Path | str, first_frame: 
         )
 
 
-def check_length(file: sf.SoundFile, path: Path | str, num_expected: int, num_read: int) -> None:
+def check_length(file: AudioFile, path: Path | str, num_expected: int, num_read: int) -> None:
     """Refuse a file that ends before its declared end.
 
     Raises:
@@ -315,7 +318,7 @@ def check_length(file: sf.SoundFile, path: Path | str, num_expected: int, num_re
         )
 
 
-def downmix_gains(file: sf.SoundFile) -> FloatArray:
+def downmix_gains(file: AudioFile) -> FloatArray:
     """Give the gains that bring a file's channels to stereo.
 
     Full-scale surround can exceed +-1 after it: as float32 nothing is lost.
@@ -462,7 +465,7 @@ def error_text(error: Exception) -> str:
     return str(text).strip()
 
 
-def _check_header(path: Path | str, file: sf.SoundFile) -> None:
+def _check_header(path: Path | str, file: AudioFile) -> None:
     """Refuse headers that no audio can follow, before anything is allocated from them."""
     if not MIN_SAMPLE_RATE_HZ <= file.samplerate <= MAX_SAMPLE_RATE_HZ:
         raise AudioError(
@@ -487,7 +490,7 @@ def _check_header(path: Path | str, file: sf.SoundFile) -> None:
         raise AudioError("empty", f"{shown(path)}: expected audio, found 0 frames")
 
 
-def _speaker_order(file: sf.SoundFile) -> tuple[str, ...]:
+def _speaker_order(file: AudioFile) -> tuple[str, ...]:
     """Name the speakers of a file with more than two channels; empty if there is no convention."""
     orders = _VORBIS_ORDERS if file.format == "OGG" else _WAVE_ORDERS
     return orders.get(file.channels, ())

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 from numpy.typing import NDArray
 
 from mixprint.audio import (
@@ -23,6 +22,7 @@ from mixprint.audio import (
     open_audio,
     shown,
 )
+from mixprint.decoding import AudioFile
 from mixprint.errors import AudioError
 from mixprint.mp3 import audio_range
 from mixprint.stems import NUM_CHANNELS
@@ -168,11 +168,11 @@ def _check_content(path: Path, inspection: Inspection, rules: InspectionRules) -
         )
 
 
-def _is_lossless(file: sf.SoundFile) -> bool:
+def _is_lossless(file: AudioFile) -> bool:
     return file.subtype.startswith(("PCM_", "ALAC_")) or file.subtype in ("FLOAT", "DOUBLE")
 
 
-def _sample_blocks(file: sf.SoundFile) -> Iterator[NDArray]:
+def _sample_blocks(file: AudioFile) -> Iterator[NDArray]:
     """Read to the end in a type that holds the file's samples exactly (lossy ones as float32)."""
     is_integer = file.subtype.startswith(("PCM_", "ALAC_"))
     dtype = "int32" if is_integer else "float64" if file.subtype == "DOUBLE" else "float32"

@@ -38,6 +38,11 @@ EXPORT_FOLDER = "stems_audio"
 # What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
 SEPARATING_CODE = (
     "mixprint.audio",
+    "mixprint.decoding",
+    "mixprint.fileview",
+    "mixprint.flac",
+    "mixprint.mp3",
+    "mixprint.ogg",
     "mixprint.segments",
     "mixprint.separation.checkpoint",
     "mixprint.separation.compiled",
@@ -47,6 +52,7 @@ SEPARATING_CODE = (
     "mixprint.separation.separator",
     "mixprint.separation.sharding",
     "mixprint.shards",
+    "mixprint.streams",
 )
 # As in mixprint.separation.runner, which takes a second to import.
 PRECISIONS = ("float32", "bfloat16", "float16")

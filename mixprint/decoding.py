@@ -1,0 +1,185 @@
+"""Open a file with the decoder that reads all of it.
+
+libsndfile reads most files by itself. Of compressed ones it believes headers that may be wrong,
+and reads the first of several joined streams only: those are given to it stream by stream, in a
+`FileView` that holds what belongs to the audio.
+
+Shape suffixes: T sample, N channels as in the file.
+"""
+
+import mmap
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeAlias
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from mixprint.fileview import FileView
+from mixprint.streams import Link, StreamError
+
+# Walks that are remembered: readers open the same files again and again, part by part.
+_REMEMBERED = 256
+
+
+class ChainedFile:
+    """Several streams of a file, read one after the other as if they were one.
+
+    It has what mixprint uses of `soundfile.SoundFile`.
+
+    Attributes:
+        samplerate: frames per second, the same in all.
+        channels: channels per frame, the same in all.
+        format: libsndfile's name of the container.
+        subtype: libsndfile's name of the coding.
+        frames: frames of all streams together.
+    """
+
+    def __init__(self, path: bytes, links: tuple[Link, ...]) -> None:
+        """Open each stream once to see what it is.
+
+        Raises:
+            StreamError: ``joined``: the streams differ in rate, channels or coding.
+            sf.SoundFileError, OSError: one cannot be opened.
+        """
+        self._path, self._links = path, links
+        self._starts: list[int] = []
+        self._current: tuple[int, sf.SoundFile] | None = None
+        self._position = 0
+        self.frames = 0
+        kinds = []
+        for link in links:
+            with _open_link(path, link) as file:
+                kinds.append((file.samplerate, file.channels, file.format, file.subtype))
+                self._starts.append(self.frames)
+                self.frames += file.frames
+        if differing := [kind for kind in kinds if kind != kinds[0]]:
+            raise StreamError(
+                "joined",
+                f"expected {len(links)} joined streams of one kind, found {_named(kinds[0])} and "
+                f"{_named(differing[0])}: cut them apart, or convert all to one file",
+            )
+        self.samplerate, self.channels, self.format, self.subtype = kinds[0]
+
+    def __enter__(self) -> Self:
+        """Return the file itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the stream that is open."""
+        if self._current is not None:
+            self._current[1].close()
+            self._current = None
+
+    def tell(self) -> int:
+        """Return the position in frames."""
+        return self._position
+
+    def seek(self, frames: int) -> int:
+        """Move to a frame, counted from the start of the first stream."""
+        self._position = frames
+        self.close()
+        return frames
+
+    def read(self, frames: int, dtype: str, *, always_2d: bool) -> NDArray:
+        """Read frames from the present position; fewer only at the end.
+
+        Args:
+            frames: how many to read.
+            dtype: as for `soundfile.SoundFile.read`.
+            always_2d: True; channels are always the second axis.
+        """
+        blocks: list[NDArray] = []
+        while frames > 0 and (file := self._file_at_position()) is not None:
+            block_TN = file.read(frames, dtype, always_2d=always_2d)
+            self._position += len(block_TN)
+            frames -= len(block_TN)
+            blocks.append(block_TN)
+            if len(block_TN) == 0:
+                break
+        return np.concatenate(blocks) if blocks else np.empty((0, self.channels), dtype)
+
+    def _file_at_position(self) -> sf.SoundFile | None:
+        """Open the stream that holds the position; None at the end."""
+        if self._position >= self.frames:
+            return None
+        index = int(np.searchsorted(self._starts, self._position, side="right")) - 1
+        if self._current is None or self._current[0] != index:
+            self.close()
+            self._current = (index, _open_link(self._path, self._links[index]))
+            self._current[1].seek(self._position - self._starts[index])
+        return self._current[1]
+
+
+# What is read from: both have samplerate, channels, frames, format, subtype, seek, tell and read.
+AudioFile: TypeAlias = "sf.SoundFile | ChainedFile"
+
+# How the streams of a file are found, by the bytes with which it begins; None for a file that
+# libsndfile reads well by itself.
+Walk: TypeAlias = Callable[[mmap.mmap], tuple[Link, ...] | None]
+_WALKS: dict[bytes, Walk] = {}
+
+
+@contextmanager
+def open_decoder(path: bytes, status: os.stat_result) -> Iterator[AudioFile]:
+    """Open a file so that all of it is read.
+
+    Args:
+        path: name of the file, as bytes: soundfile encodes text strictly, and a name may be no
+            valid UTF-8.
+        status: of the file; its walk is remembered for as long as size and time stay the same.
+
+    Raises:
+        StreamError: audio is missing, or cannot be reached.
+        sf.SoundFileError, OSError: it cannot be opened.
+    """
+    links = _links(path, (status.st_size, status.st_mtime_ns))
+    if links is None:
+        with sf.SoundFile(path) as file:
+            yield file
+    elif len(links) == 1:
+        with _open_link(path, links[0]) as file:
+            yield file
+    else:
+        with ChainedFile(path, links) as chain:
+            yield chain
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _links(path: bytes, _version: tuple[int, int]) -> tuple[Link, ...] | None:
+    """Find the streams of a version of a file; None if libsndfile reads it well by itself.
+
+    Raises:
+        StreamError: see `open_decoder`.
+    """
+    with (
+        Path(os.fsdecode(path)).open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        walk = next(
+            (walk for magic, walk in _WALKS.items() if content[: len(magic)] == magic), None
+        )
+        return None if walk is None else walk(content)
+
+
+def _open_link(path: bytes, link: Link) -> sf.SoundFile:
+    return sf.SoundFile(FileView(Path(os.fsdecode(path)).open("rb", buffering=0), link.pieces))
+
+
+def _named(kind: tuple[int, int, str, str]) -> str:
+    sample_rate_hz, channels, container, coding = kind
+    return f"{container} {coding} of {channels} channels at {sample_rate_hz} Hz"

@@ -1,0 +1,1 @@
+"""FLAC frames and what their headers tell."""
