@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from components.run_folder import STEMS_FOLDER, open_run
+from components.run_folder import STEMS_FOLDER, DoneMarker, open_run
 from components.step import STEPS_DIR, Manifest
 from mixprint.atomic import read_json
 from mixprint.storage import Storage, is_bucket, open_bucket
@@ -77,15 +77,18 @@ def _found(step: str, root: Path | str, folder: str, files: tuple[str, ...]) -> 
     name = f"{STEPS_DIR}/{step}.done.json"
     if not is_bucket(str(root)):
         marker = Path(root) / name
-        counts = read_json(marker)["counts"] if marker.exists() else {}
+        done = DoneMarker.read(marker, lambda: read_json(marker)) if marker.exists() else None
+        counts = done.counts if done else {}
         return Manifest.of_files(step, Path(root) / folder, files, counts)
     bucket = open_bucket(str(root))
     # The marker spares the reading of what it describes.
-    done = bucket.read_json(name) if bucket.exists(name) else {}
-    known = done.get("files", {})
+    done = None
+    if bucket.exists(name):
+        done = DoneMarker.read(bucket.uri(name), lambda: bucket.read_json(name))
+    known = done.files if done else {}
     place = f"{folder}/" if folder else ""
     hashes = {file: known.get(file) or _sha256(bucket, f"{place}{file}") for file in files}
-    return Manifest.of_hashes(step, _below(root, folder), hashes, done.get("counts", {}))
+    return Manifest.of_hashes(step, _below(root, folder), hashes, done.counts if done else {})
 
 
 def _sha256(bucket: Storage, name: str) -> str:

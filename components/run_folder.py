@@ -9,16 +9,18 @@ a folder stands for theirs, and they are read out of the bucket by pieces (`mixp
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mixprint.atomic import TEMPORARY_PREFIX
 from mixprint.claims import LEASE_S, Claim, ClaimLostError, claim_owner, take_claim
 from mixprint.errors import ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.processes import sigterm_exits
+from mixprint.schema import Number, as_record
 from mixprint.scratch import Scratch
 from mixprint.storage import GcsStorage, in_parallel, is_bucket, open_bucket
 
@@ -31,6 +33,37 @@ FOLLOW_EVERY_S = 15.0
 CLAIM_PATIENCE_S, CLAIM_POLL_S = 2 * LEASE_S, 2.0
 _MIRROR, _PRIVATE = "run", "private"
 _DONE_SUFFIX, _JSON_SUFFIX = ".done.json", ".json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoneMarker:
+    """What a finished step has left.
+
+    Attributes:
+        recipe: fingerprint of what the outputs were made from.
+        files: path of each output -> its SHA-256.
+        counts: how much there is.
+        objects: what a bucket tells of each output, see `MirroredRun.proofs`.
+    """
+
+    recipe: str
+    files: Mapping[str, str]
+    counts: Mapping[str, Number]
+    objects: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, where: str | Path, content: Callable[[], Any]) -> Self | None:
+        """Read a marker; a damaged one counts as missing: its step makes it again.
+
+        Args:
+            where: it lies, for the log.
+            content: reads it as JSON.
+        """
+        try:
+            return as_record(content(), where, cls)
+        except DataError as error:
+            log.warning("%s; the marker counts as missing", error)
+            return None
 
 
 class RunFolder:
@@ -120,11 +153,11 @@ class RunFolder:
         del folder, names
         return {}
 
-    def is_intact(self, folder: Path, done: Mapping[str, Any]) -> bool:
+    def is_intact(self, folder: Path, done: DoneMarker) -> bool:
         """Tell whether the files of a marker are there as it describes them."""
         return all(
             (folder / name).is_file() and file_sha256(folder / name) == sha256
-            for name, sha256 in done["files"].items()
+            for name, sha256 in done.files.items()
         )
 
 
@@ -291,12 +324,11 @@ class MirroredRun(RunFolder):
         found = self._checksums(folder)
         return {"objects": {name: found[name] for name in names}}
 
-    def is_intact(self, folder: Path, done: Mapping[str, Any]) -> bool:
+    def is_intact(self, folder: Path, done: DoneMarker) -> bool:
         """See `RunFolder.is_intact`; nothing is fetched."""
         found = self._checksums(folder)
-        objects: Mapping[str, Any] = done.get("objects", {})
-        return objects.keys() == done["files"].keys() and all(
-            found.get(name) == proof for name, proof in objects.items()
+        return done.objects.keys() == done.files.keys() and all(
+            found.get(name) == proof for name, proof in done.objects.items()
         )
 
     def _checksums(self, folder: Path) -> dict[str, list[int | str]]:

@@ -24,13 +24,14 @@ from typing import Any, Self
 
 import psutil
 
-from components.run_folder import RunFolder, open_run
-from mixprint.atomic import read_json, write_json
+from components.run_folder import DoneMarker, RunFolder, open_run
+from mixprint.atomic import read_json, write_errors_named, write_json
 from mixprint.config import BASE_PROFILE
 from mixprint.cores import threads_each
-from mixprint.errors import DataError, MixprintError
+from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
+from mixprint.schema import Count, Number, as_record, checked, checked_mapping, parse_json
 
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 STEPS_DIR = "steps"
@@ -55,7 +56,7 @@ class Manifest:
     step: str
     uri: str
     fingerprint: str
-    counts: dict[str, float]
+    counts: Mapping[str, Number]
 
     def save(self, path: Path | str) -> None:
         """Write the manifest as JSON."""
@@ -68,11 +69,7 @@ class Manifest:
         Raises:
             DataError: the file is no manifest.
         """
-        values = read_json(Path(path))
-        names = set(cls.__dataclass_fields__)
-        if not isinstance(values, dict) or set(values) != names:
-            raise DataError(f"{path}: expected a manifest with {sorted(names)}, found {values!r}")
-        return cls(**values)
+        return as_record(read_json(Path(path)), f"{path}: expected a manifest", cls)
 
     @classmethod
     def of_files(
@@ -156,10 +153,10 @@ def once(
     marker = run.path / name
     wanted = fingerprint(dict(recipe))
     if marker.exists():
-        done = read_json(marker)
-        if done["recipe"] == wanted and run.is_intact(folder, done):
+        done = DoneMarker.read(marker, lambda: read_json(marker))
+        if done is not None and done.recipe == wanted and run.is_intact(folder, done):
             log.info("%s: unchanged and finished, nothing to do", step)
-            return Manifest.of_hashes(step, run.uri(folder), done["files"], done["counts"])
+            return Manifest.of_hashes(step, run.uri(folder), done.files, done.counts)
         if owns_marker:
             marker.unlink()
             run.publish()
@@ -172,6 +169,23 @@ def once(
         write_json(marker, {**values, **run.proofs(folder, listed)})
         run.publish()
     return Manifest.of_hashes(step, run.uri(folder), hashes, counts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """What `recorded` has kept of one task, as far as others read it."""
+
+    step: str
+    state: str
+    started_s: float
+    error: str = ""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+
+    @property
+    def end_s(self) -> float:
+        """When it ended; when it started, if it was killed."""
+        return self.started_s + self.seconds
 
 
 @contextmanager
@@ -191,15 +205,15 @@ def recorded(root: Path | str, name: str) -> Iterator[RunFolder]:
     setup_logging()
     with open_run(root) as run:
         path = run.path / STEPS_DIR / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         record: dict[str, Any] = {"step": name, "state": "running", "started_s": time.time()}
         write_json(path, record)
         run.publish()
         started_s = time.monotonic()
         with _MemoryMeter() as meter:
             try:
-                yield run
-                run.publish()
+                with write_errors_named(run.path):
+                    yield run
+                    run.publish()
                 record["state"] = "done"
             except Exception as error:
                 record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
@@ -288,7 +302,9 @@ def share_cores() -> None:
 
 def num_shards_of(ingest_params: str) -> int:
     """Read the number of shards out of the section `ingest`, given as JSON."""
-    return int(json.loads(ingest_params)["num_shards"])
+    section = checked_mapping("ingest", parse_json(ingest_params, "ingest", ConfigError))
+    num_shards: int = checked("ingest.num_shards", section.get("num_shards"), Count)
+    return num_shards
 
 
 def section_json(values: Mapping[str, Any]) -> str:

@@ -16,9 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from mixprint.errors import DataError
+from mixprint.schema import parse_json, read_text
 
 TEMPORARY_PREFIX = ".writing-"
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+# What a person can mend: the rights, the medium, the name, or what stands in its way.
+MENDABLE = (
+    *DISK_FULL,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EFBIG,
+    errno.EIO,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ELOOP,
+)
 
 
 @contextmanager
@@ -34,10 +49,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         an older file under the final name stays as it was.
 
     Raises:
-        DataError: the disk is full.
+        DataError: it cannot be written, see `write_errors_named`.
     """
     final = Path(path)
-    with disk_full_named(final):
+    with write_errors_named(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.parent / f"{_temporary_stem(final)}{uuid.uuid4().hex}{final.suffix}"
         try:
@@ -85,8 +100,11 @@ def remove_leftovers(path: Path | str) -> list[Path]:
 
 
 @contextmanager
-def disk_full_named(path: Path | str) -> Iterator[None]:
-    """Turn the error of a full disk or a used-up quota into one that names the file.
+def write_errors_named(path: Path | str) -> Iterator[None]:
+    """Turn what the system says against writing, and a person can mend, into one sentence.
+
+    Args:
+        path: what is written, where the error itself names nothing.
 
     Raises:
         DataError: in place of such an error; others pass.
@@ -94,11 +112,19 @@ def disk_full_named(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in MENDABLE:
             raise
+        name = errno.errorcode[error.errno]
+        if error.errno in DISK_FULL:
+            raise DataError(
+                f"{path}: expected room to write it, found the disk full ({name}); what is "
+                "finished is intact"
+            ) from error
+        named = error.filename2 or error.filename
+        if not isinstance(named, str) or Path(named).name.startswith(TEMPORARY_PREFIX):
+            named = path
         raise DataError(
-            f"{path}: expected room to write it, found the disk full "
-            f"({errno.errorcode[error.errno]}); what is finished is intact"
+            f"{named}: expected to read or write it, found: {os.strerror(error.errno)} ({name})"
         ) from error
 
 
@@ -113,19 +139,17 @@ def write_json(path: Path | str, value: Any) -> None:
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: expected finite JSON values, found: {error}") from error
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A name of a file that is no text has lone surrogates, which JSON can only escape.
+        temporary.write_bytes((text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def read_json(path: Path | str) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, within the limits of `mixprint.schema`.
 
     Raises:
         DataError: the file is missing, unreadable or not JSON.
     """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a readable JSON file, found: {error}") from error
+    return parse_json(read_text(path), path)
 
 
 def name_digest(final: Path) -> str:

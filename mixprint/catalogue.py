@@ -53,9 +53,10 @@ import pyarrow.parquet as pq
 
 from mixprint.atomic import atomic_path
 from mixprint.audio import shown
-from mixprint.errors import AudioError, DataError
+from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.inspection import Inspection, InspectionRules, inspect_audio
 from mixprint.progress import progress
+from mixprint.schema import checked, parse_json
 from mixprint.sources import (
     SPLITS,
     UNKNOWN_LICENCE,
@@ -397,13 +398,22 @@ def read_catalogue(folder: Path) -> list[Track]:
     stated = (table.schema.metadata or {}).get(LOCATIONS_KEY)
     if stated is None:
         raise DataError(f"{path}: expected the locations of its songs, found none: ingest again")
-    locations: list[str] = json.loads(stated)
+    locations = _stated_locations(path, stated)
     for track in tracks:
         if not any(_is_inside(track.uri, location) for location in locations):
-            raise DataError(f"{path}: expected songs in {locations}, found {track.uri}")
+            raise DataError(f"{path}: expected songs in {list(locations)}, found {track.uri}")
         if _PLAIN_NAME.fullmatch(track.track_id) is None:
             raise DataError(f"{path}: expected plain names as ids, found {track.track_id!r}")
     return tracks
+
+
+def _stated_locations(path: Path, stated: bytes) -> tuple[str, ...]:
+    """Read the locations out of the table's metadata."""
+    try:
+        locations: tuple[str, ...] = checked("locations", parse_json(stated, path), tuple[str, ...])
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}") from error
+    return locations
 
 
 def _is_inside(uri: str, location: str) -> bool:

@@ -34,7 +34,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self
 
-from mixprint.atomic import disk_full_named
+from mixprint.atomic import write_errors_named
 from mixprint.claim_files import ClaimFiles, claim_files
 from mixprint.errors import DataError, MixprintError
 from mixprint.storage import Storage
@@ -163,7 +163,7 @@ def take_claim(folder: Path | Storage, name: str, *, lease_s: float = LEASE_S) -
         DataError: the disk is full, or the bucket cannot be used.
     """
     files = claim_files(folder)
-    with disk_full_named(files.where(name)):
+    with write_errors_named(files.where(name)):
         return _take(files, name, lease_s)
 
 

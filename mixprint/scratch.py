@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from mixprint.atomic import atomic_path, disk_full_named
+from mixprint.atomic import atomic_path, write_errors_named
 from mixprint.errors import ConfigError, DataError
 from mixprint.locks import locked
 
@@ -212,7 +212,7 @@ class Scratch:
 
     def _set_sum(self, num_bytes: int) -> None:
         # Not atomic: where a killed process has left it empty, the pieces are counted.
-        with disk_full_named(path := self.folder / _SUM):
+        with write_errors_named(path := self.folder / _SUM):
             path.write_text(str(num_bytes))
 
 

@@ -9,7 +9,6 @@ write there could have any file on the machine read and published in its place.
 """
 
 import csv
-import json
 import logging
 import os
 import sys
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mixprint.atomic import read_json
 from mixprint.audio import error_text, probe, shown
 from mixprint.errors import AudioError, DataError
 from mixprint.stems import STEMS
@@ -342,10 +342,9 @@ def _read_settings(path: Path) -> tuple[str, str, str]:
             none.
     """
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        found = error_text(error)
-        raise DataError(f"{shown(path)}: expected a JSON file, found: {found}") from error
+        settings = read_json(path)
+    except DataError as error:
+        raise DataError(f"{shown(path)}: expected a JSON file, found: {error}") from error
     values = [
         settings.get(key) if isinstance(settings, dict) else None for key in ("song", "style")
     ]

@@ -10,7 +10,6 @@ waits, for `PATIENCE_S` in all. Whole files are compared with their CRC32C in bo
 """
 
 import io
-import json
 import os
 import shutil
 import uuid
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mixprint.atomic import TEMPORARY_PREFIX, atomic_path
 from mixprint.errors import DataError
+from mixprint.schema import parse_json
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
@@ -155,12 +155,7 @@ class Storage(ABC):
         Raises:
             DataError: it is missing, cannot be read or is no JSON.
         """
-        try:
-            return json.loads(self.read_bytes(name))
-        except ValueError as error:
-            raise DataError(
-                f"{self.uri(name)}: expected a readable JSON file, found: {error}"
-            ) from error
+        return parse_json(self.read_bytes(name), self.uri(name))
 
     def exists(self, name: str) -> bool:
         """Tell whether a file is there."""

@@ -12,14 +12,13 @@ from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-import yaml
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from components.step import STEPS
 from components.train.trainjob import VARIABLE, Nodes
-from mixprint.config import checked, checked_mapping
 from mixprint.errors import ConfigError
+from mixprint.schema import checked, checked_mapping, read_plain_file
 from mixprint.storage import GCS_SCHEME, is_bucket
 
 CLUSTER_FILE = Path(__file__).resolve().parents[1] / "cluster.yaml"
@@ -271,10 +270,7 @@ class Cluster:
             ConfigError: it cannot be read, a key or a step is unknown or missing, or a value does
                 not fit; the message says where.
         """
-        try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise ConfigError(f"{path}: expected a readable YAML file, found: {error}") from error
+        values = read_plain_file(path, ConfigError)
         try:
             values = checked_mapping("the file", values)
             defaults = checked_mapping("defaults", values.pop("defaults", {}))

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.image import IMAGE
-from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE
+from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE, TaskRecord
 from components.store import database_path, tracking_uri
 from mixprint.config import BASE_PROFILE, load_params
-from mixprint.errors import ConfigError, MixprintError
+from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.log import setup_logging
+from mixprint.schema import as_record
 from mixprint.scratch import FOLDER_VARIABLE, Scratch
 from mixprint.storage import KEY_VARIABLE, is_bucket, open_storage
 from pipelines.arguments import DEFAULT_SOURCE, default_name, run_arguments
@@ -287,10 +288,10 @@ def failure(root: Path | str, started_s: float) -> str:
     """Tell which steps of this run failed, and why; empty if none left a trace."""
     texts = []
     for record in _raw_records(root, started_s):
-        if record["state"] == "failed":
-            texts.append(f"step {record['step']} failed: {record['error']}")
-        elif record["state"] == "running":
-            texts.append(f"step {record['step']} was killed (out of memory?)")
+        if record.state == "failed":
+            texts.append(f"step {record.step} failed: {record.error}")
+        elif record.state == "running":
+            texts.append(f"step {record.step} was killed (out of memory?)")
     return "\n".join(texts)
 
 
@@ -300,18 +301,18 @@ def read_records(root: Path | str, started_s: float) -> list[StepRecord]:
     The wall time of a fan-out goes from its first start to its last end; its memory is the most
     that tasks running at the same time may have held together.
     """
-    by_step: dict[str, list[dict[str, Any]]] = {}
+    by_step: dict[str, list[TaskRecord]] = {}
     for record in _raw_records(root, started_s):
-        by_step.setdefault(record["step"].partition("-")[0], []).append(record)
+        by_step.setdefault(record.step.partition("-")[0], []).append(record)
     return [
         StepRecord(
             step=step,
-            seconds=max(map(_end_s, tasks)) - min(task["started_s"] for task in tasks),
+            seconds=max(task.end_s for task in tasks) - min(task.started_s for task in tasks),
             peak_bytes=max(
                 sum(
-                    other["peak_bytes"]
+                    other.peak_bytes
                     for other in tasks
-                    if other["started_s"] <= task["started_s"] < _end_s(other)
+                    if other.started_s <= task.started_s < other.end_s
                 )
                 for task in tasks
             ),
@@ -347,16 +348,21 @@ def _transferred(root: str) -> list[str]:
     return [storage.uri(name) for name in names if _OUTPUT.fullmatch(name)]
 
 
-def _raw_records(root: Path | str, started_s: float) -> list[dict[str, Any]]:
+def _raw_records(root: Path | str, started_s: float) -> list[TaskRecord]:
     """Read the records of this run's tasks; those of older runs stay where they are."""
     storage = open_storage(str(root))
     names = [name for name in storage.list(f"{STEPS_DIR}/") if not name.endswith(".done.json")]
-    records = [storage.read_json(name) for name in names]
-    return [record for record in records if record["started_s"] >= started_s]
-
-
-def _end_s(record: Mapping[str, Any]) -> float:
-    return float(record["started_s"] + record["seconds"])
+    records = []
+    for name in names:
+        try:
+            where, content = storage.uri(name), storage.read_json(name)
+            record = as_record(content, where, TaskRecord, with_others=True)
+        except DataError as error:
+            log.warning("%s; the record is left out", error)
+            continue
+        if record.started_s >= started_s:
+            records.append(record)
+    return records
 
 
 if __name__ == "__main__":

@@ -24,9 +24,10 @@ from kfp_server_api.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from components.step import STEPS, clear_errors
-from mixprint.errors import ConfigError, MixprintError
+from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.fingerprint import file_sha256
 from mixprint.log import setup_logging
+from mixprint.schema import parse_json
 from pipelines.arguments import default_name, run_arguments
 from pipelines.cluster import Cluster
 from pipelines.compile import SOURCE, cluster_parser, compile_pipeline, read_inputs
@@ -341,8 +342,8 @@ def _blame(run: Any) -> str:
 def _message(text: str) -> str:
     """Find the sentence in a server's answer."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = parse_json(text, "the server's answer")
+    except DataError:
         return text[:SHOWN]
     if isinstance(found, dict):
         text = str(found.get("message") or found.get("error") or text)

@@ -1,4 +1,5 @@
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,45 @@ def test_a_full_disk_is_named(tmp_path: Path, number: int) -> None:
     with pytest.raises(DataError, match=rf"a\.txt.*disk full \({errno.errorcode[number]}\)"):
         fill_up()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "number",
+    [errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO],
+)
+def test_what_the_system_says_against_writing_is_one_sentence(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "a.txt"
+
+    def refuse() -> None:
+        with atomic_path(path):
+            raise OSError(number, "no")
+
+    with pytest.raises(DataError, match=rf"a\.txt: .*\({errno.errorcode[number]}\)$"):
+        refuse()
+
+
+def test_what_nobody_can_mend_passes(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_path(tmp_path / "a.txt"):
+            raise OSError(errno.EBADF, "our own mistake")
+
+    with pytest.raises(OSError, match="our own mistake"):
+        fail()
+
+
+def test_a_folder_that_is_a_file_and_a_name_too_long_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"/file: .*File exists \(EEXIST\)$"):
+        write_json(tmp_path / "file" / "a.json", {})
+    with pytest.raises(DataError, match="File name too long"):
+        write_json(tmp_path / ("b" * 300) / "a.json", {})
+
+
+def test_names_that_are_no_text_survive_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_json(tmp_path / "a.json", {"file": name, "title": "\ud800"})
+    assert read_json(tmp_path / "a.json") == {"file": name, "title": "\ud800"}
+    (tmp_path / "a.json").read_text(encoding="utf-8")
 
 
 def test_json_round_trip_is_sorted(tmp_path: Path) -> None:

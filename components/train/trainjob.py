@@ -6,7 +6,6 @@ fails with it, and its next attempt submits another one, which goes on from the 
 An attempt that finds the job of the one before still at work follows that one.
 """
 
-import json
 import logging
 import os
 import sys
@@ -21,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from components.run_folder import RunFolder
 from mixprint.atomic import write_json
-from mixprint.config import checked
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.fingerprint import fingerprint
 from mixprint.processes import sigterm_exits
+from mixprint.schema import checked, parse_json
 from mixprint.storage import is_bucket
 
 if TYPE_CHECKING:
@@ -76,11 +75,7 @@ class Nodes:
         text = os.environ.get(VARIABLE, "")
         if not text:
             return None
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise ConfigError(f"{VARIABLE}: expected JSON, found {text!r}") from error
-        nodes: Self = checked(VARIABLE, values, cls)
+        nodes: Self = checked(VARIABLE, parse_json(text, VARIABLE, ConfigError), cls)
         return nodes
 
     def check_shared(self, root: str) -> None:

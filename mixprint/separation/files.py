@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mixprint.atomic import disk_full_named, write_json
+from mixprint.atomic import write_errors_named, write_json
 from mixprint.audio import error_text, probe, shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, file_sha256
@@ -259,7 +259,7 @@ def _declared_length(path: Path, sample_rate_hz: int) -> int:
 def _write_errors_named(folder: Path) -> Iterator[None]:
     """Turn what the system says against writing into an error that names the folder."""
     try:
-        with disk_full_named(folder):
+        with write_errors_named(folder):
             yield
     except OSError as error:
         raise DataError(f"{shown(folder)}: cannot be written: {error_text(error)}") from error

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from mixprint.errors import ConfigError
+from mixprint.schema import checked_mapping, parse_yaml, read_plain_file
 from mixprint.separation.pool import PoolConfig
 from mixprint.separation.remix import RemixConfig
 from mixprint.separation.scnet import SCNetConfig
@@ -166,23 +165,15 @@ class Recipe:
         """
         values: dict[str, Any] = {}
         for path in paths:
-            try:
-                loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-                raise ConfigError(f"{path}: expected a readable recipe, found: {error}") from error
-            if not isinstance(loaded, Mapping):
-                raise ConfigError(f"{path}: expected a mapping, found {type(loaded).__name__}")
-            for name, section in loaded.items():
+            loaded = read_plain_file(path, ConfigError)
+            for name, section in checked_mapping(str(path), loaded).items():
                 _lay_over(values, name, section)
         for text in overrides:
             key, equals, value = text.partition("=")
             name, dot, inner = key.partition(".")
             if not equals:
                 raise ConfigError(f"override {text!r}: expected section.key=value")
-            try:
-                parsed = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise ConfigError(f"override {text!r}: expected YAML, found: {error}") from error
+            parsed = parse_yaml(value, f"override {text!r}")
             _lay_over(values, name, {inner: parsed} if dot else parsed)
         return cls.from_values(values)
 

@@ -1,12 +1,15 @@
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
+from components.layout import evaluation_manifest
 from components.run_folder import RunFolder
 from components.step import Manifest, num_shards_of, once, recorded, section_json
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
+from pipelines.run_local import _raw_records
 
 
 class Work:
@@ -89,6 +92,65 @@ def test_who_only_helps_leaves_the_marker_alone(tmp_path: Path) -> None:
     assert work.once(tmp_path, {"a": 2}, owns_marker=False) == first
     assert work.calls == 2
     assert marker.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        "null",
+        "",
+        '{"recipe": ',
+        "garbage",
+        "[" * 100_000,
+        '{"recipe": 1, "files": {}, "counts": {}}',
+        '{"recipe": "x", "files": [], "counts": {}}',
+        '{"recipe": "x", "files": {"out.txt": null}, "counts": {}}',
+        '{"recipe": "x", "files": {}, "counts": {"files": "many"}}',
+    ],
+)
+def test_a_damaged_marker_counts_as_missing(tmp_path: Path, text: str) -> None:
+    work = Work(tmp_path / "demo")
+    first = work.once(tmp_path, {"a": 1})
+    marker = tmp_path / "steps" / "demo.done.json"
+    whole = marker.read_bytes()
+    marker.write_text(text)
+    assert work.once(tmp_path, {"a": 1}) == first
+    assert work.calls == 2
+    assert marker.read_bytes() == whole
+
+
+def test_a_damaged_marker_tells_no_counts(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "metrics.json").write_text("{}")
+    (tmp_path / "steps").mkdir()
+    (tmp_path / "steps" / "evaluate.done.json").write_text("[]")
+    assert evaluation_manifest(tmp_path).counts == {}
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "[" * 5_000, '{"step": "demo"}', "half of a"])
+def test_damaged_records_are_left_out(tmp_path: Path, text: str) -> None:
+    with recorded(tmp_path, "demo"):
+        pass
+    (tmp_path / "steps" / "other.json").write_text(text)
+    [record] = _raw_records(tmp_path, 0.0)
+    assert record.step == "demo"
+
+
+def test_a_root_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "steps").touch()
+    with pytest.raises(DataError, match=r"/steps: .*File exists \(EEXIST\)$"):
+        recorded(tmp_path, "demo").__enter__()
+
+
+def test_what_a_step_cannot_write_is_one_sentence(tmp_path: Path) -> None:
+    def refused() -> None:
+        with recorded(tmp_path, "demo") as run:
+            raise PermissionError(errno.EACCES, "no", str(run.path / "features"))
+
+    with pytest.raises(DataError, match=r"features: .*Permission denied \(EACCES\)$"):
+        refused()
 
 
 def test_missing_output_is_named(tmp_path: Path) -> None:

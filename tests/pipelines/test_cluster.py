@@ -98,7 +98,7 @@ def test_in_buckets_nothing_needs_a_volume(tmp_path: Path) -> None:
 
 
 def test_no_file_and_no_yaml(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="expected a readable YAML file"):
+    with pytest.raises(ConfigError, match="expected a readable file"):
         Cluster.load(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="expected a readable YAML file"):
