@@ -14,9 +14,9 @@ asked for are done.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
 from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
@@ -52,6 +52,7 @@ SEPARATING_CODE = (
     "mixprint.separation.separator",
     "mixprint.separation.sharding",
     "mixprint.shards",
+    "mixprint.stems",
     "mixprint.streams",
 )
 # As in mixprint.separation.runner, which takes a second to import.
@@ -149,18 +150,8 @@ def _separate(
         name = shard_name(shard_of(track.track_id, num_shards), num_shards)
         if name in members:
             members[name].append(track)
-    # Neither the batch size nor `compile` is part of it: they change nothing beyond rounding.
     recipes = {
-        name: fingerprint(
-            {
-                "tracks": [track.track_id for track in tracks],
-                "segment_s": config.segment_s,
-                "window_s": config.window_s,
-                "overlap": config.overlap,
-                "precision": config.precision,
-                "separator": asdict(made_with),
-            }
-        )
+        name: fingerprint(_recipe(config, separator, [track.track_id for track in tracks]))
         for name, tracks in members.items()
     }
 
@@ -177,6 +168,28 @@ def _separate(
         else:
             left.append(name)
     work_through(place.claims, left, is_done=is_finished, work=work)
+
+
+def _recipe(
+    config: SeparateConfig, separator: "Separator", track_ids: Sequence[str]
+) -> dict[str, Any]:
+    """Name all that a shard follows from.
+
+    Neither the batch size nor `compile` is part of it: they change nothing beyond rounding. The
+    export is, for the marker vouches for the exported stems, too.
+    """
+    from mixprint.fingerprint import code_version
+
+    return {
+        "tracks": list(track_ids),
+        "segment_s": config.segment_s,
+        "window_s": config.window_s,
+        "overlap": config.overlap,
+        "precision": config.precision,
+        "export": config.export,
+        "separator": separator.fingerprint,
+        "code": code_version(*SEPARATING_CODE),
+    }
 
 
 def _make_shard(

@@ -50,12 +50,17 @@ ACCOMPANIMENT_PREFIX = "no_"
 # What the stems follow from, beside weights and settings.
 CODE = (
     "mixprint.audio",
+    "mixprint.mp3",
     "mixprint.separation.checkpoint",
+    "mixprint.separation.compiled",
     "mixprint.separation.files",
+    "mixprint.separation.nulltest",
+    "mixprint.separation.report",
     "mixprint.separation.runner",
     "mixprint.separation.scnet",
     "mixprint.separation.separator",
     "mixprint.separation.stemfile",
+    "mixprint.stems",
 )
 
 

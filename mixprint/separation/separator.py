@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from mixprint.audio import stream_audio
 from mixprint.errors import ConfigError
+from mixprint.fingerprint import fingerprint
 from mixprint.separation.compiled import CompiledSCNet
 from mixprint.separation.runner import PRECISIONS, Run, Runner
 from mixprint.separation.scnet import SCNet
@@ -45,7 +46,7 @@ class Separator:
 
         Args:
             model: the network.
-            fingerprint: what tells it from others: `model` and `checkpoint_sha256`.
+            fingerprint: what tells its weights from others: `model` and `checkpoint_sha256`.
             window_s: window that suits it, usually that of its training.
             sample_rate_hz: rate that it was trained at.
             normalised: it was trained on songs of level 1 (see `song_level`) and is shown such.
@@ -55,7 +56,7 @@ class Separator:
             ConfigError: the precision is not known.
         """
         self.model = model.eval()
-        self.fingerprint = dict(fingerprint)
+        self._weights = dict(fingerprint)
         self.window_s = window_s
         self.sample_rate_hz = sample_rate_hz
         self.normalised = normalised
@@ -70,6 +71,23 @@ class Separator:
     def device(self) -> torch.device:
         """Where the network runs."""
         return self.model.stft_window.device
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells it from others: its weights', and `config_sha256` of all else that it is.
+
+        The same weights make other stems when the architecture's numbers, the order of the stems,
+        the rate, the window or the level of songs are others. How it is run (precision, a window
+        of the caller's, overlap) belongs to whatever it is run for.
+        """
+        config = {
+            "architecture": self.model.config.to_values(),
+            "variant": self.model.variant,
+            "window_s": self.window_s,
+            "sample_rate_hz": self.sample_rate_hz,
+            "normalised": self.normalised,
+        }
+        return {**self._weights, "config_sha256": fingerprint(config)}
 
     @property
     def precision(self) -> str:

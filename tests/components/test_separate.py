@@ -1,6 +1,5 @@
 """Many workers share one collection; workers that are killed and disks that are full."""
 
-import ast
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,15 +21,16 @@ from components.separate.main import (
     CLAIMS_FOLDER,
     EXPORT_FOLDER,
     PRECISIONS,
-    SEPARATING_CODE,
+    SeparateConfig,
 )
 from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftovers
 from mixprint.audio import read_audio
 from mixprint.catalogue import read_catalogue, shard_of
 from mixprint.claims import take_claim
 from mixprint.errors import DataError
-from mixprint.fingerprint import file_sha256
+from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.segments import segment_starts
+from mixprint.separation import SCNetConfig, Separator, build_scnet
 from mixprint.shards import done_path, read_index, read_segment, shard_name
 from mixprint.stems import STEMS
 from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
@@ -257,19 +258,42 @@ def test_exported_stems_are_those_of_the_shard(
     assert (folder / "bass.flac").is_file()
 
 
-def test_an_edit_of_what_separates_is_noticed() -> None:
-    """Whatever module of the separation the stems pass through counts as its code."""
-    package = "mixprint.separation."
-    waiting = [name for name in SEPARATING_CODE if name.startswith(package)]
-    reached = set()
-    while waiting:
-        name = waiting.pop()
-        reached.add(name)
-        tree = ast.parse((REPOSITORY / f"{name.replace('.', '/')}.py").read_text())
-        imports = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-        waiting += [m for m in imports if m and m.startswith(package) and m not in reached]
-    assert reached <= set(SEPARATING_CODE)
+def test_the_precisions_are_those_that_the_network_knows() -> None:
     assert set(PRECISIONS) == set(mixprint.separation.runner.PRECISIONS)
+
+
+def test_a_shards_recipe_names_all_that_its_stems_follow_from() -> None:
+    def network(*, window_s: float = 0.5, normalised: bool = False, **config: Any) -> Separator:
+        values = SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2, **config)
+        return Separator(
+            build_scnet(values, "plain"),
+            fingerprint={"model": "tiny", "checkpoint_sha256": "0"},
+            window_s=window_s,
+            normalised=normalised,
+        )
+
+    def recipe(separator: Separator, *overrides: str, tracks: tuple[str, ...] = ("a",)) -> str:
+        config = SeparateConfig.load(REPOSITORY / "params.yaml", overrides=overrides)
+        return fingerprint(components.separate.main._recipe(config, separator, tracks))
+
+    same = recipe(network())
+    assert recipe(network(), "separate.batch_size=2", "separate.compile=true") == same
+    others = [
+        *(
+            recipe(network(), f"separate.{change}")
+            for change in (
+                *("segment_s=0.8", "window_s=0.4", "overlap=0.5", "precision=bfloat16"),
+                "export=wav",
+            )
+        ),
+        recipe(network(), tracks=("a", "b")),
+        recipe(network(window_s=0.4)),
+        recipe(network(normalised=True)),
+        recipe(network(sources=("bass", "drums", "vocals", "other"))),
+        recipe(network(hop_size=512)),
+        recipe(network(normalized=False)),
+    ]
+    assert len({same, *others}) == 1 + len(others)
 
 
 def test_a_full_disk_is_a_clear_error_and_harms_nothing(

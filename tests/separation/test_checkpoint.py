@@ -70,7 +70,7 @@ def test_own_format_round_trip(tmp_path: Path, model: SCNet, dtype: torch.dtype)
     assert _same(separator.model, expected)
     assert separator.window_s == 4.0
     assert separator.model.variant == "masked"
-    assert set(separator.fingerprint) == {"model", "checkpoint_sha256"}
+    assert set(separator.fingerprint) == {"model", "checkpoint_sha256", "config_sha256"}
     assert json.loads(path.with_suffix(".json").read_text())["training"] == {"steps": 3}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["separator.json", "separator.safetensors"]
 
@@ -98,6 +98,34 @@ def test_published_forms_load(
     assert separator.model.variant == variant
     assert _same(separator.model, state)
     assert separator.window_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sources: [drums, bass,", "sources: [bass, drums,"),
+        ("training:\n", "training:\n  instruments: [vocals, bass, other, drums]\n"),
+        ("training:\n", "inference: {normalize: true}\ntraining:\n"),
+        ("hop_size: 128", "hop_size: 256"),
+        ("chunk_size: 22050", "chunk_size: 44100"),
+        ("nfft: 512\n", "nfft: 512\n  normalized: false\n"),
+        ("  - 0.175\n  - 0.392", "  - 0.180\n  - 0.387"),
+    ],
+    ids=["sources", "instruments", "level", "hop", "window", "stft", "bands"],
+)
+def test_a_configuration_that_is_corrected_makes_another_separator(
+    tmp_path: Path, config_path: Path, model: SCNet, old: str, new: str
+) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save(model.state_dict(), path)
+    before = load_separator(path, config_path).fingerprint
+    config_path.write_text(YAML.replace("lr: 5.0e-04", "lr: 1.0e-04"))
+    assert load_separator(path, config_path).fingerprint == before, "concerns training alone"
+    assert YAML.count(old) == 1
+    config_path.write_text(YAML.replace(old, new))
+    after = load_separator(path, config_path).fingerprint
+    assert after["checkpoint_sha256"] == before["checkpoint_sha256"]
+    assert after["config_sha256"] != before["config_sha256"]
 
 
 AUTHORS_YAML = """
