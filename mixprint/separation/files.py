@@ -50,7 +50,11 @@ ACCOMPANIMENT_PREFIX = "no_"
 # What the stems follow from, beside weights and settings.
 CODE = (
     "mixprint.audio",
+    "mixprint.decoding",
+    "mixprint.fileview",
+    "mixprint.flac",
     "mixprint.mp3",
+    "mixprint.ogg",
     "mixprint.separation.checkpoint",
     "mixprint.separation.compiled",
     "mixprint.separation.files",
@@ -61,6 +65,7 @@ CODE = (
     "mixprint.separation.separator",
     "mixprint.separation.stemfile",
     "mixprint.stems",
+    "mixprint.streams",
 )
 
 
