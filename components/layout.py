@@ -1,13 +1,20 @@
 """Where a run keeps its results, so that a step finds those of the steps before it."""
 
 import hashlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.run_folder import STEMS_FOLDER, DoneMarker, open_run
 from components.step import STEPS_DIR, Manifest
 from mixprint.atomic import read_json
+from mixprint.errors import DataError
+from mixprint.fingerprint import file_sha256
 from mixprint.storage import Storage, is_bucket, open_bucket
 
+# DVC sets it for the command of a stage. It compares contents by itself, and restores outputs of an
+# earlier time beside markers of a later one.
+_DVC_VARIABLE = "DVC_STAGE"
 CATALOGUE_FOLDER = "catalogue"
 CATALOGUE_FILES = ("catalogue.parquet", "rejects.parquet")
 FEATURES_FOLDER = "features"
@@ -78,8 +85,11 @@ def _found(step: str, root: Path | str, folder: str, files: tuple[str, ...]) -> 
     if not is_bucket(str(root)):
         marker = Path(root) / name
         done = DoneMarker.read(marker, lambda: read_json(marker)) if marker.exists() else None
-        counts = done.counts if done else {}
-        return Manifest.of_files(step, Path(root) / folder, files, counts)
+        place = Path(root) / folder
+        made = Manifest.of_files(step, place, files, done.counts if done else {})
+        if done and not os.environ.get(_DVC_VARIABLE):
+            _check_content(step, place, {file: done.files.get(file) for file in files})
+        return made
     bucket = open_bucket(str(root))
     # The marker spares the reading of what it describes.
     done = None
@@ -89,6 +99,20 @@ def _found(step: str, root: Path | str, folder: str, files: tuple[str, ...]) -> 
     place = f"{folder}/" if folder else ""
     hashes = {file: known.get(file) or _sha256(bucket, f"{place}{file}") for file in files}
     return Manifest.of_hashes(step, _below(root, folder), hashes, done.counts if done else {})
+
+
+def _check_content(step: str, folder: Path, known: Mapping[str, str | None]) -> None:
+    """Refuse files that have changed since their step wrote them.
+
+    Raises:
+        DataError: names the first of them.
+    """
+    for file, sha256 in known.items():
+        if sha256 is not None and file_sha256(folder / file) != sha256:
+            raise DataError(
+                f"{folder / file}: expected what step {step} has written, found other content: "
+                f"it is damaged or was edited; start step {step} again, which makes it anew"
+            )
 
 
 def _sha256(bucket: Storage, name: str) -> str:

@@ -49,9 +49,7 @@ from typing import TypeVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mixprint.atomic import atomic_path
 from mixprint.audio import shown
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.inspection import Inspection, InspectionRules, inspect_audio
@@ -66,6 +64,7 @@ from mixprint.sources import (
     stem_files,
 )
 from mixprint.stems import STEMS
+from mixprint.tables import read_table, write_table
 
 log = logging.getLogger("mixprint.ingest")
 
@@ -380,9 +379,7 @@ def write_catalogue(
         (REJECTS_NAME, rejects, REJECTS_SCHEMA),
         (CATALOGUE_NAME, tracks, CATALOGUE_SCHEMA.with_metadata(stated)),
     ):
-        table = pa.Table.from_pylist([asdict(row) for row in rows], schema)
-        with atomic_path(folder / name) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        write_table(folder / name, pa.Table.from_pylist([asdict(row) for row in rows], schema))
 
 
 def read_catalogue(folder: Path) -> list[Track]:
@@ -437,10 +434,7 @@ def read_rejects(folder: Path) -> list[Reject]:
 
 
 def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: expected a readable Parquet table, found: {error}") from error
+    table = read_table(path)
     if not table.schema.equals(schema):
         raise DataError(f"{path}: expected columns {schema.names}, found {table.schema.names}")
     return table

@@ -61,7 +61,10 @@ def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manife
                 "catalogue": catalogue.fingerprint,
                 "stems": stems.fingerprint,
                 "code": code_version(
-                    "mixprint.features", "mixprint.shards", "components.features.main"
+                    "mixprint.features",
+                    "mixprint.shards",
+                    "mixprint.tables",
+                    "components.features.main",
                 ),
             },
             files=FEATURES_FILES,

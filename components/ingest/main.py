@@ -124,6 +124,7 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                     "mixprint.ogg",
                     "mixprint.songs",
                     "mixprint.sources",
+                    "mixprint.tables",
                     "mixprint.streams",
                     "components.ingest.main",
                 ),

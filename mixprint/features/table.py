@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from mixprint.atomic import atomic_path
 from mixprint.errors import DataError
 from mixprint.features.schema import FEATURE_NAMES, SCHEMA_VERSION
+from mixprint.tables import read_table, write_table
 
 _VERSION_KEY = b"mixprint_feature_schema_version"
 
@@ -76,20 +75,16 @@ def write_features(
     for name, values_B in zip(FEATURE_NAMES, features_BD.T.numpy(), strict=True):
         columns[name] = pa.array(np.ascontiguousarray(values_B), pa.float32())
     table = pa.table(columns).replace_schema_metadata({_VERSION_KEY: str(SCHEMA_VERSION)})
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    write_table(path, table)
 
 
 def read_features(path: Path) -> FeatureTable:
     """Read the table.
 
     Raises:
-        DataError: the file is missing or no Parquet, or it is of another schema.
+        DataError: the file is missing, no Parquet, damaged, or of another schema.
     """
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: expected a feature table, found: {error}") from error
+    table = read_table(path)
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
     if version != str(SCHEMA_VERSION):
         raise DataError(f"{path}: expected feature schema {SCHEMA_VERSION}, found {version}")

@@ -58,7 +58,7 @@ def test_reading_refuses_missing_broken_and_foreign_files(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"features\.parquet"):
         read_features(path)
     path.write_bytes(b"no parquet at all")
-    with pytest.raises(DataError, match="expected a feature table"):
+    with pytest.raises(DataError, match="expected a readable Parquet table"):
         read_features(path)
     pq.write_table(pa.table({"track_id": ["a"]}), path)
     with pytest.raises(DataError, match="expected feature schema 1, found none"):
