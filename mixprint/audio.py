@@ -3,16 +3,20 @@
 Whatever a file holds, mixprint works on float32 stereo, full scale +-1. The conversions:
 
 * one channel is copied to both sides;
-* three to eight channels are mixed down to stereo by the ITU-R BS.775 coefficients, from the
-  container's default speaker order; the LFE is left out; more channels are refused;
+* other channels are mixed down to stereo by the ITU-R BS.775 coefficients, from the speakers that
+  the file names (the mask of WAV, RF64, W64 and FLAC, the layout of CAF and AIFF), else from the
+  container's default order of two to eight channels; the LFE is left out; speakers that BS.775 does
+  not know are refused;
 * any rate from 4 to 384 kHz is resampled;
 * nothing is padded, trimmed, normalised or dithered; samples beyond full scale stay.
 
-A file that ends before its declared end, or holds NaN or infinities, is an `AudioError`.
+A file that ends before its declared end, or holds NaN or infinities, is an `AudioError`. A length
+that was never filled in (pipes, recorders that crashed) means the end of the file.
 
 Shape suffixes: C channel, T sample; N channels as in the file.
 """
 
+import logging
 import math
 import os
 import stat
@@ -21,6 +25,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile as sf
@@ -30,10 +35,23 @@ from torch import Tensor
 
 from mixprint import mp3
 from mixprint.atomic import atomic_path
-from mixprint.decoding import AudioFile, open_decoder
+from mixprint.containers import MAGICS, Container, read_container
+from mixprint.decoding import AudioFile, open_decoder, open_plain
 from mixprint.errors import AudioError
+from mixprint.fileview import FileView
+from mixprint.layouts import (
+    MAX_CHANNELS,
+    Layout,
+    default_layout,
+    downmix_gains,
+    stream_layout,
+    unknown_speakers,
+)
+from mixprint.signatures import HEAD_BYTES, foreign, looks_like
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
 from mixprint.streams import StreamError
+
+log = logging.getLogger("mixprint.audio")
 
 FloatArray = NDArray[np.float32]
 
@@ -46,35 +64,10 @@ SILENT_PEAK_DB = -200.0
 BLOCK_FRAMES = 1 << 18
 # MP3 without a Xing header: libsndfile estimates the length to within a few frames of 1152.
 LENGTH_TOLERANCE_S = 0.1
-
-_HALF_POWER = math.sqrt(0.5)
-_SPEAKER_GAINS = {
-    "L": (1.0, 0.0),
-    "R": (0.0, 1.0),
-    "C": (_HALF_POWER, _HALF_POWER),
-    "LFE": (0.0, 0.0),
-    "Ls": (_HALF_POWER, 0.0),
-    "Rs": (0.0, _HALF_POWER),
-    "Cs": (0.5, 0.5),
-}
-# The default orders of WAVE and FLAC (RFC 9639, section 9.1.3) and those of Vorbis I (section
-# 4.3.9), which Opus shares. libsndfile passes the channels on in the order of the file.
-_WAVE_ORDERS = {
-    3: ("L", "R", "C"),
-    4: ("L", "R", "Ls", "Rs"),
-    5: ("L", "R", "C", "Ls", "Rs"),
-    6: ("L", "R", "C", "LFE", "Ls", "Rs"),
-    7: ("L", "R", "C", "LFE", "Cs", "Ls", "Rs"),
-    8: ("L", "R", "C", "LFE", "Ls", "Rs", "Ls", "Rs"),
-}
-_VORBIS_ORDERS = {
-    3: ("L", "C", "R"),
-    4: ("L", "R", "Ls", "Rs"),
-    5: ("L", "C", "R", "Ls", "Rs"),
-    6: ("L", "C", "R", "Ls", "Rs", "LFE"),
-    7: ("L", "C", "R", "Ls", "Rs", "Cs", "LFE"),
-    8: ("L", "C", "R", "Ls", "Rs", "Ls", "Rs", "LFE"),
-}
+# What is read. Of libsndfile's other formats nothing here would notice that the end is missing.
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
+# Suffixes by which soundfile and libsndfile take any bytes for samples, text and zeros too.
+_RAW_SUFFIXES = (b".raw", b".au", b".snd", b".vox", b".gsm")
 
 # A Kaiser-windowed sinc, cut off at 0.95 of the lower Nyquist frequency. With 64 zero crossings
 # a side and 100 dB of attenuation the transition is 0.1 of it wide (Kaiser's formula), so it is
@@ -102,14 +95,31 @@ class AudioInfo:
     num_frames: int
 
 
+@dataclass(frozen=True)
+class OpenedAudio:
+    """A file that is open for reading.
+
+    Attributes:
+        path: for messages.
+        file: its decoder.
+        layout: the speakers of its channels.
+    """
+
+    path: Path | str
+    file: AudioFile
+    layout: Layout
+
+
 @contextmanager
-def open_audio(path: Path | str) -> Iterator[AudioFile]:
+def open_audio(path: Path | str) -> Iterator[OpenedAudio]:
     """Open a file for reading, with all that can be wrong in its header turned into reasons.
 
     Raises:
-        AudioError: ``unreadable``, ``empty``, ``sample_rate``, ``channel_layout`` or
-            ``length_unknown``; also when a read in the body fails (``unreadable``).
+        AudioError: ``unreadable``, ``unsupported_format``, ``empty``, ``truncated``,
+            ``sample_rate``, ``channel_layout`` or ``length_unknown``; also when a read in the body
+            fails (``unreadable``).
     """
+    head = b""
     try:
         status = os.stat(path)  # noqa: PTH116 - Path would lose bytes that are no valid text
         if not stat.S_ISREG(status.st_mode):
@@ -117,15 +127,24 @@ def open_audio(path: Path | str) -> Iterator[AudioFile]:
             raise AudioError("unreadable", f"{shown(path)}: expected a file, found something else")
         if status.st_size == 0:
             raise AudioError("empty", f"{shown(path)}: expected audio, found 0 bytes")
-        with open_decoder(os.fsencode(path), status) as file:
-            _check_header(path, file)
-            yield file
+        with open(path, "rb") as raw:  # noqa: PTH123 - see above
+            head = raw.read(HEAD_BYTES)
+            _check_signature(path, head)
+            container = read_container(raw)
+            if container is not None:
+                _check_whole(path, container)
+            with _decoder(path, status, raw, container) as file:
+                _check_header(path, file, container)
+                yield OpenedAudio(path, file, _layout(path, raw, file, container))
     except StreamError as error:
         raise AudioError(error.reason, f"{shown(path)}: {error.detail}") from error
-    except (sf.SoundFileError, OSError) as error:
+    except OSError as error:
         raise AudioError(
-            "unreadable",
-            f"{shown(path)}: expected audio, found nothing to decode: {error_text(error)}",
+            "unreadable", f"{shown(path)}: expected audio, could not read it: {error_text(error)}"
+        ) from error
+    except sf.SoundFileError as error:
+        raise AudioError(
+            "unreadable", f"{shown(path)}: expected audio, found {_found(head, error)}"
         ) from error
 
 
@@ -135,7 +154,8 @@ def probe(path: Path | str) -> AudioInfo:
     Raises:
         AudioError: see `open_audio`.
     """
-    with open_audio(path) as file:
+    with open_audio(path) as audio:
+        file = audio.file
         return AudioInfo(file.samplerate, file.channels, file.frames / file.samplerate, file.frames)
 
 
@@ -168,7 +188,7 @@ def read_audio(
     with _open_part(path, sample_rate_hz, start_s, duration_s) as (num_samples, blocks):
         try:
             audio_CT = np.empty((NUM_CHANNELS, num_samples), np.float32)
-        except MemoryError as error:
+        except (MemoryError, ValueError) as error:
             raise AudioError(
                 "too_long", f"{shown(path)}: {num_samples} samples do not fit into memory"
             ) from error
@@ -222,7 +242,8 @@ def _open_part(
     """
     if start_s < 0 or (duration_s is not None and duration_s <= 0):
         raise ValueError(f"need start_s >= 0 and duration_s > 0, got {start_s=}, {duration_s=}")
-    with open_audio(path) as file:
+    with open_audio(path) as audio:
+        file = audio.file
         up, down = _ratio(file.samplerate, sample_rate_hz)
         num_available = _resampled_length(file.frames, up, down)
         first = round(start_s * sample_rate_hz)
@@ -240,7 +261,7 @@ def _open_part(
             file.frames if duration_s is None else min(file.frames, -(-last // up) * down + context)
         )
         file.seek(begin)
-        parts = _resampled_parts(stereo_blocks(file, path, end - begin), up, down)
+        parts = _resampled_parts(stereo_blocks(audio, end - begin), up, down)
         skip = first - begin // down * up
 
         def blocks() -> Iterator[FloatArray]:
@@ -260,12 +281,11 @@ def _open_part(
         yield last - first, blocks()
 
 
-def stereo_blocks(file: AudioFile, path: Path | str, num_frames: int) -> Iterator[FloatArray]:
+def stereo_blocks(audio: OpenedAudio, num_frames: int) -> Iterator[FloatArray]:
     """Read frames from the present position as stereo blocks, checked.
 
     Args:
-        file: as opened by `open_audio`.
-        path: for messages.
+        audio: as opened by `open_audio`.
         num_frames: how many frames to read.
 
     Yields:
@@ -275,16 +295,17 @@ def stereo_blocks(file: AudioFile, path: Path | str, num_frames: int) -> Iterato
         AudioError: ``truncated`` when the file ends more than `LENGTH_TOLERANCE_S` early,
             ``not_finite`` when a sample is NaN or infinite.
     """
-    gains_CN = downmix_gains(file)
+    gains_CN = downmix_gains(audio.layout)
     num_read = 0
     while num_read < num_frames:
-        block_TN = file.read(min(BLOCK_FRAMES, num_frames - num_read), "float32", always_2d=True)
+        num_wanted = min(BLOCK_FRAMES, num_frames - num_read)
+        block_TN = audio.file.read(num_wanted, "float32", always_2d=True)
         if len(block_TN) == 0:
             break
-        check_finite(block_TN, path, num_read)
+        check_finite(block_TN, audio.path, num_read)
         num_read += len(block_TN)
         yield np.ascontiguousarray(gains_CN @ block_TN.T)
-    check_length(file, path, num_frames, num_read)
+    check_length(audio, num_frames, num_read)
 
 
 def check_finite(block_TN: NDArray[np.floating], path: Path | str, first_frame: int) -> None:
@@ -302,38 +323,23 @@ def check_finite(block_TN: NDArray[np.floating], path: Path | str, first_frame: 
         )
 
 
-def check_length(file: AudioFile, path: Path | str, num_expected: int, num_read: int) -> None:
+def check_length(audio: OpenedAudio, num_expected: int, num_read: int) -> None:
     """Refuse a file that ends before its declared end.
 
     Raises:
         AudioError: ``truncated``, or ``empty`` when nothing at all was decoded.
     """
+    rate_hz = audio.file.samplerate
     if num_read == 0 and num_expected > 0:
-        raise AudioError("empty", f"{shown(path)}: expected {num_expected} frames, found none")
-    if num_expected - num_read > LENGTH_TOLERANCE_S * file.samplerate:
+        raise AudioError(
+            "empty", f"{shown(audio.path)}: expected {num_expected} frames, found none"
+        )
+    if num_expected - num_read > LENGTH_TOLERANCE_S * rate_hz:
         raise AudioError(
             "truncated",
-            f"{shown(path)}: expected {num_expected / file.samplerate:.3f} s of audio as declared, "
-            f"found {num_read / file.samplerate:.3f} s",
+            f"{shown(audio.path)}: expected {num_expected / rate_hz:.3f} s of audio as declared, "
+            f"found {num_read / rate_hz:.3f} s",
         )
-
-
-def downmix_gains(file: AudioFile) -> FloatArray:
-    """Give the gains that bring a file's channels to stereo.
-
-    Full-scale surround can exceed +-1 after it: as float32 nothing is lost.
-
-    Returns:
-        gains_CN.
-
-    Source: ITU-R BS.775, equations for mixing down to 2/0 (a rear centre at half).
-    """
-    if file.channels == 1:
-        return np.ones((NUM_CHANNELS, 1), np.float32)
-    if file.channels == NUM_CHANNELS:
-        return np.eye(NUM_CHANNELS, dtype=np.float32)
-    speakers = _speaker_order(file)
-    return np.array([_SPEAKER_GAINS[speaker] for speaker in speakers], np.float32).T
 
 
 def write_audio(
@@ -465,18 +471,120 @@ def error_text(error: Exception) -> str:
     return str(text).strip()
 
 
-def _check_header(path: Path | str, file: AudioFile) -> None:
+def _check_signature(path: Path | str, head: bytes) -> None:
+    """Refuse what certainly is something else: decoders find a frame of MP3 in any picture."""
+    if (signature := foreign(head)) is None:
+        return
+    if signature.is_audio:
+        raise AudioError(
+            "unsupported_format",
+            f"{shown(path)}: expected one of {', '.join(FORMATS)}, found {signature.name}: "
+            f"{convert_advice(path)}",
+        )
+    raise AudioError("unreadable", f"{shown(path)}: expected audio, found {signature.name}")
+
+
+def convert_advice(path: Path | str) -> str:
+    """Say how to make a file that can be read."""
+    name = shown(os.path.basename(path))  # noqa: PTH119 - the name may be no valid text
+    stem = name.rpartition(".")[0] or name
+    return f"convert it, for example with: ffmpeg -i '{name}' '{stem}.flac'"
+
+
+def _found(head: bytes, error: sf.SoundFileError) -> str:
+    """Say what a file is that libsndfile does not open.
+
+    Of a file of no kind that it knows libsndfile says whatever the last of its readers said.
+    """
+    is_known = head.startswith((*MAGICS, b"ID3"))
+    return f"nothing to decode: {error_text(error)}" if is_known else looks_like(head)
+
+
+@contextmanager
+def _decoder(
+    path: Path | str, status: os.stat_result, raw: BinaryIO, container: Container | None
+) -> Iterator[AudioFile]:
+    """Open the decoder of a file, on a corrected view of it if need be.
+
+    Raises:
+        StreamError: see `open_decoder`.
+        sf.SoundFileError, OSError: it cannot be opened.
+    """
+    name = os.fsencode(path)
+    pieces = None if container is None else container.pieces
+    if pieces is None and name.lower().endswith(_RAW_SUFFIXES):
+        pieces = [range(status.st_size)]
+    if container is None and pieces is None:
+        with open_decoder(name, status) as file:
+            yield file
+        return
+    with open_plain(name if pieces is None else FileView(raw, pieces)) as plain:
+        yield plain
+
+
+def _check_whole(path: Path | str, container: Container) -> None:
+    """Refuse a file that lacks some of the audio that it declares.
+
+    Raises:
+        AudioError: ``truncated``.
+    """
+    found, declared = container.present_bytes, container.declared_bytes
+    if found < declared:
+        seconds = container.bytes_per_s
+        lengths = f" ({found / seconds:.3f} of {declared / seconds:.3f} s)" if seconds else ""
+        raise AudioError(
+            "truncated",
+            f"{shown(path)}: expected {declared} bytes of audio as its {container.name} header "
+            f"declares, found {found}{lengths}",
+        )
+    if not container.is_declared:
+        log.info("%s: its header states no length; read to its end", shown(path))
+
+
+def _layout(
+    path: Path | str, raw: BinaryIO, file: AudioFile, container: Container | None
+) -> Layout:
+    """Find the speakers of a file's channels.
+
+    Raises:
+        AudioError: ``channel_layout``.
+    """
+    layout = stream_layout(raw, file.channels) if container is None else container.layout
+    if layout is None or file.channels == 1:
+        layout = default_layout(file.channels, is_ogg=file.format == "OGG")
+    if not layout:
+        raise AudioError(
+            "channel_layout",
+            f"{shown(path)}: expected 1 to {MAX_CHANNELS} channels, found {file.channels}",
+        )
+    if len(layout) != file.channels:
+        raise AudioError(
+            "channel_layout",
+            f"{shown(path)}: expected a speaker for each of {file.channels} channels, found "
+            f"{' '.join(layout)}",
+        )
+    if unknown := unknown_speakers(layout):
+        raise AudioError(
+            "channel_layout",
+            f"{shown(path)}: expected speakers that can be mixed down to stereo, found "
+            f"{', '.join(unknown)}",
+        )
+    return layout
+
+
+def _check_header(path: Path | str, file: AudioFile, container: Container | None) -> None:
     """Refuse headers that no audio can follow, before anything is allocated from them."""
+    if file.format not in FORMATS:
+        raise AudioError(
+            "unsupported_format",
+            f"{shown(path)}: expected one of {', '.join(FORMATS)}, found {file.format}: "
+            f"{convert_advice(path)}",
+        )
     if not MIN_SAMPLE_RATE_HZ <= file.samplerate <= MAX_SAMPLE_RATE_HZ:
         raise AudioError(
             "sample_rate",
             f"{shown(path)}: expected {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz, "
             f"found {file.samplerate} Hz",
-        )
-    if file.channels > NUM_CHANNELS and _speaker_order(file) == ():
-        raise AudioError(
-            "channel_layout",
-            f"{shown(path)}: expected 1 to {max(_WAVE_ORDERS)} channels, found {file.channels}",
         )
     if file.format == "MP3":
         missing = mp3.least_length(Path(os.fsdecode(path))) - file.frames
@@ -486,14 +594,17 @@ def _check_header(path: Path | str, file: AudioFile) -> None:
                 f"{shown(path)}: expected a constant bitrate or a Xing header, found neither: the "
                 f"decoder would drop the last {missing / file.samplerate:.3f} s",
             )
+    num_expected = file.frames
+    if container is not None and container.frame_bytes:
+        num_expected = container.present_bytes // container.frame_bytes
+    if file.frames != num_expected:
+        raise AudioError(
+            "length_unknown",
+            f"{shown(path)}: expected {num_expected} frames by its size, found {file.frames}: its "
+            "header contradicts itself",
+        )
     if file.frames <= 0:
         raise AudioError("empty", f"{shown(path)}: expected audio, found 0 frames")
-
-
-def _speaker_order(file: AudioFile) -> tuple[str, ...]:
-    """Name the speakers of a file with more than two channels; empty if there is no convention."""
-    orders = _VORBIS_ORDERS if file.format == "OGG" else _WAVE_ORDERS
-    return orders.get(file.channels, ())
 
 
 def _ratio(from_hz: int, to_hz: int) -> tuple[int, int]:

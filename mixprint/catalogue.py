@@ -4,14 +4,15 @@ Both are Parquet tables, sorted, so that equal collections give equal bytes. Rea
 rejects:
 
 ==================  ==============================================================================
-unsupported_format  audio, but of a kind that libsndfile does not read (by suffix)
-unreadable          no audio, damaged, or not allowed to be read
+unsupported_format  audio of a kind that is not read, by suffix or content: convert it
+unreadable          no audio (the detail says what it looks like), damaged, or not permitted
 empty               no bytes, or no frames
 truncated           ends before the length that its header declares
-length_unknown      MP3 of variable bitrate without a Xing header: it would be cut short
+length_unknown      MP3 of variable bitrate without a Xing header: it would be cut short; or a
+                    container whose sizes contradict each other, or another file joined to it
 not_finite          NaN or infinities among the samples
 sample_rate         below 4 or above 384 kHz
-channel_layout      more than eight channels
+channel_layout      more than eight channels, or speakers that cannot be mixed down to stereo
 too_short too_long  by the rules
 silent dc_only      by the rules; the second one has nothing but a constant
 one_channel         one side is missing: a fault of the file, and as a style an outlier

@@ -25,6 +25,9 @@ from mixprint.streams import Link, StreamError
 
 # Walks that are remembered: readers open the same files again and again, part by part.
 _REMEMBERED = 256
+# Codecs that say that they can seek, and then fail when they do, beside those that say no.
+_NO_SEEKING = ("DWVW_",)
+_SKIPPED_FRAMES = 1 << 16
 
 
 class ChainedFile:
@@ -134,6 +137,42 @@ Walk: TypeAlias = Callable[[mmap.mmap], tuple[Link, ...] | None]
 _WALKS: dict[bytes, Walk] = {}
 
 
+class _ForwardFile(sf.SoundFile):
+    """A file whose codec cannot seek: it is read from its start, and what is skipped is decoded."""
+
+    def seekable(self) -> bool:
+        """Return False, so that soundfile does not seek around each read."""
+        return False
+
+    def seek(self, frames: int, whence: int = os.SEEK_SET) -> int:
+        """Skip frames, from the start."""
+        assert whence == os.SEEK_SET
+        skipped = 0
+        while num_read := len(self.read(min(_SKIPPED_FRAMES, frames - skipped), "float32")):
+            skipped += num_read
+        return skipped
+
+
+@contextmanager
+def open_plain(source: bytes | FileView) -> Iterator[sf.SoundFile]:
+    """Open what libsndfile reads by itself; where it cannot seek, it reads forward.
+
+    Args:
+        source: a file's name, or a view of it.
+
+    Raises:
+        sf.SoundFileError, OSError: it cannot be opened.
+    """
+    with sf.SoundFile(source) as file:
+        if file.seekable() and not file.subtype.startswith(_NO_SEEKING):
+            yield file
+            return
+    if isinstance(source, FileView):
+        source.seek(0)
+    with _ForwardFile(source) as file:
+        yield file
+
+
 @contextmanager
 def open_decoder(path: bytes, status: os.stat_result) -> Iterator[AudioFile]:
     """Open a file so that all of it is read.
@@ -149,7 +188,7 @@ def open_decoder(path: bytes, status: os.stat_result) -> Iterator[AudioFile]:
     """
     links = _links(path, (status.st_size, status.st_mtime_ns))
     if links is None:
-        with sf.SoundFile(path) as file:
+        with open_plain(path) as file:
             yield file
     elif len(links) == 1:
         with _open_link(path, links[0]) as file:

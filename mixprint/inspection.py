@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from mixprint.audio import (
     BLOCK_FRAMES,
     AudioInfo,
+    OpenedAudio,
     check_finite,
     check_length,
-    downmix_gains,
     open_audio,
     shown,
 )
 from mixprint.decoding import AudioFile
 from mixprint.errors import AudioError
+from mixprint.layouts import default_layout, downmix_gains
 from mixprint.mp3 import audio_range
 from mixprint.stems import NUM_CHANNELS
 
@@ -79,7 +80,8 @@ def inspect_audio(path: Path, rules: InspectionRules) -> Inspection:
 
     The content's SHA-256 covers the audio and nothing else, so renaming, tagging or, where no
     samples change, converting a file gives no new song. For lossless formats it is taken over
-    rate, channel count and the decoded samples: WAV and FLAC of one recording agree. For lossy
+    rate, channel count, speakers where they are not the usual ones, and the decoded samples: WAV
+    and FLAC of one recording agree. For lossy
     formats it is taken over the encoded bytes, less the ID3 and APE tags of MP3, because
     decoders differ in the last bit from machine to machine.
 
@@ -89,17 +91,18 @@ def inspect_audio(path: Path, rules: InspectionRules) -> Inspection:
     Raises:
         AudioError: the file is unusable (see `mixprint.audio`) or against a rule.
     """
-    with open_audio(path) as file:
+    with open_audio(path) as audio:
+        file = audio.file
         _check_duration(path, file.frames / file.samplerate, rules)
         digest = hashlib.sha256()
         is_lossless = _is_lossless(file)
         if is_lossless:
-            digest.update(f"samples {file.samplerate} Hz {file.channels}\n".encode())
+            digest.update(f"samples {file.samplerate} Hz {file.channels}{_named(audio)}\n".encode())
         else:
             _hash_encoded(path, digest)
         num_frames, num_clipped = 0, 0
         sum_C, square_sum_C = np.zeros(NUM_CHANNELS), np.zeros(NUM_CHANNELS)
-        gains_CN = downmix_gains(file).astype(np.float64)
+        gains_CN = downmix_gains(audio.layout).astype(np.float64)
         for samples_TN in _sample_blocks(file):
             if is_lossless:
                 little_TN = samples_TN.astype(samples_TN.dtype.newbyteorder("<"), copy=False)
@@ -111,7 +114,7 @@ def inspect_audio(path: Path, rules: InspectionRules) -> Inspection:
             block_CT = gains_CN @ block_TN.T
             sum_C += block_CT.sum(axis=1)
             square_sum_C += np.square(block_CT).sum(axis=1)
-        check_length(file, path, file.frames, num_frames)
+        check_length(audio, file.frames, num_frames)
         duration_s = num_frames / file.samplerate
         info = AudioInfo(file.samplerate, file.channels, duration_s, num_frames)
     mean_C = sum_C / num_frames
@@ -170,6 +173,12 @@ def _check_content(path: Path, inspection: Inspection, rules: InspectionRules) -
 
 def _is_lossless(file: AudioFile) -> bool:
     return file.subtype.startswith(("PCM_", "ALAC_")) or file.subtype in ("FLOAT", "DOUBLE")
+
+
+def _named(audio: OpenedAudio) -> str:
+    """Name the speakers where they are not those that the number of channels means by itself."""
+    is_usual = audio.layout == default_layout(audio.file.channels)
+    return "" if is_usual else f" {' '.join(audio.layout)}"
 
 
 def _sample_blocks(file: AudioFile) -> Iterator[NDArray]:

@@ -1,23 +1,25 @@
 """What files a collection consists of: one reader per layout; no audio is decoded here.
 
 Folders are walked in sorted order, so the same files give the same list on every machine.
-Hidden files and folders (a leading dot) are left out, links to folders are not followed (they
-can form loops), and files that are no audio by their suffix are counted and left out. Audio of
-a kind that libsndfile cannot read is a reject: nobody should miss songs without being told. So is,
-unless the caller follows links, a link to a file outside of the collection's folder: whoever may
-write there could have any file on the machine read and published in its place.
+Hidden files and folders (one leading dot, as in what macOS keeps beside a file, ``._name``) are
+counted and left out; names that begin with several dots are titles ("...And Justice"). Links to
+folders are not followed (they can form loops), and files that are no audio by their suffix are
+counted and left out. Audio of a kind that is not read is a reject: nobody should miss songs without
+being told. So is, unless the caller follows links, a link to a file outside of the collection's
+folder: whoever may write there could have any file on the machine read and published in its place.
 """
 
 import csv
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from mixprint.atomic import read_json
-from mixprint.audio import error_text, probe, shown
+from mixprint.audio import convert_advice, error_text, probe, shown
 from mixprint.errors import AudioError, DataError
 from mixprint.stems import STEMS
 
@@ -25,12 +27,15 @@ log = logging.getLogger("mixprint.ingest")
 
 # fmt: off
 AUDIO_SUFFIXES = frozenset((
-    ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf",
-    ".w64", ".rf64",
+    ".wav", ".wave", ".bwf", ".bw64", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3",
+    ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf",
 ))
+# Codecs that libsndfile lacks, and formats whose damage nothing here would notice.
 UNREADABLE_SUFFIXES = frozenset((
-    ".aac", ".ac3", ".ape", ".dsf", ".m4a", ".mka", ".mp2", ".mp4", ".mpc", ".ra", ".tta",
-    ".webm", ".wma", ".wv",
+    ".3gp", ".8svx", ".aac", ".ac3", ".adts", ".amr", ".ape", ".asf", ".avr", ".dff", ".dsf",
+    ".dts", ".eac3", ".gsm", ".ircam", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".mp1", ".mp2",
+    ".mp4", ".mpc", ".mpp", ".nist", ".ofr", ".paf", ".pvf", ".ra", ".ram", ".rm", ".sds", ".shn",
+    ".sph", ".spx", ".svx", ".tak", ".thd", ".tta", ".voc", ".vox", ".weba", ".webm", ".wma", ".wv",
 ))
 # fmt: on
 MIXTURE = "mixture"
@@ -198,13 +203,15 @@ def _find_synthetic(locations: Sequence[Path], licence: str, follow_links: bool)
 
 
 def _find_pairs(locations: Sequence[Path], licence: str, follow_links: bool) -> Found:
-    """Read raw and finished mixes of the same songs: equal relative names in two folders."""
+    """Read raw and finished mixes of the same songs: the same relative names in two folders."""
     refusals: list[Refusal] = []
     sides = {
         style: {path.relative_to(root): path for path in _audio_files(root, follow_links, refusals)}
         for style, root in zip(("raw", "mixed"), locations, strict=True)
     }
     candidates = []
+    spelling = _spelling_of(sides["raw"].keys(), sides["mixed"].keys())
+    sides["mixed"] = {spelling.get(name, name): path for name, path in sides["mixed"].items()}
     for name in sorted(sides["raw"].keys() | sides["mixed"].keys()):
         paths = {style: files[name] for style, files in sides.items() if name in files}
         if len(paths) == 1:
@@ -222,6 +229,19 @@ def _find_pairs(locations: Sequence[Path], licence: str, follow_links: bool) -> 
     return candidates, refusals
 
 
+def _spelling_of(raw: Set[Path], mixed: Set[Path]) -> dict[Path, Path]:
+    """Find names that are one name in two spellings of Unicode.
+
+    macOS writes an accent as a character of its own (NFD), others as part of its letter (NFC).
+
+    Returns:
+        spelling in `raw` by the one in `mixed`, of names that only one of them has as they are.
+    """
+    alone = {unicodedata.normalize("NFC", str(name)): name for name in sorted(raw - mixed)}
+    candidates = {name: unicodedata.normalize("NFC", str(name)) for name in sorted(mixed - raw)}
+    return {name: alone.pop(plain) for name, plain in candidates.items() if plain in alone}
+
+
 SOURCES: Mapping[str, Callable[[Sequence[Path], str, bool], Found]] = {
     "folder": _find_folder,
     "fma": _find_fma,
@@ -229,6 +249,11 @@ SOURCES: Mapping[str, Callable[[Sequence[Path], str, bool], Found]] = {
     "pairs": _find_pairs,
     "synthetic": _find_synthetic,
 }
+
+
+def _is_hidden(name: str) -> bool:
+    """Tell hidden names from titles that begin with dots."""
+    return name.startswith(".") and not name.startswith("..")
 
 
 def _walk(location: Path, refusals: list[Refusal]) -> list[tuple[Path, list[str]]]:
@@ -241,9 +266,19 @@ def _walk(location: Path, refusals: list[Refusal]) -> list[tuple[Path, list[str]
         )
 
     listed = []
+    hidden: list[str] = []
     for folder, folders, files in os.walk(location, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        listed.append((Path(folder), sorted(name for name in files if not name.startswith("."))))
+        hidden += [f"{name}/" for name in folders if _is_hidden(name)]
+        hidden += [name for name in files if _is_hidden(name)]
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        listed.append((Path(folder), sorted(name for name in files if not _is_hidden(name))))
+    if hidden:
+        log.info(
+            "%s: left out %d hidden files and folders (one leading dot), such as %s",
+            shown(location),
+            len(hidden),
+            ", ".join(shown(name) for name in sorted(hidden)[:3]),
+        )
     return listed
 
 
@@ -276,7 +311,8 @@ def _audio_files(location: Path, follow_links: bool, refusals: list[Refusal]) ->
                     Refusal(
                         path,
                         "unsupported_format",
-                        f"{shown(path)}: expected one of {sorted(AUDIO_SUFFIXES)}, found {suffix}",
+                        f"{shown(path)}: expected one of {', '.join(sorted(AUDIO_SUFFIXES))}, "
+                        f"found {suffix}: {convert_advice(path)}",
                     )
                 )
             else:

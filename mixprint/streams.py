@@ -19,7 +19,7 @@ class Link:
 
 
 class StreamError(Exception):
-    """A compressed stream in which audio is missing, or that no decoder here reads whole."""
+    """A file in which audio is missing, or that no decoder here reads whole."""
 
     def __init__(self, reason: str, detail: str) -> None:
         """Keep the reason apart.

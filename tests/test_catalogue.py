@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import shutil
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -600,3 +601,101 @@ def test_real_collections(shared_dir: Path) -> None:
     assert (len(tracks), rejects) == (7, [])
     tracks, rejects = build_catalogue("musdbhq", [audio / "separated"], rules, **splits)
     assert [track.has_stems for track in tracks] == [True, True]
+
+
+@pytest.mark.parametrize("source", ["folder", "fma", "musdbhq", "pairs"])
+def test_names_that_begin_with_several_dots_are_titles_in_every_layout(
+    tmp_path: Path, write_song: WriteSong, caplog: pytest.LogCaptureFixture, source: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    locations = [tmp_path / "songs"]
+    if source == "folder":
+        for seed, name in enumerate(("...And Justice/01.wav", "...Baby.wav", "..2.wav", "x.wav")):
+            write_song(locations[0] / name, seed=seed)
+        expected = {"01", "...Baby", "..2", "x"}
+    elif source == "fma":
+        write_song(locations[0] / "...And Justice" / "000" / "000002.wav")
+        expected = {"000002"}
+    elif source == "musdbhq":
+        for seed, name in enumerate(("...And Justice", "x")):
+            write_stems(locations[0] / name, write_song, seed)
+        expected = {"...And Justice", "x"}
+    else:
+        locations = [tmp_path / "raw", tmp_path / "mixed"]
+        for seed, folder in enumerate(locations):
+            write_song(folder / "...And Justice" / "01.wav", seed=seed)
+        expected = {"01"}
+    for seed, hidden in enumerate((".hidden/01.wav", "._...And Justice.wav", ".mixture.wav")):
+        write_song(locations[0] / hidden, seed=100 + seed)
+    tracks, rejects = build(source, *locations)
+    assert {track.title for track in tracks} == expected
+    assert rejects == []
+    assert "left out 3 hidden files and folders" in caplog.text
+
+
+def test_names_in_two_spellings_of_unicode_are_pairs(tmp_path: Path, write_song: WriteSong) -> None:
+    composed, decomposed = "Caf\u00e9", "Cafe\u0301"
+    assert composed != decomposed
+    raw, mixed = tmp_path / "raw", tmp_path / "mixed"
+    # In the file's name, in the folder's name, and as it always was.
+    write_song(raw / f"{composed}.wav", seed=1)
+    write_song(mixed / f"{decomposed}.wav", seed=2)
+    write_song(raw / decomposed / "a.wav", seed=3)
+    write_song(mixed / composed / "a.wav", seed=4)
+    write_song(raw / "plain.wav", seed=5)
+    write_song(mixed / "plain.wav", seed=6)
+    tracks, rejects = build("pairs", raw, mixed)
+    assert rejects == []
+    assert len(tracks) == 6
+    assert sorted(Counter(track.song for track in tracks).values()) == [2, 2, 2]
+
+
+def test_both_spellings_on_one_side_are_two_songs(tmp_path: Path, write_song: WriteSong) -> None:
+    composed, decomposed = "Caf\u00e9.wav", "Cafe\u0301.wav"
+    raw, mixed = tmp_path / "raw", tmp_path / "mixed"
+    write_song(raw / composed, seed=1)
+    write_song(raw / decomposed, seed=2)
+    write_song(mixed / decomposed, seed=3)
+    tracks, rejects = build("pairs", raw, mixed)
+    assert {path_from_uri(track.uri).name for track in tracks} == {decomposed}
+    assert reasons(rejects) == {composed: "unpaired"}
+
+
+@pytest.mark.parametrize("suffix", [".wave", ".BWF", ".snd", ".aifc", ".oga", ".mpga"])
+def test_less_known_suffixes_are_audio(
+    tmp_path: Path, make_audio: Callable[..., Tensor], suffix: str
+) -> None:
+    container = {".snd": "AU", ".aifc": "AIFF", ".oga": "OGG", ".mpga": "MP3"}.get(suffix, "WAV")
+    with (tmp_path / f"a{suffix}").open("wb") as file:
+        sf.write(file, make_audio(2.0).numpy().T, 44_100, format=container)
+    assert [track.title for track in build("folder", tmp_path)[0]] == ["a"]
+
+
+@pytest.mark.parametrize("suffix", [".m4a", ".wma", ".aac", ".ape", ".wv", ".voc"])
+def test_what_is_not_read_is_refused_with_a_way_out(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"my song{suffix}").write_bytes(b"x")
+    rejects = build("folder", tmp_path)[1]
+    assert [reject.reason for reject in rejects] == ["unsupported_format"]
+    assert f"ffmpeg -i 'my song{suffix}' 'my song.flac'" in rejects[0].detail
+
+
+def test_a_cut_copy_of_a_song_is_refused(tmp_path: Path, write_song: WriteSong) -> None:
+    whole = write_song(tmp_path / "whole.wav", 3.0).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    tracks, rejects = build("folder", tmp_path)
+    assert [track.title for track in tracks] == ["whole"]
+    assert reasons(rejects) == {"cut.wav": "truncated"}
+
+
+def test_shared_cases_of_names(shared_dir: Path) -> None:
+    rules = replace(RULES, min_duration_s=0.1)
+    for source, folders, expected in (
+        ("folder", ["16_dots"], {"01", "...Baby One More Time", "normal"}),
+        ("pairs", ["17_pairs/raw", "17_pairs/mixed"], {"Caf\u00e9"}),
+    ):
+        locations = [shared_dir / "cases" / folder for folder in folders]
+        tracks, rejects = build_catalogue(
+            source, locations, rules, valid_fraction=0.2, test_fraction=0.3
+        )
+        assert rejects == []
+        assert {unicodedata.normalize("NFC", track.title) for track in tracks} == expected

@@ -38,9 +38,11 @@ EXPORT_FOLDER = "stems_audio"
 # What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
 SEPARATING_CODE = (
     "mixprint.audio",
+    "mixprint.containers",
     "mixprint.decoding",
     "mixprint.fileview",
     "mixprint.flac",
+    "mixprint.layouts",
     "mixprint.mp3",
     "mixprint.ogg",
     "mixprint.segments",
@@ -52,6 +54,7 @@ SEPARATING_CODE = (
     "mixprint.separation.separator",
     "mixprint.separation.sharding",
     "mixprint.shards",
+    "mixprint.signatures",
     "mixprint.stems",
     "mixprint.streams",
 )

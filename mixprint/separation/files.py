@@ -50,9 +50,11 @@ ACCOMPANIMENT_PREFIX = "no_"
 # What the stems follow from, beside weights and settings.
 CODE = (
     "mixprint.audio",
+    "mixprint.containers",
     "mixprint.decoding",
     "mixprint.fileview",
     "mixprint.flac",
+    "mixprint.layouts",
     "mixprint.mp3",
     "mixprint.ogg",
     "mixprint.separation.checkpoint",
@@ -64,6 +66,7 @@ CODE = (
     "mixprint.separation.scnet",
     "mixprint.separation.separator",
     "mixprint.separation.stemfile",
+    "mixprint.signatures",
     "mixprint.stems",
     "mixprint.streams",
 )
