@@ -33,7 +33,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixprint import mp3
 from mixprint.atomic import atomic_path
 from mixprint.containers import MAGICS, Container, read_container
 from mixprint.decoding import AudioFile, open_decoder, open_plain
@@ -49,7 +48,7 @@ from mixprint.layouts import (
 )
 from mixprint.signatures import HEAD_BYTES, foreign, looks_like
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
-from mixprint.streams import StreamError
+from mixprint.streams import LENGTH_TOLERANCE_S, StreamError
 
 log = logging.getLogger("mixprint.audio")
 
@@ -62,8 +61,6 @@ TRUE_PEAK_OVERSAMPLING = 4
 MAX_TRUE_PEAK_DBTP = -1.0  # of what is written for listening
 SILENT_PEAK_DB = -200.0
 BLOCK_FRAMES = 1 << 18
-# MP3 without a Xing header: libsndfile estimates the length to within a few frames of 1152.
-LENGTH_TOLERANCE_S = 0.1
 # What is read. Of libsndfile's other formats nothing here would notice that the end is missing.
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
 # Suffixes by which soundfile and libsndfile take any bytes for samples, text and zeros too.
@@ -586,14 +583,6 @@ def _check_header(path: Path | str, file: AudioFile, container: Container | None
             f"{shown(path)}: expected {MIN_SAMPLE_RATE_HZ} to {MAX_SAMPLE_RATE_HZ} Hz, "
             f"found {file.samplerate} Hz",
         )
-    if file.format == "MP3":
-        missing = mp3.least_length(Path(os.fsdecode(path))) - file.frames
-        if missing > LENGTH_TOLERANCE_S * file.samplerate:
-            raise AudioError(
-                "length_unknown",
-                f"{shown(path)}: expected a constant bitrate or a Xing header, found neither: the "
-                f"decoder would drop the last {missing / file.samplerate:.3f} s",
-            )
     num_expected = file.frames
     if container is not None and container.frame_bytes:
         num_expected = container.present_bytes // container.frame_bytes

@@ -14,20 +14,75 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
+from mixprint import flac, mp3, ogg
 from mixprint.fileview import FileView
-from mixprint.streams import Link, StreamError
+from mixprint.streams import CONVERT, LENGTH_TOLERANCE_S, Link, StreamError
 
 # Walks that are remembered: readers open the same files again and again, part by part.
 _REMEMBERED = 256
 # Codecs that say that they can seek, and then fail when they do, beside those that say no.
 _NO_SEEKING = ("DWVW_",)
 _SKIPPED_FRAMES = 1 << 16
+# 32 frames of MP3: enough for 8 kbit/s at 24 kHz, the lowest bitrate.
+_PREROLL_FRAMES = 32 * 1_152
+
+
+class DecodedFile(sf.SoundFile):
+    """A file whose samples do not depend on where reading starts, nor on how much is read at once.
+
+    soundfile moves to the present position after every read, and decoders take even that for a
+    jump: libFLAC looks for the frame again, and libmpg123 begins a few frames earlier. But a frame
+    of MP3 may need 511 bytes before it, which in silence or at a low bitrate are more frames than
+    that, and then it comes out wrong.
+    """
+
+    def seek(self, frames: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a frame; of MP3 what comes before it is decoded, too."""
+        if whence != os.SEEK_SET:
+            return int(super().seek(frames, whence))
+        if frames != self.tell():
+            start = max(frames - _PREROLL_FRAMES, 0) if self.format == "MP3" else frames
+            super().seek(start)
+            if start < frames:
+                super().read(frames - start, "float32")
+        return frames
+
+    def read(self, *args: Any, **kwargs: Any) -> NDArray:
+        """Read frames as `soundfile.SoundFile` does.
+
+        Raises:
+            StreamError: ``damaged``: a frame of FLAC does not fit its checksum.
+        """
+        try:
+            return super().read(*args, **kwargs)
+        except sf.LibsndfileError as error:
+            if self.format != "FLAC":
+                raise
+            raise StreamError(
+                "damaged",
+                f"expected frames that fit their checksums, found a broken one behind "
+                f"{self.tell() / self.samplerate:.3f} s: {CONVERT}",
+            ) from error
+
+
+class _LinkFile(DecodedFile):
+    """A stream of a file, with a view that belongs to it."""
+
+    def __init__(self, view: FileView) -> None:
+        """Open the stream that a view shows."""
+        self._view = view
+        super().__init__(view)
+
+    def close(self) -> None:
+        """Close the view, too."""
+        super().close()
+        self._view.close()
 
 
 class ChainedFile:
@@ -52,7 +107,7 @@ class ChainedFile:
         """
         self._path, self._links = path, links
         self._starts: list[int] = []
-        self._current: tuple[int, sf.SoundFile] | None = None
+        self._current: tuple[int, _LinkFile] | None = None
         self._position = 0
         self.frames = 0
         kinds = []
@@ -116,7 +171,7 @@ class ChainedFile:
                 break
         return np.concatenate(blocks) if blocks else np.empty((0, self.channels), dtype)
 
-    def _file_at_position(self) -> sf.SoundFile | None:
+    def _file_at_position(self) -> _LinkFile | None:
         """Open the stream that holds the position; None at the end."""
         if self._position >= self.frames:
             return None
@@ -131,10 +186,9 @@ class ChainedFile:
 # What is read from: both have samplerate, channels, frames, format, subtype, seek, tell and read.
 AudioFile: TypeAlias = "sf.SoundFile | ChainedFile"
 
-# How the streams of a file are found, by the bytes with which it begins; None for a file that
-# libsndfile reads well by itself.
+# How the streams of a compressed file are found; None for one that libsndfile reads by itself.
 Walk: TypeAlias = Callable[[mmap.mmap], tuple[Link, ...] | None]
-_WALKS: dict[bytes, Walk] = {}
+_MPEG_SUFFIXES = frozenset((".mp3", ".mp2", ".mp1", ".mpa", ".mpga"))
 
 
 class _ForwardFile(sf.SoundFile):
@@ -163,7 +217,7 @@ def open_plain(source: bytes | FileView) -> Iterator[sf.SoundFile]:
     Raises:
         sf.SoundFileError, OSError: it cannot be opened.
     """
-    with sf.SoundFile(source) as file:
+    with DecodedFile(source) as file:
         if file.seekable() and not file.subtype.startswith(_NO_SEEKING):
             yield file
             return
@@ -209,14 +263,41 @@ def _links(path: bytes, _version: tuple[int, int]) -> tuple[Link, ...] | None:
         Path(os.fsdecode(path)).open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
     ):
-        walk = next(
-            (walk for magic, walk in _WALKS.items() if content[: len(magic)] == magic), None
-        )
+        walk = _walk(content, Path(os.fsdecode(path)).suffix.lower())
         return None if walk is None else walk(content)
 
 
-def _open_link(path: bytes, link: Link) -> sf.SoundFile:
-    return sf.SoundFile(FileView(Path(os.fsdecode(path)).open("rb", buffering=0), link.pieces))
+def _walk(content: mmap.mmap, suffix: str) -> Walk | None:
+    """Choose by the bytes behind leading tags; junk may precede the frames of an MP3."""
+    start, _ = mp3.audio_range(content)
+    magic = content[start : start + 4]
+    if magic == flac.MAGIC:
+        return flac.find_streams
+    if magic == ogg.MAGIC:
+        return ogg.find_streams
+    if start > 0 or mp3.SYNC.match(content) or suffix in _MPEG_SUFFIXES:
+        return mp3.find_streams
+    return None
+
+
+def _open_link(path: bytes, link: Link) -> _LinkFile:
+    """Open one stream.
+
+    Raises:
+        StreamError: ``length_unknown``: the decoder would stop before its end.
+        sf.SoundFileError, OSError: it cannot be opened.
+    """
+    raw = Path(os.fsdecode(path)).open("rb", buffering=0)  # noqa: SIM115 - the view closes it
+    file = _LinkFile(FileView(raw, link.pieces))
+    missing_s = ((link.num_frames or 0) - file.frames) / file.samplerate
+    if missing_s > LENGTH_TOLERANCE_S:
+        file.close()
+        raise StreamError(
+            "length_unknown",
+            f"expected a stream whose length the decoder knows, found one of which it would drop "
+            f"the last {missing_s:.3f} s: convert it: ffmpeg -i FILE COPY.wav",
+        )
+    return file
 
 
 def _named(kind: tuple[int, int, str, str]) -> str:

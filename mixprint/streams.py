@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 from mixprint.fileview import Piece
 
+# So much less than declared is no missing audio: encoders count frames differently, and
+# libsndfile estimates the length of some files to within a few frames of 1152.
+LENGTH_TOLERANCE_S = 0.1
+# The way out, for a file that is refused although something in it can be heard.
+CONVERT = "get the file anew, or keep what is left of it: ffmpeg -i FILE COPY.wav"
+
 
 @dataclass(frozen=True)
 class Link:

@@ -18,6 +18,7 @@ from mixprint.audio import (
     true_peak_dbtp,
     write_audio,
 )
+from mixprint.decoding import DecodedFile
 from mixprint.errors import AudioError
 
 MakeAudio = Callable[..., Tensor]
@@ -184,14 +185,13 @@ def test_a_stream_reads_no_further_than_asked_and_closes_its_file(
 ) -> None:
     path = write_song(tmp_path / "a.wav", 1.0)
     monkeypatch.setattr("mixprint.audio.BLOCK_FRAMES", 1_000)
-    files: list[sf.SoundFile] = []
+    files: list[DecodedFile] = []
 
-    def open_file(name: bytes) -> sf.SoundFile:
-        files.append(SoundFile(name))
+    def open_file(name: bytes) -> DecodedFile:
+        files.append(DecodedFile(name))
         return files[-1]
 
-    SoundFile = sf.SoundFile
-    monkeypatch.setattr("mixprint.audio.sf.SoundFile", open_file)
+    monkeypatch.setattr("mixprint.decoding.DecodedFile", open_file)
     blocks = stream_audio(path)
     assert not files
     next(blocks)
