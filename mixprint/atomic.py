@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,14 @@ MENDABLE = (
 
 
 @contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
+def atomic_path(
+    path: Path | str, before_rename: Callable[[], None] | None = None
+) -> Iterator[Path]:
     """Write a file under a temporary name and rename it on success.
 
     Args:
         path: the final name; its folder is created if it is missing.
+        before_rename: called at the last moment, when the file is whole; it may raise.
 
     Yields:
         a path in the same folder with the same suffix, because some writers choose the format
@@ -60,9 +63,36 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             # Without fsync a power cut can leave the new name with the old length of zero.
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
+            if before_rename is not None:
+                before_rename()
             temporary.replace(final)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_exactly(path: Path, content: bytes | None) -> bool:
+    """Remove a file if it is what it was at an earlier look.
+
+    It is moved away before it is looked at: whoever is suspended in between, for however long,
+    finds what another one has put there meanwhile, and puts it back.
+
+    Args:
+        path: of the file.
+        content: what it held at that look; None: there was none.
+
+    Returns:
+        whether the file is gone, or there was none; False if it is another one.
+    """
+    aside = path.parent / f"{_temporary_stem(path)}{uuid.uuid4().hex}"
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return True
+    if aside.read_bytes() == content:
+        aside.unlink()
+        return True
+    aside.rename(path)
+    return False
 
 
 @contextmanager

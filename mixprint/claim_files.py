@@ -1,31 +1,33 @@
 """Where claims lie: as files in a folder, or as objects in a bucket.
 
-Both can do what `mixprint.claims` asks for: create a claim exclusively, tell when it was last
-renewed by a clock that all claims there share, and list, renew and remove claims.
+Both can do what `mixprint.claims` asks for: create a claim exclusively, tell whether it was renewed
+since an earlier look, and list, renew and remove claims. Nobody's clock is asked.
 """
 
 import errno
 import json
 import os
-import tempfile
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixprint.atomic import TEMPORARY_PREFIX
 from mixprint.errors import DataError
 from mixprint.storage import Storage
+
+# How a file system says that it knows no hard links.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a claim says, and when it was written or renewed, in seconds."""
+    """What a claim says, and a stamp that is another one after each renewal."""
 
     content: bytes
-    renewed_s: float
+    stamp: Hashable
 
 
 class ClaimFiles(ABC):
@@ -37,7 +39,7 @@ class ClaimFiles(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """List the claims; none if the place is missing."""
+        """List the claims, and those that are being written; none if the place is missing."""
 
     @abstractmethod
     def create(self, name: str, value: Mapping[str, Any]) -> bool:
@@ -49,7 +51,7 @@ class ClaimFiles(ABC):
 
     @abstractmethod
     def renew(self, name: str) -> None:
-        """Set a claim's time to now.
+        """Give a claim another stamp.
 
         Raises:
             OSError, DataError: the place is away for a moment, or the claim is gone.
@@ -58,10 +60,6 @@ class ClaimFiles(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a claim; one that is gone is no matter."""
-
-    @abstractmethod
-    def now_s(self) -> float:
-        """Tell the time by the clock that dates the claims: clocks of two machines differ."""
 
     @abstractmethod
     def where(self, name: str) -> str:
@@ -87,45 +85,55 @@ class FolderClaims(ClaimFiles):
             return []
 
     def create(self, name: str, value: Mapping[str, Any]) -> bool:
-        """See `ClaimFiles.create`.
+        """See `ClaimFiles.create`: written under another name, then linked, so it is never torn.
 
-        Whoever looks between creation and writing sees a claim without an owner, and judges it by
-        its age. A hard link would bring the content with it, but not every file system has those.
+        A file system without links shows it to others while it is written: they find no owner.
         """
         path = self._folder / name
+        prepared = self._folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
         try:
-            with path.open("x", encoding="utf-8") as file:
+            with prepared.open("x", encoding="utf-8") as file:
                 json.dump(value, file)
+            return self._link(prepared, path)
+        finally:
+            prepared.unlink(missing_ok=True)
+
+    def _link(self, prepared: Path, path: Path) -> bool:
+        try:
+            os.link(prepared, path)
         except FileExistsError:
-            return False
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+            # A file server that was asked twice refuses the second time what it has done.
+            return _is_same(prepared, path)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _written_anew(path, prepared.read_bytes())
         return True
 
     def look(self, name: str) -> Written | None:
         """See `ClaimFiles.look`."""
         try:
-            # Time and content from one open file: on NFS, opening it asks the server.
+            # Stamp and content from one open file: on NFS, opening it asks the server.
             with (self._folder / name).open("rb") as file:
-                return Written(renewed_s=os.fstat(file.fileno()).st_mtime, content=file.read())
+                return Written(stamp=_stamp(os.fstat(file.fileno())), content=file.read())
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ESTALE):
                 return None
             raise
 
     def renew(self, name: str) -> None:
-        """See `ClaimFiles.renew`."""
-        os.utime(self._folder / name)
+        """See `ClaimFiles.renew`: its time is set to now; if that changes nothing, it grows."""
+        path = self._folder / name
+        before = _stamp(path.stat())
+        os.utime(path)
+        if _stamp(path.stat()) == before:
+            with path.open("r+b") as file:
+                file.seek(0, os.SEEK_END)
+                file.write(b"\n")
 
     def remove(self, name: str) -> None:
         """See `ClaimFiles.remove`."""
         (self._folder / name).unlink(missing_ok=True)
-
-    def now_s(self) -> float:
-        """See `ClaimFiles.now_s`: by a new file."""
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".clock-") as probe:
-            return os.fstat(probe.fileno()).st_mtime
 
     def where(self, name: str) -> str:
         """See `ClaimFiles.where`."""
@@ -156,7 +164,7 @@ class BucketClaims(ClaimFiles):
         if info is None:
             return None
         try:
-            return Written(self._storage.read_bytes(name), info.changed_s)
+            return Written(self._storage.read_bytes(name), info.version)
         except DataError:
             if self._storage.exists(name):
                 raise
@@ -173,16 +181,6 @@ class BucketClaims(ClaimFiles):
         """See `ClaimFiles.remove`."""
         self._storage.delete(name)
 
-    def now_s(self) -> float:
-        """See `ClaimFiles.now_s`: by a new object."""
-        name = f".clock-{uuid.uuid4().hex}"
-        self._storage.write_bytes(name, b"")
-        info = self._storage.info(name)
-        with suppress(DataError):
-            self._storage.delete(name)
-        assert info is not None
-        return info.changed_s
-
     def where(self, name: str) -> str:
         """See `ClaimFiles.where`."""
         return self._storage.uri(name)
@@ -191,3 +189,26 @@ class BucketClaims(ClaimFiles):
 def claim_files(place: Path | Storage) -> ClaimFiles:
     """Give the claims of a folder or of a bucket."""
     return FolderClaims(place) if isinstance(place, Path) else BucketClaims(place)
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_mtime_ns, status.st_size
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
+
+
+def _written_anew(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError:
+        return False
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    return True

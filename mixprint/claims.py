@@ -10,16 +10,19 @@ claim whose owner is gone is taken over by creating the next generation: of seve
 want to, one succeeds, and no claim that somebody lives by is ever moved or overwritten. (A claim
 that is renamed or deleted to make room may by then be that of a faster worker.)
 
-An owner is gone when its process has ended, if it ran on this machine; from anywhere else, when
-the claim was not renewed for the length of a lease, by the clock of the file system.
+An owner on this machine is gone when its process has ended, and not before: one that is suspended,
+or whose machine has slept, keeps its claim. An owner elsewhere is gone when this worker itself has
+seen no renewal for the length of a lease (`Observer`). The time that a claim bears does not count:
+a clock that is wrong or is set changes nothing, and a worker that has just started looks on for a
+whole lease before it takes anything over.
 
-What a claim cannot do is to stop an owner that was suspended for longer than the lease: it wakes
-up and believes that it still owns the task, until it looks (`Claim.check`) or its next renewal
-looks. Tasks therefore have to give the same result whoever does them, and publish it by a
-rename: then the late owner at worst puts the same bytes in their own place once more.
+What a claim cannot do is to stop an owner elsewhere that was suspended for longer than the lease:
+it wakes up and believes that it still owns the task, until it looks (`Claim.check`) or its next
+renewal looks. It has to look just before it publishes. Tasks have to give the same result whoever
+does them, publish it by a rename, and remove nothing that they have not seen before the work: then
+the late owner at worst puts the same bytes in their own place once more.
 """
 
-import json
 import logging
 import os
 import re
@@ -28,25 +31,28 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
-from mixprint.atomic import write_errors_named
+from mixprint.atomic import TEMPORARY_PREFIX, write_errors_named
 from mixprint.claim_files import ClaimFiles, claim_files
 from mixprint.errors import DataError, MixprintError
+from mixprint.schema import as_record, parse_json
 from mixprint.storage import Storage
 
 log = logging.getLogger("mixprint.claims")
 
-# NFS clients may believe for a minute that nothing has changed; a claim is opened before its age
+# NFS clients may believe for a minute that nothing has changed; a claim is opened before its stamp
 # is read, which asks the server, but a lease below that would be rash all the same.
 LEASE_S = 90.0
 RENEWALS_PER_LEASE = 6
 POLL_S = 1.0
 CLAIM_SUFFIX = ".claim"
+# States of a process that a signal or a debugger has stopped, see `_process_state`.
+SUSPENDED = ("T", "t")
 
 _GENERATION = re.compile(r"\.(\d+)\.claim")
 
@@ -72,6 +78,30 @@ class Owner:
     machine: str
     pid: int
     started_ticks: int
+
+
+class Observer:
+    """How long this process has seen no sign of life of the owners of claims.
+
+    Its clock is this process's own, and stands still while the machine sleeps.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        """Have seen nothing yet."""
+        self._clock_s = clock_s
+        self._seen: dict[str, tuple[Hashable, float]] = {}
+
+    def silent_s(self, where: str, stamp: Hashable) -> float:
+        """Tell how long a claim has had the stamp that it has now, 0 at the first sight."""
+        now_s = self._clock_s()
+        known_stamp, since_s = self._seen.get(where, (None, now_s))
+        if known_stamp != stamp:
+            self._seen[where] = stamp, now_s
+            return 0.0
+        return now_s - since_s
+
+
+_OBSERVER = Observer()
 
 
 class Claim:
@@ -140,13 +170,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a claim's file says: the owner, None if it is not yet written, and the last renewal."""
+    """What a claim's file says: the owner, None if that cannot be read; and its stamp."""
 
     owner: Owner | None
-    renewed_s: float
+    stamp: Hashable
 
 
-def take_claim(folder: Path | Storage, name: str, *, lease_s: float = LEASE_S) -> Claim | None:
+def take_claim(
+    folder: Path | Storage,
+    name: str,
+    *,
+    lease_s: float = LEASE_S,
+    observer: Observer = _OBSERVER,
+) -> Claim | None:
     """Claim a task, unless a living worker has it.
 
     Args:
@@ -154,6 +190,7 @@ def take_claim(folder: Path | Storage, name: str, *, lease_s: float = LEASE_S) -
         name: of the task; fit for a file name.
         lease_s: how long a claim from another machine is good for without renewal. The same for
             all workers.
+        observer: what this process has seen of the claims so far.
 
     Returns:
         the claim, to be entered at once; None if the task is somebody else's, or if several
@@ -164,16 +201,17 @@ def take_claim(folder: Path | Storage, name: str, *, lease_s: float = LEASE_S) -
     """
     files = claim_files(folder)
     with write_errors_named(files.where(name)):
-        return _take(files, name, lease_s)
+        return _take(files, name, lease_s, observer)
 
 
-def _take(files: ClaimFiles, name: str, lease_s: float) -> Claim | None:
+def _take(files: ClaimFiles, name: str, lease_s: float, observer: Observer) -> Claim | None:
     files.make()
     generations = _generations(files, name)
     newest = max(generations, default=0)
     if newest:
+        where = files.where(_claim_name(name, newest))
         seen = _look(files, _claim_name(name, newest))
-        if seen is None or not _is_abandoned(files, seen, lease_s):
+        if seen is None or not _is_abandoned(seen, where, lease_s, observer):
             return None
         log.info("%s: taken over from %s, which is gone", name, _described(seen.owner))
     owner = _this_process()
@@ -224,7 +262,7 @@ def work_through(
     """
     first = secrets.randbelow(len(names)) if names else 0
     left = [*names[first:], *names[:first]]
-    told: set[str] = set()
+    told: dict[str, str] = {}
     while True:
         left = [name for name in left if not _done_or_did(folder, name, is_done, work, lease_s)]
         if not left:
@@ -232,15 +270,20 @@ def work_through(
             return
         for name in left:
             owner = claim_owner(folder, name)
-            if owner and name not in told:
-                told.add(name)
+            if owner and told.get(name) != owner:
+                told[name] = owner
                 log.info("%s: %s works on it, waiting", name, owner)
         time.sleep(poll_s)
 
 
 def _clear_dead(folder: Path | Storage, names: Sequence[str], lease_s: float) -> None:
-    """Remove the claims of workers that died between the end of a task and its release."""
-    found = claim_files(folder).names()
+    """Remove the claims of workers that died as they wrote them, or after the end of their task."""
+    files = claim_files(folder)
+    found = files.names()
+    for name in found:
+        seen = _look(files, name) if name.startswith(TEMPORARY_PREFIX) else None
+        if seen is not None and _is_abandoned(seen, files.where(name), lease_s, _OBSERVER):
+            files.remove(name)
     claimed = {_GENERATION.sub("", name) for name in found if name.endswith(CLAIM_SUFFIX)}
     for name in claimed.intersection(names):
         claim = take_claim(folder, name, lease_s=lease_s)
@@ -296,22 +339,31 @@ def _look(files: ClaimFiles, claim: str) -> _Seen | None:
     if written is None:
         return None
     try:
-        owner = Owner(**json.loads(written.content))
-    except (ValueError, TypeError):
-        return _Seen(None, written.renewed_s)
-    return _Seen(owner, written.renewed_s)
+        owner = as_record(parse_json(written.content, claim), claim, Owner)
+    except DataError:
+        owner = None
+    return _Seen(owner, written.stamp)
 
 
-def _is_abandoned(files: ClaimFiles, seen: _Seen, lease_s: float) -> bool:
+def _is_abandoned(seen: _Seen, where: str, lease_s: float, observer: Observer) -> bool:
     """Tell whether a claim's owner is gone."""
-    owner = seen.owner
-    if owner and owner.machine == _machine() and not _runs(owner.pid, owner.started_ticks):
-        return True
-    return files.now_s() - seen.renewed_s > lease_s
+    if _is_here(seen.owner):
+        return not _runs(seen.owner.pid, seen.owner.started_ticks)
+    return observer.silent_s(where, seen.stamp) > lease_s
+
+
+def _is_here(owner: Owner | None) -> TypeGuard[Owner]:
+    """Tell whether a claim's owner runs, or ran, where this process can see it."""
+    return owner is not None and owner.machine == _machine()
 
 
 def _described(owner: Owner | None) -> str:
-    return f"process {owner.pid} on {owner.host}" if owner else "an unknown process"
+    if owner is None:
+        return "an unknown process"
+    text = f"process {owner.pid} on {owner.host}"
+    if _is_here(owner) and _process_state(owner.pid)[0] in SUSPENDED:
+        text += f" (suspended: kill -CONT {owner.pid} lets it go on)"
+    return text
 
 
 def _this_process() -> Owner:

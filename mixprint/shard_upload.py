@@ -6,6 +6,7 @@ not finished, and the next worker that claims it writes it anew.
 """
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -46,20 +47,33 @@ def is_in_bucket(path: Path, fingerprint: str) -> bool:
     return is_done(path, fingerprint, num_bytes=info.num_bytes)
 
 
-def begin_shard(path: Path) -> int:
-    """Take back the marker of a shard that will be written anew.
+@dataclass(frozen=True, kw_only=True)
+class Replaced:
+    """Versions of a shard and of its marker that will be replaced; 0 where there is none."""
 
-    Returns:
-        version of the shard that will be replaced, for `publish_shard`; 0 if there is none.
-    """
+    shard: int = 0
+    marker: int = 0
+
+
+def begin_shard(path: Path) -> Replaced:
+    """Look at what a shard that will be written anew is going to replace."""
     bucket = bucket_of(path.parent)
-    bucket.delete(done_path(path).name)
-    info = bucket.info(path.name)
-    return 0 if info is None else info.version
+    marker, shard = (bucket.info(name) for name in (done_path(path).name, path.name))
+    return Replaced(
+        shard=0 if shard is None else shard.version, marker=0 if marker is None else marker.version
+    )
 
 
-def publish_shard(path: Path, replaced: int) -> None:
+def take_back_marker(path: Path, replaced: Replaced) -> None:
+    """Remove the marker of a shard that is going to be replaced, and no newer one."""
+    if replaced.marker:
+        bucket_of(path.parent).delete(done_path(path).name, version=replaced.marker)
+
+
+def publish_shard(path: Path, replaced: Replaced) -> None:
     """Bring a finished shard into the bucket: itself, its index, its marker; then remove it here.
+
+    An older marker is taken back just before: a shard must not carry that of another one.
 
     Args:
         path: of the shard in the folder that stands for the bucket; its marker lies beside it.
@@ -71,7 +85,8 @@ def publish_shard(path: Path, replaced: int) -> None:
     """
     bucket, index = bucket_of(path.parent), index_path(path)
     try:
-        if not bucket.create(path, path.name, replaced=replaced):
+        take_back_marker(path, replaced)
+        if not bucket.create(path, path.name, replaced=replaced.shard):
             done_path(path).unlink()
             raise ClaimLostError(
                 f"{bucket.uri(path.name)}: another worker was faster; ours is dropped"

@@ -16,7 +16,7 @@ Shape suffixes: S stem, C channel, T sample.
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.atomic import atomic_path, read_json, remove_exactly, write_json
+from mixprint.claims import ClaimLostError
 from mixprint.errors import DataError
 from mixprint.stand_in import ShardInBucket, index_path, shard_in_bucket, stands_for_bucket
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
@@ -182,8 +183,11 @@ def write_shard(
     sample_rate_hz: int,
     separator: SeparatorFingerprint,
     track_ids: Sequence[str] = (),
+    check: Callable[[], None] = lambda: None,
 ) -> Iterator[StemShardWriter]:
     """Write a shard, whole or not at all; a shard without segments is a valid one.
+
+    An older shard of this name stays, with its marker, until the new one is written.
 
     Args:
         path: the shard, named by `shard_name`.
@@ -192,16 +196,25 @@ def write_shard(
         separator: what the stems are made with.
         track_ids: the songs that belong to the shard, kept in the marker; a song may give no
             segment.
+        check: raises an error if the shard is not ours to publish any more, see `Claim.check`.
 
     Yields:
         the writer.
+
+    Raises:
+        ClaimLostError: another worker has published the shard meanwhile.
     """
-    # The marker goes first: were the step killed between the two renames, a new shard would
-    # carry the old one's marker.
     marker = done_path(path)
-    marker.unlink(missing_ok=True)
+    replaced = marker_content(path)
+
+    def before_rename() -> None:
+        # The marker goes first: were the step killed between the two renames, a new shard would
+        # carry the old one's marker. But no earlier: until then the shard may be taken over.
+        check()
+        take_back_marker(path, replaced)
+
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, before_rename) as temporary,
         pq.ParquetWriter(
             temporary,
             SCHEMA,
@@ -213,6 +226,7 @@ def write_shard(
     ):
         writer = StemShardWriter(parquet, sample_rate_hz, separator)
         yield writer
+    check()
     write_json(
         marker,
         {
@@ -223,6 +237,28 @@ def write_shard(
             "track_ids": sorted(track_ids),
         },
     )
+
+
+def take_back_marker(path: Path, replaced: bytes | None) -> None:
+    """Remove the marker of a shard that is going to be replaced, and no newer one.
+
+    Args:
+        path: the shard.
+        replaced: what the marker held when the work began; None: there was none.
+
+    Raises:
+        ClaimLostError: it is another one now: a faster worker has made the shard.
+    """
+    if not remove_exactly(done_path(path), replaced):
+        raise ClaimLostError(f"{path}: another worker was faster; ours is dropped")
+
+
+def marker_content(path: Path) -> bytes | None:
+    """Read the marker of a shard; None if it is missing."""
+    try:
+        return done_path(path).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def done_path(path: Path) -> Path:

@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
 from mixprint import claims
-from mixprint.claim_files import ClaimFiles
-from mixprint.claims import ClaimLostError, claim_owner, take_claim, work_through
+from mixprint.claim_files import ClaimFiles, FolderClaims
+from mixprint.claims import Claim, ClaimLostError, Observer, claim_owner, take_claim, work_through
 from mixprint.errors import DataError
 
 HOLD = """
@@ -55,9 +56,31 @@ def from_another_machine(folder: Path, name: str = "task", generation: int = 1) 
     return path
 
 
-def age(path: Path, by_s: float) -> None:
-    then_s = time.time() - by_s
-    os.utime(path, (then_s, then_s))
+class Clock:
+    """Stands for the clock of a worker, and what it has seen."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.observer = Observer(lambda: self.now_s)
+
+    def take(self, folder: Path, after_s: float, name: str = "task") -> Claim | None:
+        """Look for a task a while after the last look, at a lease of half a minute."""
+        self.now_s += after_s
+        return take_claim(folder, name, lease_s=30, observer=self.observer)
+
+
+def taken_over(folder: Path) -> Claim:
+    """Take the task of a worker elsewhere that does not renew its claim."""
+    clock = Clock()
+    assert clock.take(folder, 0) is None, "a first look takes nothing over"
+    claim = clock.take(folder, 31)
+    assert claim is not None
+    return claim
+
+
+def silent_since_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let whoever cannot be seen here be gone."""
+    monkeypatch.setattr(Observer, "silent_s", lambda *_: 1_000.0)
 
 
 def test_one_holds_it_until_it_is_released(tmp_path: Path) -> None:
@@ -99,35 +122,139 @@ def test_a_process_id_that_was_used_again_is_no_owner(tmp_path: Path) -> None:
     assert take_claim(tmp_path, "task") is not None
 
 
-def test_another_machines_claim_is_good_for_a_lease(tmp_path: Path) -> None:
+def test_another_machines_claim_is_good_for_a_lease_of_ones_own(tmp_path: Path) -> None:
     assert take_claim(tmp_path, "task") is not None
     path = from_another_machine(tmp_path)
-    age(path, 20)
-    assert take_claim(tmp_path, "task", lease_s=30) is None
+    os.utime(path, (0, 0))
+    clock = Clock()
+    assert clock.take(tmp_path, 0) is None, "what time it bears does not count"
+    assert clock.take(tmp_path, 29) is None
     assert claim_owner(tmp_path, "task").endswith("on pod-7")
-    age(path, 40)
-    assert take_claim(tmp_path, "task", lease_s=30) is not None
+    FolderClaims(tmp_path).renew(path.name)
+    assert clock.take(tmp_path, 29) is None, "it was renewed"
+    assert Clock().take(tmp_path, 1_000) is None, "a new worker has seen nothing yet"
+    assert clock.take(tmp_path, 29) is None
+    assert clock.take(tmp_path, 2) is not None
 
 
-def test_the_clock_is_that_of_the_file_system(
+def test_a_claim_dated_ahead_is_not_waited_for_any_longer(tmp_path: Path) -> None:
+    assert take_claim(tmp_path, "task") is not None
+    ahead_s = time.time() + 3_600
+    os.utime(from_another_machine(tmp_path), (ahead_s, ahead_s))
+    taken_over(tmp_path).check()
+
+
+def test_a_clock_that_is_set_takes_nothing_from_anybody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker whose clock is a day ahead takes nothing away from the others."""
     assert take_claim(tmp_path, "task") is not None
-    from_another_machine(tmp_path)
-    now_s = time.time()
-    monkeypatch.setattr(time, "time", lambda: now_s + 86_400)
-    assert take_claim(tmp_path, "task") is None
+    path = from_another_machine(tmp_path)
+    clock = Clock()
+    for step_s in (0, 86_400, -86_400, 86_400):
+        # It is renewed all the time, by a file server whose clock jumps.
+        os.utime(path, (1e9 + step_s, 1e9 + step_s))
+        assert clock.take(tmp_path, 20) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"token": "t"}'])
-def test_a_claim_without_a_readable_owner_ages_too(tmp_path: Path, content: str) -> None:
+def test_a_living_process_of_this_machine_keeps_its_claim_however_old(tmp_path: Path) -> None:
+    assert take_claim(tmp_path, "task") is not None
+    os.utime(tmp_path / "task.1.claim", (0, 0))
+    clock = Clock()
+    for _ in range(3):
+        assert clock.take(tmp_path, 1_000) is None
+
+
+def test_a_suspended_process_of_this_machine_keeps_its_claim_and_is_named(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path) as process:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        clock = Clock()
+        for _ in range(2):
+            assert clock.take(tmp_path, 1_000) is None
+        assert f"suspended: kill -CONT {process.pid} " in claim_owner(tmp_path, "task")
+        process.send_signal(signal.SIGCONT)
+        os.waitid(os.P_PID, process.pid, os.WCONTINUED | os.WNOWAIT)
+        assert "suspended" not in claim_owner(tmp_path, "task")
+
+
+def test_a_renewal_that_leaves_the_time_alone_is_seen_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems keep seconds, and some no times at all."""
+    assert take_claim(tmp_path, "task") is not None
+    path = from_another_machine(tmp_path)
+    monkeypatch.setattr(os, "utime", lambda *_: None)
+    clock = Clock()
+    written, times = path.read_bytes(), path.stat()
+    for _ in range(3):
+        assert clock.take(tmp_path, 20) is None
+        FolderClaims(tmp_path).renew(path.name)
+        monkeypatch.undo()
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        monkeypatch.setattr(os, "utime", lambda *_: None)
+    assert json.loads(path.read_bytes()) == json.loads(written), "and says what it said"
+    assert claim_owner(tmp_path, "task").endswith("on pod-7")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"token": "t"}', '{"pid": "x"}'])
+def test_a_claim_without_a_readable_owner_is_good_for_a_lease(tmp_path: Path, content: str) -> None:
     path = tmp_path / "task.1.claim"
     path.write_text(content)
-    assert take_claim(tmp_path, "task", lease_s=30) is None
+    os.utime(path, (0, 0))
     assert "unknown" in claim_owner(tmp_path, "task")
-    age(path, 40)
-    assert take_claim(tmp_path, "task", lease_s=30) is not None
+    taken_over(tmp_path).check()
+
+
+def test_a_claim_is_never_seen_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer may be suspended for long at any place: nobody takes what it has not got."""
+    dump = json.dump
+    others: list[Claim | None] = []
+
+    def slowly(value: object, file: TextIO) -> None:
+        file.write('{"tok')
+        file.flush()
+        assert claims._generations(FolderClaims(tmp_path), "task") == []
+        monkeypatch.setattr(json, "dump", dump)
+        others.append(take_claim(tmp_path, "task"))
+        file.seek(0)
+        dump(value, file)
+
+    monkeypatch.setattr(json, "dump", slowly)
+    assert take_claim(tmp_path, "task") is None
+    (other,) = others
+    assert other is not None
+    other.check()
+    assert files(tmp_path) == ["task.1.claim"]
+
+
+def test_without_hard_links_claims_are_exclusive_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    claim = take_claim(tmp_path, "task")
+    assert claim is not None
+    claim.check()
+    assert not FolderClaims(tmp_path).create("task.1.claim", {})
+    assert files(tmp_path) == ["task.1.claim"]
+
+
+def test_a_link_that_the_server_made_at_the_first_of_two_requests_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def asked_twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", asked_twice)
+    assert take_claim(tmp_path, "task") is not None
+    assert take_claim(tmp_path, "task") is None
 
 
 def test_a_claim_is_renewed_while_its_owner_works(tmp_path: Path) -> None:
@@ -152,9 +279,8 @@ def test_a_claim_is_renewed_while_its_owner_works(tmp_path: Path) -> None:
 def test_who_sleeps_too_long_has_lost_it_and_takes_nothing_back(tmp_path: Path) -> None:
     late = take_claim(tmp_path, "task")
     assert late is not None
-    age(from_another_machine(tmp_path), 1_000)
-    new = take_claim(tmp_path, "task")
-    assert new is not None
+    from_another_machine(tmp_path)
+    new = taken_over(tmp_path)
     with pytest.raises(ClaimLostError, match="taken over"):
         late.check()
     late.release()
@@ -173,11 +299,11 @@ def test_of_many_that_take_over_one_wins(tmp_path: Path, monkeypatch: pytest.Mon
         barrier.wait()
         return found
 
+    silent_since_long(monkeypatch)
     monkeypatch.setattr(claims, "_is_abandoned", is_abandoned)
     for turn in range(num_rounds):
         name = f"task-{turn}"
         (tmp_path / f"{name}.1.claim").write_text("")
-        age(tmp_path / f"{name}.1.claim", 1_000)
         with ThreadPoolExecutor(num_workers) as pool:
             won = list(pool.map(lambda name: take_claim(tmp_path, name), [name] * num_workers))
         assert sum(claim is not None for claim in won) == 1
@@ -190,7 +316,7 @@ def test_a_slow_look_cannot_take_a_living_claim(
 ) -> None:
     """One sees a dead claim and pauses; meanwhile another takes it over, and lives."""
     (tmp_path / "task.1.claim").write_text("")
-    age(tmp_path / "task.1.claim", 1_000)
+    silent_since_long(monkeypatch)
     real_create = claims._create
     others: list[claims.Claim | None] = []
 
@@ -256,8 +382,8 @@ def test_a_task_that_was_lost_is_waited_for(tmp_path: Path) -> None:
     def work(name: str, claim: claims.Claim) -> None:
         tried.append(name)
         if len(tried) == 1:
-            age(from_another_machine(tmp_path), 1_000)
-            with take_claim(tmp_path, "task") or pytest.fail("expired"):
+            from_another_machine(tmp_path)
+            with taken_over(tmp_path):
                 claim.check()
         done.append(name)
 
@@ -272,6 +398,17 @@ def test_the_claim_of_one_killed_after_its_work_is_cleared_away(tmp_path: Path) 
         process.kill()
         process.wait()
         assert files(tmp_path) == ["task.1.claim"]
+        work_through(tmp_path, ["task"], is_done=lambda n: True, work=lambda n, c: None)
+        assert files(tmp_path) == []
+
+
+def test_a_claim_that_one_was_killed_over_is_cleared_away(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path) as process:
+        (tmp_path / "task.1.claim").rename(tmp_path / ".writing-1")
+        work_through(tmp_path, ["task"], is_done=lambda n: True, work=lambda n, c: None)
+        assert files(tmp_path) == [".writing-1"], "its writer lives"
+        process.kill()
+        process.wait()
         work_through(tmp_path, ["task"], is_done=lambda n: True, work=lambda n, c: None)
         assert files(tmp_path) == []
 

@@ -1,6 +1,8 @@
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,7 @@ from mixprint.shards import (
     write_shard,
 )
 from mixprint.stand_in import make_stand_in
-from mixprint.storage import open_bucket
+from mixprint.storage import GcsStorage, open_bucket
 from tests.bucket import Bucket
 
 URI = "gs://bucket/run/stems"
@@ -205,14 +207,37 @@ def test_killed_between_shard_and_marker_it_is_made_again(bucket: Bucket, tmp_pa
     assert len(bucket.objects) == 3
 
 
-def test_another_recipe_replaces_the_shard(brought: Path) -> None:
+def test_another_recipe_replaces_the_shard(brought: Path, tmp_path: Path) -> None:
     path = brought / shard_name(0, 2)
+    other = stand_in(tmp_path / "other") / path.name
     assert is_in_bucket(path, "recipe 0")
     assert not is_in_bucket(path, "recipe 1")
-    assert begin_shard(path) > 0
-    assert not is_in_bucket(path, "recipe 0"), "its marker is taken back first"
-    bring(brought, 0, seed=1)
+    replaced = begin_shard(path)
+    write(brought, 0, seed=1)
+    assert is_in_bucket(other, "recipe 0"), "until the new one is written"
+    publish_shard(path, replaced)
     assert is_in_bucket(path, "recipe 1")
+
+
+def test_a_worker_that_wakes_late_leaves_the_marker_of_its_successor_in_the_bucket(
+    brought: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is suspended after its last look at the claim, just before it removes the old marker."""
+    late = stand_in(tmp_path / "late")
+    path = late / shard_name(0, 2)
+    replaced = begin_shard(path)
+    write(late, 0, seed=1)
+    delete = GcsStorage.delete
+
+    def suspended(*arguments: Any, **options: Any) -> bool:
+        monkeypatch.setattr(GcsStorage, "delete", delete)
+        bring(stand_in(tmp_path / "successor"), 0, seed=2)
+        return delete(*arguments, **options)
+
+    monkeypatch.setattr(GcsStorage, "delete", suspended)
+    with pytest.raises(ClaimLostError, match="another worker was faster"):
+        publish_shard(path, replaced)
+    assert is_in_bucket(path, "recipe 2")
 
 
 def test_sets_of_another_size_are_removed(brought: Path, bucket: Bucket) -> None:
@@ -229,6 +254,9 @@ def test_workers_share_the_work_by_claims_in_the_bucket(bucket: Bucket) -> None:
     dead = take_claim(claims, names[0], lease_s=0.5)
     assert dead is not None
     assert take_claim(claims, names[0]) is None
+    # As if it ran elsewhere: a process of this machine keeps its claim as long as it lives.
+    name = f"run/claims/{names[0]}.1.claim"
+    bucket.put(name, json.dumps(json.loads(bucket.content()[name]) | {"machine": "m"}).encode())
 
     def work(name: str, claim: object) -> None:
         claim.check()  # type: ignore[attr-defined]
@@ -242,4 +270,4 @@ def test_workers_share_the_work_by_claims_in_the_bucket(bucket: Bucket) -> None:
     assert sorted(done) == names
     with pytest.raises(ClaimLostError, match="gs://bucket/run/claims/shard-0"):
         dead.check()
-    assert bucket.objects == {}, "claims and clocks are cleared away"
+    assert bucket.objects == {}, "claims are cleared away"

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixprint import atomic
+from mixprint.claims import ClaimLostError
 from mixprint.errors import DataError
 from mixprint.shards import (
     SCHEMA,
@@ -184,8 +187,9 @@ def test_done_only_with_marker_same_fingerprint_and_same_size(folder: Path) -> N
     assert not is_done(path, "f")
 
 
-def test_a_step_that_dies_leaves_the_old_shard_but_no_marker(folder: Path) -> None:
+def test_a_step_that_dies_leaves_the_old_shard_and_its_marker(folder: Path) -> None:
     path = folder / shard_name(1, 2)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
     def die_halfway() -> None:
         with write_shard(
@@ -196,14 +200,68 @@ def test_a_step_that_dies_leaves_the_old_shard_but_no_marker(folder: Path) -> No
 
     with pytest.raises(KeyboardInterrupt):
         die_halfway()
-    assert sorted(p.name for p in folder.iterdir()) == [
-        shard_name(0, 2),
-        done_path(folder / shard_name(0, 2)).name,
-        shard_name(1, 2),
-    ]
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    assert is_done(path, "f")
+    assert not is_done(path, "g")
+
+
+def test_a_step_that_dies_between_shard_and_marker_leaves_no_marker(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / shard_name(1, 2)
+    monkeypatch.setattr("mixprint.shards.write_json", die)
+    with pytest.raises(KeyboardInterrupt):
+        write(path, [])
     assert not is_done(path, "f")
     with pytest.raises(DataError, match="no done marker"):
         list_shards(folder)
+
+
+def die(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["no old marker", "an old marker"])
+def test_a_worker_that_wakes_late_leaves_the_marker_of_its_successor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    """It is suspended after its last look at the claim, just before it removes the old marker."""
+    path = tmp_path / shard_name(0, 1)
+    if not is_first:
+        write(path, [])
+    remove_exactly = atomic.remove_exactly
+
+    def suspended(*arguments: Any) -> bool:
+        monkeypatch.setattr("mixprint.shards.remove_exactly", remove_exactly)
+        with write_shard(
+            path, fingerprint="new", sample_rate_hz=44_100, separator=SEPARATOR
+        ) as writer:
+            writer.write("b", 0, 0.0, make_stems(9))
+        return remove_exactly(*arguments)
+
+    monkeypatch.setattr("mixprint.shards.remove_exactly", suspended)
+    with pytest.raises(ClaimLostError, match="another worker was faster"):
+        write(path, [make_stems(0)])
+    assert is_done(path, "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, done_path(path).name]
+
+
+def test_who_has_lost_a_shard_publishes_nothing(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+
+    def check() -> None:
+        raise ClaimLostError("taken over")
+
+    def publish_late() -> None:
+        with write_shard(
+            path, fingerprint="g", sample_rate_hz=44_100, separator=SEPARATOR, check=check
+        ):
+            pass
+
+    with pytest.raises(ClaimLostError):
+        publish_late()
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
 def test_what_was_measured_on_a_song_is_in_the_marker(tmp_path: Path) -> None:

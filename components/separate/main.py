@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mixprint.catalogue import Track
     from mixprint.claims import Claim
     from mixprint.separation import Separator
+    from mixprint.shard_upload import Replaced
     from mixprint.shards import SeparatorFingerprint, StemShardWriter
 
 log = logging.getLogger("mixprint.separate")
@@ -215,9 +216,8 @@ def _make_shard(
     for target in (path, done_path(path)):
         for leftover in remove_leftovers(target):
             log.info("removed %s, left by a writer of %s", leftover, target.name)
-    # Writing begins with the removal of an old marker: it must not be a new owner's.
     claim.check()
-    place.begin(name)
+    place.begin(name, has_exports=config.export != "none")
     try:
         with write_shard(
             path,
@@ -225,6 +225,7 @@ def _make_shard(
             sample_rate_hz=SAMPLE_RATE_HZ,
             separator=made_with,
             track_ids=[track.track_id for track in tracks],
+            check=claim.check,
         ) as writer:
             for track in progress(tracks, len(tracks), "separated", "songs", log):
                 _separate_track(place, config, separator, track, writer)
@@ -325,8 +326,19 @@ class ShardPlace:
         """Tell whether files below the root are there."""
         return all((self.root / name).is_file() for name in names)
 
-    def begin(self, name: str) -> None:
-        """Prepare to write a shard."""
+    def begin(self, name: str, *, has_exports: bool) -> None:
+        """Prepare to write a shard.
+
+        Args:
+            name: of the shard.
+            has_exports: whether files are exported, which takes place one by one: an older marker
+                no longer vouches for them, and is taken back now.
+        """
+        from mixprint.shards import marker_content, take_back_marker
+
+        if has_exports:
+            path = self.folder / name
+            take_back_marker(path, marker_content(path))
 
     def make_room(self, name: str) -> None:
         """Make sure that what is written of a shard may lie here."""
@@ -346,7 +358,7 @@ class BucketPlace(ShardPlace):
         make_stand_in(self.folder, run_folder.uri(self.folder))
         self._run_folder = run_folder
         self.claims = open_bucket(f"{run_folder.root}/{CLAIMS_FOLDER}")
-        self._replaced: dict[str, int] = {}
+        self._replaced: dict[str, Replaced] = {}
 
     def remove_others(self, num_shards: int) -> Sequence[Path | str]:
         """See `ShardPlace.remove_others`."""
@@ -364,11 +376,13 @@ class BucketPlace(ShardPlace):
         """See `ShardPlace.has`."""
         return all(in_parallel(self._run_folder.storage.exists, names))
 
-    def begin(self, name: str) -> None:
+    def begin(self, name: str, *, has_exports: bool) -> None:
         """See `ShardPlace.begin`."""
-        from mixprint.shard_upload import begin_shard
+        from mixprint.shard_upload import begin_shard, take_back_marker
 
         self._replaced[name] = begin_shard(self.folder / name)
+        if has_exports:
+            take_back_marker(self.folder / name, self._replaced[name])
 
     def make_room(self, name: str) -> None:
         """See `ShardPlace.make_room`; it is called after each song."""

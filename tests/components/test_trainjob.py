@@ -25,7 +25,7 @@ from mixprint.atomic import read_json
 from mixprint.catalogue import write_catalogue
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.errors import ConfigError, DataError, TrainingError
-from mixprint.shard_upload import publish_shard
+from mixprint.shard_upload import Replaced, publish_shard
 from mixprint.stand_in import make_stand_in
 from mixprint.storage import open_bucket
 from tests.bucket import Bucket
@@ -156,7 +156,7 @@ def upload_set(folder: Path, splits: dict[str, str]) -> None:
     write_catalogue(folder / "catalogue", made.tracks, [])
     make_stand_in(made.stems_dir, f"{ROOT}/stems")
     for shard in sorted(made.stems_dir.glob("*.parquet")):
-        publish_shard(shard, 0)
+        publish_shard(shard, Replaced())
     names = [path for name in ("catalogue", "features") for path in (folder / name).iterdir()]
     open_bucket(ROOT).upload_all({str(path.relative_to(folder)): path for path in names})
 
