@@ -2,10 +2,11 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from components.run_folder import STEMS_FOLDER, DoneMarker, open_run
+from components.run_folder import STEMS_FOLDER, DoneMarker, RunFolder, open_run
 from components.step import STEPS_DIR, Manifest
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
@@ -48,6 +49,41 @@ def shard_manifest(root: Path | str, index: int, num_shards: int) -> Manifest:
         return Manifest.of_files("separate", Path(root) / STEMS_FOLDER, [marker.name], counts)
     digest = _sha256(open_bucket(str(root)), marker.as_posix())
     return Manifest.of_hashes("separate", _below(root, STEMS_FOLDER), {marker.name: digest}, counts)
+
+
+@contextmanager
+def described_stems(run: RunFolder, stems: Manifest) -> Iterator[Path]:
+    """Give the folder of the stem shards for reading.
+
+    Args:
+        run: the folder of the run.
+        stems: what the shards must be, before they are read and when they have been.
+
+    Raises:
+        DataError: they are others: a separation has replaced them.
+    """
+    folder = run.local(stems.uri)
+    _check_stems(folder, stems, "")
+    yield folder
+    # Of a run in a bucket, this fetches the markers as they are now.
+    _check_stems(run.local(stems.uri), stems, " while they were read")
+
+
+def _check_stems(folder: Path, stems: Manifest, when: str) -> None:
+    from mixprint.shards import done_path, list_shards
+
+    found = Manifest.joined(
+        [
+            Manifest.of_files("separate", folder, [done_path(path).name], {})
+            for path in list_shards(folder)
+        ]
+    )
+    if found.fingerprint != stems.fingerprint:
+        raise DataError(
+            f"{stems.uri}: expected the stem shards that this step was given "
+            f"({stems.fingerprint[:12]}), found others{when} ({found.fingerprint[:12]}): a "
+            "separation has replaced them; start the pipeline again"
+        )
 
 
 def stems_manifest(root: Path | str) -> Manifest:

@@ -10,15 +10,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from mixprint.atomic import TEMPORARY_PREFIX
 from mixprint.claims import LEASE_S, Claim, ClaimLostError, claim_owner, take_claim
-from mixprint.errors import ConfigError, DataError, TrainingError
+from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
 from mixprint.fingerprint import file_sha256
+from mixprint.locks import sole_use
 from mixprint.processes import sigterm_exits
 from mixprint.schema import Number, as_record
 from mixprint.scratch import Scratch
@@ -26,11 +27,12 @@ from mixprint.storage import GcsStorage, in_parallel, is_bucket, open_bucket
 
 log = logging.getLogger("mixprint.step")
 
-STEMS_FOLDER, CLAIMS_FOLDER = "stems", "claims"
+STEMS_FOLDER, CLAIMS_FOLDER, STEPS_DIR = "stems", "claims", "steps"
 # While a step works, what it has saved to resume from is uploaded so often.
 FOLLOW_EVERY_S = 15.0
 # Longer than the lease of a worker that was killed.
 CLAIM_PATIENCE_S, CLAIM_POLL_S = 2 * LEASE_S, 2.0
+IN_USE_SUFFIX = ".in-use"
 _MIRROR, _PRIVATE = "run", "private"
 _DONE_SUFFIX, _JSON_SUFFIX = ".done.json", ".json"
 
@@ -136,6 +138,16 @@ class RunFolder:
         """
 
     @contextmanager
+    def sole_use(self, step: str) -> Iterator[None]:
+        """Keep every other start of a step out while this one is at work on it.
+
+        Raises:
+            DataError: another one is; the message names it.
+        """
+        with sole_use(self.path / STEPS_DIR, f"the step {step}", f".{step}{IN_USE_SUFFIX}"):
+            yield
+
+    @contextmanager
     def followed(self, name: str) -> Iterator[None]:
         """Publish again and again while the work inside goes on.
 
@@ -183,6 +195,7 @@ class MirroredRun(RunFolder):
         self._equal: dict[str, tuple[int, int]] = {}
         self._lock = threading.RLock()
         self._is_lost = False
+        self._step_claim: Claim | None = None
         self.path.mkdir()
 
     def uri(self, folder: Path) -> str:
@@ -250,6 +263,8 @@ class MirroredRun(RunFolder):
             if self._is_lost:
                 # What is here is older than what its successor has published.
                 return
+            if self._step_claim is not None:
+                self._check(self._step_claim)
             here = {name: _look(self.path / name) for name in self._names()}
             changed = [name for name, seen in here.items() if self._equal.get(name) != seen]
             gone = self._equal.keys() - here.keys()
@@ -269,6 +284,13 @@ class MirroredRun(RunFolder):
                 self._equal.pop(name, None)
 
     @contextmanager
+    def sole_use(self, step: str) -> Iterator[None]:
+        """See `RunFolder.sole_use`: by a claim; one that was lost publishes nothing more."""
+        self._step_claim = claim = _claimed(self.root, f"step-{step}", DataError)
+        with claim:
+            yield
+
+    @contextmanager
     def followed(self, name: str) -> Iterator[None]:
         """See `RunFolder.followed`; a bucket that is away for a while is no error before the end.
 
@@ -276,7 +298,7 @@ class MirroredRun(RunFolder):
         because it was suspended, overwrites nothing of its successor's.
         """
         over = threading.Event()
-        claim = self._claim(name)
+        claim = _claimed(self.root, name, TrainingError)
 
         def follow() -> None:
             while not over.wait(FOLLOW_EVERY_S):
@@ -298,19 +320,6 @@ class MirroredRun(RunFolder):
                 thread.join()
                 self._check(claim)
                 self.publish()
-
-    def _claim(self, name: str) -> Claim:
-        """Claim some work; that of a worker which was killed is to be had after its lease."""
-        claims = open_bucket(f"{self.root}/{CLAIMS_FOLDER}")
-        deadline_s = time.monotonic() + CLAIM_PATIENCE_S
-        while (claim := take_claim(claims, name)) is None:
-            if time.monotonic() > deadline_s:
-                owner = claim_owner(claims, name) or "another worker"
-                raise TrainingError(
-                    f"{self.root}: {name}: expected to be the only one at work there, found {owner}"
-                )
-            time.sleep(CLAIM_POLL_S)
-        return claim
 
     def _check(self, claim: Claim) -> None:
         try:
@@ -361,6 +370,41 @@ class MirroredRun(RunFolder):
             and stems not in path.parents
             and not path.name.startswith(TEMPORARY_PREFIX)
         ]
+
+
+@contextmanager
+def sole_use_of_root(root: str, folder: Path, activity: str) -> Iterator[None]:
+    """Keep every other run of the whole pipeline away from a root.
+
+    Args:
+        root: of the run: a local folder, or ``gs://bucket/prefix``.
+        folder: what such a run writes on this machine: the root itself, where that is local.
+        activity: what this run does, for the other one's message.
+
+    Raises:
+        DataError: another run is at work there; the message names it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sole_use(folder, activity))
+        if is_bucket(root):
+            stack.enter_context(_claimed(root, "pipeline-run", DataError, activity))
+        yield
+
+
+def _claimed(root: str, name: str, error: type[MixprintError], activity: str = "") -> Claim:
+    """Claim some work in a bucket; that of a worker that was killed can be had after its lease."""
+    claims = open_bucket(f"{root}/{CLAIMS_FOLDER}")
+    deadline_s = time.monotonic() + CLAIM_PATIENCE_S
+    told = False
+    while (claim := take_claim(claims, name, activity=activity)) is None:
+        owner = claim_owner(claims, name) or "another worker"
+        if time.monotonic() > deadline_s:
+            raise error(f"{root}: {name}: expected to be the only one at work there, found {owner}")
+        if not told:
+            told = True
+            log.info("%s: waiting at most %.0f s for %s", name, CLAIM_PATIENCE_S, owner)
+        time.sleep(CLAIM_POLL_S)
+    return claim
 
 
 @contextmanager

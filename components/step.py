@@ -17,26 +17,34 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import psutil
 
-from components.run_folder import DoneMarker, RunFolder, open_run
-from mixprint.atomic import read_json, write_errors_named, write_json
+from components.run_folder import STEPS_DIR, DoneMarker, RunFolder, open_run
+from mixprint.atomic import (
+    read_json,
+    remove_all_leftovers,
+    remove_leftovers,
+    write_errors_named,
+    write_json,
+)
 from mixprint.config import BASE_PROFILE
 from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
+from mixprint.processes import end_with, sigterm_exits
 from mixprint.schema import Count, Number, as_record, checked, checked_mapping, parse_json
 
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
-STEPS_DIR = "steps"
 # How many processes share the machine's cores: the local run sets it for the fan-out over shards.
 WORKERS_VARIABLE = "MIXPRINT_WORKERS"
+# Process id of the local run that has started this step: if it is killed, its steps end with it.
+RUNNER_VARIABLE = "MIXPRINT_RUNNER"
 _SAMPLE_EVERY_S = 0.1
 
 log = logging.getLogger("mixprint.step")
@@ -151,6 +159,9 @@ def once(
     name = f"{STEPS_DIR}/{step}.done.json"
     run.refresh(name)
     marker = run.path / name
+    if owns_marker:
+        for leftover in (*remove_all_leftovers(folder), *remove_leftovers(marker)):
+            log.info("removed %s, left by a start of %s that was killed", leftover, step)
     wanted = fingerprint(dict(recipe))
     if marker.exists():
         done = DoneMarker.read(marker, lambda: read_json(marker))
@@ -189,22 +200,36 @@ class TaskRecord:
 
 
 @contextmanager
-def recorded(root: Path | str, name: str) -> Iterator[RunFolder]:
+def recorded(root: Path | str, name: str, *, is_shared: bool = False) -> Iterator[RunFolder]:
     """Set up logging, then time and weigh what happens inside; keep the record with the run.
+
+    Nobody else may be at work on the same step of the run. SIGTERM ends the work in good order.
 
     A record whose state is still `running` after its process is gone tells of a step that was
     killed, for example for want of memory.
 
     Args:
         root: of the run.
-        name: of the record.
+        name: of the step, or of a machine's part in it: that of the record.
+        is_shared: whether several workers may do it together.
 
     Yields:
         the folder of the run.
+
+    Raises:
+        DataError: another one is at work on it.
     """
     setup_logging()
-    with open_run(root) as run:
+    if runner := os.environ.get(RUNNER_VARIABLE):
+        end_with(int(runner))
+    with (
+        sigterm_exits(),
+        open_run(root) as run,
+        nullcontext() if is_shared else run.sole_use(name),
+    ):
         path = run.path / STEPS_DIR / f"{name}.json"
+        if not is_shared:
+            remove_leftovers(path)
         record: dict[str, Any] = {"step": name, "state": "running", "started_s": time.time()}
         write_json(path, record)
         run.publish()

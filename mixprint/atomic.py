@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,8 @@ from mixprint.errors import DataError
 from mixprint.schema import parse_json, read_text
 
 TEMPORARY_PREFIX = ".writing-"
+# See `_temporary_stem`; other programs may begin names so, too.
+_TEMPORARY = re.compile(rf"{re.escape(TEMPORARY_PREFIX)}[0-9a-f]{{16}}-[0-9a-f]{{32}}")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a person can mend: the rights, the medium, the name, or what stands in its way.
 MENDABLE = (
@@ -124,6 +127,22 @@ def remove_leftovers(path: Path | str) -> list[Path]:
     """
     final = Path(path)
     leftovers = sorted(final.parent.glob(f"{_temporary_stem(final)}*"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return leftovers
+
+
+def remove_all_leftovers(folder: Path) -> list[Path]:
+    """Remove what killed writers of any files have left in a folder, and in folders inside.
+
+    Only for who alone writes there now: a writer that lives would lose its work.
+
+    Returns:
+        the temporary files that were removed.
+    """
+    leftovers = [
+        path for path in sorted(folder.rglob(f"{TEMPORARY_PREFIX}*")) if _TEMPORARY.match(path.name)
+    ]
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers

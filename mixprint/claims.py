@@ -31,7 +31,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,9 @@ LEASE_S = 90.0
 RENEWALS_PER_LEASE = 6
 POLL_S = 1.0
 CLAIM_SUFFIX = ".claim"
+# So much of a recipe tells it from another one, in the name of a claim.
+RECIPE_DIGITS = 16
+_GATE = "~gate"
 # States of a process that a signal or a debugger has stopped, see `_process_state`.
 SUSPENDED = ("T", "t")
 
@@ -71,6 +75,7 @@ class Owner:
         machine: tells running systems apart, see `_machine`.
         pid: the process on that machine.
         started_ticks: when it started; process ids are used again.
+        activity: what it does, for messages.
     """
 
     token: str
@@ -78,6 +83,7 @@ class Owner:
     machine: str
     pid: int
     started_ticks: int
+    activity: str
 
 
 class Observer:
@@ -136,12 +142,17 @@ class Claim:
         Raises:
             ClaimLostError: it has been taken over.
         """
-        if not self._is_held():
+        if not self.is_held():
             raise ClaimLostError(
                 f"{self._files.where(self._file)}: expected the claim of process "
                 f"{self._owner.pid} on {self._owner.host}, found that it was taken over: it was "
                 "not renewed in time"
             )
+
+    def is_held(self) -> bool:
+        """Tell whether the task is still ours."""
+        newest = max(_generations(self._files, self._name), default=0)
+        return self._is_there() and newest <= self._generation
 
     def release(self) -> None:
         """Remove the claim's file, if it is still ours; a newer generation stays."""
@@ -152,14 +163,10 @@ class Claim:
         seen = _look(self._files, self._file)
         return seen is not None and seen.owner == self._owner
 
-    def _is_held(self) -> bool:
-        newest = max(_generations(self._files, self._name), default=0)
-        return self._is_there() and newest <= self._generation
-
     def _renew(self) -> None:
         while not self._stop.wait(self._renew_every_s):
             try:
-                if not self._is_held():
+                if not self.is_held():
                     log.warning("%s: the claim was taken over", self._name)
                     return
                 self._files.renew(self._file)
@@ -180,6 +187,7 @@ def take_claim(
     folder: Path | Storage,
     name: str,
     *,
+    activity: str = "",
     lease_s: float = LEASE_S,
     observer: Observer = _OBSERVER,
 ) -> Claim | None:
@@ -188,6 +196,7 @@ def take_claim(
     Args:
         folder: where the claims lie, common to all workers; created if it is missing. Or a bucket.
         name: of the task; fit for a file name.
+        activity: what this worker does, for the messages of others.
         lease_s: how long a claim from another machine is good for without renewal. The same for
             all workers.
         observer: what this process has seen of the claims so far.
@@ -201,10 +210,12 @@ def take_claim(
     """
     files = claim_files(folder)
     with write_errors_named(files.where(name)):
-        return _take(files, name, lease_s, observer)
+        return _take(files, name, activity, lease_s, observer)
 
 
-def _take(files: ClaimFiles, name: str, lease_s: float, observer: Observer) -> Claim | None:
+def _take(
+    files: ClaimFiles, name: str, activity: str, lease_s: float, observer: Observer
+) -> Claim | None:
     files.make()
     generations = _generations(files, name)
     newest = max(generations, default=0)
@@ -214,12 +225,12 @@ def _take(files: ClaimFiles, name: str, lease_s: float, observer: Observer) -> C
         if seen is None or not _is_abandoned(seen, where, lease_s, observer):
             return None
         log.info("%s: taken over from %s, which is gone", name, _described(seen.owner))
-    owner = _this_process()
+    owner = _this_process(activity)
     if not _create(files, _claim_name(name, newest + 1), owner):
         return None
     claim = Claim(files, name, newest + 1, owner, lease_s)
     # Who looked before us, and was slow, may have created a higher generation in the meantime.
-    if not claim._is_held():
+    if not claim.is_held():
         claim.release()
         return None
     for older in generations:
@@ -289,6 +300,95 @@ def _clear_dead(folder: Path | Storage, names: Sequence[str], lease_s: float) ->
         claim = take_claim(folder, name, lease_s=lease_s)
         if claim is not None:
             claim.release()
+
+
+@contextmanager
+def joint_work(
+    folder: Path | Storage,
+    what: str,
+    recipe: str,
+    activity: str,
+    *,
+    lease_s: float = LEASE_S,
+    poll_s: float = POLL_S,
+    observer: Observer = _OBSERVER,
+) -> Iterator[None]:
+    """Work on something together with all that follow the same recipe, and with nobody else.
+
+    Each worker has a claim of its own, whose name holds the recipe. To look at the others and to
+    add one's own takes a claim that all of them share, so that no two come in at once.
+
+    Args:
+        folder: where the claims lie; or a bucket.
+        what: all of them work on; fit for a file name.
+        recipe: fingerprint of all that the result follows from.
+        activity: what this worker does, with its parameters, for the messages of others.
+        lease_s: see `take_claim`.
+        poll_s: time between two looks.
+        observer: see `take_claim`.
+
+    Raises:
+        DataError: a living worker follows another recipe; the message names both.
+    """
+    files, digest = claim_files(folder), recipe[:RECIPE_DIGITS]
+    gate_name = f"{what}{_GATE}"
+    first_stamps: dict[str, Hashable] = {}
+    told = ""
+    while True:
+        gate = take_claim(folder, gate_name, lease_s=lease_s, observer=observer)
+        if gate is None:
+            waited_for = claim_owner(folder, gate_name)
+        else:
+            with gate:
+                other = _other_recipe(files, what, digest, lease_s, observer)
+                if other is None:
+                    mine = _joined(folder, f"{what}~{digest}~{uuid.uuid4().hex}", activity, lease_s)
+                    if gate.is_held():
+                        break
+                    mine.release()
+                    continue
+            where, seen = other
+            waited_for = _described(seen.owner)
+            if _is_here(seen.owner) or first_stamps.setdefault(where, seen.stamp) != seen.stamp:
+                raise DataError(
+                    f"{what}: expected all that work on it at one time to do the same, found "
+                    f"{waited_for} there, and here {activity}; wait for its end, or give another "
+                    "root"
+                )
+        if waited_for and waited_for != told:
+            told = waited_for
+            log.info("%s: waiting for a sign of life of %s", what, waited_for)
+        time.sleep(poll_s)
+    try:
+        with mine:
+            yield
+    finally:
+        # Removes the claims of those who were killed meanwhile.
+        _other_recipe(files, what, digest, lease_s, observer)
+
+
+def _joined(folder: Path | Storage, name: str, activity: str, lease_s: float) -> Claim:
+    claim = take_claim(folder, name, activity=activity, lease_s=lease_s)
+    assert claim is not None, "nobody else knows the name"
+    return claim
+
+
+def _other_recipe(
+    files: ClaimFiles, what: str, digest: str, lease_s: float, observer: Observer
+) -> tuple[str, _Seen] | None:
+    """Find who works on something by another recipe; claims of those who are gone are removed."""
+    found = None
+    for name in files.names():
+        if not (name.startswith(f"{what}~") and name.endswith(CLAIM_SUFFIX)):
+            continue
+        where, seen = files.where(name), _look(files, name)
+        if seen is None or name.startswith(f"{what}{_GATE}."):
+            continue
+        if _is_abandoned(seen, where, lease_s, observer):
+            files.remove(name)
+        elif not name.startswith(f"{what}~{digest}~"):
+            found = where, seen
+    return found
 
 
 def _done_or_did(
@@ -361,12 +461,14 @@ def _described(owner: Owner | None) -> str:
     if owner is None:
         return "an unknown process"
     text = f"process {owner.pid} on {owner.host}"
+    if owner.activity:
+        text = f"{owner.activity} ({text})"
     if _is_here(owner) and _process_state(owner.pid)[0] in SUSPENDED:
         text += f" (suspended: kill -CONT {owner.pid} lets it go on)"
     return text
 
 
-def _this_process() -> Owner:
+def _this_process(activity: str) -> Owner:
     pid = os.getpid()
     return Owner(
         token=uuid.uuid4().hex,
@@ -374,6 +476,7 @@ def _this_process() -> Owner:
         machine=_machine(),
         pid=pid,
         started_ticks=_process_state(pid)[1],
+        activity=activity,
     )
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from mixprint.atomic import write_errors_named
 from mixprint.errors import DataError
 
 POLL_S = 0.2
@@ -43,24 +44,24 @@ def locked(path: Path, patience_s: float = math.inf) -> Iterator[None]:
 
 
 @contextmanager
-def sole_use(folder: Path, activity: str) -> Iterator[None]:
+def sole_use(folder: Path, activity: str, name: str = IN_USE_NAME) -> Iterator[None]:
     """Keep every other run out of a folder that this one writes to.
 
-    The folder holds `IN_USE_NAME` meanwhile, which says who is at work; the lock itself is the
+    The folder holds a file meanwhile, which says who is at work; the lock itself is the
     system's, so a run that was killed keeps nobody out.
 
     Args:
         folder: created if it is missing.
         activity: what this run does there, for the other one's message: ``transfer of a.wav``.
+        name: of the file; runs with different names do not meet.
 
     Raises:
-        DataError: another run is at work there (the message names it), or the file system knows no
-            locks.
+        DataError: another run is at work there (the message names it), the file system knows no
+            locks, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / IN_USE_NAME
+    path = folder / name
     while True:
-        with path.open("a+", encoding="utf-8") as file:
+        with _opened(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -84,6 +85,13 @@ def sole_use(folder: Path, activity: str) -> Iterator[None]:
                 # While the lock is still held, so that nobody holds one on a file that is gone.
                 path.unlink(missing_ok=True)
             return
+
+
+def _opened(path: Path) -> IO[str]:
+    """Open a lock's file, and make its folder."""
+    with write_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+", encoding="utf-8")
 
 
 def _holder(file: IO[str]) -> str:

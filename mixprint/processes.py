@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
+import psutil
+
 from mixprint.errors import MixprintError
 
 STARTER_POLL_S = 0.5
@@ -50,6 +52,22 @@ def end_with_starter(starter: int | None = None) -> None:
     def wait() -> None:
         while os.getppid() == starter:
             time.sleep(STARTER_POLL_S)
+
+    _end_after(wait, signal.SIGTERM)
+
+
+def end_with(pid: int) -> None:
+    """End this program, as SIGTERM does, when another one is gone that need not be its parent.
+
+    Args:
+        pid: process id of the other one.
+    """
+
+    def wait() -> None:
+        with suppress(psutil.NoSuchProcess):
+            other = psutil.Process(pid)
+            while other.is_running() and other.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(STARTER_POLL_S)
 
     _end_after(wait, signal.SIGTERM)
 

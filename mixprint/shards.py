@@ -6,8 +6,8 @@ piece. Samples are int16 PCM, little endian, interleaved (left, right, left, ...
 columns with zstd: lists of numbers read several times slower.
 
 Beside each finished shard lies ``<shard>.done.json`` with the fingerprint of what it was made
-from, and what was measured on whole songs (`StemShardWriter.report`); a shard without its marker
-is not finished, whatever it looks like.
+from, the recipe that all shards of the set have in common, and what was measured on whole songs
+(`StemShardWriter.report`); a shard without its marker is not finished, whatever it looks like.
 
 A folder may stand for one in a bucket (`mixprint.stand_in`): then segments are read from there.
 
@@ -31,6 +31,7 @@ from torch import Tensor
 from mixprint.atomic import atomic_path, read_json, remove_exactly, write_json
 from mixprint.claims import ClaimLostError
 from mixprint.errors import DataError
+from mixprint.schema import as_record
 from mixprint.stand_in import ShardInBucket, index_path, shard_in_bucket, stands_for_bucket
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
 
@@ -182,6 +183,7 @@ def write_shard(
     fingerprint: str,
     sample_rate_hz: int,
     separator: SeparatorFingerprint,
+    recipe: str = "",
     track_ids: Sequence[str] = (),
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[StemShardWriter]:
@@ -194,6 +196,7 @@ def write_shard(
         fingerprint: of inputs, parameters and checkpoint, see `is_done`.
         sample_rate_hz: rate of the stems in Hz.
         separator: what the stems are made with.
+        recipe: of the set: fingerprint of the separator and its parameters, whatever the songs.
         track_ids: the songs that belong to the shard, kept in the marker; a song may give no
             segment.
         check: raises an error if the shard is not ours to publish any more, see `Claim.check`.
@@ -233,6 +236,7 @@ def write_shard(
             "fingerprint": fingerprint,
             "num_bytes": path.stat().st_size,
             "num_segments": writer.num_segments,
+            "recipe": recipe,
             "reports": writer.reports,
             "track_ids": sorted(track_ids),
         },
@@ -292,8 +296,8 @@ def list_shards(folder: Path) -> list[Path]:
     """List the shards of a complete set, in order.
 
     Raises:
-        DataError: there is none, one is missing or unfinished, or sets of different sizes lie
-            in the folder (after `num_shards` was changed).
+        DataError: there is none, one is missing or unfinished, sets of different sizes lie in the
+            folder (after `num_shards` was changed), or shards were made by different recipes.
     """
     names = [path.name for path in folder.glob("*")]
     if stands_for_bucket(folder):
@@ -308,7 +312,30 @@ def list_shards(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: expected {totals[0]} shards, missing are {missing}")
     if unfinished := [path.name for path in paths if not done_path(path).is_file()]:
         raise DataError(f"{folder}: these shards have no done marker: {unfinished}")
+    _check_one_recipe(folder, paths)
     return paths
+
+
+def _check_one_recipe(folder: Path, paths: Sequence[Path]) -> None:
+    """Refuse a mixture of shards: a separation with other parameters was stopped halfway."""
+    first_of: dict[str, Path] = {}
+    for path in paths:
+        marker = as_record(read_json(done_path(path)), done_path(path), _Made, with_others=True)
+        first_of.setdefault(marker.recipe, path)
+    if len(first_of) > 1:
+        one, other, *_ = (path.name for path in first_of.values())
+        raise DataError(
+            f"{folder}: expected shards that were separated with the same parameters, found "
+            f"{len(first_of)} recipes: that of {one} is not that of {other}; run the step separate "
+            "to its end"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What a marker says of the set that its shard belongs to."""
+
+    recipe: str = ""
 
 
 def is_of_other_set(name: str, num_shards: int) -> bool:

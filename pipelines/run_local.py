@@ -21,11 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.image import IMAGE
-from components.step import STEPS, STEPS_DIR, WORKERS_VARIABLE, TaskRecord
+from components.run_folder import STEPS_DIR, sole_use_of_root
+from components.step import RUNNER_VARIABLE, STEPS, WORKERS_VARIABLE, TaskRecord
 from components.store import database_path, tracking_uri
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.log import setup_logging
+from mixprint.processes import sigterm_exits
 from mixprint.schema import as_record
 from mixprint.scratch import FOLDER_VARIABLE, Scratch
 from mixprint.storage import KEY_VARIABLE, is_bucket, open_storage
@@ -45,6 +47,7 @@ FAN_OUT = 2
 # What a person wants to see of KFP's output: the steps' own log lines, and which task runs.
 _STEP_LINE = re.compile(r"\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [DIWEC] mixprint.*)")
 _TASK_LINE = re.compile(r".* - INFO - ((?:Executing task|Task|Skipping task) .*[^:])")
+_RECORD = re.compile(rf"{STEPS_DIR}/[^/]*(?<!\.done)\.json")
 _OUTPUT = re.compile(r"transfer/[^/]+/output_[^/]*\.wav")
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
@@ -90,21 +93,22 @@ def main() -> None:
     args = parser.parse_args()
     setup_logging()
     try:
-        run(
-            source=args.source,
-            locations=args.data or [DEFAULT_DATA],
-            name=args.name or default_name(args.source, args.profile),
-            root=args.root,
-            params=load_params(args.params, args.profile, shlex.split(args.set)),
-            target=args.target,
-            container_options={
-                "readable": dict(map(_mount, args.mount)),
-                "network": args.network,
-                "shm_size": args.shm_size,
-                "memory": args.memory,
-                "gpus": args.gpus,
-            },
-        )
+        with sigterm_exits():
+            run(
+                source=args.source,
+                locations=args.data or [DEFAULT_DATA],
+                name=args.name or default_name(args.source, args.profile),
+                root=args.root,
+                params=load_params(args.params, args.profile, shlex.split(args.set)),
+                target=args.target,
+                container_options={
+                    "readable": dict(map(_mount, args.mount)),
+                    "network": args.network,
+                    "shm_size": args.shm_size,
+                    "memory": args.memory,
+                    "gpus": args.gpus,
+                },
+            )
     except MixprintError as error:
         raise SystemExit(f"error: {error}") from error
 
@@ -137,6 +141,7 @@ def run(
 
     Raises:
         ConfigError: a folder does not exist, or no engine or image is there.
+        DataError: another run is at work on this root.
         StepFailedError: a step has failed.
     """
     if missing := [place for place in locations if "://" not in place and not Path(place).exists()]:
@@ -148,8 +153,9 @@ def run(
     arguments = run_arguments(
         root=root, source=source, locations=locations, name=name, params=params
     )
-    _execute(folder, arguments, started_s, target, container_options or {})
-    records = read_records(root, started_s)
+    with sole_use_of_root(root, folder, f"the pipeline run {name}"):
+        _execute(folder, arguments, started_s, target, container_options or {})
+        records = read_records(root, started_s)
     # KFP leaves `print` indented after a fan-out.
     sys.stdout.write(summary(root, records, time.time() - started_s) + "\n")
 
@@ -171,7 +177,6 @@ def _execute(
 
     pipeline_root = folder / "kfp"
     shutil.rmtree(pipeline_root, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
     log_path = folder / LOG_FILE
     with (
         log_path.open("w") as file,
@@ -198,7 +203,11 @@ def _runner(
     if target == SUBPROCESS:
         # The steps run in this environment, whatever image the components name for a cluster.
         warnings.filterwarnings("ignore", message="You may be attemping to run a task")
-        yield local.SubprocessRunner(use_venv=False), ()
+        os.environ[RUNNER_VARIABLE] = str(os.getpid())
+        try:
+            yield local.SubprocessRunner(use_venv=False), ()
+        finally:
+            del os.environ[RUNNER_VARIABLE]
         return
     from pipelines.docker_runner import Containers
 
@@ -351,7 +360,7 @@ def _transferred(root: str) -> list[str]:
 def _raw_records(root: Path | str, started_s: float) -> list[TaskRecord]:
     """Read the records of this run's tasks; those of older runs stay where they are."""
     storage = open_storage(str(root))
-    names = [name for name in storage.list(f"{STEPS_DIR}/") if not name.endswith(".done.json")]
+    names = [name for name in storage.list(f"{STEPS_DIR}/") if _RECORD.fullmatch(name)]
     records = []
     for name in names:
         try:

@@ -8,16 +8,24 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pytest
 
 from mixprint import claims
 from mixprint.claim_files import ClaimFiles, FolderClaims
-from mixprint.claims import Claim, ClaimLostError, Observer, claim_owner, take_claim, work_through
+from mixprint.claims import (
+    Claim,
+    ClaimLostError,
+    Observer,
+    claim_owner,
+    joint_work,
+    take_claim,
+    work_through,
+)
 from mixprint.errors import DataError
 
 HOLD = """
@@ -35,10 +43,10 @@ def files(folder: Path) -> list[str]:
 
 
 @contextmanager
-def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def held_elsewhere(folder: Path, program: str = HOLD) -> Iterator[subprocess.Popen[str]]:
     """A process of its own that has the task."""
     process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(folder)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
@@ -451,3 +459,66 @@ def test_who_comes_too_late_with_a_lower_generation_leaves_no_claim(
     assert take_claim(tmp_path, "a") is None
     # Its process lives, and nobody would renew it: it would block the task for a whole lease.
     assert [path.name for path in tmp_path.iterdir()] == ["a.2.claim"]
+
+
+JOIN = """
+import sys, time
+from pathlib import Path
+from mixprint.claims import joint_work
+with joint_work(Path(sys.argv[1]), "stems", "a" * 64, "separate with overlap 0.25"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def joins(folder: Path, recipe: str, **options: Any) -> AbstractContextManager[None]:
+    return joint_work(folder, "stems", recipe * 64, f"separate by {recipe}", **options)
+
+
+def test_workers_of_one_recipe_work_together_and_no_others_beside_them(tmp_path: Path) -> None:
+    with joins(tmp_path, "a"), joins(tmp_path, "a"):
+        message = rf"stems: .*found separate by a \(process {os.getpid()} on .*here separate by b; "
+        with pytest.raises(DataError, match=message), joins(tmp_path, "b"):
+            pytest.fail("two recipes at a time")
+    with joins(tmp_path, "b"):
+        pass
+    assert files(tmp_path) == []
+
+
+def test_a_worker_that_was_killed_keeps_no_other_recipe_out(tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path, JOIN) as process:
+        with pytest.raises(DataError, match=r"overlap 0\.25"), joins(tmp_path, "b"):
+            pytest.fail("two recipes at a time")
+        process.kill()
+        process.wait()
+        with joins(tmp_path, "b"):
+            pass
+        assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_of_another_recipe_elsewhere_a_sign_of_life_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_alive: bool
+) -> None:
+    """At once nobody can tell a pod that works from the claim of one that was lost."""
+    with joins(tmp_path, "a"):
+        (path,) = tmp_path.iterdir()
+        owner = json.loads(path.read_text())
+    path.write_text(json.dumps(owner | {"machine": "m", "host": "pod-7"}))
+    clock = Clock()
+
+    def sleep(_: float) -> None:
+        clock.now_s += 10
+        if is_alive and clock.now_s == 20:
+            FolderClaims(tmp_path).renew(path.name)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    other = joins(tmp_path, "b", lease_s=30, observer=clock.observer)
+    if is_alive:
+        with pytest.raises(DataError, match="on pod-7"), other:
+            pytest.fail("two recipes at a time")
+        assert clock.now_s == 20
+        return
+    with other:
+        assert clock.now_s == 40
+        assert path.name not in files(tmp_path)

@@ -172,6 +172,7 @@ def test_done_only_with_marker_same_fingerprint_and_same_size(folder: Path) -> N
         "fingerprint": "f",
         "num_bytes": path.stat().st_size,
         "num_segments": 3,
+        "recipe": "",
         "reports": {},
         "track_ids": ["b"],
     }

@@ -15,6 +15,7 @@ from components.layout import (
     METRICS_FILE,
     REPORT_FILE,
     catalogue_manifest,
+    described_stems,
     encoder_manifest,
     features_manifest,
     stems_manifest,
@@ -84,18 +85,19 @@ def run(
             encoder_dir = run_folder.local(encoder.uri, *ENCODER_FILES)
             run_folder.refresh(f"{ENCODER_FOLDER}/{ENCODER_HISTORY_FILE}")
             loaded = load_checkpoint(encoder_dir, device)
-            metrics = evaluate(
-                stems_dir=run_folder.local(stems.uri),
-                features_dir=run_folder.local(features.uri),
-                catalogue_dir=run_folder.local(catalogue.uri),
-                encoder=loaded,
-                untrained=untrained_encoder(loaded, config.seed),
-                out_dir=folder,
-                num_bootstrap=config.bootstrap_samples,
-                seed=config.seed,
-                device=device,
-                history_path=encoder_dir / ENCODER_HISTORY_FILE,
-            )
+            with described_stems(run_folder, stems) as stems_dir:
+                metrics = evaluate(
+                    stems_dir=stems_dir,
+                    features_dir=run_folder.local(features.uri),
+                    catalogue_dir=run_folder.local(catalogue.uri),
+                    encoder=loaded,
+                    untrained=untrained_encoder(loaded, config.seed),
+                    out_dir=folder,
+                    num_bootstrap=config.bootstrap_samples,
+                    seed=config.seed,
+                    device=device,
+                    history_path=encoder_dir / ENCODER_HISTORY_FILE,
+                )
             # Beside what was evaluated: all that was there.
             write_json(folder / METRICS_FILE, {**metrics, "data_fingerprint": data_fingerprint})
             numbers = headline(metrics)

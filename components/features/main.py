@@ -12,6 +12,7 @@ from components.layout import (
     FEATURES_FILES,
     FEATURES_FOLDER,
     catalogue_manifest,
+    described_stems,
     stems_manifest,
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
@@ -53,6 +54,11 @@ def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manife
     """
     with recorded(root, "features") as run_folder:
         folder = run_folder.path / FEATURES_FOLDER
+
+        def work() -> dict[str, float]:
+            with described_stems(run_folder, stems) as stems_dir:
+                return _measure(folder, config, run_folder.local(catalogue.uri), stems_dir)
+
         return once(
             step="features",
             run=run_folder,
@@ -68,9 +74,7 @@ def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manife
                 ),
             },
             files=FEATURES_FILES,
-            work=lambda: _measure(
-                folder, config, run_folder.local(catalogue.uri), run_folder.local(stems.uri)
-            ),
+            work=work,
         )
 
 

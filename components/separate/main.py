@@ -13,7 +13,7 @@ asked for are done.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -113,12 +113,8 @@ def run(
         a manifest per shard that was asked for.
     """
     name = "separate" if shard == ALL_SHARDS else f"separate-{shard:05d}"
-    with recorded(root, name) as run_folder:
+    with recorded(root, name, is_shared=True) as run_folder:
         place = shard_place(run_folder)
-        # One task of the fan-out clears what an older num_shards has left; two would race.
-        if shard in {ALL_SHARDS, 0}:
-            for where in place.remove_others(num_shards):
-                log.info("removed %s: the songs are dealt to %d shards now", where, num_shards)
         wanted = range(num_shards) if shard == ALL_SHARDS else [shard]
         _separate(place, config, num_shards, run_folder.local(catalogue.uri), wanted)
         return [shard_manifest(root, index, num_shards) for index in wanted]
@@ -132,7 +128,7 @@ def _separate(
     wanted: Sequence[int],
 ) -> None:
     from mixprint.catalogue import read_catalogue, shard_of
-    from mixprint.claims import work_through
+    from mixprint.claims import joint_work, work_through
     from mixprint.device import resolve_device
     from mixprint.fingerprint import code_version, fingerprint
     from mixprint.separation import load_separator
@@ -150,7 +146,8 @@ def _separate(
         code_version=code_version(*SEPARATING_CODE),
     )
     members: dict[str, list[Track]] = {shard_name(index, num_shards): [] for index in wanted}
-    for track in sorted(read_catalogue(catalogue_dir), key=lambda track: track.track_id):
+    catalogue = sorted(read_catalogue(catalogue_dir), key=lambda track: track.track_id)
+    for track in catalogue:
         name = shard_name(shard_of(track.track_id, num_shards), num_shards)
         if name in members:
             members[name].append(track)
@@ -163,21 +160,53 @@ def _separate(
         return place.is_done(name, recipes[name]) and place.has(_exports(config, members[name]))
 
     def work(name: str, claim: "Claim") -> None:
-        _make_shard(place, name, recipes[name], config, separator, made_with, members[name], claim)
+        made = Made(recipes[name], fingerprint(_recipe(config, separator, ())), made_with)
+        _make_shard(place, name, made, config, separator, members[name], claim)
 
-    left = []
-    for name in members:
-        if is_finished(name):
-            log.info("%s: unchanged and finished, nothing to do", name)
-        else:
-            left.append(name)
-    work_through(place.claims, left, is_done=is_finished, work=work)
+    recipe = _recipe(config, separator, [track.track_id for track in catalogue])
+    recipe["num_shards"] = num_shards
+    with joint_work(place.claims, STEMS_FOLDER, fingerprint(recipe), _activity(recipe)):
+        # One task of the fan-out clears what an older num_shards has left; two would race.
+        if 0 in wanted:
+            for where in place.remove_others(num_shards):
+                log.info("removed %s: the songs are dealt to %d shards now", where, num_shards)
+        left = []
+        for name in members:
+            if is_finished(name):
+                log.info("%s: unchanged and finished, nothing to do", name)
+            else:
+                left.append(name)
+        work_through(place.claims, left, is_done=is_finished, work=work)
+
+
+def _activity(recipe: Mapping[str, Any]) -> str:
+    """Say by what a separation differs from another one, for the messages of both."""
+    from mixprint.fingerprint import fingerprint
+
+    long = ("tracks", "separator", "code")
+    shown = {n: fingerprint(v)[:8] if n in long else v for n, v in recipe.items()}
+    return "separate with " + ", ".join(f"{name} {value}" for name, value in shown.items())
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a shard is made from.
+
+    Attributes:
+        fingerprint: of the songs, the parameters and the separator.
+        recipe: of the parameters and the separator: that of all shards of the set.
+        separator: kept in every row.
+    """
+
+    fingerprint: str
+    recipe: str
+    separator: "SeparatorFingerprint"
 
 
 def _recipe(
     config: SeparateConfig, separator: "Separator", track_ids: Sequence[str]
 ) -> dict[str, Any]:
-    """Name all that a shard follows from.
+    """Name all that a shard follows from; without songs, all that the shards of a set share.
 
     Neither the batch size nor `compile` is part of it: they change nothing beyond rounding. The
     export is, for the marker vouches for the exported stems, too.
@@ -199,10 +228,9 @@ def _recipe(
 def _make_shard(
     place: "ShardPlace",
     name: str,
-    recipe: str,
+    made: "Made",
     config: SeparateConfig,
     separator: "Separator",
-    made_with: "SeparatorFingerprint",
     tracks: Sequence["Track"],
     claim: "Claim",
 ) -> None:
@@ -221,9 +249,10 @@ def _make_shard(
     try:
         with write_shard(
             path,
-            fingerprint=recipe,
+            fingerprint=made.fingerprint,
             sample_rate_hz=SAMPLE_RATE_HZ,
-            separator=made_with,
+            separator=made.separator,
+            recipe=made.recipe,
             track_ids=[track.track_id for track in tracks],
             check=claim.check,
         ) as writer:

@@ -12,6 +12,7 @@ from components.layout import (
     ENCODER_FILES,
     ENCODER_FOLDER,
     catalogue_manifest,
+    described_stems,
     features_manifest,
     stems_manifest,
 )
@@ -105,7 +106,7 @@ def run(
                 recipe=fingerprint(recipe),
                 device=ranks_device(config.device),
             )
-            with run_folder.followed("train"):
+            with described_stems(run_folder, stems), run_folder.followed("train"):
                 start_workers(
                     WORKER, asdict(job), state_dir(folder), config.num_processes, run_folder
                 )

@@ -14,6 +14,7 @@ from components.layout import (
     ZERO_SHOT_FILES,
     ZERO_SHOT_FOLDER,
     catalogue_manifest,
+    described_stems,
     stems_manifest,
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
@@ -114,7 +115,7 @@ def run(
                 recipe=fingerprint(recipe),
                 device=ranks_device(config.device),
             )
-            with run_folder.followed("zero-shot"):
+            with described_stems(run_folder, stems), run_folder.followed("zero-shot"):
                 start_workers(
                     WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes, run_folder
                 )

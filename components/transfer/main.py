@@ -13,6 +13,7 @@ from components.layout import (
     TRANSFER_FOLDER,
     TRANSFER_METRICS_FILE,
     catalogue_manifest,
+    described_stems,
     promotion_manifest,
     stems_manifest,
 )
@@ -138,6 +139,10 @@ def run(
             ]
             return [*SUMMARY_NAMES, *songs]
 
+        def work() -> dict[str, float]:
+            with described_stems(run_folder, stems) as stems_dir:
+                return _transfer(run_folder, config, load_models, models, catalogue, stems_dir)
+
         return once(
             step="transfer",
             run=run_folder,
@@ -159,7 +164,7 @@ def run(
                 ),
             },
             files=outputs,
-            work=lambda: _transfer(run_folder, config, load_models, models, catalogue, stems),
+            work=work,
         )
 
 
@@ -169,7 +174,7 @@ def _transfer(
     load_models: Callable[[], "Models"],
     models: "Models",
     catalogue: Manifest,
-    stems: Manifest,
+    stems_dir: Path,
 ) -> dict[str, float]:
     from mixprint.catalogue import read_catalogue
     from mixprint.transfer.batch import run_jobs
@@ -182,7 +187,7 @@ def _transfer(
     run_folder.restore(out_dir)
     source = SongSource(
         tracks=read_catalogue(run_folder.local(catalogue.uri)),
-        stems_dir=run_folder.local(stems.uri),
+        stems_dir=stems_dir,
         separator=None if models.separator is None else models.separator.fingerprint,
     )
     failures = []

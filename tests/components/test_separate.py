@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 
 import components.separate.main
 import mixprint.separation.runner
+from components.layout import stems_manifest
 from components.separate.main import (
     ALL_SHARDS,
     CLAIMS_FOLDER,
@@ -217,6 +219,42 @@ def test_a_worker_taken_for_dead_leaves_the_new_owners_shard_alone(
     assert [made.stat().st_mtime_ns for made in (path, done_path(path))] == made_ns
     assert leftovers(tmp_path) == []
     assert list(claims.iterdir()) == []
+
+
+def test_another_recipe_is_kept_out_while_a_worker_is_at_work(
+    tmp_path: Path, workplace: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    songs, params = workplace
+    ingest(tmp_path, songs, params)
+    shard = first_shard(tmp_path)
+    refused: list[str] = []
+
+    def meanwhile(*_: object) -> None:
+        """Stand for the separation of a song; meanwhile others start on the same root."""
+        if not refused:
+            separate(tmp_path, params, (shard + 1) % NUM_SHARDS)
+            with pytest.raises(DataError) as other:
+                separate(tmp_path, params, (shard + 2) % NUM_SHARDS, "separate.overlap=0.125")
+            refused.append(str(other.value))
+
+    monkeypatch.setattr(components.separate.main, "_separate_track", meanwhile)
+    separate(tmp_path, params, shard)
+    (message,) = refused
+    assert message.startswith("stems: expected all that work on it at one time to do the same")
+    assert f"process {os.getpid()} on" in message
+    assert "overlap 0.125" in message.partition("here")[2]
+    assert len(list(tmp_path.glob("stems/*.done.json"))) == 2
+    assert list((tmp_path / CLAIMS_FOLDER).iterdir()) == []
+
+
+def test_a_mixture_of_recipes_is_refused_by_who_reads_it(
+    tmp_path: Path, workplace: tuple[Path, Path], undisturbed: Path
+) -> None:
+    _, params = workplace
+    shutil.copytree(undisturbed, tmp_path / "run")
+    separate(tmp_path / "run", params, first_shard(undisturbed), "separate.overlap=0.125")
+    with pytest.raises(DataError, match="2 recipes"):
+        stems_manifest(tmp_path / "run")
 
 
 def test_exported_stems_are_those_of_the_shard(

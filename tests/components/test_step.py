@@ -1,14 +1,21 @@
 import errno
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from components.layout import evaluation_manifest
+from components.layout import described_stems, evaluation_manifest, stems_manifest
 from components.run_folder import RunFolder
 from components.step import Manifest, num_shards_of, once, recorded, section_json
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
+from mixprint.shards import SeparatorFingerprint, read_index, shard_name, write_shard
 from pipelines.run_local import _raw_records
 
 
@@ -220,3 +227,116 @@ def test_record_of_a_step_that_failed(tmp_path: Path) -> None:
 def test_sections_have_one_text() -> None:
     assert section_json({"b": 1, "a": 2.0}) == section_json({"a": 2.0, "b": 1})
     assert num_shards_of(json.dumps({"num_shards": 8})) == 8
+
+
+def test_a_step_keeps_other_starts_of_itself_out_and_no_other_step(tmp_path: Path) -> None:
+    with recorded(tmp_path, "demo"), recorded(tmp_path, "other"):
+        before = (tmp_path / "steps" / "demo.json").read_bytes()
+        message = rf"the step demo \(process {os.getpid()} on .*wait for its end"
+        with pytest.raises(DataError, match=message), recorded(tmp_path, "demo"):
+            pytest.fail("two at a time")
+        assert (tmp_path / "steps" / "demo.json").read_bytes() == before, (
+            "the record is the first's"
+        )
+    assert sorted(path.name for path in (tmp_path / "steps").iterdir()) == [
+        "demo.json",
+        "other.json",
+    ]
+
+
+def test_workers_of_a_step_that_is_shared_are_let_in(tmp_path: Path) -> None:
+    with (
+        recorded(tmp_path, "demo", is_shared=True),
+        recorded(tmp_path, "demo", is_shared=True),
+    ):
+        pass
+
+
+STEP = """
+import sys, time
+from pathlib import Path
+from components.step import recorded
+from mixprint.atomic import atomic_path
+with recorded(sys.argv[1], "demo") as run, atomic_path(run.path / "demo" / "out.txt") as path:
+    path.write_text("half")
+    print("at work", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def step_at_work(root: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", STEP, str(root)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == "at work\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_step_that_was_ended_keeps_nobody_out_and_what_it_left_is_removed(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with step_at_work(tmp_path) as process:
+        process.send_signal(number)
+        process.wait()
+    left = list((tmp_path / "demo").iterdir())
+    assert len(left) == (number == signal.SIGKILL), "SIGTERM ends it in good order"
+    stranger = tmp_path / "demo" / ".writing-of-somebody-else"
+    stranger.write_text("not ours")
+    with recorded(tmp_path, "demo"):
+        Work(tmp_path / "demo").once(tmp_path, {"a": 1})
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert names == {"out.txt", stranger.name}
+    names = {path.name for path in (tmp_path / "steps").iterdir()}
+    assert names == {"demo.json", "demo.done.json"}
+
+
+def test_steps_end_with_the_local_run_that_has_started_them(tmp_path: Path) -> None:
+    with (
+        subprocess.Popen(["sleep", "60"]) as runner,
+        step_at_work(tmp_path, MIXPRINT_RUNNER=str(runner.pid)) as process,
+    ):
+        runner.kill()
+        assert process.wait(30) == 128 + signal.SIGTERM
+
+
+def write_set(folder: Path, recipes: list[str]) -> None:
+    for index, recipe in enumerate(recipes):
+        with write_shard(
+            folder / shard_name(index, len(recipes)),
+            fingerprint=f"{recipe} {index}",
+            sample_rate_hz=44_100,
+            separator=SeparatorFingerprint("none", "", "1"),
+            recipe=recipe,
+        ):
+            pass
+
+
+def test_shards_of_two_recipes_are_no_set(tmp_path: Path) -> None:
+    write_set(tmp_path / "stems", ["a", "a"])
+    assert stems_manifest(tmp_path).counts == {"parts": 2}
+    write_set(tmp_path / "stems", ["a", "b"])
+    message = "2 recipes: that of shard-00000-of-00002.parquet is not that of shard-00001"
+    for read in (stems_manifest, lambda root: read_index(root / "stems")):
+        with pytest.raises(DataError, match=message):
+            read(tmp_path)
+
+
+def test_a_step_reads_the_stems_that_its_manifest_describes(tmp_path: Path) -> None:
+    write_set(tmp_path / "stems", ["a", "a"])
+    run, stems = RunFolder(tmp_path), stems_manifest(tmp_path)
+    with described_stems(run, stems) as folder:
+        assert folder == tmp_path / "stems"
+    with (
+        pytest.raises(DataError, match="found others while they were read"),
+        described_stems(run, stems),
+    ):
+        write_set(tmp_path / "stems", ["b", "b"])
+    with pytest.raises(DataError, match=r"found others \("), described_stems(run, stems):
+        pytest.fail("other stems were given")

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from components.run_folder import sole_use_of_root
 from mixprint.atomic import write_json
-from mixprint.errors import ConfigError
+from mixprint.config import load_params
+from mixprint.errors import ConfigError, DataError
 from pipelines.arguments import default_name
 from pipelines.run_local import (
     container_settings,
@@ -126,3 +128,16 @@ def test_containers_write_the_root_and_the_store_and_read_the_songs(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(ConfigError, match="in a folder of its own"):
         container_settings(root, [], {})
+
+
+def test_a_second_run_on_one_root_is_refused_and_leaves_the_first_ones_files(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "kfp").mkdir()
+    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
+    with (
+        sole_use_of_root(str(tmp_path), tmp_path, "the pipeline run one"),
+        pytest.raises(DataError, match="only run at work there, found the pipeline run one"),
+    ):
+        run(source="folder", locations=[], name="two", root=str(tmp_path), params=params)
+    assert [path.name for path in tmp_path.iterdir()] == ["kfp"]
