@@ -58,6 +58,8 @@ MODEL_FOLDER = "model"
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 ENCODER_TAG = "mixprint.encoder"
+# From its creation on, of a run that gets an encoder from outside.
+IMPORT_TAG = "mixprint.import"
 DATA_TAG = "mixprint.evaluation_data"
 METRIC_TAG = "mixprint.metric."
 DECISION_TAG = "mixprint.decision"
@@ -440,14 +442,30 @@ def run_of_encoder(encoder_fingerprint: str, folder: Path) -> str:
         the id of a run whose `model/` holds the encoder.
     """
     experiment = connect()
-    found = MlflowClient().search_runs(
-        [experiment], filter_string=f"tags.`{ENCODER_TAG}` = '{encoder_fingerprint}'", max_results=1
-    )
-    if found:
-        return str(found[0].info.run_id)
-    with mlflow.start_run(experiment_id=experiment, run_name="import encoder") as run:
-        log_encoder(run.info.run_id, encoder_fingerprint, folder)
-    return str(run.info.run_id)
+    if logged := _first_run(experiment, ENCODER_TAG, encoder_fingerprint):
+        return logged
+    client = MlflowClient()
+    # One that was killed has left it half made, or another one makes it at this moment.
+    run_id = _first_run(experiment, IMPORT_TAG, encoder_fingerprint)
+    if run_id is None:
+        tags = resolve_tags({IMPORT_TAG: encoder_fingerprint})
+        made = client.create_run(experiment, _now_ms(), tags, "import encoder")
+        run_id = str(made.info.run_id)
+        first = _first_run(experiment, IMPORT_TAG, encoder_fingerprint)
+        if first is not None and first != run_id:
+            client.delete_run(run_id)
+            run_id = first
+    # First, because the tag that `log_encoder` sets at its end vouches for all of it.
+    client.set_terminated(run_id)
+    log_encoder(run_id, encoder_fingerprint, folder)
+    return run_id
+
+
+def _first_run(experiment: str, tag: str, value: str) -> str | None:
+    """Find the oldest run with a tag of this value; of two of one moment, all take the same."""
+    found = MlflowClient().search_runs([experiment], filter_string=f"tags.`{tag}` = '{value}'")
+    oldest = min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+    return None if oldest is None else str(oldest.info.run_id)
 
 
 def log_encoder(run_id: str, encoder_fingerprint: str, folder: Path) -> None:
@@ -501,9 +519,30 @@ class Registry:
                     raise
 
     def find(self, encoder_fingerprint: str) -> ModelVersion | None:
-        """Give the version that holds this very encoder, if there is one."""
-        versions = self._client.search_model_versions(f"name = '{self.model_name}'")
-        return next((v for v in versions if v.tags.get(ENCODER_TAG) == encoder_fingerprint), None)
+        """Give the version that holds this very encoder, if there is one; of several, the first."""
+        return next(iter(self._versions_of(encoder_fingerprint)), None)
+
+    def _versions_of(self, encoder_fingerprint: str) -> list[ModelVersion]:
+        found = self._client.search_model_versions(
+            f"name = '{self.model_name}' and tags.`{ENCODER_TAG}` = '{encoder_fingerprint}'"
+        )
+        return sorted(found, key=lambda version: int(version.version))
+
+    def _drop_others(self, encoder_fingerprint: str) -> ModelVersion:
+        """Remove what others that registered the same encoder at one moment have made besides.
+
+        Nobody has judged those; who is about to takes the first version, too.
+        """
+        first, *others = self._versions_of(encoder_fingerprint)
+        for other in others:
+            if DECISION_TAG in other.tags:
+                continue
+            try:
+                self._client.delete_model_version(self.model_name, other.version)
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise
+        return first
 
     def register(
         self,
@@ -523,13 +562,13 @@ class Registry:
             data_fingerprint: hash of the data that the metrics were measured on.
             metrics: its evaluation, kept as tags so that later candidates can be compared.
         """
-        version = self.find(encoder_fingerprint)
-        if version is None:
+        if self.find(encoder_fingerprint) is None:
             tags = {ENCODER_TAG: encoder_fingerprint, DATA_TAG: data_fingerprint}
             tags |= {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
-            version = self._client.create_model_version(
+            self._client.create_model_version(
                 self.model_name, source=f"runs:/{run_id}/{MODEL_FOLDER}", run_id=run_id, tags=tags
             )
+        version = self._drop_others(encoder_fingerprint)
         self._client.set_registered_model_alias(self.model_name, CANDIDATE, version.version)
         return version
 

@@ -21,7 +21,7 @@ from components.layout import (
     evaluation_manifest,
 )
 from components.step import Manifest, clear_errors, recorded, step_parser
-from mixprint.atomic import read_json, write_json
+from mixprint.atomic import read_json, remove_leftovers, write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
@@ -253,6 +253,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
             metrics=read_json(folder / METRICS_FILE), details=read_json(folder / DETAILS_FILE)
         )
         gate = fingerprint({"config": config.to_values(), "metrics": dict(evaluated.metrics)})
+        remove_leftovers(run_folder.path / PROMOTION_FILE)
         registry = tracking.Registry(config.model_name)
         version = registry.find(identity)
         if version is not None and version.tags.get(_GATE_TAG) == gate:
@@ -274,7 +275,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
             tracking.describe_version(
                 config.model_name, number, text, data_fingerprint, evaluated.numbers
             )
-            promoted, reasons = judge(evaluated, _champion(registry, number), config)
+            promoted, reasons = judge(evaluated, _champion(registry, version), config)
             registry.decide(number, tracking.Decision(promoted, reasons))
             registry.tag(number, _GATE_TAG, gate)
         version = registry.version(number)
@@ -326,12 +327,20 @@ def _log_card(
     return text
 
 
-def _champion(registry: Any, candidate: str) -> Champion | None:
-    """Give the champion to beat; a version need not beat itself."""
+def _champion(registry: Any, candidate: Any) -> Champion | None:
+    """Give the champion to beat; a version need not beat itself.
+
+    A candidate that got the alias in a start that was killed before it wrote so has to beat the
+    champion of before, as it had then.
+    """
     from components import tracking
 
     version = registry.champion()
-    if version is None or str(version.version) == candidate:
+    if version is not None and str(version.version) == str(candidate.version):
+        was_judged = tracking.DECISION_TAG in version.tags
+        previous = "" if was_judged else version.tags.get(tracking.PREVIOUS_TAG, "")
+        version = registry.version(previous) if previous else None
+    if version is None:
         return None
     files = [tracking.read_model_json(version, name) for name in (METRICS_FILE, DETAILS_FILE)]
     evaluated = None if None in files else Evaluated(metrics=files[0], details=files[1])

@@ -1,4 +1,6 @@
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -246,35 +248,39 @@ def killed(*_: object) -> None:
     raise KilledError
 
 
+def promote_in(
+    place: Path, name: str, value: float, data: str = "data", root: str = "root"
+) -> dict[str, Any]:
+    """Promote the encoder of a name, evaluated with a value; return what was decided."""
+    folder, evaluation = place / name, place / f"evaluation {name}"
+    if not folder.exists():
+        encoder = make_encoder()
+        with torch.no_grad():
+            encoder.model.project.weight += len(name)
+        save_checkpoint(
+            folder,
+            encoder.model,
+            encoder.standardisation,
+            {"data_fingerprint": f"data of {name}", "metrics": {"best_epoch": 3.0}},
+        )
+        plot_confusion(evaluation / "plots" / "confusion.png", ["dry"], ["dry"])
+    scored = evaluated(shares(value), data=data)
+    write_json(evaluation / "metrics.json", full_metrics(scored))
+    write_json(evaluation / "details.json", dict(scored.details))
+    run(
+        root=str(place / root),
+        config=replace(GATE, model_name="encoder"),
+        encoder=Manifest.of_files("train", folder, ["config.json"], {}),
+        evaluation=Manifest.of_files("evaluate", evaluation, ["metrics.json"], {}),
+    )
+    written: dict[str, Any] = read_json(place / root / "promotion.json")
+    return written
+
+
 def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One story again: register, judge another one against it, measure the first anew."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    config = replace(GATE, model_name="encoder")
-
-    def promote(name: str, value: float, data: str = "data") -> dict[str, Any]:
-        folder, evaluation = tmp_path / name, tmp_path / f"evaluation {name}"
-        if not folder.exists():
-            encoder = make_encoder()
-            with torch.no_grad():
-                encoder.model.project.weight += len(name)
-            save_checkpoint(
-                folder,
-                encoder.model,
-                encoder.standardisation,
-                {"data_fingerprint": f"data of {name}", "metrics": {"best_epoch": 3.0}},
-            )
-        scored = evaluated(shares(value), data=data)
-        write_json(evaluation / "metrics.json", full_metrics(scored))
-        write_json(evaluation / "details.json", dict(scored.details))
-        plot_confusion(evaluation / "plots" / "confusion.png", ["dry"], ["dry"])
-        run(
-            root=str(tmp_path / "root"),
-            config=config,
-            encoder=Manifest.of_files("train", folder, ["config.json"], {}),
-            evaluation=Manifest.of_files("evaluate", evaluation, ["metrics.json"], {}),
-        )
-        written: dict[str, Any] = read_json(tmp_path / "root" / "promotion.json")
-        return written
+    promote = partial(promote_in, tmp_path)
 
     def candidate_version() -> str:
         aliases = MlflowClient().get_registered_model("encoder").aliases
@@ -321,3 +327,97 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
     found = tracking.read_model_json(registry.version("1"), "metrics.json")
     assert found["evaluated_fingerprint"] == "newer"
     assert tracking.read_model_json(registry.version("1"), "absent.json") is None
+
+
+WRITES = (
+    "create_run",
+    "log_artifact",
+    "log_artifacts",
+    "set_tag",
+    "set_terminated",
+    "create_model_version",
+    "set_registered_model_alias",
+    "update_model_version",
+    "set_model_version_tag",
+)
+
+
+def kill_at(patch: pytest.MonkeyPatch, last: int) -> list[str]:
+    """Let a program die before one of its writes to MLflow; returns the names of those it does."""
+    done: list[str] = []
+
+    def write(name: str, original: Any, *arguments: Any, **options: Any) -> Any:
+        if len(done) >= last:
+            raise KilledError
+        done.append(name)
+        return original(*arguments, **options)
+
+    for name in WRITES:
+        original = getattr(MlflowClient, name)
+        patch.setattr(MlflowClient, name, partialmethod_of(write, name, original))
+    return done
+
+
+def partialmethod_of(write: Any, name: str, original: Any) -> Any:
+    return lambda *arguments, **options: write(name, original, *arguments, **options)
+
+
+def found_in_store(client: MlflowClient) -> tuple[list[str], list[str]]:
+    """List the encoders of the runs and of the versions, each as often as it is there."""
+    runs = client.search_runs([tracking.connect()])
+    versions = client.search_model_versions("name = 'encoder'")
+    return (
+        sorted(run.data.tags.get(tracking.ENCODER_TAG, "none") for run in runs),
+        sorted(version.tags[tracking.ENCODER_TAG] for version in versions),
+    )
+
+
+def test_a_promotion_that_is_killed_at_any_write_leaves_nothing_twice(
+    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each next start goes one write further than the one before, then one ends."""
+    promote_in(tmp_path, "a", 0.75)
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/undisturbed.db")
+        shutil.copy(tmp_path / "mlflow.db", tmp_path / "undisturbed.db")
+        undisturbed = promote_in(tmp_path, "bb", 1.0)
+    assert (undisturbed["version"], undisturbed["decision"]) == ("2", "promoted")
+    for last in range(40):
+        with monkeypatch.context() as patch:
+            done = kill_at(patch, last)
+            try:
+                promoted = promote_in(tmp_path, "bb", 1.0)
+            except KilledError:
+                continue
+        break
+    assert promoted == undisturbed
+    assert len(done) < last + 1
+    encoders = sorted(load_checkpoint(tmp_path / name).fingerprint for name in ("a", "bb"))
+    assert found_in_store(client) == (encoders, encoders)
+    assert {run.info.status for run in client.search_runs([tracking.connect()])} == {"FINISHED"}
+    tags = client.get_model_version("encoder", "2").tags
+    assert tags[tracking.PREVIOUS_TAG] == "1"
+    assert promote_in(tmp_path, "bb", 1.0) == undisturbed
+
+
+@pytest.mark.parametrize("write", ["create_run", "create_model_version"])
+def test_of_two_promotions_of_one_encoder_at_one_moment_one_version_stays(
+    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    original = getattr(MlflowClient, write)
+    others: list[dict[str, Any]] = []
+
+    def overtaken(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(MlflowClient, write, original)
+        others.append(promote_in(tmp_path, "a", 1.0, root="another root"))
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(MlflowClient, write, overtaken)
+    promoted = promote_in(tmp_path, "a", 1.0)
+    assert others == [promoted]
+    assert (promoted["version"], promoted["decision"]) == ("1", "promoted")
+    encoder = [load_checkpoint(tmp_path / "a").fingerprint]
+    assert found_in_store(client) == (encoder, encoder)
+    champion = tracking.Registry("encoder").champion()
+    assert champion is not None
+    assert str(champion.version) == "1"
