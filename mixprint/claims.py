@@ -41,6 +41,7 @@ from typing import Self, TypeGuard
 from mixprint.atomic import TEMPORARY_PREFIX, write_errors_named
 from mixprint.claim_files import ClaimFiles, claim_files
 from mixprint.errors import DataError, MixprintError
+from mixprint.processes import process_state, runs
 from mixprint.schema import as_record, parse_json
 from mixprint.storage import Storage
 
@@ -55,7 +56,7 @@ CLAIM_SUFFIX = ".claim"
 # So much of a recipe tells it from another one, in the name of a claim.
 RECIPE_DIGITS = 16
 _GATE = "~gate"
-# States of a process that a signal or a debugger has stopped, see `_process_state`.
+# States of a process that a signal or a debugger has stopped, see `process_state`.
 SUSPENDED = ("T", "t")
 
 _GENERATION = re.compile(r"\.(\d+)\.claim")
@@ -448,7 +449,7 @@ def _look(files: ClaimFiles, claim: str) -> _Seen | None:
 def _is_abandoned(seen: _Seen, where: str, lease_s: float, observer: Observer) -> bool:
     """Tell whether a claim's owner is gone."""
     if _is_here(seen.owner):
-        return not _runs(seen.owner.pid, seen.owner.started_ticks)
+        return not runs(seen.owner.pid, seen.owner.started_ticks)
     return observer.silent_s(where, seen.stamp) > lease_s
 
 
@@ -463,7 +464,7 @@ def _described(owner: Owner | None) -> str:
     text = f"process {owner.pid} on {owner.host}"
     if owner.activity:
         text = f"{owner.activity} ({text})"
-    if _is_here(owner) and _process_state(owner.pid)[0] in SUSPENDED:
+    if _is_here(owner) and process_state(owner.pid)[0] in SUSPENDED:
         text += f" (suspended: kill -CONT {owner.pid} lets it go on)"
     return text
 
@@ -475,7 +476,7 @@ def _this_process(activity: str) -> Owner:
         host=socket.gethostname(),
         machine=_machine(),
         pid=pid,
-        started_ticks=_process_state(pid)[1],
+        started_ticks=process_state(pid)[1],
         activity=activity,
     )
 
@@ -493,28 +494,3 @@ def _machine() -> str:
         return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
         return uuid.uuid4().hex
-
-
-def _runs(pid: int, started_ticks: int) -> bool:
-    """Tell whether a process of this machine is alive, and not another one of the same id."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's, but alive
-    state, started = _process_state(pid)
-    return state not in ("Z", "X") and started in (started_ticks, 0)
-
-
-def _process_state(pid: int) -> tuple[str, int]:
-    """Read a process's state and its start in clock ticks since boot; ("", 0) if hidden.
-
-    Source: proc_pid_stat(5): fields 3 and 22; the name in field 2 may hold spaces and brackets.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "", 0
-    fields = text.rpartition(")")[2].split()
-    return fields[0], int(fields[19])

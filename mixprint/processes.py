@@ -11,9 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import TypeVar
-
-import psutil
 
 from mixprint.errors import MixprintError
 
@@ -62,14 +61,38 @@ def end_with(pid: int) -> None:
     Args:
         pid: process id of the other one.
     """
+    started_ticks = process_state(pid)[1]
 
     def wait() -> None:
-        with suppress(psutil.NoSuchProcess):
-            other = psutil.Process(pid)
-            while other.is_running() and other.status() != psutil.STATUS_ZOMBIE:
-                time.sleep(STARTER_POLL_S)
+        while runs(pid, started_ticks):
+            time.sleep(STARTER_POLL_S)
 
     _end_after(wait, signal.SIGTERM)
+
+
+def runs(pid: int, started_ticks: int) -> bool:
+    """Tell whether a process of this machine is alive, and not another one of the same id."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but alive
+    state, started = process_state(pid)
+    return state not in ("Z", "X") and started in (started_ticks, 0)
+
+
+def process_state(pid: int) -> tuple[str, int]:
+    """Read a process's state and its start in clock ticks since boot; ("", 0) if hidden.
+
+    Source: proc_pid_stat(5): fields 3 and 22; the name in field 2 may hold spaces and brackets.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "", 0
+    fields = text.rpartition(")")[2].split()
+    return fields[0], int(fields[19])
 
 
 @contextmanager

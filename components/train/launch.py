@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,14 @@ from typing import Any, Self
 
 from components.run_folder import RunFolder
 from components.train.trainjob import Nodes, run_on_nodes
+from components.train.watch import (
+    FOLDER_VARIABLE,
+    LOOK_S,
+    Watch,
+    end_silent,
+    signs_of_life,
+    silence_limit_s,
+)
 from mixprint.atomic import read_json, write_json
 from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
@@ -166,13 +175,28 @@ def _run_here(
         num_processes,
         environment["OMP_NUM_THREADS"],
     )
-    with subprocess.Popen(command, env=environment) as torchrun:
-        try:
-            code = torchrun.wait()
-        except (KeyboardInterrupt, SystemExit):
-            _end(torchrun)
-            raise
+    limit_s = silence_limit_s()
+    with tempfile.TemporaryDirectory() as signs:
+        environment[FOLDER_VARIABLE] = signs
+        with subprocess.Popen(command, env=environment) as torchrun:
+            try:
+                code = _watched(torchrun, Watch(Path(signs), torchrun.pid), limit_s, folder)
+            except (KeyboardInterrupt, SystemExit):
+                _end(torchrun)
+                raise
     return f"a training worker ended with exit code {code}" if code != 0 else ""
+
+
+def _watched(torchrun: subprocess.Popen[bytes], watch: Watch, limit_s: float, folder: Path) -> int:
+    """Wait for `torchrun`, and end it if a process of the training is silent for too long."""
+    while True:
+        try:
+            return torchrun.wait(LOOK_S)
+        except subprocess.TimeoutExpired:
+            if found := watch.look(limit_s):
+                # The others, which lose it, leave this reason alone.
+                tell_error(folder, end_silent(found), is_users=True)
+                _end(torchrun)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -199,7 +223,7 @@ def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
     args = parser.parse_args()
     path: Path = args.job
     end_with_starter()
-    with errors_told(path.parent):
+    with signs_of_life(), errors_told(path.parent):
         job = read_json(path)
         if args.fingerprint not in (None, fingerprint(job)):
             raise TrainingError(

@@ -16,6 +16,8 @@ def main() -> None:
     with rank_job(__doc__) as job, process_group(torch.device("cpu")):
         barrier()
         if int(os.environ["RANK"]) == job["rank"]:
+            if job["failure"] == "suspended":
+                os.kill(os.getpid(), signal.SIGSTOP)
             if job["failure"] == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
             if job["failure"] == "bug":

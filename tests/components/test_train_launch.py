@@ -1,14 +1,17 @@
 """How a training that fails looks to who has started it."""
 
+import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from components.train import launch
+from components.train import launch, watch
 from components.train.launch import Node, errors_told, start_workers
 from mixprint.atomic import write_json
 from mixprint.errors import ConfigError, DataError, TrainingError
@@ -75,7 +78,7 @@ def test_nobody_trains_when_the_step_has_gone_before_torchrun_was_ready(tmp_path
     code = f"""
 import os, subprocess
 from pathlib import Path
-from components.train import launch
+from components.train import launch, watch
 Popen = subprocess.Popen
 def start(command, env):
     child = Popen(command, env=env)
@@ -154,3 +157,88 @@ def test_who_has_lost_another_rank_waits_for_its_reason(
             fail(error)
         assert ended.value.code == 1
     assert launch._told(tmp_path) == {"error": "first", "is_users": True}
+
+
+def test_a_rank_that_hangs_ends_the_step_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv(watch.LIMIT_VARIABLE, "3")
+    message = r"^rank 1 \(process \d+ on .*\) has not answered for \d s and is suspended: ended"
+    with pytest.raises(TrainingError, match=message):
+        start_workers(WORKER, {"rank": 1, "failure": "suspended"}, tmp_path, 2)
+
+
+class Watched:
+    """A process whose signs of life and whose watcher's clock are the test's."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s, self.beats = 0.0, 0
+        self.path = folder / "1"
+        self.path.write_text(str(os.getpid()))
+        monkeypatch.setattr(psutil.Process, "children", lambda *_, **__: [])
+        self.watch = watch.Watch(folder, os.getpid(), lambda: self.now_s)
+
+    def silent(self, after_s: float = 1.0, *, beats: bool = False) -> list[str]:
+        self.now_s += after_s
+        self.beats += beats
+        os.utime(self.path, (self.beats, self.beats))
+        return [str(found) for found in self.watch.look(90)]
+
+
+def test_a_silence_is_told_after_a_minute_and_ends_at_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("mixprint"), "propagate", True)
+    process = Watched(tmp_path, monkeypatch)
+    assert process.silent() == []
+    for _ in range(59):
+        assert process.silent() == []
+    assert caplog.messages == []
+    assert process.silent() == []
+    told = f"rank 1 (process {os.getpid()} on {socket.gethostname()}) has not answered for 60 s; "
+    assert [message.startswith(told) for message in caplog.messages] == [True]
+    assert process.silent(beats=True) == []
+    for _ in range(89):
+        assert process.silent() == []
+    (found,) = process.silent()
+    assert "has not answered for 90 s" in found
+    assert len(caplog.messages) == 2
+
+
+def test_time_that_the_watcher_was_suspended_itself_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when all of a training is stopped on a terminal, or the machine sleeps."""
+    process = Watched(tmp_path, monkeypatch)
+    assert process.silent() == []
+    assert process.silent(after_s=10_000) == []
+    for _ in range(87):
+        assert process.silent() == []
+    assert process.silent() != []
+
+
+def test_a_reader_that_is_suspended_is_silent_too(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"]) as reader:
+        try:
+            reader.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, reader.pid, os.WSTOPPED | os.WNOWAIT)
+            now_s = 0.0
+            looks = watch.Watch(tmp_path, reader.pid, lambda: now_s)
+            assert looks.look(1.5) == []
+            now_s = 2.0
+            (found,) = looks.look(1.5)
+            assert (found.name, found.pid, found.is_suspended) == ("sleep", reader.pid, True)
+            reader.send_signal(signal.SIGCONT)
+            os.waitid(os.P_PID, reader.pid, os.WCONTINUED | os.WNOWAIT)
+            now_s = 4.0
+            assert looks.look(1.5) == []
+        finally:
+            reader.kill()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
+def test_a_limit_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(watch.LIMIT_VARIABLE, text)
+    with pytest.raises(ConfigError, match="MIXPRINT_RANK_SILENT_S: expected a number of seconds"):
+        watch.silence_limit_s()
