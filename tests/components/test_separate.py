@@ -228,13 +228,16 @@ def test_another_recipe_is_kept_out_while_a_worker_is_at_work(
     ingest(tmp_path, songs, params)
     shard = first_shard(tmp_path)
     refused: list[str] = []
+    others = [(shard + step) % NUM_SHARDS for step in (1, 2)]
 
     def meanwhile(*_: object) -> None:
         """Stand for the separation of a song; meanwhile others start on the same root."""
-        if not refused:
-            separate(tmp_path, params, (shard + 1) % NUM_SHARDS)
+        if others:
+            same, other_one = others
+            others.clear()
+            separate(tmp_path, params, same)
             with pytest.raises(DataError) as other:
-                separate(tmp_path, params, (shard + 2) % NUM_SHARDS, "separate.overlap=0.125")
+                separate(tmp_path, params, other_one, "separate.overlap=0.125")
             refused.append(str(other.value))
 
     monkeypatch.setattr(components.separate.main, "_separate_track", meanwhile)
