@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from mixprint.atomic import TEMPORARY_PREFIX, name_digest
@@ -26,7 +27,8 @@ log = logging.getLogger("mixprint.folders")
 
 # Not that of temporary folders: an older result that waits for its return is not abandoned.
 OLDER_PREFIX = ".replaced-"
-# A folder is locked within microseconds of its creation; one this old and unlocked is abandoned.
+# A folder is locked within microseconds of its creation; one of another final name that is this old
+# and unlocked is abandoned. Its own, a run removes at once: it can tell whether it was too fast.
 ABANDONED_S = 60.0
 NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
@@ -53,11 +55,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     final.parent.mkdir(parents=True, exist_ok=True)
     restore_folder(final)
     _remove_abandoned(final.parent)
-    temporary = _temporary_beside(final)
-    temporary.mkdir()
-    lock = os.open(temporary, os.O_RDONLY)
+    temporary, lock = _locked_temporary(final)
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH)
         yield temporary
         for file_path in temporary.iterdir():
             with file_path.open("rb+") as file:
@@ -72,6 +71,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 def restore_folder(path: Path) -> None:
     """Put back what a run that was killed while it replaced a folder has set aside.
 
+    What such a run has half filled is removed.
+
     To be called before a look at a folder that `whole_folder` makes. Does nothing where all is in
     its place. A process that is just replacing the folder copes with it.
 
@@ -79,6 +80,9 @@ def restore_folder(path: Path) -> None:
         OSError: the system refuses to rename.
     """
     final = _real(path)
+    for temporary in _temporaries(final):
+        if not (temporary.is_dir() and _removed_unlocked(temporary)):
+            break
     older = _older(final)
     if not older.exists():
         return
@@ -88,7 +92,7 @@ def restore_folder(path: Path) -> None:
             return
         # The newer one is in its place. A rename comes first, so that no half of the older one
         # ever lies where it would be restored from.
-        discarded = _temporary_beside(final)
+        discarded = final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
         older.rename(discarded)
         shutil.rmtree(discarded, ignore_errors=True)
 
@@ -119,28 +123,58 @@ def _remove_abandoned(folder: Path) -> None:
     """Remove the temporary folders of killed runs: the kernel has unlocked theirs."""
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         try:
-            if not path.is_dir() or time.time() - path.stat().st_mtime < ABANDONED_S:
-                continue
-            handle = os.open(path, os.O_RDONLY)
+            if path.is_dir() and time.time() - path.stat().st_mtime >= ABANDONED_S:
+                _removed_unlocked(path)
         except FileNotFoundError:
             continue
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            continue  # in use, or a file system that cannot tell
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-            log.info("removed %s, which a killed run has left", shown(path))
-        finally:
-            os.close(handle)
+
+
+def _removed_unlocked(path: Path) -> bool:
+    """Remove the temporary folder of a killed run; False if it is in use or cannot be told."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False  # in use, or a file system that cannot tell
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+        log.info("removed %s, which a killed run has left", shown(path))
+        return True
+    finally:
+        os.close(handle)
+
+
+def _locked_temporary(final: Path) -> tuple[Path, int]:
+    """Make a folder beside a final one, with a lock that tells others that it is in use."""
+    for path in _temporaries(final):
+        while True:
+            try:
+                path.mkdir()
+            except FileExistsError:
+                if not (path.is_dir() and _removed_unlocked(path)):
+                    break
+                continue
+            with suppress(FileNotFoundError):
+                lock = os.open(path, os.O_RDONLY)
+                fcntl.flock(lock, fcntl.LOCK_SH)
+                if path.stat().st_ino == os.fstat(lock).st_ino:
+                    return path, lock
+                os.close(lock)
+    raise AssertionError("the names have no end")
+
+
+def _temporaries(final: Path) -> Iterator[Path]:
+    """Name the temporary folders of a final one, without end: all but the first are of a rush."""
+    return (
+        final.with_name(f"{TEMPORARY_PREFIX}{name_digest(final)}-{number}") for number in count()
+    )
 
 
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
-
-
-def _temporary_beside(final: Path) -> Path:
-    return final.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}")
 
 
 def _older(final: Path) -> Path:

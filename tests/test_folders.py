@@ -162,3 +162,57 @@ def test_there_is_nothing_to_restore(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     restore_folder(tmp_path / "file" / "song")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+def die_half_filled(folder: Path) -> None:
+    """Begin to fill a folder in a process that is killed."""
+    if pid := os.fork():
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        return
+    try:
+        with whole_folder(folder) as temporary:
+            (temporary / "a.txt").write_text("half")
+            os._exit(9)
+    finally:
+        os._exit(1)  # a second pytest must not go on
+
+
+@pytest.mark.parametrize("look", [restore_folder, _made_anew])
+def test_what_a_killed_run_has_half_filled_goes_at_the_next_look(
+    tmp_path: Path, look: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / "song"
+    put(folder, "older")
+    die_half_filled(folder)
+    assert len(list(tmp_path.iterdir())) == 2
+    look(folder)
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_a_living_run_is_filling_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "song"
+    with whole_folder(folder) as temporary:
+        restore_folder(folder)
+        put(folder, "another's")
+        assert temporary.is_dir()
+        (temporary / "a.txt").write_text("mine")
+    assert content(folder) == "mine"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_who_removes_a_folder_before_it_is_locked_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that has just been made looks like an abandoned one, until it is locked."""
+    mkdir = Path.mkdir
+
+    def made_and_removed(path: Path, *arguments: Any, **options: Any) -> None:
+        mkdir(path, *arguments, **options)
+        if path.name.startswith(folders.TEMPORARY_PREFIX):
+            monkeypatch.setattr(Path, "mkdir", mkdir)
+            restore_folder(tmp_path / "song")
+            assert not path.exists()
+
+    monkeypatch.setattr(Path, "mkdir", made_and_removed)
+    put(tmp_path / "song", "text")
+    assert content(tmp_path / "song") == "text"
