@@ -21,6 +21,7 @@ import typer
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import CheckpointError, ConfigError, MixprintError
 from mixprint.log import setup_logging
+from mixprint.processes import sigterm_exits
 
 if TYPE_CHECKING:
     import torch
@@ -227,6 +228,7 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
     """Set up logging, and end with a sentence instead of a traceback where a person can mend it."""
 
     @wraps(function)
+    @sigterm_exits()
     def run(*args: Any, **kwargs: Any) -> None:
         setup_logging()
         try:

@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mixprint.atomic import atomic_path
+from mixprint.cli import _command
 from mixprint.errors import AudioError
 from mixprint.processes import ProcessEnded, side_by_side
 from tests.processes import is_alive, wait_until
@@ -83,3 +86,19 @@ def test_what_is_wrong_reaches_who_asked(tmp_path: Path) -> None:
     assert caught.value.reason == "unreadable"
     with pytest.raises(RuntimeError, match="code 3"):
         list(side_by_side([0, 1], 1, partial(start, tmp_path)))
+
+
+def test_a_command_that_is_told_to_end_leaves_no_half_file(tmp_path: Path) -> None:
+    @_command
+    def write() -> None:
+        with atomic_path(tmp_path / "out.wav") as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        write()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
