@@ -59,6 +59,10 @@ MINUTES ?=
 PROCESSES ?= 1
 export SONGS RECIPE MINUTES PROCESSES
 
+# make fuzz
+SEED ?=
+export SEED
+
 # make dvc-remote, dvc-pull
 URL ?=
 STAGES ?=
@@ -269,6 +273,12 @@ test: $(INSTALLED_DEV) ## all tests, two files of them at a time
 
 .PHONY: check
 check: lint types test ## lint, types and test
+
+.PHONY: fuzz
+fuzz: $(INSTALLED_DEV) ## read mutated audio files, thousands; those that break a rule stay in results/fuzz [MINUTES=10 SEED=]
+	@arguments=(--minutes "$${MINUTES:-10}" --keep results/fuzz); \
+	if [ -n "$$SEED" ]; then arguments+=(--seed "$$SEED"); fi; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_audio "$${arguments[@]}"
 
 .PHONY: benchmark
 benchmark: $(INSTALLED) data ## time every step of a run from nothing; writes JSON and a table

@@ -29,6 +29,7 @@ _STREAMED_64 = 2**62
 _MAX_APPENDED_S = 1.0
 _MAX_BEHIND_PLAIN_S = 0.1  # where nothing but the audio's length tells where the file ends
 _MAX_POSITION = 2**43  # 8 TiB: any file system lets a program look there
+_MAX_ZEROS = 1 << 28
 _MAX_CHUNKS = 10_000
 _MAX_KEPT_BYTES = 4_096  # of a chunk that describes the format
 _PCM, _FLOAT, _ALAW, _ULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
@@ -479,7 +480,9 @@ def _is_streamed(size: int, num_bytes: int) -> bool:
 
 
 def _is_zero(file: BinaryIO, position: int) -> bool:
-    """Tell whether nothing but zeros follows."""
+    """Tell whether nothing but zeros follows, and not too many to look at."""
+    if file.seek(0, os.SEEK_END) - position > _MAX_ZEROS:
+        return False
     file.seek(position)
     while block := file.read(1 << 20):
         if block.count(0) < len(block):

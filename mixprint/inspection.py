@@ -191,7 +191,9 @@ def _sample_blocks(file: AudioFile) -> Iterator[NDArray]:
 
 def _as_float(samples_TN: NDArray) -> NDArray[np.float64]:
     scale = INT32_SCALE if samples_TN.dtype.kind == "i" else 1.0
-    return samples_TN.astype(np.float64) * scale
+    # Casting a NaN of some kinds warns; `check_finite` says it better.
+    with np.errstate(invalid="ignore"):
+        return samples_TN.astype(np.float64) * scale
 
 
 def _power_db(power: float) -> float:
