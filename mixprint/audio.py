@@ -592,6 +592,14 @@ def _check_header(path: Path | str, file: AudioFile, container: Container | None
             f"{shown(path)}: expected {num_expected} frames by its size, found {file.frames}: its "
             "header contradicts itself",
         )
+    if container is not None:
+        missing = container.least_frames - file.frames
+        if missing > LENGTH_TOLERANCE_S * file.samplerate:
+            raise AudioError(
+                "truncated",
+                f"{shown(path)}: expected {container.least_frames} frames as its {container.name} "
+                f"header declares, found {file.frames}: {convert_advice(path)}",
+            )
     if file.frames <= 0:
         raise AudioError("empty", f"{shown(path)}: expected audio, found 0 frames")
 

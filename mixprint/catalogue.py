@@ -7,9 +7,10 @@ rejects:
 unsupported_format  audio of a kind that is not read, by suffix or content: convert it
 unreadable          no audio (the detail says what it looks like), damaged, or not permitted
 empty               no bytes, or no frames
-truncated           ends before the length that its header declares
-length_unknown      MP3 of variable bitrate without a Xing header: it would be cut short; or a
-                    container whose sizes contradict each other, or another file joined to it
+truncated           ends before the length that its header declares, or within a frame
+damaged             frames or pages are missing or broken, and audio with them
+joined              several files in one, of different kinds or of a kind that is not read on
+length_unknown      sizes that contradict each other, or a length that the decoder does not know
 not_finite          NaN or infinities among the samples
 sample_rate         below 4 or above 384 kHz
 channel_layout      more than eight channels, or speakers that cannot be mixed down to stereo

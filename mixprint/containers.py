@@ -59,6 +59,7 @@ class Container:
         file_size: bytes of the file.
         frame_bytes: bytes of a frame where all are equal; else 0.
         bytes_per_s: of audio, where the header tells; else 0.
+        least_frames: how many frames are declared apart from the bytes, for codecs of blocks.
         layout: speakers of the channels, where the file names them.
         patches: bytes of the header as they should be, by their place.
         is_cut: what lies behind the audio is to be kept from the decoder: of W64 and of AU with
@@ -72,6 +73,7 @@ class Container:
     file_size: int
     frame_bytes: int
     bytes_per_s: float
+    least_frames: int = 0
     layout: Layout | None = None
     patches: Mapping[int, bytes] = field(default_factory=dict)
     is_cut: bool = False
@@ -150,8 +152,9 @@ def read_container(file: BinaryIO) -> Container | None:
         None if it is none of these containers.
 
     Raises:
-        StreamError: ``unreadable``: there is no audio in it; ``length_unknown``: its sizes
-            contradict each other, or it is followed by what may be more audio.
+        StreamError: ``unreadable``: there is no audio in it; ``truncated``: it ends before the
+            audio; ``joined``: another file follows; ``length_unknown``: its sizes contradict each
+            other, or it is followed by what may be more audio.
         OSError: the file cannot be read.
     """
     head = _read(file, 0, 40)
@@ -327,7 +330,11 @@ def _wave(chunks: _Chunks) -> Container:
             patches[chunks.starts[b"fmt "]] = fmt[24:26]
     if tag not in (_PCM, _FLOAT, _ALAW, _ULAW):
         frame_bytes = 0
-    return _container(chunks, frame_bytes, bytes_per_s, layout, patches)
+    least_frames = 0
+    if not frame_bytes and grammar is not _W64 and len(fact := chunks.content(b"fact")) >= 4:
+        stated = grammar.number(fact[:4])
+        least_frames = 0 if _is_streamed(stated, 4) else stated
+    return _container(chunks, frame_bytes, bytes_per_s, layout, patches, least_frames=least_frames)
 
 
 def _aiff(chunks: _Chunks) -> Container:
@@ -370,6 +377,7 @@ def _container(
     patches: Mapping[int, bytes] | None = None,
     *,
     head_bytes: int = 0,
+    least_frames: int = 0,
 ) -> Container:
     """Put together what the chunks say.
 
@@ -380,6 +388,7 @@ def _container(
         layout: see `Container`.
         patches: see `Container`.
         head_bytes: what the audio's chunk begins with before the audio.
+        least_frames: see `Container`.
     """
     grammar = chunks.grammar
     start = chunks.audio_start + head_bytes
@@ -405,6 +414,7 @@ def _container(
         file_size=chunks.file_size,
         frame_bytes=frame_bytes,
         bytes_per_s=bytes_per_s,
+        least_frames=least_frames,
         layout=layout,
         patches=patched,
         is_cut=grammar is _W64 and end < chunks.file_size,
@@ -449,13 +459,13 @@ def _check_appended(
         name: of the format.
 
     Raises:
-        StreamError: ``length_unknown``.
+        StreamError: ``joined`` or ``length_unknown``.
     """
     file_size = file.seek(0, os.SEEK_END)
     head = _read(file, position, 16)
     if head.startswith(MAGICS):
         raise StreamError(
-            "length_unknown",
+            "joined",
             f"expected one {name} file, found another file joined to it at byte {position}: "
             "split them, or join them with a tool that decodes, such as ffmpeg or SoX",
         )

@@ -124,6 +124,14 @@ def with_riff(*chunks: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(content)) + content
 
 
+def mp3_in_wav(num_frames: int) -> bytes:
+    file = io.BytesIO()
+    sf.write(file, noise(1, 22_050), 44_100, format="MP3", bitrate_mode="CONSTANT")
+    fmt = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 44_100, 16_000, 1, 0, 12, 1, 2, 418, 1, 1393)
+    fact = chunk(b"fact", struct.pack("<I", num_frames))
+    return with_riff(chunk(b"fmt ", fmt), fact, chunk(b"data", file.getvalue()))
+
+
 FMT = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16))
 FMT_8_BIT = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE_HZ, RATE_HZ, 1, 8))
 PCM = noise(1)[:, 0]
@@ -171,6 +179,8 @@ TABLE: dict[str, tuple[str, bytes, Outcome]] = {
     "AIFF whose size is half": ("a.aiff", aiff(None, 2 * NUM_FRAMES + 8), "length_unknown"),
     "AU whose size is half": ("a.au", au(2 * NUM_FRAMES), "length_unknown"),
     "CAF whose size is half": ("a.caf", caf(2 * NUM_FRAMES + 4), "length_unknown"),
+    "MP3 in WAV that declares more frames": ("a.wav", mp3_in_wav(30_000), "truncated"),
+    "MP3 in WAV": ("a.wav", mp3_in_wav(22_050), 22_050),
     "AIFF whose frames alone are wrong": ("a.aiff", aiff(NUM_FRAMES // 2, None), NUM_FRAMES),
     # What may stand around the audio.
     "WAV without the last pad byte": ("a.wav", with_riff(FMT_8_BIT, chunk(b"data", ODD)), 999),
@@ -296,7 +306,7 @@ def test_joined_files_are_refused_by_name(tmp_path: Path, container: str) -> Non
     (tmp_path / "a.wav").write_bytes(2 * encoded(container))
     with pytest.raises(AudioError, match="another file joined to it") as told:
         read_audio(tmp_path / "a.wav")
-    assert told.value.reason == "length_unknown"
+    assert told.value.reason == "joined"
 
 
 @pytest.mark.parametrize(
