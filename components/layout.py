@@ -88,11 +88,14 @@ def _check_stems(folder: Path, stems: Manifest, when: str) -> None:
 
 def stems_manifest(root: Path | str) -> Manifest:
     """Describe all stem shards of a run."""
-    from mixprint.shards import list_shards
+    from mixprint.shards import done_path, list_shards
 
+    uri = _below(root, STEMS_FOLDER)
     with open_run(root) as run:
-        num_shards = len(list_shards(run.local(_below(root, STEMS_FOLDER))))
-    return Manifest.joined([shard_manifest(root, i, num_shards) for i in range(num_shards)])
+        # Of a run in a bucket, the markers are fetched all at once.
+        markers = [done_path(path) for path in list_shards(run.local(uri))]
+        hashes = [{marker.name: file_sha256(marker)} for marker in markers]
+    return Manifest.joined([Manifest.of_hashes("separate", uri, each, {}) for each in hashes])
 
 
 def features_manifest(root: Path | str) -> Manifest:

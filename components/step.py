@@ -34,11 +34,11 @@ from mixprint.atomic import (
 )
 from mixprint.config import BASE_PROFILE
 from mixprint.cores import threads_each
-from mixprint.errors import ConfigError, DataError, MixprintError
+from mixprint.errors import DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
 from mixprint.processes import end_with, sigterm_exits
-from mixprint.schema import Count, Number, as_record, checked, checked_mapping, parse_json
+from mixprint.schema import Number, as_record
 
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 # How many processes share the machine's cores: the local run sets it for the fan-out over shards.
@@ -323,13 +323,6 @@ def share_cores() -> None:
         import torch
 
         torch.set_num_threads(threads_each(workers))
-
-
-def num_shards_of(ingest_params: str) -> int:
-    """Read the number of shards out of the section `ingest`, given as JSON."""
-    section = checked_mapping("ingest", parse_json(ingest_params, "ingest", ConfigError))
-    num_shards: int = checked("ingest.num_shards", section.get("num_shards"), Count)
-    return num_shards
 
 
 def section_json(values: Mapping[str, Any]) -> str:

@@ -9,12 +9,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from mixprint.atomic import atomic_path
 from mixprint.claims import ClaimLostError
 from mixprint.errors import DataError
-from mixprint.shards import DONE_SUFFIX, SMALL_COLUMNS, done_path, is_done, is_of_other_set
+from mixprint.shards import DONE_SUFFIX, done_path, is_done, is_of_other_set
 from mixprint.stand_in import INDEX_SUFFIX, bucket_of, index_path
 from mixprint.storage import in_parallel
 
@@ -88,11 +85,10 @@ def publish_shard(path: Path, replaced: Replaced) -> None:
         take_back_marker(path, replaced)
         if not bucket.create(path, path.name, replaced=replaced.shard):
             done_path(path).unlink()
+            index.unlink()
             raise ClaimLostError(
                 f"{bucket.uri(path.name)}: another worker was faster; ours is dropped"
             )
-        with atomic_path(index) as temporary:
-            pq.write_table(pq.ParquetFile(path).read(columns=SMALL_COLUMNS), temporary)
         bucket.upload(index, index.name)
         bucket.upload(done_path(path), done_path(path).name)
     finally:

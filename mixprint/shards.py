@@ -6,8 +6,11 @@ piece. Samples are int16 PCM, little endian, interleaved (left, right, left, ...
 columns with zstd: lists of numbers read several times slower.
 
 Beside each finished shard lies ``<shard>.done.json`` with the fingerprint of what it was made
-from, the recipe that all shards of the set have in common, and what was measured on whole songs
-(`StemShardWriter.report`); a shard without its marker is not finished, whatever it looks like.
+from, the recipe that all shards of the set have in common, what was measured on whole songs
+(`StemShardWriter.report`), and which songs were left out and why (`StemShardWriter.reject`); a
+shard without its marker is not finished, whatever it looks like. ``<shard>.index.parquet`` has all
+columns but the stems: who lists the segments of many shards need not read their footers, which
+describe every stem of every segment.
 
 A folder may stand for one in a bucket (`mixprint.stand_in`): then segments are read from there.
 
@@ -18,9 +21,10 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,10 +34,11 @@ from torch import Tensor
 
 from mixprint.atomic import atomic_path, read_json, remove_exactly, write_json
 from mixprint.claims import ClaimLostError
-from mixprint.errors import DataError
+from mixprint.errors import AudioError, DataError
 from mixprint.schema import as_record
 from mixprint.stand_in import ShardInBucket, index_path, shard_in_bucket, stands_for_bucket
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
+from mixprint.tables import read_table, write_table
 
 log = logging.getLogger("mixprint.shards")
 
@@ -57,6 +62,7 @@ SCHEMA = pa.schema(
     metadata={b"mixprint.stem_shard": str(SCHEMA_VERSION).encode()},
 )
 SMALL_COLUMNS = [field.name for field in SCHEMA if field.name not in STEMS]
+_INDEX_COLUMNS = ["track_id", "segment", "start_s"]
 
 _NAME = re.compile(r"shard-(\d{5})-of-(\d{5})\.parquet")
 
@@ -105,8 +111,14 @@ class StemShardWriter:
         self._writer = writer
         self._sample_rate_hz = sample_rate_hz
         self._separator = separator
-        self.num_segments = 0
+        self._rows: list[dict[str, object]] = []
         self.reports: dict[str, Mapping[str, float]] = {}
+        self.rejects: dict[str, Mapping[str, str]] = {}
+
+    @property
+    def num_segments(self) -> int:
+        """Number of rows."""
+        return len(self._rows)
 
     def write(self, track_id: str, segment: int, start_s: float, stems_SCT: Tensor) -> None:
         """Append one segment.
@@ -131,7 +143,7 @@ class StemShardWriter:
             raise DataError(f"track {track_id}, segment {segment}: stems hold NaN or infinities")
         gain = pcm_gain(samples_STC)
         pcm_STC = np.rint(samples_STC * (gain * FULL_SCALE)).astype("<i2")
-        row = {
+        row: dict[str, object] = {
             "track_id": track_id,
             "segment": segment,
             "start_s": start_s,
@@ -140,9 +152,10 @@ class StemShardWriter:
             "separator_model": self._separator.model,
             "separator_checkpoint_sha256": self._separator.checkpoint_sha256,
             "separator_code_version": self._separator.code_version,
-        } | {stem: pcm_TC.tobytes() for stem, pcm_TC in zip(STEMS, pcm_STC, strict=True)}
-        self._writer.write_table(pa.Table.from_pylist([row], SCHEMA), row_group_size=1)
-        self.num_segments += 1
+        }
+        pcm = {stem: pcm_TC.tobytes() for stem, pcm_TC in zip(STEMS, pcm_STC, strict=True)}
+        self._writer.write_table(pa.Table.from_pylist([row | pcm], SCHEMA), row_group_size=1)
+        self._rows.append(row)
 
     def report(self, track_id: str, values: Mapping[str, float]) -> None:
         """Keep what was measured on a whole song; it goes into the shard's marker.
@@ -154,6 +167,44 @@ class StemShardWriter:
         self.reports[track_id] = dict(values)
         shown = ", ".join(f"{name} {value:g}" for name, value in values.items())
         log.info("track %s: %s", track_id, shown)
+
+    def reject(self, track_id: str, error: AudioError) -> None:
+        """Leave out a song that cannot be separated, with what was written of it.
+
+        Args:
+            track_id: the song.
+            error: why not; it goes into the shard's marker.
+        """
+        self.rejects[track_id] = {"reason": error.reason, "detail": error.detail}
+        log.warning("left out track %s: %s", track_id, error)
+
+    def finish(self, path: Path) -> None:
+        """Take the rows of rejected songs out of the closed file that was written to."""
+        kept = [n for n, row in enumerate(self._rows) if row["track_id"] not in self.rejects]
+        if len(kept) < len(self._rows):
+            whole = pq.ParquetFile(path, page_checksum_verification=True)
+            rest = path.with_name(f"{path.name}-rest")
+            with _parquet_writer(rest) as parquet:
+                for row in kept:
+                    parquet.write_table(whole.read_row_group(row), row_group_size=1)
+            rest.replace(path)
+        self._rows = [self._rows[row] for row in kept]
+
+    def index(self) -> pa.Table:
+        """Give all columns but the stems."""
+        schema = pa.schema([SCHEMA.field(name) for name in SMALL_COLUMNS])
+        return pa.Table.from_pylist(self._rows, schema)
+
+
+def _parquet_writer(path: Path) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        SCHEMA,
+        compression={name: "zstd" if name in STEMS else "none" for name in SCHEMA.names},
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+    )
 
 
 def pcm_gain(samples: np.ndarray) -> float:
@@ -216,20 +267,13 @@ def write_shard(
         check()
         take_back_marker(path, replaced)
 
-    with (
-        atomic_path(path, before_rename) as temporary,
-        pq.ParquetWriter(
-            temporary,
-            SCHEMA,
-            compression={name: "zstd" if name in STEMS else "none" for name in SCHEMA.names},
-            use_dictionary=False,
-            write_statistics=False,
-            write_page_checksum=True,
-        ) as parquet,
-    ):
-        writer = StemShardWriter(parquet, sample_rate_hz, separator)
-        yield writer
+    with atomic_path(path, before_rename) as temporary:
+        with _parquet_writer(temporary) as parquet:
+            writer = StemShardWriter(parquet, sample_rate_hz, separator)
+            yield writer
+        writer.finish(Path(temporary))
     check()
+    write_table(index_path(path), writer.index())
     write_json(
         marker,
         {
@@ -239,7 +283,8 @@ def write_shard(
             "recipe": recipe,
             "reports": writer.reports,
             "track_ids": sorted(track_ids),
-        },
+        }
+        | ({"rejects": writer.rejects} if writer.rejects else {}),
     )
 
 
@@ -281,15 +326,11 @@ def is_done(path: Path, fingerprint: str, *, num_bytes: int | None = None) -> bo
         num_bytes: its size, if it lies elsewhere than its marker.
     """
     try:
-        marker = read_json(done_path(path))
+        marker = read_marker(path)
         size = path.stat().st_size if num_bytes is None else num_bytes
     except (DataError, OSError):
         return False
-    return (
-        isinstance(marker, Mapping)
-        and marker.get("fingerprint") == fingerprint
-        and marker.get("num_bytes") == size
-    )
+    return marker.fingerprint == fingerprint and marker.num_bytes == size
 
 
 def list_shards(folder: Path) -> list[Path]:
@@ -320,8 +361,7 @@ def _check_one_recipe(folder: Path, paths: Sequence[Path]) -> None:
     """Refuse a mixture of shards: a separation with other parameters was stopped halfway."""
     first_of: dict[str, Path] = {}
     for path in paths:
-        marker = as_record(read_json(done_path(path)), done_path(path), _Made, with_others=True)
-        first_of.setdefault(marker.recipe, path)
+        first_of.setdefault(read_marker(path).recipe, path)
     if len(first_of) > 1:
         one, other, *_ = (path.name for path in first_of.values())
         raise DataError(
@@ -329,13 +369,6 @@ def _check_one_recipe(folder: Path, paths: Sequence[Path]) -> None:
             f"{len(first_of)} recipes: that of {one} is not that of {other}; run the step separate "
             "to its end"
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What a marker says of the set that its shard belongs to."""
-
-    recipe: str = ""
 
 
 def is_of_other_set(name: str, num_shards: int) -> bool:
@@ -353,8 +386,8 @@ def remove_other_shards(folder: Path, num_shards: int) -> list[Path]:
     others = [path for path in sorted(folder.glob("*")) if is_of_other_set(path.name, num_shards)]
     for path in others:
         # Several workers may clear away the same set.
-        done_path(path).unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
+        for part in (done_path(path), index_path(path), path):
+            part.unlink(missing_ok=True)
     return others
 
 
@@ -366,13 +399,80 @@ def read_index(folder: Path) -> list[SegmentRef]:
     """
     references = []
     for path in list_shards(folder):
-        columns = ["track_id", "segment", "start_s"]
-        with _reading(path, "the index"):
-            index = index_path(path)
-            shard = pq.ParquetFile(index) if index.is_file() else _open(path)
-            rows = shard.read(columns=columns).to_pylist()
+        marker = read_marker(path)
+        if path.is_file() and path.stat().st_size != marker.num_bytes:
+            with _reading(path, "the index"):
+                _open(path)  # what is no shard at all is told as such
+            raise DataError(
+                f"{path}: expected {marker.num_bytes} bytes as its marker says, found "
+                f"{path.stat().st_size}: it is damaged; start the step separate again, which makes "
+                "it anew"
+            )
+        rows = _index_rows(path, marker)
         references += [SegmentRef(path, group, **row) for group, row in enumerate(rows)]
     return references
+
+
+def _index_rows(path: Path, marker: "ShardMarker") -> list[dict[str, Any]]:
+    """Read what the index says, or where it is missing or damaged, the shard itself."""
+    index = index_path(path)
+    if index.is_file():
+        try:
+            table = read_table(index)
+        except DataError as error:
+            log.warning("%s; reading the shard instead", error)
+        else:
+            if table.num_rows == marker.num_segments and set(_INDEX_COLUMNS) <= set(
+                table.column_names
+            ):
+                return table.select(_INDEX_COLUMNS).to_pylist()
+    with _reading(path, "the index"):
+        rows: list[dict[str, Any]] = _open(path).read(columns=_INDEX_COLUMNS).to_pylist()
+    if len(rows) != marker.num_segments:
+        raise DataError(
+            f"{path}: expected {marker.num_segments} segments as its marker says, found "
+            f"{len(rows)}: it is damaged; remove it and start the step separate again"
+        )
+    return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectedSong:
+    """Why a song is not in its shard: the reason as a slug, and a sentence."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardMarker:
+    """What the marker of a shard says of it.
+
+    Attributes:
+        fingerprint: of what it is made from.
+        num_bytes: its size.
+        num_segments: its rows.
+        recipe: that of all shards of its set.
+        track_ids: the songs that belong to it.
+        rejects: those that are not in it.
+    """
+
+    fingerprint: str
+    num_bytes: int
+    num_segments: int
+    recipe: str = ""
+    track_ids: tuple[str, ...] = ()
+    rejects: Mapping[str, RejectedSong] = field(default_factory=dict)
+
+
+def read_marker(path: Path) -> ShardMarker:
+    """Read the marker of a shard.
+
+    Raises:
+        DataError: it is missing or broken.
+    """
+    marker = done_path(path)
+    return as_record(read_json(marker), marker, ShardMarker, with_others=True)
 
 
 def read_row(reference: SegmentRef) -> dict[str, object]:
@@ -458,8 +558,11 @@ def _footer(
     path: Path, _version: int, _num_bytes: int, remote: ShardInBucket | None
 ) -> pq.FileMetaData:
     """Read and check a footer; the arguments with an underscore only tell versions apart."""
-    metadata = pq.read_metadata(path if remote is None else remote.open())
-    schema = metadata.schema.to_arrow_schema()
+    file = pq.ParquetFile(path if remote is None else remote.open())
+    # Not `metadata.schema`: what it gives and the metadata hold each other, and the footers of a
+    # large collection would stay in memory, 10 MB each, after this cache has dropped them.
+    metadata, schema = file.metadata, file.schema_arrow
+    file.close()
     if not schema.equals(SCHEMA):
         raise DataError(f"{path}: expected stem shard columns {SCHEMA.names}, found {schema.names}")
     version = (schema.metadata or {}).get(b"mixprint.stem_shard")

@@ -85,7 +85,7 @@ class _Task:
     Attributes:
         name: of the step.
         component: key of its component.
-        after: the steps whose outputs it uses.
+        after: the steps that it waits for.
         values: parameter -> where its value comes from, as Argo writes it.
         items: what it fans out over, as Argo writes it; empty: nothing.
     """
@@ -99,38 +99,46 @@ class _Task:
 
 
 def _tasks(pipeline: Spec, specs: Spec, outer: Mapping[str, str]) -> Iterator[_Task]:
-    """Read the tasks; that of a loop stands for the steps that it repeats."""
-    loops: dict[str, list[str]] = {}
+    """Read the tasks; that of a loop or a pipeline inside stands for the steps in it."""
     for name, spec in specs.items():
-        if "parameterIterator" in spec:
-            dag = pipeline["components"][spec["componentRef"]["name"]]["dag"]
-            loops[name] = list(dag["tasks"])
-    for name, spec in specs.items():
-        inputs = spec.get("inputs", {})
-        values = {
-            parameter: _source(source, outer)
-            for parameter, source in inputs.get("parameters", {}).items()
-        }
-        after = {
-            step for producer in _producers(inputs) for step in loops.get(producer, [producer])
-        }
-        if name not in loops:
+        parameters = spec.get("inputs", {}).get("parameters", {})
+        values = {parameter: _source(source, outer) for parameter, source in parameters.items()}
+        others = spec.get("dependentTasks", ())
+        after = {step for other in others for step in _steps(pipeline, specs, other)}
+        inside = _inside(pipeline, spec)
+        if inside is None:
             task = _Task(name, spec, values, items="")
             task.after = after
             yield task
             continue
-        iterator = spec["parameterIterator"]
-        items = values.pop(iterator["items"]["inputParameter"])
-        inner = {**values, iterator["itemInput"]: ITEM}
-        dag = pipeline["components"][spec["componentRef"]["name"]]["dag"]
-        for task in _tasks(pipeline, dag["tasks"], inner):
-            task.items = items
+        items = ""
+        if iterator := spec.get("parameterIterator"):
+            items = values.pop(iterator["items"]["inputParameter"])
+            values[iterator["itemInput"]] = ITEM
+        for task in _tasks(pipeline, inside, values):
+            task.items = items or task.items
             task.after |= after
             yield task
 
 
+def _inside(pipeline: Spec, spec: Spec) -> Spec | None:
+    """Give the tasks inside a loop or a pipeline; None for a step."""
+    dag = pipeline["components"][spec["componentRef"]["name"]].get("dag")
+    return None if dag is None else dag["tasks"]
+
+
+def _steps(pipeline: Spec, specs: Spec, name: str) -> Iterator[str]:
+    """Name the steps that a task stands for."""
+    inside = _inside(pipeline, specs[name])
+    if inside is None:
+        yield name
+        return
+    for inner in inside:
+        yield from _steps(pipeline, inside, inner)
+
+
 def _source(source: Spec, outer: Mapping[str, str]) -> str:
-    """Say in Argo's words where a parameter comes from; `outer` knows the inputs of a loop."""
+    """Say in Argo's words where a parameter comes from; `outer` knows those of what is around."""
     if "componentInputParameter" in source:
         name = source["componentInputParameter"]
         return outer.get(name, f"{{{{workflow.parameters.{name}}}}}")
@@ -139,17 +147,6 @@ def _source(source: Spec, outer: Mapping[str, str]) -> str:
         producer, key = output["producerTask"], output["outputParameterKey"]
         return f"{{{{tasks.{producer}.outputs.parameters.{key}}}}}"
     return _text(source["runtimeValue"]["constant"])
-
-
-def _producers(inputs: Spec) -> set[str]:
-    """Name the tasks that a task's inputs come from."""
-    sources = [*inputs.get("parameters", {}).values(), *inputs.get("artifacts", {}).values()]
-    return {
-        source[kind]["producerTask"]
-        for source in sources
-        for kind in ("taskOutputParameter", "taskOutputArtifact")
-        if kind in source
-    }
 
 
 def _dag_task(task: _Task) -> m.DAGTask:

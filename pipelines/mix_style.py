@@ -56,6 +56,37 @@ def pipeline(
     defaults = {name: section_json(values) for name, values in params.items()}
     places = list(locations)
 
+    @dsl.pipeline(name="separate-all")
+    def separate_all(
+        root: str,
+        params: str,
+        ingest_params: str,
+        shards: list[int],
+        catalogue: dsl.Input[dsl.Dataset],
+    ) -> None:
+        """Separate all shards, each in a task of its own.
+
+        In a pipeline of its own, because what follows waits for all of them and is handed nothing
+        of theirs: collected, the manifests of 236 shards are as long as an argument may be.
+
+        Args:
+            root: root folder of the run.
+            params: parameters of the step separate, as JSON.
+            ingest_params: parameters of the step ingest, as JSON.
+            shards: numbers of the shards.
+            catalogue: manifest of the catalogue.
+        """
+        with dsl.ParallelFor(shards) as shard:
+            placed(
+                separate(
+                    root=root,
+                    params=params,
+                    ingest_params=ingest_params,
+                    shard=shard,
+                    catalogue=catalogue,
+                )
+            )
+
     @dsl.pipeline(name="mixprint", description="Learn what a mix sounds like, and transfer it.")
     def mix_style(
         root: str = root,
@@ -86,22 +117,16 @@ def pipeline(
         ingested = placed(
             ingest(root=root, source=source, locations=locations, params=ingest_params)
         ).outputs
-        with dsl.ParallelFor(ingested["Output"]) as shard:
-            separated = placed(
-                separate(
-                    root=root,
-                    params=separate_params,
-                    ingest_params=ingest_params,
-                    shard=shard,
-                    catalogue=ingested["manifest"],
-                )
-            )
+        separated = separate_all(
+            root=root,
+            params=separate_params,
+            ingest_params=ingest_params,
+            shards=ingested["Output"],
+            catalogue=ingested["manifest"],
+        ).set_caching_options(False)
         measured = placed(
-            features(
-                root=root,
-                params=features_params,
-                catalogue=ingested["manifest"],
-                shards=dsl.Collected(separated.outputs["manifest"]),
+            features(root=root, params=features_params, catalogue=ingested["manifest"]).after(
+                separated
             )
         ).outputs
         data = {

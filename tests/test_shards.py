@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint import atomic
+from mixprint import atomic, shards
 from mixprint.claims import ClaimLostError
-from mixprint.errors import DataError
+from mixprint.errors import AudioError, DataError
 from mixprint.shards import (
     SCHEMA,
     SeparatorFingerprint,
@@ -25,6 +27,7 @@ from mixprint.shards import (
     shard_name,
     write_shard,
 )
+from mixprint.stand_in import index_path
 from mixprint.stems import STEMS
 
 SEPARATOR = SeparatorFingerprint("scnet", "c" * 64, "d" * 64)
@@ -154,6 +157,87 @@ def test_a_flipped_bit_is_noticed(folder: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=path.name):
         read_segment(references[0], ("bass",))
+
+
+def test_a_shard_with_fewer_rows_than_its_marker_says_is_refused(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+    shorter = write(folder.with_name("other") / shard_name(1, 2), [make_stems(0)])
+    path.write_bytes(shorter.read_bytes())
+
+    with pytest.raises(DataError, match=f"{path.name}: expected .* bytes as its marker says"):
+        read_index(folder)
+
+    values = json.loads(done_path(path).read_text()) | {"num_bytes": path.stat().st_size}
+    done_path(path).write_text(json.dumps(values))
+    index_path(path).unlink()
+    with pytest.raises(DataError, match=f"{path.name}: expected 3 segments .*, found 1"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped", "of_another_shard"])
+def test_without_its_index_a_shard_is_listed_all_the_same(folder: Path, damage: str) -> None:
+    index = index_path(folder / shard_name(1, 2))
+    expected = read_index(folder)
+    if damage == "missing":
+        index.unlink()
+    elif damage == "flipped":
+        content = bytearray(index.read_bytes())
+        content[40] ^= 1
+        index.write_bytes(content)
+    else:
+        index.write_bytes(index_path(folder / shard_name(0, 2)).read_bytes())
+    assert read_index(folder) == expected
+
+
+def test_listing_segments_opens_no_shard(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read_index(folder)
+    monkeypatch.setattr(shards, "_open", None)
+    assert read_index(folder) == expected
+
+
+def test_a_footer_is_freed_without_the_cyclic_collector(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+    shards._footer.cache_clear()
+    gc.collect()
+    before = pa.total_allocated_bytes()
+    gc.disable()
+    try:
+        metadata = shards._open(path).metadata
+        kept = weakref.ref(metadata)
+        shards._footer.cache_clear()
+        del metadata
+        assert kept() is None, "a cycle keeps it"
+    finally:
+        gc.enable()
+    assert pa.total_allocated_bytes() <= before
+
+
+def test_a_song_that_is_rejected_halfway_leaves_no_row(tmp_path: Path) -> None:
+    path, other = (tmp_path / name / shard_name(0, 1) for name in ("a", "b"))
+    with write_shard(
+        path, fingerprint="f", sample_rate_hz=44_100, separator=SEPARATOR, track_ids=["b", "c"]
+    ) as writer:
+        writer.write("b", 0, 0.0, make_stems(0))
+        writer.write("c", 0, 0.0, make_stems(1))
+        writer.reject("c", AudioError("not_finite", "c.wav: expected finite stems, found NaN"))
+        writer.write("d", 0, 0.0, make_stems(2))
+    with write_shard(
+        other, fingerprint="f", sample_rate_hz=44_100, separator=SEPARATOR, track_ids=["b"]
+    ) as writer:
+        writer.write("b", 0, 0.0, make_stems(0))
+        writer.write("d", 0, 0.0, make_stems(2))
+
+    assert path.read_bytes() == other.read_bytes(), "as if it had never been there"
+    assert [reference.track_id for reference in read_index(path.parent)] == ["b", "d"]
+    assert read_segment(read_index(path.parent)[1]).equal(make_stems(2))
+    marker = json.loads(done_path(path).read_text())
+    assert marker["rejects"] == {
+        "c": {"reason": "not_finite", "detail": "c.wav: expected finite stems, found NaN"}
+    }
+    assert (marker["num_segments"], marker["track_ids"]) == (2, ["b", "c"])
+    assert sorted(p.name for p in path.parent.iterdir()) == sorted(
+        p.name for p in other.parent.iterdir()
+    )
 
 
 def test_a_rewritten_shard_is_read_anew(folder: Path) -> None:

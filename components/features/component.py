@@ -1,7 +1,5 @@
 """KFP component of the step features."""
 
-from typing import List  # noqa: UP035  KFP reads `Input[List[...]]` only in this form
-
 from kfp import dsl
 
 from components.image import IMAGE
@@ -12,7 +10,6 @@ def features(
     root: str,
     params: str,
     catalogue: dsl.Input[dsl.Dataset],
-    shards: dsl.Input[List[dsl.Dataset]],  # noqa: UP006
     stems: dsl.Output[dsl.Dataset],
     manifest: dsl.Output[dsl.Dataset],
 ) -> None:
@@ -22,14 +19,15 @@ def features(
         root: root folder of the run.
         params: the section `features`, as JSON.
         catalogue: manifest of the catalogue.
-        shards: manifests of all stem shards.
         stems: describes the complete set of shards.
         manifest: describes the features.
     """
     from components.features.main import FeaturesConfig, run
+    from components.layout import stems_manifest
     from components.step import Manifest
 
-    whole = Manifest.joined([Manifest.load(shard.path) for shard in shards])
+    # Not handed over by KFP: the manifests of all shards would be one argument of this command.
+    whole = stems_manifest(root)
     whole.save(stems.path)
     run(
         root=root,

@@ -12,26 +12,27 @@ def separate(
     ingest_params: str,
     shard: int,
     catalogue: dsl.Input[dsl.Dataset],
-    manifest: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Separate the songs of one shard into stems.
+    """Separate the songs of one shard into stems; its done marker tells the next step of it.
 
     Args:
         root: root folder of the run.
         params: the section `separate`, as JSON.
-        ingest_params: the section `ingest`, as JSON, for the number of shards.
+        ingest_params: the section `ingest`, as JSON: the number of shards, and how many songs may
+            be left out.
         shard: number of the shard.
         catalogue: manifest of the catalogue.
-        manifest: describes the shard.
     """
+    from components.ingest.main import IngestConfig
     from components.separate.main import SeparateConfig, run
-    from components.step import Manifest, num_shards_of
+    from components.step import Manifest
 
-    [made] = run(
+    ingest = IngestConfig.from_json(ingest_params)
+    run(
         root=root,
         config=SeparateConfig.from_json(params),
-        num_shards=num_shards_of(ingest_params),
+        num_shards=ingest.num_shards,
         catalogue=Manifest.load(catalogue.path),
         shard=int(shard),
+        max_reject_fraction=ingest.max_reject_fraction,
     )
-    made.save(manifest.path)

@@ -10,19 +10,24 @@ Any number of workers may share the work, on one machine or many: start this sev
 the same root. Each takes shards that no other has (`mixprint.claims`), waits for those that
 others have, and takes over what a killed one has left. When it returns, all shards that it was
 asked for are done.
+
+A song that cannot be separated is left out of its shard, whose marker names it with the reason. It
+is tried again when the shard is made anew, for other songs, parameters or code.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from components.ingest.main import IngestConfig
 from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
 from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
 from components.step import Manifest, clear_errors, recorded, share_cores, step_parser
-from mixprint.config import StepConfig, load_params
-from mixprint.errors import ConfigError
+from mixprint.config import StepConfig
+from mixprint.errors import ConfigError, DataError
 from mixprint.stems import STEMS
 from mixprint.storage import Storage, in_parallel, open_bucket
 
@@ -31,7 +36,7 @@ if TYPE_CHECKING:
     from mixprint.claims import Claim
     from mixprint.separation import Separator
     from mixprint.shard_upload import Replaced
-    from mixprint.shards import SeparatorFingerprint, StemShardWriter
+    from mixprint.shards import RejectedSong, SeparatorFingerprint, StemShardWriter
 
 log = logging.getLogger("mixprint.separate")
 
@@ -98,7 +103,13 @@ class SeparateConfig(StepConfig):
 
 
 def run(
-    *, root: str, config: SeparateConfig, num_shards: int, catalogue: Manifest, shard: int
+    *,
+    root: str,
+    config: SeparateConfig,
+    num_shards: int,
+    catalogue: Manifest,
+    shard: int,
+    max_reject_fraction: float = 1.0,
 ) -> list[Manifest]:
     """Separate the songs of one shard, or of all.
 
@@ -108,15 +119,22 @@ def run(
         num_shards: how many shards the songs are dealt to.
         catalogue: the folder of the catalogue.
         shard: number of the shard, or `ALL_SHARDS`.
+        max_reject_fraction: part of the songs of the whole catalogue that may be left out because
+            they cannot be separated.
 
     Returns:
         a manifest per shard that was asked for.
+
+    Raises:
+        DataError: more songs than that cannot be separated.
     """
     name = "separate" if shard == ALL_SHARDS else f"separate-{shard:05d}"
     with recorded(root, name, is_shared=True) as run_folder:
         place = shard_place(run_folder)
         wanted = range(num_shards) if shard == ALL_SHARDS else [shard]
-        _separate(place, config, num_shards, run_folder.local(catalogue.uri), wanted)
+        catalogue_dir = run_folder.local(catalogue.uri)
+        _separate(place, config, num_shards, catalogue_dir, wanted)
+        _check_rejects(place, catalogue_dir, num_shards, wanted, max_reject_fraction)
         return [shard_manifest(root, index, num_shards) for index in wanted]
 
 
@@ -157,7 +175,11 @@ def _separate(
     }
 
     def is_finished(name: str) -> bool:
-        return place.is_done(name, recipes[name]) and place.has(_exports(config, members[name]))
+        if not place.is_done(name, recipes[name]):
+            return False
+        return config.export == "none" or place.has(
+            _exports(config, members[name], place.rejects(name))
+        )
 
     def work(name: str, claim: "Claim") -> None:
         made = Made(recipes[name], fingerprint(_recipe(config, separator, ())), made_with)
@@ -238,10 +260,11 @@ def _make_shard(
     from mixprint.atomic import remove_leftovers
     from mixprint.progress import progress
     from mixprint.shards import done_path, write_shard
+    from mixprint.stand_in import index_path
     from mixprint.stems import SAMPLE_RATE_HZ
 
     path = place.folder / name
-    for target in (path, done_path(path)):
+    for target in (path, index_path(path), done_path(path)):
         for leftover in remove_leftovers(target):
             log.info("removed %s, left by a writer of %s", leftover, target.name)
     claim.check()
@@ -275,7 +298,13 @@ def _separate_track(
     track: "Track",
     writer: "StemShardWriter",
 ) -> None:
-    """Separate one song, add its segments to the shard, and export the stems if wanted."""
+    """Separate one song, add its segments to the shard, and export the stems if wanted.
+
+    A song that cannot be separated is left out, with its reason. What is the machine's fault, as a
+    volume that is away or too little memory, is an error: it would be no song's next time.
+    """
+    from mixprint.audio import shown
+    from mixprint.errors import AudioError
     from mixprint.separation.files import FileSettings, separate_file
     from mixprint.separation.sharding import ShardedSong
     from mixprint.songs import local_song
@@ -287,39 +316,75 @@ def _separate_track(
         sample_rate_hz=separator.sample_rate_hz,
     )
     with local_song(track.uri) as path:
-        if config.export == "none":
-            for mixture_CT, stems_SCT in separator.stream_file(
-                path,
-                window_s=config.window_s or None,
-                overlap=config.overlap,
-                batch_size=config.batch_size,
-            ):
-                song.add(mixture_CT, stems_SCT)
-        else:
-            separate_file(
-                separator,
-                path,
-                place.root / EXPORT_FOLDER / track.track_id,
-                FileSettings(
-                    container=config.export,
-                    bit_depth="16",
+        try:
+            if config.export == "none":
+                for mixture_CT, stems_SCT in separator.stream_file(
+                    path,
                     window_s=config.window_s or None,
                     overlap=config.overlap,
                     batch_size=config.batch_size,
-                ),
-                overwrite=True,
-                on_piece=song.add,
-            )
-    song.finish()
+                ):
+                    song.add(mixture_CT, stems_SCT)
+            else:
+                separate_file(
+                    separator,
+                    path,
+                    place.root / EXPORT_FOLDER / track.track_id,
+                    FileSettings(
+                        container=config.export,
+                        bit_depth="16",
+                        window_s=config.window_s or None,
+                        overlap=config.overlap,
+                        batch_size=config.batch_size,
+                    ),
+                    overwrite=True,
+                    on_piece=song.add,
+                )
+            song.finish()
+        except AudioError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            # Where the song lies for all: the path may be that of a copy.
+            detail = error.detail.replace(shown(path), track.uri)
+            writer.reject(track.track_id, AudioError(error.reason, detail))
 
 
-def _exports(config: SeparateConfig, tracks: Sequence["Track"]) -> list[str]:
-    """Name the files that the export would write, below the root."""
-    if config.export == "none":
-        return []
+def _check_rejects(
+    place: "ShardPlace",
+    catalogue_dir: Path,
+    num_shards: int,
+    wanted: Sequence[int],
+    max_fraction: float,
+) -> None:
+    """Fail when too many songs of the whole run were left out, in whatever shards they are.
+
+    Who has left out none need not look: of the others, the last one sees all.
+    """
+    from mixprint.catalogue import read_catalogue
+    from mixprint.shards import shard_name
+
+    if not any(place.rejects(shard_name(index, num_shards)) for index in wanted):
+        return
+    everywhere = [place.rejects(shard_name(index, num_shards)) for index in range(num_shards)]
+    reasons = Counter(song.reason for found in everywhere for song in found.values())
+    num_songs = len(read_catalogue(catalogue_dir))
+    if reasons.total() > max_fraction * num_songs or reasons.total() == num_songs:
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise DataError(
+            f"separate: expected at most {max_fraction:.0%} of the songs to be left out "
+            f"(ingest.max_reject_fraction), and not all, found {reasons.total()} of {num_songs}: "
+            f"{told}; the markers in {STEMS_FOLDER}/ name them"
+        )
+
+
+def _exports(
+    config: SeparateConfig, tracks: Sequence["Track"], rejects: Collection[str]
+) -> list[str]:
+    """Name the files that the export writes, below the root."""
     return [
         f"{EXPORT_FOLDER}/{track.track_id}/{stem}.{config.export}"
         for track in tracks
+        if track.track_id not in rejects
         for stem in STEMS
     ]
 
@@ -354,6 +419,13 @@ class ShardPlace:
     def has(self, names: Sequence[str]) -> bool:
         """Tell whether files below the root are there."""
         return all((self.root / name).is_file() for name in names)
+
+    def rejects(self, name: str) -> "Mapping[str, RejectedSong]":
+        """Say which songs a shard lacks, and why; none where it is not finished."""
+        from mixprint.shards import done_path, read_marker
+
+        path = self.folder / name
+        return read_marker(path).rejects if done_path(path).is_file() else {}
 
     def begin(self, name: str, *, has_exports: bool) -> None:
         """Prepare to write a shard.
@@ -405,6 +477,17 @@ class BucketPlace(ShardPlace):
         """See `ShardPlace.has`."""
         return all(in_parallel(self._run_folder.storage.exists, names))
 
+    def rejects(self, name: str) -> "Mapping[str, RejectedSong]":
+        """See `ShardPlace.rejects`."""
+        from mixprint.shards import done_path
+        from mixprint.stand_in import bucket_of
+
+        bucket, marker = bucket_of(self.folder), done_path(self.folder / name)
+        if not bucket.exists(marker.name):
+            return {}
+        bucket.download(marker.name, marker)
+        return super().rejects(name)
+
     def begin(self, name: str, *, has_exports: bool) -> None:
         """See `ShardPlace.begin`."""
         from mixprint.shard_upload import begin_shard, take_back_marker
@@ -438,12 +521,14 @@ def main() -> None:
     parser = step_parser(__doc__)
     parser.add_argument("--shard", type=int, default=ALL_SHARDS, help="one shard; default all")
     args = parser.parse_args()
+    ingest = IngestConfig.load(args.params, args.profile)
     run(
         root=args.root,
         config=SeparateConfig.load(args.params, args.profile),
-        num_shards=load_params(args.params, args.profile)["ingest"]["num_shards"],
+        num_shards=ingest.num_shards,
         catalogue=catalogue_manifest(args.root),
         shard=args.shard,
+        max_reject_fraction=ingest.max_reject_fraction,
     )
 
 

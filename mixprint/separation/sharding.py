@@ -5,6 +5,7 @@ Shape suffixes: S stem, C channel, T sample.
 
 from torch import Tensor
 
+from mixprint.errors import AudioError
 from mixprint.segments import SegmentCutter
 from mixprint.separation.nulltest import Levels, NullTest
 from mixprint.shards import StemShardWriter
@@ -35,8 +36,14 @@ class ShardedSong:
         """Take the next piece, as `Separator.stream` gives it.
 
         Raises:
-            DataError: a sample is NaN or infinite.
+            AudioError: a sample is NaN or infinite (``not_finite``).
         """
+        if not stems_SCT.isfinite().all():
+            raise AudioError(
+                "not_finite",
+                f"track {self._track_id}: expected finite stems of the separator, found NaN or an "
+                "infinity",
+            )
         self._null_test.add(stems_SCT, mixture_CT)
         self._levels.add(stems_SCT)
         for segment, start_s, segment_SCT in self._cutter.add(stems_SCT):

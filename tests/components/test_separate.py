@@ -29,11 +29,12 @@ from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftovers
 from mixprint.audio import read_audio
 from mixprint.catalogue import read_catalogue, shard_of
 from mixprint.claims import Observer, take_claim
-from mixprint.errors import DataError
+from mixprint.errors import AudioError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.segments import segment_starts
 from mixprint.separation import SCNetConfig, Separator, build_scnet
-from mixprint.shards import done_path, read_index, read_segment, shard_name
+from mixprint.separation.sharding import ShardedSong
+from mixprint.shards import done_path, read_index, read_marker, read_segment, shard_name
 from mixprint.stems import STEMS
 from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
 
@@ -299,6 +300,113 @@ def test_exported_stems_are_those_of_the_shard(
     assert (folder / "bass.flac").is_file()
 
 
+def _bad_songs(
+    monkeypatch: pytest.MonkeyPatch, reasons: dict[str, Exception], calls: list[str]
+) -> None:
+    """Let some songs fail after their first piece, as a file does that breaks off."""
+    stream_file = Separator.stream_file
+
+    def stream(self: Separator, path: Path, **options: Any) -> Iterator[tuple[Any, Any]]:
+        calls.append(path.name)
+        for number, piece in enumerate(stream_file(self, path, **options)):
+            if number and path.name in reasons:
+                raise reasons[path.name]
+            yield piece
+
+    monkeypatch.setattr(Separator, "stream_file", stream)
+
+
+def _few_songs(tmp_path: Path, write_song: Callable[..., Path], num_songs: int) -> tuple[Path, str]:
+    """Songs that are ingested: the parameters, and the id of song 2."""
+    songs, params = make_workplace(
+        tmp_path, write_song, num_songs=num_songs, duration_s=1.6, num_shards=2, segment_s=0.75
+    )
+    ingest(tmp_path / "run", songs, params)
+    tracks = read_catalogue(tmp_path / "run" / "catalogue")
+    return params, next(t.track_id for t in tracks if t.uri.endswith("song%202.wav"))
+
+
+def test_a_song_that_cannot_be_separated_is_left_out_with_its_reason(
+    tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, bad = _few_songs(tmp_path, write_song, 5)
+    root, calls = tmp_path / "run", []
+    path = tmp_path / "songs" / "song 2.wav"
+    error = AudioError("truncated", f"{path}: expected 1.6 s, found 1.1 s")
+    _bad_songs(monkeypatch, {path.name: error}, calls)
+
+    separate(root, params, ALL_SHARDS)
+
+    assert len(calls) == 5, "the others are separated"
+    assert {r.track_id for r in read_index(root / "stems")} == {
+        track.track_id for track in read_catalogue(root / "catalogue")
+    } - {bad}
+    shard = root / "stems" / shard_name(shard_of(bad, 2), 2)
+    [(track_id, song)] = read_marker(shard).rejects.items()
+    assert (track_id, song.reason) == (bad, "truncated")
+    assert song.detail.endswith("song%202.wav: expected 1.6 s, found 1.1 s")
+
+    separate(root, params, ALL_SHARDS)
+    assert len(calls) == 5, "it is not tried again while nothing has changed"
+
+
+def test_stems_that_are_not_finite_cost_one_song(
+    tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, bad = _few_songs(tmp_path, write_song, 5)
+    add = ShardedSong.add
+
+    def add_nan(self: ShardedSong, mixture_CT: torch.Tensor, stems_SCT: torch.Tensor) -> None:
+        add(self, mixture_CT, stems_SCT * float("nan") if self._track_id == bad else stems_SCT)
+
+    monkeypatch.setattr(ShardedSong, "add", add_nan)
+    separate(tmp_path / "run", params, ALL_SHARDS)
+    shard = tmp_path / "run" / "stems" / shard_name(shard_of(bad, 2), 2)
+    assert {name: song.reason for name, song in read_marker(shard).rejects.items()} == {
+        bad: "not_finite"
+    }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        OSError(5, "Input/output error"),
+        "missing",
+    ],
+    ids=["out_of_memory", "disk", "missing"],
+)
+def test_what_is_the_machines_fault_rejects_no_song(
+    tmp_path: Path,
+    write_song: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception | str,
+) -> None:
+    params, _ = _few_songs(tmp_path, write_song, 5)
+    if isinstance(error, Exception):
+        _bad_songs(monkeypatch, {"song 2.wav": error}, [])
+    else:
+        (tmp_path / "songs" / "song 2.wav").unlink()
+    with pytest.raises((torch.OutOfMemoryError, DataError, AudioError)):
+        separate(tmp_path / "run", params, ALL_SHARDS)
+
+
+def test_too_many_rejects_of_all_shards_together_fail_the_step(
+    tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, _ = _few_songs(tmp_path, write_song, 5)
+    error = AudioError("unreadable", "it ends")
+    _bad_songs(monkeypatch, {f"song {i}.wav": error for i in range(3)}, [])
+
+    def separate_both() -> None:
+        for shard in range(2):
+            separate(tmp_path / "run", params, shard)
+
+    for _ in range(2):  # at the next start, too
+        with pytest.raises(DataError, match=r"at most 50% .*, found 3 of 5: 3 unreadable"):
+            separate_both()
+
+
 def test_the_precisions_are_those_that_the_network_knows() -> None:
     assert set(PRECISIONS) == set(mixprint.separation.runner.PRECISIONS)
 
@@ -348,7 +456,7 @@ def test_a_full_disk_is_a_clear_error_and_harms_nothing(
     expected = shard_hashes(undisturbed)
     finished = {path.name for path in root.glob("stems/*.done.json")}
     assert 1 <= len(finished) < NUM_SHARDS
-    shards = list(root.glob("stems/*.parquet"))
+    shards = list(root.glob("stems/shard-?????-of-?????.parquet"))
     assert {done_path(path).name for path in shards} == finished, "no half shard"
     assert all(file_sha256(path) == expected[path.name] for path in shards), "the rest intact"
     assert leftovers(root) == []

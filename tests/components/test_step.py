@@ -1,5 +1,4 @@
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 
 from components.layout import described_stems, evaluation_manifest, stems_manifest
 from components.run_folder import RunFolder
-from components.step import Manifest, num_shards_of, once, recorded, section_json
+from components.step import Manifest, once, recorded, section_json
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
 from mixprint.shards import SeparatorFingerprint, read_index, shard_name, write_shard
@@ -226,7 +225,6 @@ def test_record_of_a_step_that_failed(tmp_path: Path) -> None:
 
 def test_sections_have_one_text() -> None:
     assert section_json({"b": 1, "a": 2.0}) == section_json({"a": 2.0, "b": 1})
-    assert num_shards_of(json.dumps({"num_shards": 8})) == 8
 
 
 def test_a_step_keeps_other_starts_of_itself_out_and_no_other_step(tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def separate(root: Path, params: Path, shard: int, *overrides: str) -> list[str]
         root=str(root),
         config=SeparateConfig.load(params, overrides=overrides),
         num_shards=IngestConfig.load(params).num_shards,
+        max_reject_fraction=0.5,
         catalogue=catalogue_manifest(root),
         shard=shard,
     )
