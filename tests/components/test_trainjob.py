@@ -155,7 +155,7 @@ def upload_set(folder: Path, splits: dict[str, str]) -> None:
     made = make_set(folder, splits)
     write_catalogue(folder / "catalogue", made.tracks, [])
     make_stand_in(made.stems_dir, f"{ROOT}/stems")
-    for shard in sorted(made.stems_dir.glob("*.parquet")):
+    for shard in sorted(made.stems_dir.glob("shard-?????-of-?????.parquet")):
         publish_shard(shard, Replaced())
     names = [path for name in ("catalogue", "features") for path in (folder / name).iterdir()]
     open_bucket(ROOT).upload_all({str(path.relative_to(folder)): path for path in names})
