@@ -328,7 +328,11 @@ def test_a_worker_that_wakes_late_leaves_the_marker_of_its_successor(
     with pytest.raises(ClaimLostError, match="another worker was faster"):
         write(path, [make_stems(0)])
     assert is_done(path, "new")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [path.name, done_path(path).name]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        path.name,
+        done_path(path).name,
+        index_path(path).name,
+    ]
 
 
 def test_who_has_lost_a_shard_publishes_nothing(folder: Path) -> None:
