@@ -288,17 +288,23 @@ class MirroredRun(RunFolder):
         """See `RunFolder.sole_use`: by a claim; one that was lost publishes nothing more."""
         self._step_claim = claim = _claimed(self.root, f"step-{step}", DataError)
         with claim:
-            yield
+            try:
+                yield
+            finally:
+                self._step_claim = None
 
     @contextmanager
     def followed(self, name: str) -> Iterator[None]:
         """See `RunFolder.followed`; a bucket that is away for a while is no error before the end.
 
         A lock would end at this machine's border, so the work is claimed. Who has lost the claim,
-        because it was suspended, overwrites nothing of its successor's.
+        because it was suspended, overwrites nothing of its successor's. A step has a claim already.
         """
         over = threading.Event()
-        claim = _claimed(self.root, name, TrainingError)
+        stack = ExitStack()
+        claim = self._step_claim
+        if claim is None:
+            claim = stack.enter_context(_claimed(self.root, name, TrainingError))
 
         def follow() -> None:
             while not over.wait(FOLLOW_EVERY_S):
@@ -311,7 +317,7 @@ class MirroredRun(RunFolder):
                     log.warning("not uploaded yet: %s", error)
 
         thread = threading.Thread(target=follow, name="follow", daemon=True)
-        with claim:
+        with stack:
             thread.start()
             try:
                 yield

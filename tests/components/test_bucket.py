@@ -32,7 +32,7 @@ from components.layout import (
 )
 from components.promote.main import PromoteConfig
 from components.promote.main import run as run_promote
-from components.run_folder import MirroredRun, RunFolder, open_run
+from components.run_folder import MirroredRun, RunFolder, open_run, sole_use_of_root
 from components.separate.main import ALL_SHARDS, SeparateConfig
 from components.separate.main import run as run_separate
 from components.step import Manifest, once, recorded
@@ -364,6 +364,34 @@ def test_states_are_uploaded_while_the_work_goes_on(
             pytest.fail("two trainings at a time")
     with open_run(ROOT) as third, third.followed("train"):
         pass
+
+
+def test_a_step_at_work_in_a_bucket_keeps_other_starts_of_itself_out(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.run_folder.CLAIM_PATIENCE_S", 0.0)
+    monkeypatch.setattr("components.run_folder.CLAIM_POLL_S", 0.01)
+    with recorded(ROOT, "demo") as first, first.followed("demo"):
+        before = bucket.content()["run/steps/demo.json"]
+        message = rf"step-demo: expected to be the only one .*found process {os.getpid()} on"
+        with pytest.raises(DataError, match=message), recorded(ROOT, "demo"):
+            pytest.fail("two at a time")
+        assert bucket.content()["run/steps/demo.json"] == before
+    assert [name for name in bucket.objects if "claim" in name] == []
+
+
+def test_a_second_run_of_the_pipeline_in_a_bucket_is_refused(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from two machines, whose own folders are not the same one."""
+    monkeypatch.setattr("components.run_folder.CLAIM_PATIENCE_S", 0.0)
+    monkeypatch.setattr("components.run_folder.CLAIM_POLL_S", 0.01)
+    with (
+        sole_use_of_root(ROOT, tmp_path / "here", "the pipeline run one"),
+        pytest.raises(DataError, match=r"pipeline-run: .*found the pipeline run one"),
+        sole_use_of_root(ROOT, tmp_path / "there", "the pipeline run two"),
+    ):
+        pytest.fail("two runs at a time")
 
 
 def test_a_step_that_is_told_to_end_uploads_what_it_has_and_gives_back_its_claim(

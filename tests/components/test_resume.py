@@ -51,10 +51,10 @@ def test_killed_separation_goes_on(tmp_path: Path, workplace: tuple[Path, Path])
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=REPOSITORY, env=environment)
     folder = killed / "stems"
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 300
     while not list(folder.glob("*.done.json")):
         assert process.poll() is None, "the step ended before it could be killed"
-        assert time.monotonic() < deadline_s, "no shard was finished in a minute"
+        assert time.monotonic() < deadline_s, "no shard was finished in five minutes"
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
