@@ -460,6 +460,11 @@ def shown(path: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def resampling_notes(name: str, from_hz: int, to_hz: int) -> tuple[str, ...]:
+    """Say of what was read at another rate than its own; nothing of what was not."""
+    return () if from_hz == to_hz else (f"{name}: resampled from {from_hz} Hz to {to_hz} Hz",)
+
+
 def error_text(error: Exception) -> str:
     """Give a foreign error's message without the path, which the caller names in its own way."""
     if isinstance(error, OSError) and error.strerror:

@@ -70,11 +70,13 @@ class Outcome:
         song: the song, or a folder in which none was found.
         status: `separated`; `present`: the same was there already; `failed`.
         detail: the folder of the stems, or why there is none.
+        notes: what a person should know of it.
     """
 
     song: Path
     status: Literal["separated", "present", "failed"]
     detail: str
+    notes: Sequence[str] = ()
 
 
 def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome]]:
@@ -139,6 +141,10 @@ def separate_files(
         CheckpointError, ConfigError: the separator cannot be loaded, or several processes would
             share a GPU.
     """
+    if overwrite:
+        refused = _inputs_in_the_way(jobs)
+        yield from refused.values()
+        jobs = [job for job in jobs if job not in refused]
     num_processes = min(num_processes, len(jobs))
     if num_processes > 1:
         if resolve_device(source.device).type != "cpu":
@@ -148,6 +154,24 @@ def separate_files(
         yield from _side_by_side(jobs, source, settings, num_processes, overwrite)
     elif jobs:
         yield from _one_by_one(jobs, source.load(), settings, overwrite)
+
+
+def _inputs_in_the_way(jobs: Sequence[Job]) -> dict[Job, Outcome]:
+    """Refuse jobs in whose folder an input lies: it would go when the folder is replaced."""
+    parents: dict[str, Path] = {}
+    for job in jobs:
+        for parent in Path(os.path.realpath(job.song)).parents:
+            parents.setdefault(str(parent), job.song)
+    return {
+        job: Outcome(
+            job.song,
+            "failed",
+            f"{shown(job.folder)}: expected another folder than that of an input, found "
+            f"{shown(parents[real])} there, which would be removed; choose another folder",
+        )
+        for job in jobs
+        if (real := os.path.realpath(job.folder)) in parents
+    }
 
 
 def _folded(name: Path) -> Path:
@@ -218,7 +242,7 @@ def _separate(
     on_piece: Callable[[Tensor, Tensor], None] | None = None,
 ) -> Outcome:
     try:
-        _, is_new = separate_file(
+        report, is_new = separate_file(
             separator, job.song, job.folder, settings, overwrite=overwrite, on_piece=on_piece
         )
     except (AudioError, DataError) as error:
@@ -233,7 +257,8 @@ def _separate(
         )
         log.info("%s: %s", shown(job.song), error)
         return Outcome(job.song, "failed", detail)
-    return Outcome(job.song, "separated" if is_new else "present", shown(job.folder))
+    status: Literal["separated", "present"] = "separated" if is_new else "present"
+    return Outcome(job.song, status, shown(job.folder), report.notes)
 
 
 def _side_by_side(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from mixprint.atomic import write_errors_named, write_json
-from mixprint.audio import error_text, probe, shown
+from mixprint.audio import error_text, probe, resampling_notes, shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, file_sha256
 from mixprint.folders import restore_folder, whole_folder
@@ -255,6 +255,9 @@ def _fill(
         files=[file.path.name for file in files.values()],
         gain=gain,
         gain_db=2 * power_db(gain),
+        notes=resampling_notes(
+            shown(path.name), probe(path).sample_rate_hz, separator.sample_rate_hz
+        ),
         **measures.values(),
         **recipe,
     )

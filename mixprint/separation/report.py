@@ -47,6 +47,7 @@ class SeparationReport:
             scale), before the gain.
         gain: factor that all files were written with; 1 unless one would exceed full scale.
         gain_db: the same in dB.
+        notes: what a person should know, such as a song of another rate than the stems'.
         schema_version: of this report.
     """
 
@@ -65,6 +66,7 @@ class SeparationReport:
     levels: Mapping[str, Mapping[str, float]]
     gain: float
     gain_db: float
+    notes: Sequence[str] = ()
     schema_version: int = SCHEMA_VERSION
 
     def recipe(self) -> dict[str, Any]:

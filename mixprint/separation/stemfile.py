@@ -3,6 +3,7 @@
 Shape suffixes: C channel, T sample.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,7 +63,8 @@ class StemFile:
         with self._clear_errors():
             self._file = self._stack.enter_context(
                 sf.SoundFile(
-                    path,
+                    # As bytes: soundfile encodes text strictly, and a name may be no valid UTF-8.
+                    os.fsencode(path),
                     "w",
                     samplerate=sample_rate_hz,
                     channels=NUM_CHANNELS,
