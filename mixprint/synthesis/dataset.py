@@ -11,6 +11,7 @@ The last one is no part of the data: it may differ while the songs are the same 
 
 import json
 import logging
+import os
 import shutil
 import wave
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -105,10 +106,16 @@ def generate(out_dir: Path, config: DataConfig, num_workers: int = 1) -> list[Pa
     made_with = fingerprint(
         {"seed": config.seed, "duration_s": config.duration_s, "code": code_version(*CODE)}
     )
+    licence = out_dir / LICENCE_NAME
+    is_right = licence.is_file() and licence.read_bytes() == _LICENCE.encode()
+    if licence.exists() and not is_right and not (out_dir / RECORD_NAME).exists():
+        raise DataError(
+            f"{licence}: expected that of a data set, found another beside no record of one; "
+            "choose another folder"
+        )
     folders = write_mixes(out_dir, mixes, partial(_write_song, config), made_with, num_workers)
     # Left alone where it is right, for what depends on the data looks at the times of its files.
-    licence = out_dir / LICENCE_NAME
-    if not licence.is_file() or licence.read_text() != _LICENCE:
+    if not is_right:
         with atomic_path(licence) as temporary:
             temporary.write_text(_LICENCE)
     return folders
@@ -136,8 +143,9 @@ def write_mixes(
     Returns:
         the folders of all mixes, sorted.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
     folders = sorted(folder for by_style in mixes.values() for folder in by_style.values())
+    _check_own(out_dir, folders)
+    out_dir.mkdir(parents=True, exist_ok=True)
     record = _clear_stale(out_dir, folders, made_with)
     jobs = [
         (song, {style: path for style, path in by_style.items() if path.name not in record})
@@ -174,6 +182,24 @@ def styles_of(index: int, config: DataConfig) -> list[str]:
     num_styles = len(STYLE_NAMES)
     order = Rng(config.seed, "styles", index // num_styles).shuffled(STYLE_NAMES)
     return [order[(index + turn) % num_styles] for turn in range(config.styles_per_song)]
+
+
+def _check_own(out_dir: Path, folders: Sequence[Path]) -> None:
+    """Refuse to write over what is no mix: each mix is made in place of the folder that is there.
+
+    Raises:
+        DataError: a file lies where a folder is needed, or a mix's folder holds other files.
+    """
+    for folder in (out_dir, *folders):
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise DataError(f"{folder}: expected a folder to write to, found something else")
+    for folder in folders:
+        found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        if foreign := sorted(found - set(FILE_NAMES)):
+            raise DataError(
+                f"{folder}: expected a mix of the data set, found also {foreign}; choose another "
+                "folder"
+            )
 
 
 def _clear_stale(out_dir: Path, folders: Sequence[Path], made_with: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
 from mixprint.atomic import read_json
-from mixprint.errors import ConfigError
+from mixprint.errors import ConfigError, DataError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis import STYLE_NAMES, DataConfig, dataset, generate
 from mixprint.synthesis.dataset import CODE, RECORD_NAME, styles_of
@@ -146,6 +146,24 @@ def test_folders_that_are_not_recorded_are_not_removed(
     generate(tmp_path, dataclasses.replace(SMALL, num_songs=1))
     assert (tmp_path / "mine" / "settings.json").is_file()
     assert "'mine'" in caplog.text
+
+
+def test_a_persons_own_files_are_not_replaced_by_mixes(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, num_songs=1)
+    (folder,) = generate(tmp_path / "made", config)
+    (tmp_path / "own" / folder.name).mkdir(parents=True)
+    own = tmp_path / "own" / folder.name / "take 1.wav"
+    own.write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"take 1\.wav"):
+        generate(tmp_path / "own", config)
+    assert own.read_bytes() == b"mine"
+    (tmp_path / "licensed").mkdir()
+    (tmp_path / "licensed" / "LICENCE.txt").write_text("mine")
+    with pytest.raises(DataError, match="LICENCE"):
+        generate(tmp_path / "licensed", config)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="expected a folder"):
+        generate(tmp_path / "file", config)
 
 
 def test_a_killed_run_is_continued(tmp_path: Path) -> None:
