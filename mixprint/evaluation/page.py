@@ -15,7 +15,7 @@ import soundfile as sf
 from torch import Tensor
 
 from mixprint.atomic import atomic_path
-from mixprint.audio import resample
+from mixprint.audio import peak_db, resample
 
 # Okabe and Ito: told apart by people with any of the common colour vision deficiencies.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -60,15 +60,31 @@ def write_page(
     """
     code = f"<script>\n{script}</script>\n" if script else ""
     text = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # An empty icon: a browser would ask a server for favicon.ico otherwise.
-        '<link rel="icon" href="data:,">'
-        f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head>\n<body>"
+        f"{_beginning(title)}<style>{_STYLE}{style}</style></head>\n<body>"
         f"<h1>{escape(title)}</h1>\n" + "\n".join(sections) + f"\n{code}</body></html>\n"
     )
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def is_page(path: Path, title: str) -> bool:
+    """Tell whether a file is such a page with this title, by how it begins."""
+    expected = _beginning(title).encode()
+    try:
+        with path.open("rb") as file:
+            return file.read(len(expected)) == expected
+    except OSError:
+        return False
+
+
+def _beginning(title: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        # An empty icon: a browser would ask a server for favicon.ico otherwise.
+        '<link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title>"
+    )
 
 
 def heading(text: str, level: int = 2) -> str:
@@ -157,6 +173,8 @@ def player(
 ) -> str:
     """Embed an excerpt as 16-bit FLAC, which every current browser plays.
 
+    One that exceeds full scale is lowered, and its caption says so.
+
     Args:
         caption: plain text below the player.
         audio_CT: audio; its first `max_duration_s` are used, with short fades at both ends.
@@ -166,7 +184,10 @@ def player(
         css_class: `good` or `bad` puts a mark before the caption.
     """
     excerpt_CT = faded(audio_CT[:, : round(max_duration_s * sample_rate_hz)], sample_rate_hz)
-    excerpt_CT = resample(excerpt_CT, sample_rate_hz, player_rate_hz).clamp(-1, 1)
+    excerpt_CT = resample(excerpt_CT, sample_rate_hz, player_rate_hz)
+    if (peak := float(excerpt_CT.abs().max())) > 1:
+        excerpt_CT = excerpt_CT / peak
+        caption += f" (played {peak_db(peak):.1f} dB lower)"
     buffer = io.BytesIO()
     sf.write(buffer, excerpt_CT.T.numpy(), player_rate_hz, format="FLAC", subtype="PCM_16")
     data = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -25,7 +25,7 @@ from mixprint.atomic import atomic_path, read_json, write_json
 from mixprint.audio import shown
 from mixprint.catalogue import Track
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.errors import CheckpointError, DataError
+from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.evaluation.baselines import log_mel_mean, untrained_encoder
 from mixprint.evaluation.degradations import DEGRADATIONS, degrade
 from mixprint.evaluation.evaluate import (
@@ -47,14 +47,26 @@ from mixprint.evaluation.retrieval import (
     interval,
 )
 from mixprint.features import extract
-from mixprint.fingerprint import file_sha256
-from mixprint.shards import read_index
+from mixprint.fingerprint import code_version, file_sha256, fingerprint
+from mixprint.outputs import Kind, check_folder, check_place, remove_result, reserved, result_in
+from mixprint.shards import list_shards, read_index, recipe_of
 
 log = logging.getLogger("mixprint.quality")
 
 COLUMNS = ("track", "score")
 WEIGHTS_NAME, CONFIG_NAME, RESULTS_NAME = "head.safetensors", "head.json", "quality.json"
 FORMAT = "mixprint-quality-head"
+QUALITY = Kind(
+    noun="a regression of quality",
+    marker=RESULTS_NAME,
+    keys=frozenset({"num_mixes", "num_songs", "labels", "encoder_fingerprint"}),
+    names=(WEIGHTS_NAME, CONFIG_NAME, RESULTS_NAME),
+)
+# What a regression follows from, beside the scores, the stems and the encoder.
+CODE = ("mixprint.encoder", "mixprint.evaluation", "mixprint.features", "mixprint.shards")
+MAX_VARIANTS = 10_000
+MAX_BOOTSTRAP = 1_000_000
+MAX_SEED = 2**32 - 1
 HIDDEN, DROPOUT = 64, 0.2
 NUM_STEPS, LEARNING_RATE, WEIGHT_DECAY = 200, 1e-3, 0.1
 _NUM_SHOWN = 20
@@ -448,8 +460,11 @@ def regress_quality(
     num_bootstrap: int,
     seed: int,
     device: torch.device | str = "cpu",
+    overwrite: bool = True,
 ) -> dict[str, Any]:
     """Measure by cross-validation how well the encoder tells quality, and write a head.
+
+    What was made of the same before is left as it is.
 
     Args:
         tracks: the catalogue.
@@ -461,16 +476,79 @@ def regress_quality(
         num_bootstrap: resamples of the songs.
         seed: of everything that is drawn.
         device: where the encoder computes.
+        overwrite: replace another result there; nothing else is ever replaced.
 
     Returns:
         what quality.json holds: R2 and Kendall's tau of the encoder and of the baselines.
 
     Raises:
-        DataError: see `read_scores`, `scored_mixes` and `cross_validate`.
+        ConfigError: a number is out of range.
+        DataError: see `read_scores`, `scored_mixes` and `cross_validate`; the folder cannot be
+            written, or holds something that is not to be replaced.
     """
+    for name, value, least, most in (
+        ("variants", num_variants, 1, MAX_VARIANTS),
+        ("bootstrap", num_bootstrap, 1, MAX_BOOTSTRAP),
+        ("seed", seed, 0, MAX_SEED),
+    ):
+        if not least <= value <= most:
+            raise ConfigError(f"{name}: expected {least} to {most}, got {value}")
+    check_place(out_dir, is_folder=True)
+    scores = None if scores_path is None else read_scores(scores_path, tracks)
+    made_of = fingerprint(
+        {
+            "tracks": [asdict(track) for track in tracks],
+            "stems": [recipe_of(path) for path in list_shards(stems_dir)],
+            "encoder": encoder.fingerprint,
+            "scores": None if scores_path is None else file_sha256(scores_path),
+            "num_variants": num_variants,
+            "num_bootstrap": num_bootstrap,
+            "seed": seed,
+            "code": code_version(*CODE),
+        }
+    )
+    with reserved(out_dir, "a regression of quality"):
+        if QUALITY.is_whole(out_dir) and len(QUALITY.files(out_dir)) == len(QUALITY.names):
+            earlier: dict[str, Any] = read_json(out_dir / RESULTS_NAME)
+            if earlier.get("made_of") == made_of:
+                log.info("%s: was there already", shown(out_dir))
+                return earlier
+        inputs = [] if scores_path is None else [scores_path]
+        check_folder(out_dir, QUALITY, inputs=inputs, overwrite=overwrite)
+        results, head = _regress(
+            tracks,
+            stems_dir,
+            encoder,
+            scores,
+            num_variants=num_variants,
+            num_bootstrap=num_bootstrap,
+            seed=seed,
+            device=device,
+        )
+        if scores_path is not None:
+            results["labels"] = shown(scores_path.name)
+        results["made_of"] = made_of
+        remove_result(out_dir, QUALITY)
+        with result_in(out_dir, QUALITY):
+            head.save(out_dir, encoder.fingerprint, results)
+            write_json(out_dir / RESULTS_NAME, results)
+    return results
+
+
+def _regress(
+    tracks: Sequence[Track],
+    stems_dir: Path,
+    encoder: Encoder,
+    scores: Mapping[str, float] | None,
+    *,
+    num_variants: int,
+    num_bootstrap: int,
+    seed: int,
+    device: torch.device | str,
+) -> tuple[dict[str, Any], QualityHead]:
+    """Do the work of `regress_quality`: give the results, and the head that is fitted on all."""
     collection = collect(tracks, read_index(stems_dir))
-    if scores_path is not None:
-        scores = read_scores(scores_path, tracks)
+    if scores is not None:
         labelled = scored_mixes(collection, scores, encoder, seed=seed, device=device)
     else:
         labelled = degraded_mixes(
@@ -489,7 +567,7 @@ def regress_quality(
         "num_training_songs": len(
             set(labelled.songs) & {track.song for track in tracks if track.split == "train"}
         ),
-        "labels": "generated degradations" if scores_path is None else scores_path.name,
+        "labels": "generated degradations",
         "chance": {"r2": 0.0, "kendall_tau": 0.0},
         "encoder_fingerprint": encoder.fingerprint,
         "num_bootstrap": num_bootstrap,
@@ -502,9 +580,7 @@ def regress_quality(
             for kind in kinds
         }
     head = QualityHead.fit(labelled.vectors[ENCODER], labelled.score_N, labelled.songs, seed=seed)
-    head.save(out_dir, encoder.fingerprint, results)
-    write_json(out_dir / RESULTS_NAME, results)
-    return results
+    return results, head
 
 
 def _tau_of_kind(

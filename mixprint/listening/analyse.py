@@ -8,8 +8,9 @@ rates the hidden reference below 90 in more than 15 % of the trials is left out,
 
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mixprint.atomic import read_json, write_json
-from mixprint.errors import DataError
+from mixprint.audio import shown
+from mixprint.errors import ConfigError, DataError
 from mixprint.evaluation import page
 from mixprint.listening.generate import REFERENCE, TEST_NAME, UNCHANGED
+from mixprint.outputs import check_file
 
 KIND = "mixprint listening results"
+PAGE_TITLE = "Results of the listening test"
 SCREEN_SCORE = 90.0
 SCREEN_FRACTION = 0.15
 CONFIDENCE = 0.95
@@ -169,20 +173,35 @@ def _check_belongs(
             )
 
 
-def analyse(places: Sequence[Path], out_path: Path) -> dict[str, Any]:
+def analyse(places: Sequence[Path], out_path: Path, *, overwrite: bool = False) -> dict[str, Any]:
     """Analyse results, and write them as JSON and as a page beside it.
 
     Args:
         places: result files, and folders of them.
         out_path: the JSON; the page has its name with the suffix .html.
+        overwrite: replace the analysis of other ratings there; the same one is left alone.
 
     Returns:
         what the JSON holds.
 
     Raises:
-        DataError: see `find_files`; no file can be used, or no listener passes the screening.
+        ConfigError: both would have the same name.
+        DataError: see `find_files`; no file can be used, no listener passes the screening, or
+            there is another analysis or something else where this one would be written.
     """
+    page_path = out_path.with_suffix(".html")
+    if page_path.name.casefold() == out_path.name.casefold():
+        raise ConfigError(
+            f"{shown(out_path)}: expected the name of a JSON file, found that of the page beside it"
+        )
     files, test_path = find_files(places, leave_out=out_path)
+    inputs = [*files, *([test_path] if test_path else [])]
+    outputs: dict[Path, Callable[[Path], bool]] = {
+        out_path: is_analysis,
+        page_path: partial(page.is_page, title=PAGE_TITLE),
+    }
+    for path, is_ours in outputs.items():
+        check_file(path, is_ours, inputs=inputs, overwrite=True)
     sessions, refused = read_sessions(files, read_json(test_path) if test_path else None)
     if not sessions:
         raise DataError(f"expected results that can be used, found none: {refused[0]['reason']}")
@@ -210,9 +229,24 @@ def analyse(places: Sequence[Path], out_path: Path) -> dict[str, Any]:
             for trial in sorted(kept[0].scores)
         },
     }
+    if is_analysis(out_path) and page_path.is_file() and read_json(out_path) == results:
+        return results
+    for path, is_ours in outputs.items():
+        check_file(path, is_ours, overwrite=overwrite)
+    # The JSON comes last: where it is the same, the page is.
+    _write_page(page_path, results)
     write_json(out_path, results)
-    _write_page(out_path.with_suffix(".html"), results)
     return results
+
+
+def is_analysis(path: Path) -> bool:
+    """Tell whether a file holds what `analyse` has written."""
+    try:
+        values = read_json(path)
+    except DataError:
+        return False
+    keys = {"fingerprint", "num_listeners", "screened_out", "conditions", "trials"}
+    return isinstance(values, dict) and keys <= values.keys()
 
 
 def _failed_fraction(session: Session) -> float:
@@ -316,7 +350,7 @@ def _write_page(path: Path, results: Mapping[str, Any]) -> None:
         for out in results["screened_out"]
     ]
     sections += [page.paragraph(f"Refused: {r['reason']}", note=True) for r in results["refused"]]
-    page.write_page(path, "Results of the listening test", sections)
+    page.write_page(path, PAGE_TITLE, sections)
 
 
 def _draw(conditions: Mapping[str, Mapping[str, Any]]) -> bytes:

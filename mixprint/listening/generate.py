@@ -24,7 +24,7 @@ import hashlib
 import io
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,20 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from mixprint.atomic import atomic_path, read_json, write_json
-from mixprint.audio import probe, read_audio
+from mixprint.audio import probe, read_audio, shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.evaluation import page
 from mixprint.evaluation.comparison import SYNC_SCRIPT
 from mixprint.evaluation.listening_level import match_levels
-from mixprint.fingerprint import file_sha256, fingerprint
+from mixprint.fingerprint import code_version, file_sha256, fingerprint
+from mixprint.outputs import (
+    Kind,
+    check_folder,
+    check_place,
+    remove_result,
+    reserved,
+    result_in,
+)
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.transfer.report import pair_title
 
@@ -54,6 +62,13 @@ INPUT_NAME = "input_original.wav"
 TARGET_NAME = "target_original.wav"
 OUTPUT_NAME = "output_transferred.wav"
 TRUTH_NAME = "truth.wav"
+STIMULUS_DIGITS = 12
+LISTENING_TEST = Kind(
+    noun="a listening test",
+    marker=TEST_NAME,
+    keys=frozenset({"version", "seed", "trials", "fingerprint"}),
+    names=(PAGE_NAME, f"audio/{'[0-9a-f]' * STIMULUS_DIGITS}.js"),
+)
 
 REFERENCE = "hidden reference"
 ANCHOR = "anchor 3.5 kHz"
@@ -88,6 +103,10 @@ class Trial:
     has_truth: bool
     outputs: Mapping[str, Path] = field(default_factory=dict)
     start_s: float = 0.0
+
+    def files(self) -> dict[str, Path]:
+        """Give the file of each condition that is read."""
+        return {UNCHANGED: self.input, REFERENCE: self.reference, **self.outputs}
 
 
 def find_trials(batch_dir: Path) -> list[Trial]:
@@ -161,47 +180,92 @@ def _place(batch_dir: Path, folder: Path) -> str:
     return folder.name if parent == "." else parent
 
 
-def make_test(batch_dir: Path, out_dir: Path, *, max_trials: int, seed: int) -> dict[str, Any]:
-    """Write a listening test.
+def make_test(
+    batch_dir: Path, out_dir: Path, *, max_trials: int, seed: int, overwrite: bool = True
+) -> dict[str, Any]:
+    """Write a listening test, unless the very same lies there.
 
     Args:
         batch_dir: see `find_trials`.
         out_dir: receives the test.
         max_trials: more are left out at random.
         seed: of that choice, and with a listener's name of their order.
+        overwrite: replace another test there; nothing else is ever replaced.
 
     Returns:
         what test.json holds.
 
     Raises:
         ConfigError: max_trials is below 1.
-        DataError: see `find_trials`; a trial has more conditions than MUSHRA allows.
+        DataError: see `find_trials`; a trial has more conditions than MUSHRA allows; the folder
+            cannot be written, or holds something that is not to be replaced.
         AudioError: a file cannot be read.
     """
     if max_trials < 1:
         raise ConfigError(f"max_trials: expected 1 or more, got {max_trials}")
+    check_place(out_dir, is_folder=True)
     trials = find_trials(batch_dir)
     if len(trials) > max_trials:
         log.info("%d of %d trials are left out", len(trials) - max_trials, len(trials))
         chosen = sorted(random.Random(seed).sample(range(len(trials)), max_trials))
         trials = [trials[index] for index in chosen]
-    (out_dir / "audio").mkdir(parents=True, exist_ok=True)
+    made_of = _made_of(trials, seed)
+    with reserved(out_dir, f"a listening test of {shown(batch_dir)}"):
+        if (earlier := _same_test(out_dir, made_of)) is not None:
+            log.info("%s: the same test was there already", shown(out_dir))
+            return earlier
+        inputs = [path for trial in trials for path in trial.files().values()]
+        check_folder(out_dir, LISTENING_TEST, inputs=inputs, overwrite=overwrite)
+        remove_result(out_dir, LISTENING_TEST)
+        with result_in(out_dir, LISTENING_TEST):
+            return _write_test(out_dir, trials, seed, made_of)
+
+
+def _made_of(trials: Sequence[Trial], seed: int) -> str:
+    """Hash what a test follows from."""
+    return fingerprint(
+        {
+            "seed": seed,
+            "trials": [
+                {
+                    "title": trial.title,
+                    "start_s": trial.start_s,
+                    "files": {name: file_sha256(path) for name, path in trial.files().items()},
+                }
+                for trial in trials
+            ],
+            "code": code_version("mixprint.audio", "mixprint.evaluation", "mixprint.listening"),
+        }
+    )
+
+
+def _same_test(out_dir: Path, made_of: str) -> dict[str, Any] | None:
+    """Read the test that a folder holds, if it is whole and of the same."""
+    if not LISTENING_TEST.is_whole(out_dir) or not (out_dir / PAGE_NAME).is_file():
+        return None
+    test: dict[str, Any] = read_json(out_dir / TEST_NAME)
+    if test.get("made_of") != made_of:
+        return None
+    stimuli = (c["stimulus"] for trial in test["trials"] for c in trial["conditions"].values())
+    return test if all((out_dir / "audio" / f"{s}.js").is_file() for s in stimuli) else None
+
+
+def _write_test(out_dir: Path, trials: Sequence[Trial], seed: int, made_of: str) -> dict[str, Any]:
     made = []
     for index, trial in enumerate(trials):
         made.append(_write_trial(out_dir, f"t{index + 1:02d}", trial))
         log.info("trial %d/%d: %d conditions", index + 1, len(trials), len(made[-1]["conditions"]))
     test: dict[str, Any] = {"version": TEST_VERSION, "seed": seed, "trials": made}
     test["fingerprint"] = fingerprint(test)
-    _remove_others(out_dir / "audio", made)
     _write_page(out_dir / PAGE_NAME, test)
+    test["made_of"] = made_of
     write_json(out_dir / TEST_NAME, test)
     return test
 
 
 def _write_trial(out_dir: Path, name: str, trial: Trial) -> dict[str, Any]:
     """Write the stimuli of a trial; give its part of test.json."""
-    files = {UNCHANGED: trial.input, REFERENCE: trial.reference, **trial.outputs}
-    sounds = {condition: _excerpt(path, trial.start_s) for condition, path in files.items()}
+    sounds = {name: _excerpt(path, trial.start_s) for name, path in trial.files().items()}
     sounds[ANCHOR] = low_pass(sounds[REFERENCE if trial.has_truth else UNCHANGED], SAMPLE_RATE_HZ)
     if len(sounds) > MAX_CONDITIONS:
         raise DataError(
@@ -213,7 +277,9 @@ def _write_trial(out_dir: Path, name: str, trial: Trial) -> dict[str, Any]:
         gain_db = levels.gain_db[condition]
         data = _flac(10 ** (gain_db / 20) * sounds[condition])
         # From the content and the trial, for a name that gives nothing away.
-        digest = hashlib.sha256(name.encode() + condition.encode() + data).hexdigest()[:12]
+        digest = hashlib.sha256(name.encode() + condition.encode() + data).hexdigest()[
+            :STIMULUS_DIGITS
+        ]
         text = base64.b64encode(data).decode("ascii")
         with atomic_path(out_dir / "audio" / f"{digest}.js") as temporary:
             temporary.write_text(f'stimulus("{digest}", "{text}");\n', encoding="ascii")
@@ -257,14 +323,6 @@ def _flac(audio_CT: Tensor) -> bytes:
     faded_CT = page.faded(audio_CT, SAMPLE_RATE_HZ).clamp(-1, 1)
     sf.write(buffer, faded_CT.T.numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def _remove_others(folder: Path, trials: Iterable[Mapping[str, Any]]) -> None:
-    """Remove the stimuli of an earlier test in the same folder."""
-    kept = {c["stimulus"] for trial in trials for c in trial["conditions"].values()}
-    for path in folder.glob("*.js"):
-        if path.stem not in kept:
-            path.unlink()
 
 
 def _write_page(path: Path, test: Mapping[str, Any]) -> None:

@@ -388,3 +388,13 @@ def test_a_player_fades_and_is_cut() -> None:
     assert len(audio) == RATE_HZ // 2
     assert audio[0, 0] == audio[-1, 0] == 0
     assert audio[RATE_HZ // 4, 0] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_player_lowers_what_is_beyond_full_scale_and_says_so() -> None:
+    wave_CT = 2.0 * torch.sin(torch.arange(RATE_HZ) / 10).expand(2, -1)
+    html = page.player("hot", wave_CT, RATE_HZ, max_duration_s=1.0, player_rate_hz=RATE_HZ)
+    assert "hot (played 6.0 dB lower)" in html
+    flac = base64.b64decode(re.findall(r"base64,([^\"]+)", html)[0])
+    audio, _ = sf.read(io.BytesIO(flac))
+    inner = slice(RATE_HZ // 4, RATE_HZ // 2)
+    np.testing.assert_allclose(audio[inner], wave_CT.T.numpy()[inner] / 2, atol=1e-4)

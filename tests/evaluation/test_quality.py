@@ -196,6 +196,13 @@ def test_a_table_from_the_command_line(workplace: Path, tmp_path: Path) -> None:
     assert CliRunner().invoke(mixprint.cli.app, call).exit_code == 0
     results = read_json(tmp_path / "out" / "quality.json")
     assert (results["num_mixes"], results["labels"]) == (3, "scores.csv")
+    before = (tmp_path / "out" / "head.safetensors").stat().st_mtime_ns
+    assert CliRunner().invoke(mixprint.cli.app, call).exit_code == 0
+    other = CliRunner().invoke(mixprint.cli.app, [*call, "--seed=2"])
+    assert other.exit_code == 1
+    assert "found a regression of quality of another call" in other.output.replace("\n", " ")
+    assert (tmp_path / "out" / "head.safetensors").stat().st_mtime_ns == before
+    assert CliRunner().invoke(mixprint.cli.app, [*call, "--seed=-1"]).exit_code == 2
     table(tmp_path, "id0,1", "id7,2")
     failed = CliRunner().invoke(mixprint.cli.app, call)
     assert failed.exit_code == 1

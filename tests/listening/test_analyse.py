@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import mixprint.cli
 from mixprint.atomic import read_json, write_json
-from mixprint.errors import DataError
+from mixprint.errors import ConfigError, DataError
 from mixprint.listening.analyse import analyse, condition_scores, results_text, t_interval
 from mixprint.listening.generate import ANCHOR, REFERENCE, UNCHANGED
 
@@ -123,6 +123,31 @@ def test_a_bad_file_is_refused_by_name(tmp_path: Path, values: Any, reason: str)
     assert refused["file"] == str(tmp_path / "r1.json")
     assert reason in refused["reason"]
     assert "r1.json" in refused["reason"]
+
+
+def test_an_analysis_is_replaced_only_when_asked_and_other_files_never(tmp_path: Path) -> None:
+    folder = write(tmp_path / "ratings", results("ann", SCORES))
+    out = tmp_path / "results.json"
+    analyse([folder], out)
+    analyse([folder], out)
+    write(folder, results("ann", SCORES), results("bob", SCORES))
+    before = out.read_bytes()
+    with pytest.raises(DataError, match="--overwrite"):
+        analyse([folder], out)
+    assert out.read_bytes() == before
+    assert analyse([folder], out, overwrite=True)["num_listeners"] == 2
+    for name in ("results.json", "results.html"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        own = tmp_path / "mine" / name
+        own.write_text("mine")
+        with pytest.raises(DataError, match=f"{name}: expected a new file"):
+            analyse([folder], tmp_path / "mine" / "results.json", overwrite=True)
+        assert own.read_text() == "mine"
+        own.unlink()
+    with pytest.raises(DataError, match=r"r0\.json: expected a new file"):
+        analyse([folder / "r0.json", folder / "r1.json"], folder / "r0.json", overwrite=True)
+    with pytest.raises(ConfigError, match="page beside it"):
+        analyse([folder], tmp_path / "results.html")
 
 
 def test_the_test_beside_the_files_says_what_belongs(tmp_path: Path) -> None:

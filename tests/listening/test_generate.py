@@ -2,6 +2,7 @@ import base64
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile as sf
@@ -122,6 +123,36 @@ def test_the_choice_of_trials_is_seeded(tmp_path: Path, write_result: WriteResul
 
     assert titles(1) == titles(1)
     assert len({tuple(titles(seed)) for seed in range(5)}) > 1
+
+
+def test_a_test_is_replaced_only_when_asked_and_other_files_never(
+    tmp_path: Path, write_result: WriteResult
+) -> None:
+    out = tmp_path / "out"
+    for pair in range(2):
+        write_result(tmp_path / "batch" / f"p{pair}", pair=pair)
+
+    def make(max_trials: int, *, overwrite: bool = False) -> dict[str, Any]:
+        return make_test(
+            tmp_path / "batch", out, max_trials=max_trials, seed=1, overwrite=overwrite
+        )
+
+    first = make(2)
+    (out / "audio" / "mine.js").write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert make(2) == first
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    with pytest.raises(DataError, match=r"a listening test of another call.*--overwrite"):
+        make(1)
+    second = make(1, overwrite=True)
+    kept = {c["stimulus"] for c in second["trials"][0]["conditions"].values()}
+    assert {path.stem for path in (out / "audio").iterdir()} == kept | {"mine"}
+    (out / "test.json").write_text("{}")
+    with pytest.raises(DataError, match=r"other files there: audio/"):
+        make(1, overwrite=True)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="found a file"):
+        make_test(tmp_path / "batch", tmp_path / "file", max_trials=1, seed=1)
 
 
 def test_refusals(tmp_path: Path, write_result: WriteResult) -> None:
