@@ -50,7 +50,8 @@ LR ?=
 CHECKPOINT ?=
 METHOD ?=
 APPLY_TO ?=
-export MODE INPUT OUT STEPS LR CHECKPOINT METHOD APPLY_TO
+OVERWRITE ?=
+export MODE INPUT OUT STEPS LR CHECKPOINT METHOD APPLY_TO OVERWRITE
 
 # make train-separator
 SONGS ?=
@@ -158,7 +159,7 @@ dvc-pull: $(INSTALLED_DEV) ## fetch the embedded data set and its results, nothi
 	$(BIN)/dvc pull "$${stages[@]}"
 
 .PHONY: transfer
-transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings METHOD= APPLY_TO=song CHECKPOINT= OUT= STEPS= LR=]
+transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=features|embeddings METHOD= APPLY_TO=song CHECKPOINT= OUT= OVERWRITE=1 STEPS= LR=]
 	@if [ -z "$$INPUT" ] || [ -z "$$TARGET" ]; then \
 		echo 'usage: make transfer INPUT=a.wav TARGET=b.wav [MODE=embeddings OUT=results/x]' >&2; exit 2; fi; \
 	arguments=(--input_audio "$$INPUT" --target_audio "$$TARGET" --optimize_target "$$MODE" --output_dir "$$OUT"); \
@@ -167,6 +168,7 @@ transfer: $(INSTALLED) ## one song in the mix of another: INPUT= TARGET= [MODE=f
 	if [ -n "$$CHECKPOINT" ]; then arguments+=(--mixing-checkpoint "$$CHECKPOINT"); fi; \
 	if [ -n "$$METHOD" ]; then arguments+=(--method "$$METHOD"); fi; \
 	if [ -n "$$APPLY_TO" ]; then arguments+=(--apply-to "$$APPLY_TO"); fi; \
+	if [ -n "$$OVERWRITE" ]; then arguments+=(--overwrite); fi; \
 	$(BIN)/mixprint transfer "$${arguments[@]}"
 
 .PHONY: promote

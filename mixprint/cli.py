@@ -7,9 +7,9 @@ so that `mixprint --help` answers at once.
 import csv
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial, wraps
 from itertools import chain
@@ -222,6 +222,12 @@ SegmentsOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Of the TCN's start.")]
+OverwriteOption = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace what another call has written there; nothing else ever is."
+    ),
+]
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
@@ -304,16 +310,19 @@ def transfer(
     segments: SegmentsOption = 1,
     device: DeviceOption = "auto",
     seed: SeedOption = 1,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Give a song the mixing style of another one.
 
     Where several targets, methods or learning rates are given, every combination is made in a
     folder of its own, and summary.json and report.html compare them. The songs are separated once.
-    What an earlier call has made of the same songs in the same way is left as it is.
+    What an earlier call has made of the same songs in the same way is left as it is; what it has
+    made of others is replaced with --overwrite only, and other files never.
     """
+    from mixprint.audio import shown
     from mixprint.device import resolve_device
     from mixprint.transfer.recipes import Request, transfer_songs
-    from mixprint.transfer.settings import Controls, listed, parse_amounts
+    from mixprint.transfer.settings import Controls, listed, parse_amounts, parse_numbers
 
     used_device = resolve_device(device)
     settings = _hyperparameters(
@@ -332,16 +341,18 @@ def transfer(
         input_audio=input_audio,
         target_audio=tuple(target_audio or ()),
         styles=tuple(style or ()),
-        weights=_numbers("--weights", [weights] if weights else []),
+        weights=parse_numbers([] if weights is None else [weights], "--weights"),
         sweep=sweep,
         settings=settings,
         controls=Controls(
-            amount=parse_amounts(amount or [], listed(keep or [])),
+            amount=parse_amounts(amount or [], listed(keep or [], "--keep")),
             loudness=loudness.value,
             apply_to=apply_to.value,
         ),
         save_style=save_style,
+        overwrite=overwrite,
     )
+    request.check_places(output_dir)
     models = _load_models(
         used_device,
         mixing_checkpoint,
@@ -364,10 +375,11 @@ def transfer(
         for note in metrics["notes"]:
             typer.echo(f"note: {note}")
     if len(done) > 1:
-        typer.echo(f"open {output_dir / 'report.html'} to compare them")
+        typer.echo(f"open {shown(output_dir / 'report.html')} to compare them")
     else:
         typer.echo(
-            f"listen to {output_dir / 'output_transferred.wav'}, or open report.html beside it"
+            f"listen to {shown(output_dir / 'output_transferred.wav')}, or open report.html "
+            "beside it"
         )
 
 
@@ -410,18 +422,22 @@ def transfer_batch(
             help="Transfers side by side. 0: by cores and memory, one on a GPU.",
         ),
     ] = 0,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Transfer a table of pairs, by one method or several; each result has a folder.
 
-    summary.json, summary.csv and report.html compare all pairs and methods. What was finished
-    before, with the same songs and settings, is not done again. A song of many pairs is separated
-    once.
+    summary.json, summary.csv and report.html compare all pairs and methods, with what other tables
+    have left in the folder. What was finished before, with the same songs and settings, is not done
+    again. A song of many pairs is separated once.
 
     Exit code: 0 if all is done, 1 if a pair failed, 2 if an option is wrong.
     """
+    from mixprint.audio import shown
     from mixprint.device import resolve_device
+    from mixprint.outputs import check_folder, remove_result, reserved, temporary_folder
     from mixprint.registry import fetch_checkpoint, is_registered
     from mixprint.transfer.batch import run_jobs
+    from mixprint.transfer.layout import SUMMARY, TRANSFER
     from mixprint.transfer.library import SongSource
     from mixprint.transfer.pairs import Defaults, find_jobs, plan_pairs, read_pairs
     from mixprint.transfer.settings import listed
@@ -442,17 +458,22 @@ def transfer_batch(
             seed=seed,
         ),
         amount=tuple(amount or ()),
-        keep=listed(keep or []),
+        keep=listed(keep or [], "--keep"),
         loudness=loudness.value,
         apply_to=apply_to.value,
     )
     table, unreadable = read_pairs(pairs)
     plans, unknown = plan_pairs(table, defaults)
     asked = tuple(settings for plan in plans for settings in plan.settings)
-    with tempfile.TemporaryDirectory() as folder:
+    check_folder(
+        output_dir, SUMMARY, also=(TRANSFER,), inputs=[pairs], overwrite=overwrite, updates=True
+    )
+    with ExitStack() as stack:
+        stack.enter_context(reserved(output_dir, f"transfers of {shown(pairs)}"))
         if is_registered(mixing_checkpoint):
             # Once: while the batch runs, another one may become the champion.
-            mixing_checkpoint = str(fetch_checkpoint(mixing_checkpoint, Path(folder)))
+            folder = stack.enter_context(temporary_folder())
+            mixing_checkpoint = str(fetch_checkpoint(mixing_checkpoint, folder))
         load = partial(
             _load_models,
             used_device,
@@ -466,15 +487,19 @@ def transfer_batch(
         assert models.separator is not None
         source = SongSource(separator=models.separator.fingerprint)
         found, missing = find_jobs(plans, source)
-        outcomes = run_jobs(found, output_dir, models, load_models=load, num_processes=jobs)
-    summary = write_summary(output_dir, [*unreadable, *unknown, *missing, *outcomes])
-    for row in summary["transfers"]:
+        if overwrite:
+            remove_result(output_dir, TRANSFER)
+        outcomes = run_jobs(
+            found, output_dir, models, load_models=load, num_processes=jobs, overwrite=overwrite
+        )
+        summary = write_summary(output_dir, [*unreadable, *unknown, *missing, *outcomes])
+    for row in (row for row in summary["transfers"] if row["is_asked_for"]):
         initial, final = row["initial_feature_distance"], row["final_feature_distance"]
         typer.echo(f"{row['folder']}: feature distance {initial:.3f} -> {final:.3f}")
     for failed in summary["failed"]:
         typer.echo(f"failed: {failed['detail']}", err=True)
     counts = f"{summary['num_transfers']} there, {summary['num_failed']} failed"
-    typer.echo(f"{counts}; open {output_dir / 'report.html'} to compare them", err=True)
+    typer.echo(f"{counts}; open {shown(output_dir / 'report.html')} to compare them", err=True)
     if summary["num_failed"]:
         raise typer.Exit(1)
 
@@ -570,6 +595,7 @@ def separate(
 
     Exit code: 0 if all songs are done, 1 if one failed, 2 if an option is wrong.
     """
+    from mixprint.outputs import check_place
     from mixprint.separation.batch import SeparatorSource, find_jobs, separate_files
     from mixprint.separation.files import FileSettings
     from mixprint.stems import STEMS
@@ -584,6 +610,7 @@ def separate(
         overlap=overlap,
         batch_size=batch_size,
     )
+    check_place(out, is_folder=True)
     counts = Counter[str]()
     found, failures = find_jobs(songs, out)
     source = SeparatorSource(checkpoint, config, device, precision.value, compiled)
@@ -595,6 +622,8 @@ def separate(
         else:
             note = " (was there already)" if outcome.status == "present" else ""
             typer.echo(f"{outcome.detail}{note}")
+            for note in outcome.notes:
+                typer.echo(f"note: {note}", err=True)
     summary = f"{counts['separated']} separated, {counts['present']} there already"
     typer.echo(f"{summary}, {counts['failed']} failed", err=True)
     if counts["failed"]:
@@ -612,6 +641,7 @@ def listening_test(
     max_trials: Annotated[
         int, typer.Option("--max_trials", min=1, help="More are left out at random.")
     ] = 8,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Make a listening test (MUSHRA) of transferred pairs, to be taken in any browser, offline.
 
@@ -619,12 +649,13 @@ def listening_test(
     with a hidden reference, an anchor and the input as it was. Ratings are saved as files, which
     `mixprint listening-results` analyses.
     """
+    from mixprint.audio import shown
     from mixprint.listening.generate import PAGE_NAME, make_test
 
-    test = make_test(batch_dir, out, max_trials=max_trials, seed=seed)
+    test = make_test(batch_dir, out, max_trials=max_trials, seed=seed, overwrite=overwrite)
     for trial in test["trials"]:
         typer.echo(f"{trial['trial']}: {trial['title']}: {', '.join(trial['conditions'])}")
-    typer.echo(f"open {out / PAGE_NAME} in a browser")
+    typer.echo(f"open {shown(out / PAGE_NAME)} in a browser")
 
 
 @app.command("listening-results")
@@ -637,14 +668,16 @@ def listening_results(
     out: Annotated[
         Path, typer.Option("--out", help="Receives the figures; a page is written beside it.")
     ] = Path("results.json"),
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Analyse saved ratings: means with 95 % intervals, after screening the listeners.
 
     Files that cannot be used are named, and the exit code is then 1; the others are analysed.
     """
+    from mixprint.audio import shown
     from mixprint.listening.analyse import analyse, results_text
 
-    results = analyse(places, out)
+    results = analyse(places, out, overwrite=overwrite)
     typer.echo(results_text(results))
     typer.echo(f"{results['num_listeners']} listeners, {results['num_trials']} trials")
     for left in results["screened_out"]:
@@ -654,7 +687,7 @@ def listening_results(
         )
     for refused in results["refused"]:
         typer.echo(f"refused: {refused['reason']}", err=True)
-    typer.echo(f"open {out.with_suffix('.html')}")
+    typer.echo(f"open {shown(out.with_suffix('.html'))}")
     if results["refused"]:
         raise typer.Exit(1)
 
@@ -683,7 +716,9 @@ def features(
     from mixprint.device import resolve_device
     from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, SCHEMA_VERSION, extract
     from mixprint.stems import SAMPLE_RATE_HZ
+    from mixprint.transfer.settings import check_segment
 
+    check_segment(segment_duration, segment_offset)
     separator = _load_separator(scnet_model, scnet_config, resolve_device(device))
     rows: dict[str, dict[str, float]] = {}
     for path in songs:
@@ -729,6 +764,7 @@ def quality(
     ] = 1000,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Of all that is drawn.")] = 1,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Learn scores of mixes from an encoder's embeddings, and measure how well that goes.
 
@@ -753,6 +789,7 @@ def quality(
         num_bootstrap=bootstrap,
         seed=seed,
         device=used_device,
+        overwrite=overwrite,
     )
     typer.echo(
         f"{results['num_mixes']} mixes of {results['num_songs']} songs, of which the encoder may "
@@ -880,7 +917,7 @@ def _hyperparameters(
     optimize_target: list[str], method: list[str], lr: list[str], **common: Any
 ) -> "tuple[Hyperparameters, ...]":
     """Combine every target with every method and every learning rate."""
-    from mixprint.transfer.settings import Hyperparameters, listed
+    from mixprint.transfer.settings import Hyperparameters, listed, parse_numbers
 
     return tuple(
         Hyperparameters(
@@ -889,9 +926,9 @@ def _hyperparameters(
             lr=rate,
             **common,
         )
-        for wanted in listed(optimize_target)
-        for way in listed(method)
-        for rate in _numbers("--lr", lr)
+        for wanted in listed(optimize_target, "--optimize_target")
+        for way in listed(method, "--method")
+        for rate in dict.fromkeys(parse_numbers(lr, "--lr"))
     )
 
 
@@ -923,22 +960,15 @@ def _load_models(
     )
 
 
-def _numbers(option: str, texts: list[str]) -> tuple[float, ...]:
-    """Read numbers that were repeated or parted by commas."""
-    try:
-        return tuple(float(part) for text in texts for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"{option}: expected numbers, got {','.join(texts)}") from None
-
-
 def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
     """Load the encoder that is named, else the shipped one, else none."""
     from mixprint.encoder.checkpoint import load_checkpoint
+    from mixprint.outputs import temporary_folder
     from mixprint.registry import fetch_checkpoint, is_registered
 
     if is_registered(checkpoint):
-        with tempfile.TemporaryDirectory() as folder:
-            return load_checkpoint(fetch_checkpoint(checkpoint, Path(folder)), device)
+        with temporary_folder() as folder:
+            return load_checkpoint(fetch_checkpoint(checkpoint, folder), device)
     if checkpoint:
         return load_checkpoint(Path(checkpoint), device)
     return load_checkpoint(SHIPPED_ENCODER, device) if SHIPPED_ENCODER.is_dir() else None

@@ -333,6 +333,19 @@ def is_done(path: Path, fingerprint: str, *, num_bytes: int | None = None) -> bo
     return marker.fingerprint == fingerprint and marker.num_bytes == size
 
 
+def recipe_of(path: Path) -> str:
+    """Read the fingerprint of what a finished shard was made from, out of its marker.
+
+    Raises:
+        DataError: the marker is missing or broken.
+    """
+    marker = read_json(done_path(path))
+    recipe = marker.get("fingerprint") if isinstance(marker, Mapping) else None
+    if not isinstance(recipe, str):
+        raise DataError(f"{done_path(path)}: expected a shard's marker, found something else")
+    return recipe
+
+
 def list_shards(folder: Path) -> list[Path]:
     """List the shards of a complete set, in order.
 

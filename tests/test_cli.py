@@ -118,6 +118,21 @@ def test_transfer_accepts_hyphens_and_underscores(
         (["--segment_offset", "3.5"], "at least 1", 1),
         (["--device", "tpu"], "tpu", 2),
         (["--segment_duration", "1"], "segment_duration", 2),
+        (["--segment_duration", "nan"], "segment_duration", 2),
+        (["--segment_offset", "-1"], "segment_offset", 2),
+        (["--lr", "nan"], "--lr: expected finite", 2),
+        (["--lr", "0,001"], "decimal point", 2),
+        (["--lr", ""], "--lr: expected numbers", 2),
+        (["--amount", "1,5"], "decimal point", 2),
+        (["--weights", "0"], "weights", 2),
+        (["--weights", ""], "--weights: expected numbers", 2),
+        (["--receptive_field", "-1"], "receptive_field", 2),
+        (["--num_steps", "1000000000000"], "num_steps", 2),
+        (["--segments", "1000000000000"], "segments", 2),
+        (["--seed", "-1"], "seed", 2),
+        (["--optimize_target", ""], "--optimize_target: expected names", 2),
+        (["--method", ","], "--method: expected names", 2),
+        (["--keep", ""], "--keep: expected names", 2),
     ],
 )
 def test_what_a_person_can_mend_is_a_sentence(
@@ -172,7 +187,20 @@ def test_a_batch_of_pairs(tmp_path: Path, songs: tuple[Path, Path]) -> None:
     (tmp_path / "pairs.csv").write_text("input,target\na song.wav,b.flac\n")
     result = runner.invoke(mixprint.cli.app, arguments)
     assert result.exit_code == 0, result.output
-    assert read_json(tmp_path / "out" / "summary.json")["transfers"] == summary["transfers"][:1]
+    # What the first table has made is still there, and told apart.
+    again = read_json(tmp_path / "out" / "summary.json")
+    assert [row["is_asked_for"] for row in again["transfers"]] == [True, False]
+    assert again["transfers"] == [
+        row | {"is_asked_for": index == 0} for index, row in enumerate(summary["transfers"])
+    ]
+    assert again["num_failed"] == 0
+    assert "from another call" in (tmp_path / "out" / "report.html").read_text()
+    folder = tmp_path / "out" / summary["transfers"][0]["folder"]
+    before = (folder / "metrics.json").read_bytes()
+    result = runner.invoke(mixprint.cli.app, [*arguments, "--num_steps", "2"])
+    assert result.exit_code == 1
+    assert "--overwrite" in result.stderr
+    assert (folder / "metrics.json").read_bytes() == before
     result = runner.invoke(mixprint.cli.app, [*arguments, "--method", "magic"])
     assert result.exit_code == 2
 
@@ -244,6 +272,42 @@ def test_separate_goes_on_after_a_bad_file(tmp_path: Path, songs: tuple[Path, Pa
     assert sorted(path.name for path in (tmp_path / "stems").iterdir()) == ["a song", "b"]
 
 
+def test_an_input_of_separate_is_never_replaced(tmp_path: Path, songs: tuple[Path, Path]) -> None:
+    out = ["--out", str(tmp_path / "stems")]
+    runner.invoke(mixprint.cli.app, ["separate", str(songs[1]), *out])
+    stem = tmp_path / "stems" / "b" / "vocals.wav"
+    again = tmp_path / "stems" / "b" / "b.wav"
+    again.symlink_to(stem)
+    before = stem.read_bytes()
+    result = runner.invoke(mixprint.cli.app, ["separate", str(songs[1]), *out, "--overwrite"])
+    assert "found also ['b.wav']" in result.stderr
+    again.unlink()
+    link = tmp_path / "b.wav"
+    link.symlink_to(stem)
+    result = runner.invoke(mixprint.cli.app, ["separate", str(link), *out, "--overwrite"])
+    assert result.exit_code == 1
+    assert "of an input" in result.stderr
+    assert stem.read_bytes() == before
+
+
+def test_separate_says_which_songs_it_has_resampled(
+    tmp_path: Path, songs: tuple[Path, Path], make_audio: Callable[..., Tensor]
+) -> None:
+    audio.write_audio(tmp_path / "c.wav", make_audio(2.0), 48_000)
+    arguments = ["separate", str(songs[1]), str(tmp_path / "c.wav"), "--out", str(tmp_path / "s")]
+    result = runner.invoke(mixprint.cli.app, arguments)
+    note = "c.wav: resampled from 48000 Hz to 44100 Hz"
+    assert [line for line in result.stderr.splitlines() if "Hz" in line] == [f"note: {note}"]
+    assert read_json(tmp_path / "s" / "c" / "separation.json")["notes"] == [note]
+    assert read_json(tmp_path / "s" / "b" / "separation.json")["notes"] == []
+
+
+def test_separate_needs_a_folder(tmp_path: Path, songs: tuple[Path, Path]) -> None:
+    result = runner.invoke(mixprint.cli.app, ["separate", str(songs[0]), "--out", str(songs[1])])
+    assert result.exit_code == 1
+    assert "expected a folder to write to, found a file" in result.stderr
+
+
 @pytest.mark.parametrize("separator", ["_", "-"])
 def test_options_of_separate(tmp_path: Path, songs: tuple[Path, Path], separator: str) -> None:
     options = {
@@ -313,6 +377,25 @@ def test_wrong_options_of_separate_exit_with_2(
     assert result.exit_code == 2
     assert message in result.output
     assert not (tmp_path / "stems").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("segment_duration", "0"),
+        ("segment_duration", "2"),
+        ("segment_duration", "nan"),
+        ("segment_duration", "inf"),
+        ("segment_offset", "-1"),
+        ("segment_offset", "nan"),
+    ],
+)
+def test_parts_that_cannot_be_measured_are_refused_by_features(
+    songs: tuple[Path, Path], name: str, value: str
+) -> None:
+    result = runner.invoke(mixprint.cli.app, ["features", str(songs[0]), f"--{name}", value])
+    assert result.exit_code == 2
+    assert f"error: {name}: expected" in result.stderr
 
 
 def test_features_as_json_and_csv(songs: tuple[Path, Path]) -> None:

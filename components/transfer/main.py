@@ -116,8 +116,9 @@ def run(
     with recorded(root, "transfer") as run_folder:
         # torch and MLflow take seconds to import; a process that only wires needs neither.
         from components.tracking import Registry
+        from mixprint.transfer.layout import SUMMARY_NAME, SUMMARY_NAMES
+        from mixprint.transfer.songs import CODE
         from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE
-        from mixprint.transfer.summary import SUMMARY_NAME, SUMMARY_NAMES
 
         out_dir = run_folder.path / TRANSFER_FOLDER
         champion_dir = run_folder.private(_CHAMPION_FOLDER)
@@ -155,13 +156,9 @@ def run(
                 "zero_shot": None if models.zero_shot is None else models.zero_shot.fingerprint,
                 "config": config.to_values(),
                 "pairs": file_sha256(config.pairs) if config.pairs else "",
+                "songs": _named_songs(Path(config.pairs)) if config.pairs else {},
                 "style_share": file_sha256(SHIPPED_STYLE_SHARE),
-                "code": code_version(
-                    "mixprint.transfer",
-                    "mixprint.features",
-                    "mixprint.encoder",
-                    "components.transfer.main",
-                ),
+                "code": code_version(*CODE, "components.transfer.main"),
             },
             files=outputs,
             work=work,
@@ -177,7 +174,7 @@ def _transfer(
     stems_dir: Path,
 ) -> dict[str, float]:
     from mixprint.catalogue import read_catalogue
-    from mixprint.transfer.batch import run_jobs
+    from mixprint.transfer.batch import Done, run_jobs
     from mixprint.transfer.library import SongSource
     from mixprint.transfer.pairs import default_pairs, find_jobs, plan_pairs, read_pairs
     from mixprint.transfer.recipes import raise_first
@@ -198,17 +195,27 @@ def _transfer(
         log.info("%d pairs from the split %s", len(pairs), split)
     plans, unknown = plan_pairs(pairs, config.defaults())
     jobs, missing = find_jobs(plans, source)
+    _remove_others(out_dir, [job.name for job in jobs])
     with run_folder.followed("transfer"):
         outcomes = run_jobs(
             jobs, out_dir, models, load_models=load_models, num_processes=config.num_processes
         )
     everything = [*failures, *unknown, *missing, *outcomes]
+    _remove_others(out_dir, [o.folder.name for o in outcomes if isinstance(o, Done)])
     summary = write_summary(out_dir, everything)
     if not summary["num_transfers"]:
         raise_first(everything)
-    _remove_others(out_dir, {row["folder"] for row in summary["transfers"]})
     write_json(run_folder.path / TRANSFER_METRICS_FILE, _reproducible(summary, TIMES))
     return {"transfers": summary["num_transfers"], "failed": summary["num_failed"]}
+
+
+def _named_songs(table: Path) -> dict[str, str]:
+    """Hash the songs that a table of pairs names by path: they may change while it stays."""
+    from mixprint.transfer.pairs import read_pairs
+
+    pairs, _ = read_pairs(table)
+    names = sorted({name for pair in pairs for name in (pair.input, pair.target)})
+    return {name: file_sha256(name) for name in names if Path(name).is_file()}
 
 
 def _load_models(config: TransferConfig, champion: Path) -> "Models":
@@ -234,11 +241,15 @@ def _load_models(config: TransferConfig, champion: Path) -> "Models":
     )
 
 
-def _remove_others(out_dir: Path, names: set[str]) -> None:
-    """Remove the folders of pairs that an older table had: they would pass for results."""
-    for folder in sorted(out_dir.iterdir()):
-        if folder.is_dir() and folder.name not in names:
-            log.info("removing %s: not in the table of pairs any more", folder)
+def _remove_others(out_dir: Path, names: Collection[str]) -> None:
+    """Remove what would pass for results: of an older table, or of a run that was killed."""
+    from mixprint.transfer.batch import SCRATCH_NAME
+    from mixprint.transfer.layout import TRANSFER
+
+    # What was separated for a run that was killed is still of use.
+    for folder in sorted(set(out_dir.glob("*")) - {out_dir / SCRATCH_NAME}):
+        if folder.is_dir() and not (folder.name in names and TRANSFER.is_ours(folder)):
+            log.info("removing %s: not in the table of pairs any more, or not whole", folder)
             shutil.rmtree(folder)
 
 

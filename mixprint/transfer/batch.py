@@ -25,17 +25,20 @@ from mixprint.cores import threads_each
 from mixprint.errors import AudioError, DataError, MixprintError
 from mixprint.features import Standardisation
 from mixprint.memory import is_out_of_memory
+from mixprint.outputs import check_folder, clear_unfinished
 from mixprint.processes import ProcessEnded, side_by_side
+from mixprint.transfer.layout import METRICS_NAME, SUMMARY, TRANSFER
 from mixprint.transfer.library import Song
 from mixprint.transfer.settings import Controls, Hyperparameters
 from mixprint.transfer.songs import (
-    METRICS_NAME,
     Target,
     is_done,
+    made_as,
     mean_identity,
     transfer_fingerprint,
     transfer_segments,
 )
+from mixprint.transfer.style import save_style
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
@@ -81,6 +84,7 @@ class Job:
         settings: how the effect is found.
         controls: what is made of it.
         save_style: receives the style that is aimed at; such a job is done each time.
+        overwrite_style: that file may hold another style, which is replaced.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Job:
     settings: Hyperparameters
     controls: Controls
     save_style: Path | None = None
+    overwrite_style: bool = False
 
     def mix(self) -> tuple[float, ...]:
         """Give the weights of the targets."""
@@ -107,6 +112,10 @@ class Job:
     def stem_folders(self) -> list[str]:
         """Name the folders that keep its songs' stems."""
         return [song.folder(self.settings, whole=whole) for song, whole in self.songs()]
+
+    def inputs(self) -> list[Path]:
+        """Name the files that it reads, as far as they lie here."""
+        return [*(path for song, _ in self.songs() for path in song.inputs()), *self.styles]
 
     def fingerprint(self, models: Models) -> str:
         """Hash all that the result depends on.
@@ -183,6 +192,7 @@ def run_jobs(
     *,
     load_models: Callable[[], Models] | None = None,
     num_processes: int = 1,
+    overwrite: bool = True,
 ) -> list[Outcome]:
     """Do the jobs that are not done, and go on where one fails.
 
@@ -195,6 +205,7 @@ def run_jobs(
         models: for this process.
         load_models: gives equal ones in another process; only needed for several.
         num_processes: how many jobs at a time; 0: see `default_processes`.
+        overwrite: replace what other calls have made in these folders; nothing else is replaced.
 
     Returns:
         what became of each job, in their order.
@@ -205,8 +216,9 @@ def run_jobs(
     for settings in {job.settings.segment_duration: job.settings for job in jobs}.values():
         settings.warn_of_length()
     outcomes: dict[int, Outcome] = {}
-    for index, job in enumerate(jobs):
-        if (present := _present(job, out_dir, models)) is not None:
+    for index, present in enumerate(look(jobs, out_dir, models, overwrite=overwrite)):
+        if present is not None:
+            job = jobs[index]
             outcomes[index] = present
             _report(job, present, len(outcomes), len(jobs))
     left = [index for index in range(len(jobs)) if index not in outcomes]
@@ -261,16 +273,40 @@ def _worker(
     return partial(_do, out_dir=out_dir, models=load_models())
 
 
-def _present(job: Job, out_dir: Path, models: Models) -> Outcome | None:
-    """Look whether a job is done, or cannot even be looked for."""
+def look(
+    jobs: Sequence[Job], out_dir: Path, models: Models, *, overwrite: bool
+) -> list[Outcome | None]:
+    """Look what is known of jobs before any work.
+
+    Args:
+        jobs: the jobs.
+        out_dir: holds their folders.
+        models: see `run_jobs`.
+        overwrite: see `run_jobs`.
+
+    Returns:
+        per job that it is done, or why it cannot be; None: it is to be done.
+    """
+    inputs = list(dict.fromkeys(path for job in jobs for path in job.inputs()))
+    return [_present(job, out_dir, models, inputs, overwrite) for job in jobs]
+
+
+def _present(
+    job: Job, out_dir: Path, models: Models, inputs: Sequence[Path], overwrite: bool
+) -> Outcome | None:
     folder = out_dir / job.name
     try:
         wanted = job.fingerprint(models)
-        if job.save_style is not None or not is_done(folder, wanted):
-            return None
-        return Done(folder, read_json(folder / METRICS_NAME), was_there=True)
+        if job.save_style is None and is_done(folder, wanted):
+            clear_unfinished(folder, TRANSFER)
+            return Done(folder, read_json(folder / METRICS_NAME), was_there=True)
+        overwrite = overwrite or made_as(folder) == wanted
+        # A job without a name has the folder in which a summary of several would lie.
+        also = () if job.name else (SUMMARY,)
+        check_folder(folder, TRANSFER, also=also, inputs=inputs, overwrite=overwrite)
     except MixprintError as error:
         return Failure(job.name, error)
+    return None
 
 
 def _do(job: Job, out_dir: Path, models: Models) -> Outcome:
@@ -294,7 +330,7 @@ def _do(job: Job, out_dir: Path, models: Models) -> Outcome:
             job.mix(),
         )
         if job.save_style is not None:
-            target.style.save(job.save_style)
+            save_style(target.style, job.save_style, overwrite=job.overwrite_style)
         metrics = transfer_segments(
             song,
             target,

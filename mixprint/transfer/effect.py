@@ -29,6 +29,8 @@ log = logging.getLogger("mixprint.transfer")
 
 # What is computed at once: short enough for small memories, long beside the context.
 WINDOW_S = 20.0
+# Ten times each decibel is beyond anything that is still a mix, and beyond it float32 overflows.
+MAX_AMOUNT = 10.0
 
 
 class Effect(Protocol):
@@ -179,14 +181,16 @@ class LeavesAlone:
 
 
 def check_amount(amount_S: Tensor) -> Tensor:
-    """Return the amounts if there is one per stem, finite and from 0 on.
+    """Return the amounts if there is one per stem, from 0 to `MAX_AMOUNT`.
 
     Raises:
         ConfigError: it is not so.
     """
-    if amount_S.shape != (NUM_STEMS,) or not (amount_S.isfinite() & (amount_S >= 0)).all():
+    in_range_S = (amount_S >= 0) & (amount_S <= MAX_AMOUNT)
+    if amount_S.shape != (NUM_STEMS,) or not in_range_S.all():
         raise ConfigError(
-            f"amount: expected {NUM_STEMS} finite numbers from 0 on, found {amount_S.tolist()}"
+            f"amount: expected {NUM_STEMS} numbers from 0 to {MAX_AMOUNT:g}, found "
+            f"{amount_S.tolist()}"
         )
     return amount_S
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor
 
 from mixprint.atomic import atomic_path
-from mixprint.audio import read_audio
+from mixprint.audio import read_audio, resampling_notes, shown
 from mixprint.catalogue import Track, path_from_uri
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.separation.stemfile import FLOAT, StemFile
-from mixprint.shards import SegmentRef, read_index, read_row, read_segment
+from mixprint.shards import SegmentRef, read_index, read_row, read_segment, recipe_of
 from mixprint.songs import fetched_song
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage import is_bucket
@@ -50,6 +50,10 @@ class Song(Protocol):
     @property
     def separator(self) -> Mapping[str, Any]:
         """Give the fingerprint of what makes or made its stems."""
+        ...
+
+    def inputs(self) -> list[Path]:
+        """Name the files here that it is read from and that must stay."""
         ...
 
     def identity(self, settings: Hyperparameters, *, whole: bool) -> Mapping[str, Any]:
@@ -99,7 +103,11 @@ class FileSong:
     @property
     def title(self) -> str:
         """Give the name of the file."""
-        return self.path.stem
+        return shown(self.path.stem)
+
+    def inputs(self) -> list[Path]:
+        """Name the file."""
+        return [self.path]
 
     def identity(self, settings: Hyperparameters, *, whole: bool) -> Mapping[str, Any]:  # noqa: ARG002 - the settings are hashed beside it
         """Give the content."""
@@ -139,21 +147,37 @@ class StoredSong:
         track: the track.
         references: its segments, in the order of time.
         separator: fingerprint of what made the stems.
+        made_from: fingerprints of its shards: of how the stems were made (checkpoint and code,
+            window, overlap, precision) and stored.
     """
 
     track: Track
     references: tuple[SegmentRef, ...]
     separator: Mapping[str, Any]
+    made_from: tuple[str, ...]
 
     @property
     def title(self) -> str:
         """Give the title in the catalogue."""
         return self.track.title
 
+    def inputs(self) -> list[Path]:
+        """Name its file if it is here."""
+        path = None if is_bucket(self.track.uri) else _local_file(self.track.uri)
+        return [] if path is None else [path]
+
     def identity(self, settings: Hyperparameters, *, whole: bool) -> Mapping[str, Any]:
-        """Give the track and where the segments start that are read."""
+        """Give the track, where the segments start that are read, and how they were made.
+
+        Whether its file can be read counts too: without it the stems' sum stands for the song.
+        """
         used = self.references if whole else (self._nearest(settings),)
-        return {"track_id": self.track.track_id, "starts_s": [r.start_s for r in used]}
+        return {
+            "track_id": self.track.track_id,
+            "starts_s": [r.start_s for r in used],
+            "made_from": list(self.made_from),
+            "has_mixture": is_bucket(self.track.uri) or bool(self.inputs()),
+        }
 
     def folder(self, settings: Hyperparameters, *, whole: bool) -> str:
         """Name the folder by the segments."""
@@ -177,7 +201,9 @@ class StoredSong:
             segment = self._whole(settings, path, scratch / self.folder(settings, whole=True))
         else:
             segment = self._single(settings, path)
-        notes = segment.notes
+        notes = segment.notes + resampling_notes(
+            self.title, self.track.sample_rate_hz, SAMPLE_RATE_HZ
+        )
         if path is None:
             notes += (
                 f"{self.title}: {self.track.uri} is not here; its original is its stems' sum",
@@ -297,9 +323,13 @@ class SongSource:
             return _stored_song(self._tracks[name], references)
         path = Path(name)
         if not path.is_file():
-            raise DataError(f"{name}: expected a track_id with stems or a file, found neither")
+            raise DataError(
+                f"{shown(name)}: expected a track_id with stems or a file, found neither"
+            )
         if self._separator is None:
-            raise ConfigError(f"{name}: expected a separator for a song given by path, got none")
+            raise ConfigError(
+                f"{shown(name)}: expected a separator for a song given by path, got none"
+            )
         return FileSong(path, file_sha256(path), self._separator)
 
 
@@ -315,13 +345,18 @@ def _stored_song(track: Track, references: Sequence[SegmentRef]) -> StoredSong:
         for key, value in row.items()
         if key.startswith("separator_")
     }
-    return StoredSong(track, tuple(references), separator)
+    shards = dict.fromkeys(reference.shard_path for reference in references)
+    made_from = tuple(recipe_of(path) for path in shards)
+    return StoredSong(track, tuple(references), separator, made_from)
 
 
 def _local_path(uri: str, scratch: Path) -> Path | None:
     """Give a track's file if it is here or in a bucket: only its stems need to be."""
-    if is_bucket(uri):
-        return fetched_song(uri, scratch)
+    return fetched_song(uri, scratch) if is_bucket(uri) else _local_file(uri)
+
+
+def _local_file(uri: str) -> Path | None:
+    """Give a track's file if it is here."""
     try:
         path = path_from_uri(uri)
     except DataError:

@@ -5,11 +5,12 @@ The page holds so many sounds as keep it small; all have links.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote_from_bytes
 
+from mixprint.audio import shown
 from mixprint.evaluation import page
 from mixprint.evaluation.comparison import SCRIPT, STYLE, comparison
 from mixprint.stems import SAMPLE_RATE_HZ
@@ -53,6 +54,7 @@ def write_overview(
             page.heading("Not done"),
             page.table(["where", "reason", ""], ([f.where, f.reason, f.error] for f in failures)),
         ]
+    others = {row["folder"] for row in summary["transfers"] if not row["is_asked_for"]}
     pairs: dict[tuple[str, str], list[Done]] = {}
     for each in done:
         key = each.metrics["input_audio"], target_of(each.metrics)
@@ -61,7 +63,7 @@ def write_overview(
     num_left = MAX_CLIPS
     for number, group in enumerate(pairs.values(), start=1):
         name = pair_title(group[0].metrics)
-        labels = _labels(path.parent, group)
+        labels = _labels(path.parent, group, others)
         sections += [
             page.heading(name, 3),
             page.table(
@@ -107,12 +109,14 @@ def _percent(reduction: float | None) -> str:
     return "not measured" if reduction is None else f"{reduction:+.0%}"
 
 
-def _labels(page_dir: Path, group: Sequence["Done"]) -> list[str]:
+def _labels(page_dir: Path, group: Sequence["Done"], others: Collection[str]) -> list[str]:
     """Call each transfer of a pair by its method, and its folder where that is not enough."""
     labels = [f"{d.metrics['method']}, {d.metrics['optimize_target']}" for d in group]
+    places = [shown(_relative(page_dir, each.folder)) for each in group]
     return [
-        label if labels.count(label) == 1 else f"{label} ({_relative(page_dir, each.folder)})"
-        for label, each in zip(labels, group, strict=True)
+        (label if labels.count(label) == 1 else f"{label} ({place})")
+        + (", from another call" if place in others else "")
+        for label, place in zip(labels, places, strict=True)
     ]
 
 
@@ -133,7 +137,7 @@ def _links(page_dir: Path, each: "Done") -> dict[str, str]:
     """Link to a transfer's own page and files."""
     files = {"page with the stems": "report.html"} | clips_of(MIXES, each.metrics)
     base = _relative(page_dir, each.folder)
-    return {text: quote(f"{base}/{file}") for text, file in files.items()}
+    return {text: quote_from_bytes(os.fsencode(f"{base}/{file}")) for text, file in files.items()}
 
 
 def _relative(page_dir: Path, folder: Path) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mixprint.audio import error_text, shown
 from mixprint.catalogue import Track
 from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.transfer.batch import Failure, Job
@@ -55,7 +56,7 @@ class Pair:
     @property
     def name(self) -> str:
         """Give what a person knows it by."""
-        return self.where or f"{self.input} to {self.target}"
+        return self.where or f"{shown(self.input)} to {shown(self.target)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +86,15 @@ class Defaults:
             ConfigError: a cell holds what is not known.
         """
         settings = list(self.settings)
-        if methods := listed([pair.asked.get("method", "")]):
-            # What is not known is refused there, here and below.
-            settings = [replace(s, method=m) for s in settings for m in methods]  # type: ignore[arg-type]
-        if targets := listed([pair.asked.get("optimize_target", "")]):
-            settings = [replace(s, optimize_target=t) for s in settings for t in targets]  # type: ignore[arg-type]
+        # What is not known is refused there.
+        for name in ("method", "optimize_target"):
+            if name in pair.asked:
+                values = listed([pair.asked[name]], name)
+                settings = [replace(s, **{name: value}) for s in settings for value in values]  # type: ignore[arg-type]
         controls = Controls(
             amount=parse_amounts(
                 [pair.asked["amount"]] if "amount" in pair.asked else self.amount,
-                listed([pair.asked["keep"]]) if "keep" in pair.asked else self.keep,
+                listed([pair.asked["keep"]], "keep") if "keep" in pair.asked else self.keep,
             ),
             loudness=self.loudness,
             apply_to=self.apply_to,
@@ -127,18 +128,20 @@ def read_pairs(path: Path) -> tuple[list[Pair], list[Failure]]:
             rows = [(reader.line_num, row) for row in reader]
             columns = list(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV of {COLUMNS}, found: {error}") from error
+        raise DataError(
+            f"{shown(path)}: expected a CSV of {COLUMNS}, found: {error_text(error)}"
+        ) from error
     unknown = [column for column in columns if column not in COLUMNS + OPTIONAL_COLUMNS]
     if unknown or not set(COLUMNS) <= set(columns):
         raise DataError(
-            f"{path}: expected the columns {COLUMNS}, and of {OPTIONAL_COLUMNS} any, "
+            f"{shown(path)}: expected the columns {COLUMNS}, and of {OPTIONAL_COLUMNS} any, "
             f"found {columns}"
         )
     if not rows:
-        raise DataError(f"{path}: expected at least one pair, found none")
+        raise DataError(f"{shown(path)}: expected at least one pair, found none")
     pairs, failures = [], []
     for line, row in rows:
-        where = f"{path.name}, line {line}"
+        where = f"{shown(path.name)}, line {line}"
         cells = {column: (row[column] or "").strip() for column in columns}
         # What has no column is a list below the key None, and a missing cell is None.
         if len(row) > len(columns) or not all(cells[column] for column in COLUMNS):

@@ -40,6 +40,8 @@ def draw_songs(songs: Mapping[str, Tensor], sample_rate_hz: int) -> bytes:
         a PNG.
     """
     figure = Figure(figsize=(3.2 * len(songs), 4.0), layout="constrained")
+    # Full scale, and more only where a song exceeds it.
+    peak = max(1.0, *(float(audio_CT.abs().max()) for audio_CT in songs.values()))
     axes = figure.subplots(
         2, len(songs), squeeze=False, sharex="col", sharey="row", height_ratios=(1, 2)
     )
@@ -52,7 +54,7 @@ def draw_songs(songs: Mapping[str, Tensor], sample_rate_hz: int) -> bytes:
         time_N = np.linspace(0, duration_s, len(low_N))
         wave.fill_between(time_N, low_N, high_N, color=PALETTE[0], linewidth=0.3)
         wave.set_title(title)
-        wave.set_ylim(-1, 1)
+        wave.set_ylim(-peak, peak)
         drawn = picture.imshow(
             spectra[title],
             origin="lower",

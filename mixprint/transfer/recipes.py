@@ -11,14 +11,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixprint.errors import ConfigError
-from mixprint.transfer.batch import Done, Failure, Job, Models, run_jobs
+from mixprint.audio import shown
+from mixprint.errors import ConfigError, DataError
+from mixprint.outputs import check_file, check_folder, remove_result, reserved
+from mixprint.transfer.batch import Done, Failure, Job, Models, look, run_jobs
+from mixprint.transfer.layout import SUMMARY, TRANSFER
 from mixprint.transfer.library import SongSource
 from mixprint.transfer.settings import Controls, Hyperparameters
-from mixprint.transfer.style import sweep_weights
+from mixprint.transfer.style import is_style, sweep_weights
 from mixprint.transfer.summary import write_summary
 
 VARIED = ("optimize_target", "method", "lr")
+# Only their ratios matter.
+MAX_WEIGHT = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +40,7 @@ class Request:
         settings: each is done; they differ in `VARIED` only.
         controls: for all.
         save_style: receives the style that is aimed at.
+        overwrite: replace what another call has made in the same place.
     """
 
     input_audio: Path
@@ -45,15 +51,24 @@ class Request:
     settings: tuple[Hyperparameters, ...]
     controls: Controls
     save_style: Path | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked before any work is done."""
+        if not self.settings:
+            raise ConfigError("optimize_target, method, lr: expected one of each, got none")
         num_targets = len(self.target_audio) + len(self.styles)
         if num_targets == 0:
             raise ConfigError("target: expected --target_audio or --style, got neither")
         if self.weights and len(self.weights) != num_targets:
             raise ConfigError(
-                f"weights: expected {num_targets}, one per target, got {list(self.weights)}"
+                f"weights: expected {num_targets}, one per target (with decimal points), "
+                f"got {list(self.weights)}"
+            )
+        if not all(0 < weight <= MAX_WEIGHT for weight in self.weights):
+            raise ConfigError(
+                f"weights: expected numbers above 0 and up to {MAX_WEIGHT:g}, "
+                f"got {list(self.weights)}"
             )
         if self.sweep:
             sweep_weights(self.sweep)
@@ -71,6 +86,37 @@ class Request:
             return {f"sweep-{pair[1]:.2f}": pair for pair in sweep_weights(self.sweep)}
         num_targets = len(self.target_audio) + len(self.styles)
         return {"": self.weights or (1.0,) * num_targets}
+
+    def check_places(self, out_dir: Path) -> None:
+        """Refuse places where nothing may be written, as far as it is known without any work.
+
+        Raises:
+            DataError: see `check_folder` and `check_file`.
+        """
+        inputs = [self.input_audio, *self.target_audio, *self.styles]
+        if self.is_single:
+            check_folder(out_dir, TRANSFER, also=(SUMMARY,), inputs=inputs, overwrite=True)
+        else:
+            check_folder(
+                out_dir,
+                SUMMARY,
+                also=(TRANSFER,),
+                inputs=inputs,
+                overwrite=self.overwrite,
+                updates=True,
+            )
+        if self.save_style is not None:
+            check_file(self.save_style, is_style, inputs=inputs, overwrite=True)
+            if any(kind.has(out_dir, self.save_style) for kind in (TRANSFER, SUMMARY)):
+                raise DataError(
+                    f"{shown(self.save_style)}: expected another name for the style, for the "
+                    "transfer writes a file of this one"
+                )
+
+    @property
+    def is_single(self) -> bool:
+        """Tell whether there is one combination, whose folder is the output folder itself."""
+        return len(self.settings) * len(self.mixes()) == 1
 
     def jobs(self, source: SongSource) -> list[Job]:
         """Name every combination; a single one has no name.
@@ -97,6 +143,7 @@ class Request:
                         controls=self.controls,
                         # All have the same one.
                         save_style=None if jobs else self.save_style,
+                        overwrite_style=self.overwrite,
                     )
                 )
         return jobs
@@ -107,22 +154,30 @@ def transfer_songs(request: Request, out_dir: Path, models: Models) -> list[Done
 
     Args:
         request: what is asked for.
-        out_dir: see the module.
+        out_dir: see the module. What another call has made there stays, unless the request says
+            otherwise; what mixprint has not made stays in any case.
         models: with a separator.
 
     Returns:
         the combinations.
 
     Raises:
-        AudioError, DataError: a song or style cannot be used.
+        AudioError, DataError: a song or style cannot be used, or the folder cannot be written or
+            holds something else.
         ConfigError, CheckpointError, TrainingError: see `fit_style`.
     """
     separator = None if models.separator is None else models.separator.fingerprint
     jobs = request.jobs(SongSource(separator=separator))
-    outcomes = run_jobs(jobs, out_dir, models)
-    done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
-    if len(jobs) > 1 and done:
-        write_summary(out_dir, outcomes)
+    with reserved(out_dir, f"a transfer of {shown(request.input_audio)}"):
+        request.check_places(out_dir)
+        known = look(jobs, out_dir, models, overwrite=request.overwrite)
+        raise_first([outcome for outcome in known if outcome is not None])
+        if any(outcome is None for outcome in known):
+            remove_result(out_dir, SUMMARY if request.is_single else TRANSFER)
+        outcomes = run_jobs(jobs, out_dir, models, overwrite=request.overwrite)
+        done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+        if len(jobs) > 1 and done:
+            write_summary(out_dir, outcomes)
     raise_first(outcomes)
     return done
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from torch import Tensor
 
-from mixprint.audio import probe, read_audio
+from mixprint.audio import probe, read_audio, shown
 from mixprint.evaluation import page
 from mixprint.evaluation.comparison import SCRIPT, STYLE, comparison
 from mixprint.features.schema import FEATURE_NAMES, FEATURE_UNITS
+from mixprint.separation.nulltest import FLOOR_DB
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.transfer.pictures import draw_songs
 from mixprint.transfer.words import describe_changes, sentence
@@ -58,11 +59,12 @@ def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
         path: the HTML file, in the transfer's folder.
         metrics: what its metrics.json holds.
     """
+    name = shown(path.absolute().parent.name)
     sections = [
-        page.table(["transfer", *DISTANCE_HEADER], [[path.parent.name, *distance_cells(metrics)]]),
+        page.table(["transfer", *DISTANCE_HEADER], [[name, *distance_cells(metrics)]]),
         page.paragraph(DISTANCES_EXPLAINED),
         page.heading(pair_title(metrics)),
-        *_heard(path.parent, metrics),
+        *_heard(path.parent, name, metrics),
         *words(metrics),
         *_figures(metrics),
     ]
@@ -79,7 +81,9 @@ def describe_settings(settings: Mapping[str, Mapping[str, float]]) -> list[str]:
         a sentence per stem.
     """
     sentences = []
-    for stem, values in settings.items():
+    # JSON has them in another order.
+    for stem in (stem for stem in STEMS if stem in settings):
+        values = settings[stem]
         level_db = values["gain_db"] + values["eq_mid_db"]
         changes = [
             _decibels(level_db, "louder", "quieter"),
@@ -149,7 +153,7 @@ def reduction_text(initial: float, final: float) -> str:
     return f"{1 - final / initial:+.0%} nearer"
 
 
-def _heard(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
+def _heard(folder: Path, name: str, metrics: Mapping[str, Any]) -> list[str]:
     """Make the player and the picture."""
     parts = {"mix": {c: excerpt(folder / f, metrics) for c, f in clips_of(MIXES, metrics).items()}}
     for stem in STEMS:
@@ -158,7 +162,7 @@ def _heard(folder: Path, metrics: Mapping[str, Any]) -> list[str]:
             for clip, stems in clips_of(STEM_FOLDERS, metrics).items()
         }
     return [
-        comparison(folder.name, parts, SAMPLE_RATE_HZ, heard="output"),
+        comparison(name, parts, SAMPLE_RATE_HZ, heard="output"),
         page.image(
             draw_songs(parts["mix"], SAMPLE_RATE_HZ),
             "waveforms and spectrograms of input, output, target",
@@ -215,9 +219,15 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
                 f"{output['target_loudness_lufs']:.1f} LUFS in the target",
                 "true peak": f"{output['true_peak_dbtp']:.1f} dBTP "
                 f"(gain {output['gain_db']:.1f} dB)",
+                "not in any stem": _null_depth(output["null_depth_db"]),
                 "device": metrics["device"],
                 "time": f"{metrics['timings']['total_s']:.0f} s",
             }
         )
     )
     return sections
+
+
+def _null_depth(depth_db: float) -> str:
+    """Say how much of the input is in none of its stems, and passes as it is."""
+    return "nothing" if depth_db <= FLOOR_DB else f"{depth_db:.0f} dB of the input, passed as it is"

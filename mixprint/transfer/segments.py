@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mixprint.atomic import atomic_path, read_json, write_json
-from mixprint.audio import probe, read_audio, shown, stream_audio
+from mixprint.audio import probe, read_audio, resampling_notes, shown, stream_audio
 from mixprint.errors import AudioError
 from mixprint.locks import locked
 from mixprint.progress import Progress
@@ -64,14 +64,7 @@ class WholeSong:
 
     def blocks(self) -> Iterator[Block]:
         """Read it: mixture_CT, stems_SCT in equal blocks, in memory that does not grow with it."""
-        # The mixture may come in other blocks, resampled as it is.
-        mixture_CT, mixture = torch.empty(NUM_CHANNELS, 0), stream_audio(self.path)
-        for stems_SCT in read_stem_files(self.folder):
-            length = stems_SCT.shape[-1]
-            while mixture_CT.shape[-1] < length:
-                mixture_CT = torch.cat((mixture_CT, next(mixture)), dim=-1)
-            yield mixture_CT[:, :length], stems_SCT
-            mixture_CT = mixture_CT[:, length:]
+        return read_blocks(self.path, self.folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,18 +179,22 @@ def load_segment(
         AudioError: the file cannot be read or is too short.
     """
     where = shown(path)
-    start_s, length_s = segment_bounds(where, probe(path).duration_s, settings)
+    info = probe(path)
+    start_s, length_s = segment_bounds(where, info.duration_s, settings)
     audio_CT = read_audio(path, start_s=start_s, duration_s=length_s)
     started_s = time.perf_counter()
     stems_SCT = separate(audio_CT)
     return Segment(
         name=where,
-        title=path.stem,
+        title=shown(path.stem),
         identity={"content": content},
         audio_CT=audio_CT,
         stems_SCT=stems_SCT,
         separator=separator,
-        notes=length_notes(where, length_s, settings),
+        notes=(
+            *length_notes(where, length_s, settings),
+            *resampling_notes(where, info.sample_rate_hz, SAMPLE_RATE_HZ),
+        ),
         separation_s=time.perf_counter() - started_s,
     )
 
@@ -223,15 +220,17 @@ def load_whole(
         AudioError: the file cannot be read or is too short.
     """
     where = shown(path)
-    segment_bounds(where, probe(path).duration_s, settings)
+    info = probe(path)
+    segment_bounds(where, info.duration_s, settings)
     started_s = time.perf_counter()
     whole, power_SN = separate_song(path, separator, folder)
     heard = hear(where, whole, power_SN, settings)
     return replace(
         heard,
-        title=path.stem,
+        title=shown(path.stem),
         identity={"content": content},
         separator=separator.fingerprint,
+        notes=heard.notes + resampling_notes(where, info.sample_rate_hz, SAMPLE_RATE_HZ),
         separation_s=time.perf_counter() - started_s,
     )
 
@@ -380,6 +379,18 @@ def _write_song(folder: Path, num_declared: int, blocks: Iterable[Tensor]) -> tu
             num_samples += stems_SCT.shape[-1]
             shown_work.advance(num_seconds)
     return torch.cat(powers_SN, dim=-1), num_samples
+
+
+def read_blocks(mixture_path: Path, stems_folder: Path) -> Iterator[Block]:
+    """Read a mixture and its stems in equal blocks: mixture_CT, stems_SCT."""
+    # The mixture may come in other blocks, resampled as it is.
+    mixture_CT, mixture = torch.empty(NUM_CHANNELS, 0), stream_audio(mixture_path)
+    for stems_SCT in read_stem_files(stems_folder):
+        length = stems_SCT.shape[-1]
+        while mixture_CT.shape[-1] < length:
+            mixture_CT = torch.cat((mixture_CT, next(mixture)), dim=-1)
+        yield mixture_CT[:, :length], stems_SCT
+        mixture_CT = mixture_CT[:, length:]
 
 
 def read_stem_files(folder: Path) -> Iterator[Tensor]:

@@ -4,6 +4,8 @@ Shape suffixes: S stem.
 """
 
 import logging
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
@@ -23,6 +25,16 @@ log = logging.getLogger("mixprint.transfer")
 
 # The encoder's and the features' statistics are those of segments of this length.
 TRAINED_SEGMENT_S = 10.0
+
+# Longer than any song that is read at once, and wider than any room; more is a slip of the finger.
+MAX_SEGMENT_S = 3600.0
+MAX_RECEPTIVE_FIELD_S = 60.0
+MAX_STEPS = 1_000_000
+# A step of this rate moves a gain by 1000 dB.
+MAX_LR = 1.0
+MAX_SEGMENTS = 1000
+# What torch's generators take.
+MAX_SEED = 2**63 - 1
 
 Loudness = Literal["free", "style", "keep", "match"]
 # So much is to be expected of what a mix gains or loses in loudness while its peak stays: the slope
@@ -64,16 +76,23 @@ class Hyperparameters:
     segments: int = 1
 
     def __post_init__(self) -> None:
-        """Check what `fit_style` does not."""
-        if not self.segment_duration >= MIN_DURATION_S:
-            raise ConfigError(
-                f"segment_duration: expected at least {MIN_DURATION_S} s, "
-                f"got {self.segment_duration}"
-            )
-        if not self.segment_offset >= 0:
-            raise ConfigError(f"segment_offset: expected 0 or more, got {self.segment_offset}")
-        if self.segments < 1:
-            raise ConfigError(f"segments: expected 1 or more, got {self.segments}")
+        """Check what can be checked before any work is done."""
+        check_segment(self.segment_duration, self.segment_offset)
+        for rate, highest in (("lr", MAX_LR), ("receptive_field", MAX_RECEPTIVE_FIELD_S)):
+            if not 0 < getattr(self, rate) <= highest:
+                raise ConfigError(
+                    f"{rate}: expected a number above 0 and up to {highest:g} (with a decimal "
+                    f"point), got {getattr(self, rate)}"
+                )
+        for count, least, most in (
+            ("num_steps", 0, MAX_STEPS),
+            ("segments", 1, MAX_SEGMENTS),
+            ("seed", 0, MAX_SEED),
+        ):
+            if not least <= getattr(self, count) <= most:
+                raise ConfigError(
+                    f"{count}: expected {least} to {most}, got {getattr(self, count)}"
+                )
         for name, value, known in (
             ("method", self.method, get_args(Method)),
             ("optimize_target", self.optimize_target, get_args(OptimizeTarget)),
@@ -162,10 +181,66 @@ class Controls:
         return asdict(self) | {"amount": {stem: float(self.amount[stem]) for stem in STEMS}}
 
 
-def listed(texts: Sequence[str]) -> tuple[str, ...]:
-    """Take what was repeated, or parted by commas, apart; each value once."""
-    parts = (part.strip() for text in texts for part in text.split(","))
-    return tuple(dict.fromkeys(part for part in parts if part))
+def check_segment(duration_s: float, offset_s: float) -> None:
+    """Refuse a part of a song that cannot be measured.
+
+    Raises:
+        ConfigError: it is too short, or a number is out of range.
+    """
+    if not MIN_DURATION_S <= duration_s <= MAX_SEGMENT_S:
+        raise ConfigError(
+            f"segment_duration: expected at least {MIN_DURATION_S} s and at most "
+            f"{MAX_SEGMENT_S:g} s, got {duration_s}"
+        )
+    if not (offset_s >= 0 and math.isfinite(offset_s)):
+        raise ConfigError(f"segment_offset: expected 0 s or more, got {offset_s}")
+
+
+def listed(texts: Sequence[str], option: str) -> tuple[str, ...]:
+    """Take what was repeated, or parted by commas, apart; each value once.
+
+    Args:
+        texts: as a person has written them; there may be none.
+        option: what they belong to, for the message.
+
+    Raises:
+        ConfigError: a text names nothing.
+    """
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    if not all(parts):
+        raise ConfigError(f"{option}: expected names, got {','.join(texts)!r}")
+    return tuple(dict.fromkeys(parts))
+
+
+def parse_numbers(texts: Sequence[str], option: str) -> tuple[float, ...]:
+    """Read numbers that were repeated or parted by commas; each once where `texts` repeats them.
+
+    Args:
+        texts: as a person has written them; there may be none.
+        option: what they belong to, for the message.
+
+    Raises:
+        ConfigError: one is no finite number, or a comma looks like a decimal one.
+    """
+    found = []
+    for text in texts:
+        _check_decimal_comma(text, option)
+        for part in text.split(","):
+            try:
+                found.append(float(part))
+            except ValueError:
+                raise ConfigError(f"{option}: expected numbers, got {text!r}") from None
+            if not math.isfinite(found[-1]):
+                raise ConfigError(f"{option}: expected finite numbers, got {text!r}")
+    return tuple(found)
+
+
+def _check_decimal_comma(text: str, option: str) -> None:
+    """Refuse what can only be a number with a decimal comma: 0,001 or 1,05."""
+    if re.search(r"\d\s*,0\d", text):
+        raise ConfigError(
+            f"{option}: expected a decimal point, for commas part several numbers, got {text!r}"
+        )
 
 
 def parse_amounts(texts: Sequence[str], keep: Sequence[str] = ()) -> dict[str, float]:
@@ -173,30 +248,45 @@ def parse_amounts(texts: Sequence[str], keep: Sequence[str] = ()) -> dict[str, f
 
     Args:
         texts: each a number, for all stems, or `<stem>=<number>`, for one; several in one text
-            are parted by commas. What names a stem goes before what does not, and later before
-            earlier.
+            are parted by commas. What names a stem goes before what does not.
         keep: stems whose amount is 0, whatever else is said.
 
     Returns:
         stem -> amount.
 
     Raises:
-        ConfigError: a text is neither, a stem is unknown, or a number is out of range.
+        ConfigError: a text is neither, a stem is unknown, a number is out of range, or there are
+            two amounts for one thing, as a decimal comma makes them.
     """
-    general, named = 1.0, dict[str, float]()
+    general: float | None = None
+    named: dict[str, float] = {}
+    written = ",".join(texts)
     for text in (part.strip() for whole in texts for part in whole.split(",")):
-        stem, equals, number = text.rpartition("=")
+        stem, equals, number = (part.strip() for part in text.rpartition("="))
         try:
             value = float(number)
         except ValueError:
             raise ConfigError(
                 f"amount: expected a number or <stem>=<number>, got {text!r}"
             ) from None
+        if not equals and general is not None:
+            raise ConfigError(
+                f"amount: expected one number for all stems, with a decimal point, got {written!r}"
+            )
+        if equals and stem in named:
+            raise ConfigError(f"amount: expected one number for {stem}, got {written!r}")
         if equals:
-            named[stem.strip()] = value
+            named[stem] = value
         else:
             general = value
-    amounts = dict.fromkeys(STEMS, general) | named | dict.fromkeys(keep, 0.0)
+    for whole in texts:
+        if re.search(r"=\s*\d+,\d+\s*(,|$)", whole):
+            raise ConfigError(
+                "amount: expected a decimal point, or the number for all stems first, "
+                f"got {whole!r}"
+            )
+    amounts = dict.fromkeys(STEMS, 1.0 if general is None else general)
+    amounts |= named | dict.fromkeys(keep, 0.0)
     if unknown := sorted(amounts.keys() - set(STEMS)):
         raise ConfigError(f"amount, keep: expected stems of {STEMS}, got {unknown}")
     check_amount(torch.tensor([amounts[stem] for stem in STEMS]))

@@ -1,6 +1,6 @@
 """Transfer between songs, and what is written of it.
 
-    <out>/input_original.wav  target_original.wav  output_transferred.wav     24 bit
+    <out>/input_original.wav  target_original.wav  output_transferred.wav     float
     <out>/input_stems/  target_stems/  transferred_stems/                     float, one per stem
     <out>/metrics.json        see metrics.schema.json beside this module
     <out>/report.html         players and curves
@@ -8,11 +8,13 @@
 Input and output cover the segment that was asked for (several segments lie one after the other),
 or the whole song; the target what was heard of it. A second and third target song are
 target_2_original.wav, target_2_stems/ and so on; a style from a file has no audio. The output is
-the sum of the transferred stems. Both are written with one gain, which metrics.json names: that of
-the loudness asked for, and less where the output's true peak would exceed -1 dBTP. Stems are
-stored as float, so nothing ever clips.
+the input with what the transfer changes of each stem: what the stems' sum lacks of the input passes
+as it is. Output and stems are written with one gain, which metrics.json names: that of the loudness
+asked for, and less where the output's true peak would exceed -1 dBTP. Where nothing is done to any
+stem and to the loudness, there is no gain, and the output is the input to the bit. All is stored
+as float, so nothing ever clips.
 
-Shape suffixes: S stem, C channel, T sample.
+Shape suffixes: S stem, C channel, T sample; N a mixture and its stems.
 """
 
 import logging
@@ -22,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +38,27 @@ from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
 from mixprint.fingerprint import code_version, fingerprint
-from mixprint.separation.stemfile import StemFile
-from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.outputs import remove_result, result_in
+from mixprint.separation.files import CODE as SEPARATION_CODE
+from mixprint.separation.nulltest import NullTest
+from mixprint.separation.stemfile import FLOAT, StemFile
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.transfer.artefacts import artefacts, count_clipped, regular_blocks, silence
 from mixprint.transfer.effect import Effect, apply_to_blocks
+from mixprint.transfer.layout import (
+    INPUT_NAME,
+    INPUT_STEMS,
+    METRICS_NAME,
+    METRICS_VERSION,
+    OUTPUT_NAME,
+    REPORT_NAME,
+    TRANSFER,
+    TRANSFERRED_STEMS,
+)
 from mixprint.transfer.levels import peak_safe_gain_db, stream_levels
 from mixprint.transfer.optimise import TransferResult, fit_style, measure_style
 from mixprint.transfer.report import write_report
-from mixprint.transfer.segments import Block, Segment, read_stem_files, stem_files
+from mixprint.transfer.segments import Block, Segment, read_blocks, stem_files
 from mixprint.transfer.settings import Controls, Hyperparameters
 from mixprint.transfer.style import Style, segment_features, sounding
 
@@ -52,13 +68,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mixprint.transfer")
 
-METRICS_VERSION = 3
-METRICS_NAME = "metrics.json"
-REPORT_NAME = "report.html"
-OUTPUT_NAME = "output_transferred.wav"
-TRANSFERRED_STEMS = "transferred_stems"
+MIXTURE_NAME = "mixture.wav"
 # A multiple of the frames in which silence is looked for.
 COMPARED_SAMPLES = 1 << 18
+# What a transfer follows from, beside songs, settings and checkpoints.
+CODE = (
+    *SEPARATION_CODE,
+    "mixprint.encoder",
+    "mixprint.features",
+    "mixprint.segments",
+    "mixprint.shards",
+    "mixprint.transfer",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +178,7 @@ def transfer_fingerprint(
             "standardisation": standardisation.to_values(),
             "encoder": None if encoder is None else encoder.fingerprint,
             "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
-            "code": code_version("mixprint.transfer", "mixprint.features", "mixprint.encoder"),
+            "code": code_version(*CODE),
         }
     )
 
@@ -168,14 +189,18 @@ def is_done(out_dir: Path, wanted_fingerprint: str) -> bool:
     metrics.json is written last, so where it is, everything was; what a person listens to is
     looked for all the same.
     """
-    path = out_dir / METRICS_NAME
-    if not all(p.is_file() for p in (path, out_dir / OUTPUT_NAME, out_dir / REPORT_NAME)):
+    if not all((out_dir / name).is_file() for name in (OUTPUT_NAME, REPORT_NAME)):
         return False
+    return made_as(out_dir) == wanted_fingerprint
+
+
+def made_as(out_dir: Path) -> str | None:
+    """Read the fingerprint of the transfer that a folder holds; None if it holds none."""
     try:
-        metrics = read_json(path)
+        metrics = read_json(out_dir / METRICS_NAME)
     except DataError:
-        return False
-    return isinstance(metrics, dict) and metrics.get("fingerprint") == wanted_fingerprint
+        return None
+    return metrics.get("fingerprint") if isinstance(metrics, dict) else None
 
 
 def transfer_segments(
@@ -211,7 +236,6 @@ def transfer_segments(
     """
     controls = controls or Controls()
     started_s = time.perf_counter()
-    (out_dir / METRICS_NAME).unlink(missing_ok=True)
     heard_SCT = [stems_SCT.to(device, torch.float32) for stems_SCT in input_segment.heard()]
     result = fit_style(
         heard_SCT,
@@ -232,101 +256,107 @@ def transfer_segments(
     )
     fitted_s = time.perf_counter()
 
-    notes = [*input_segment.notes, *(note for s in target.songs for note in s.notes), *result.notes]
-    output = _write_audio(
-        input_segment, target, out_dir, controls, result.effect, device=device, notes=notes
-    )
-    written_s = time.perf_counter()
+    remove_result(out_dir, TRANSFER)
+    with result_in(out_dir, TRANSFER):
+        notes = [
+            *input_segment.notes,
+            *(note for song in target.songs for note in song.notes),
+            *result.notes,
+        ]
+        output = _write_audio(
+            input_segment, target, out_dir, controls, result.effect, device=device, notes=notes
+        )
+        written_s = time.perf_counter()
 
-    # What was heard, as it came out.
-    amount_S = controls.amounts.to(device)
-    processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
-    gain = 10 ** (output["gain_db"] / 20)
-    output_SCT = [gain * stems_SCT for stems_SCT in processed_SCT]
-    sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in heard_SCT])
-    with torch.no_grad():
-        features = {
-            "input": segment_features(heard_SCT, SAMPLE_RATE_HZ),
-            "target": target.style.features_D,
-            "output": segment_features(output_SCT, SAMPLE_RATE_HZ, sounding_KS),
+        # What was heard, as it came out.
+        amount_S = controls.amounts.to(device)
+        processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
+        gain = 10 ** (output["gain_db"] / 20)
+        output_SCT = [gain * stems_SCT for stems_SCT in processed_SCT]
+        sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in heard_SCT])
+        with torch.no_grad():
+            features = {
+                "input": segment_features(heard_SCT, SAMPLE_RATE_HZ),
+                "target": target.style.features_D,
+                "output": segment_features(output_SCT, SAMPLE_RATE_HZ, sounding_KS),
+            }
+        final = measure_style(
+            output_SCT,
+            heard_SCT,
+            target.style,
+            SAMPLE_RATE_HZ,
+            optimize_target=settings.optimize_target,
+            standardisation=standardisation,
+            encoder=encoder,
+            left_alone=result.stems_left_alone,
+            share_D=settings.share,
+        )
+        separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
+        metrics = {
+            "schema_version": METRICS_VERSION,
+            "fingerprint": transfer_fingerprint(
+                input_segment.identity,
+                target.identity,
+                input_segment.separator,
+                settings,
+                standardisation,
+                encoder,
+                controls=controls,
+                zero_shot=zero_shot,
+            ),
+            "input_audio": input_segment.name,
+            "input_title": input_segment.title,
+            "target_audio": " + ".join(song.name for song in target.songs) or None,
+            "target_style": target.style.title,
+            "targets": [dict(source) for source in target.sources],
+            "optimize_target": settings.optimize_target,
+            "method": settings.method,
+            "amount": dict(controls.to_values()["amount"]),
+            "applied_to": controls.apply_to,
+            "hyperparameters": asdict(settings),
+            **_result_values(result),
+            "final_embedding_distance": final.embedding_distance,
+            "final_feature_distance": final.feature_distance,
+            "final_aim_distance": final.aim_distance,
+            "settings": result.effect.settings(controls.amounts),
+            "features": {
+                name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+                for name, values_D in features.items()
+            },
+            "artefacts": artefacts(
+                heard_SCT[0],
+                processed_SCT[0],
+                num_clipped=output.pop("clipped_samples"),
+                in_silence=output.pop("silence"),
+                tcn_residual_db=result.tcn_residual_db,
+            ),
+            "notes": notes,
+            "output": output | {"target_loudness_lufs": target.style.loudness_lufs},
+            "versions": {
+                "mixprint": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "feature_schema": FEATURE_SCHEMA_VERSION,
+            },
+            "checkpoints": {
+                "separator": dict(input_segment.separator),
+                "encoder": None if encoder is None else encoder.fingerprint,
+                "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
+            },
+            "device": str(device),
+            "timings": {
+                "separation_s": separation_s,
+                "optimisation_s": fitted_s - started_s,
+                "application_s": written_s - fitted_s,
+                "measuring_s": time.perf_counter() - written_s,
+                "step_s": result.step_s,
+                "total_s": separation_s + time.perf_counter() - started_s,
+            },
         }
-    final = measure_style(
-        output_SCT,
-        heard_SCT,
-        target.style,
-        SAMPLE_RATE_HZ,
-        optimize_target=settings.optimize_target,
-        standardisation=standardisation,
-        encoder=encoder,
-        left_alone=result.stems_left_alone,
-        share_D=settings.share,
-    )
-    separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
-    metrics = {
-        "schema_version": METRICS_VERSION,
-        "fingerprint": transfer_fingerprint(
-            input_segment.identity,
-            target.identity,
-            input_segment.separator,
-            settings,
-            standardisation,
-            encoder,
-            controls=controls,
-            zero_shot=zero_shot,
-        ),
-        "input_audio": input_segment.name,
-        "input_title": input_segment.title,
-        "target_audio": " + ".join(song.name for song in target.songs) or None,
-        "target_style": target.style.title,
-        "targets": [dict(source) for source in target.sources],
-        "optimize_target": settings.optimize_target,
-        "method": settings.method,
-        "amount": dict(controls.to_values()["amount"]),
-        "applied_to": controls.apply_to,
-        "hyperparameters": asdict(settings),
-        **_result_values(result),
-        "final_embedding_distance": final.embedding_distance,
-        "final_feature_distance": final.feature_distance,
-        "final_aim_distance": final.aim_distance,
-        "settings": result.effect.settings(controls.amounts),
-        "features": {
-            name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
-            for name, values_D in features.items()
-        },
-        "artefacts": artefacts(
-            heard_SCT[0],
-            processed_SCT[0],
-            num_clipped=output.pop("clipped_samples"),
-            in_silence=output.pop("silence"),
-            tcn_residual_db=result.tcn_residual_db,
-        ),
-        "notes": notes,
-        "output": output | {"target_loudness_lufs": target.style.loudness_lufs},
-        "versions": {
-            "mixprint": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "feature_schema": FEATURE_SCHEMA_VERSION,
-        },
-        "checkpoints": {
-            "separator": dict(input_segment.separator),
-            "encoder": None if encoder is None else encoder.fingerprint,
-            "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
-        },
-        "device": str(device),
-        "timings": {
-            "separation_s": separation_s,
-            "optimisation_s": fitted_s - started_s,
-            "application_s": written_s - fitted_s,
-            "measuring_s": time.perf_counter() - written_s,
-            "step_s": result.step_s,
-            "total_s": separation_s + time.perf_counter() - started_s,
-        },
-    }
-    # metrics.json comes last: it is the marker that the folder is whole.
-    write_report(out_dir / REPORT_NAME, metrics)
-    write_json(out_dir / METRICS_NAME, metrics)
-    return metrics
+        # metrics.json comes last: it is the marker that the folder is whole.
+        write_report(out_dir / REPORT_NAME, metrics)
+        write_json(out_dir / METRICS_NAME, metrics)
+        return metrics
 
 
 def _write_audio(
@@ -346,10 +376,7 @@ def _write_audio(
     """
     parts = _parts(song, controls)
     num_samples = sum(length for length, _ in parts)
-
-    def input_blocks() -> Iterator[Block]:
-        for _, read in parts:
-            yield from read()
+    input_path, input_stems = out_dir / INPUT_NAME, out_dir / INPUT_STEMS
 
     def processed_blocks() -> Iterator[Tensor]:
         for _, read in parts:
@@ -363,21 +390,28 @@ def _write_audio(
                 notes=notes,
             )
 
-    _write_song(out_dir, "input", input_blocks(), num_samples)
+    blocks = chain.from_iterable(read() for _, read in parts)
+    _write_song(input_path, input_stems, blocks, num_samples)
     for number, heard in enumerate(target.songs, start=1):
         name = "target" if number == 1 else f"target_{number}"
-        _write_song(out_dir, name, [(heard.audio_CT, heard.stems_SCT)], heard.audio_CT.shape[-1])
+        block = heard.audio_CT, heard.stems_SCT
+        original, stems = out_dir / f"{name}_original.wav", out_dir / f"{name}_stems"
+        _write_song(original, stems, [block], heard.audio_CT.shape[-1])
     draft = out_dir / f"{TEMPORARY_PREFIX}{TRANSFERRED_STEMS}"
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        with stem_files(draft, num_samples) as add:
-            for stems_SCT in processed_blocks():
-                add(stems_SCT)
+        null_test = NullTest()
+        before = read_blocks(input_path, input_stems)
+        changed = _changed_blocks(before, processed_blocks(), null_test)
+        _write_song(draft / MIXTURE_NAME, draft, changed, num_samples)
 
-        source = stream_levels(stems_SCT.sum(0) for _, stems_SCT in input_blocks())
-        processed = stream_levels(stems_SCT.sum(0) for stems_SCT in read_stem_files(draft))
+        source = stream_levels(stream_audio(input_path))
+        processed = stream_levels(stream_audio(draft / MIXTURE_NAME))
         loudness_gain_db = controls.gain_db(source, processed, target.style.loudness_lufs)
-        peak_gain_db = peak_safe_gain_db(processed.true_peak_dbtp + loudness_gain_db)
+        is_input = len(controls.kept) == len(STEMS) and loudness_gain_db == 0
+        peak_gain_db = (
+            0.0 if is_input else peak_safe_gain_db(processed.true_peak_dbtp + loudness_gain_db)
+        )
         gain_db = loudness_gain_db + peak_gain_db
         gain = 10 ** (gain_db / 20)
         if peak_gain_db < 0:
@@ -385,15 +419,16 @@ def _write_audio(
                 f"output lowered by {-peak_gain_db:.2f} dB to keep its true peak at "
                 f"{MAX_TRUE_PEAK_DBTP:g} dBTP"
             )
-
-        def scaled_blocks() -> Iterator[Block]:
-            for stems_SCT in read_stem_files(draft):
-                yield gain * stems_SCT.sum(0), gain * stems_SCT
-
-        _write_song(out_dir, "output", scaled_blocks(), num_samples, OUTPUT_NAME, TRANSFERRED_STEMS)
-        before = regular_blocks((s.sum(0) for _, s in input_blocks()), COMPARED_SAMPLES)
-        after = regular_blocks((s.sum(0) for s in read_stem_files(draft)), COMPARED_SAMPLES)
-        in_silence = silence(zip(before, after, strict=True))
+        scaled = (
+            (gain * audio_CT, gain * stems_SCT)
+            for audio_CT, stems_SCT in read_blocks(draft / MIXTURE_NAME, draft)
+        )
+        _write_song(out_dir / OUTPUT_NAME, out_dir / TRANSFERRED_STEMS, scaled, num_samples)
+        mixtures = (
+            regular_blocks(stream_audio(path), COMPARED_SAMPLES)
+            for path in (input_path, draft / MIXTURE_NAME)
+        )
+        in_silence = silence(zip(*mixtures, strict=True))
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     written = stream_levels(stream_audio(out_dir / OUTPUT_NAME))
@@ -404,9 +439,39 @@ def _write_audio(
         "peak_gain_db": peak_gain_db,
         **asdict(written),
         "input_loudness_lufs": source.loudness_lufs,
+        "null_depth_db": null_test.depth_db,
         "clipped_samples": count_clipped(stream_audio(out_dir / OUTPUT_NAME)),
         "silence": in_silence,
     }
+
+
+def _changed_blocks(
+    before: Iterable[Block], processed: Iterable[Tensor], null_test: NullTest
+) -> Iterator[Block]:
+    """Lay what was changed of each stem over the input.
+
+    The difference is formed per stem, so that an untouched stem leaves the input as it is to the
+    bit, whatever the stems' sum lacks of it.
+
+    Args:
+        before: the input and its stems.
+        processed: what became of the stems, in blocks of other lengths.
+        null_test: is told how far the stems' sum is from the input.
+
+    Yields:
+        the output before its gain, and its stems.
+    """
+    stacked = (torch.cat((audio_CT.unsqueeze(0), stems_SCT)) for audio_CT, stems_SCT in before)
+    pairs = zip(
+        regular_blocks(stacked, COMPARED_SAMPLES),
+        regular_blocks(processed, COMPARED_SAMPLES),
+        strict=True,
+    )
+    for input_NCT, output_SCT in pairs:
+        audio_CT, stems_SCT = input_NCT[0], input_NCT[1:]
+        null_test.add(stems_SCT, audio_CT)
+        change_CT = (output_SCT.double() - stems_SCT.double()).sum(0)
+        yield (audio_CT.double() + change_CT).float(), output_SCT
 
 
 def _parts(song: Segment, controls: Controls) -> list[tuple[int, Callable[[], Iterable[Block]]]]:
@@ -419,25 +484,19 @@ def _parts(song: Segment, controls: Controls) -> list[tuple[int, Callable[[], It
 
 
 def _write_song(
-    out_dir: Path,
-    name: str,
-    blocks: Iterable[Block],
-    num_samples: int,
-    mixture_name: str | None = None,
-    stems_name: str | None = None,
+    mixture_path: Path, stems_folder: Path, blocks: Iterable[Block], num_samples: int
 ) -> None:
-    """Write a mixture in 24 bits and its stems as float."""
+    """Write a mixture and its stems as float."""
     with (
-        atomic_path(out_dir / (mixture_name or f"{name}_original.wav")) as path,
+        atomic_path(mixture_path) as path,
         StemFile(
-            path, bit_depth="24", sample_rate_hz=SAMPLE_RATE_HZ, num_declared=num_samples
+            path, bit_depth=FLOAT, sample_rate_hz=SAMPLE_RATE_HZ, num_declared=num_samples
         ) as mixture,
-        stem_files(out_dir / (stems_name or f"{name}_stems"), num_samples) as add,
+        stem_files(stems_folder, num_samples) as add,
     ):
         for audio_CT, stems_SCT in blocks:
             mixture.add(audio_CT)
             add(stems_SCT)
-        mixture.finish(1.0)
 
 
 def _result_values(result: TransferResult) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from torch.nn import functional
 
 from mixprint.atomic import read_json, write_json
 from mixprint.audio import loudness_lufs
-from mixprint.errors import CheckpointError, ConfigError
+from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, SCHEMA_VERSION, extract
+from mixprint.outputs import check_file
 from mixprint.stems import STEMS
 
 if TYPE_CHECKING:
@@ -283,6 +284,27 @@ class Style:
             DataError: the file is missing or no JSON.
         """
         return cls.from_values(read_json(path), str(path))
+
+
+def is_style(path: Path) -> bool:
+    """Tell whether a file holds a style, by what it says of itself."""
+    try:
+        values = read_json(path)
+    except DataError:
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
+def save_style(style: Style, path: Path, *, overwrite: bool) -> None:
+    """Save a style, unless the file holds another one that is to stay; the same is left alone.
+
+    Raises:
+        DataError: see `mixprint.outputs.check_file`.
+    """
+    if is_style(path) and read_json(path) == style.to_values():
+        return
+    check_file(path, is_style, overwrite=overwrite)
+    style.save(path)
 
 
 def sweep_weights(num_mixes: int) -> list[tuple[float, float]]:

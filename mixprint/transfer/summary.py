@@ -2,6 +2,9 @@
 
 <out>/summary.json    a row per transfer, medians per method, and what failed and why
 <out>/summary.csv     the rows
+
+The rows are of all finished transfers that lie there: first those that were asked for, then what
+other calls have made (`is_asked_for` tells them apart).
 """
 
 import csv
@@ -10,15 +13,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixprint.atomic import atomic_path, write_json
+from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.audio import shown
+from mixprint.outputs import result_in
 from mixprint.transfer.batch import Done, Failure, Outcome
+from mixprint.transfer.layout import (
+    METRICS_NAME,
+    METRICS_VERSION,
+    PAGE_NAME,
+    SUMMARY,
+    SUMMARY_NAME,
+    TABLE_NAME,
+    TRANSFER,
+)
 from mixprint.transfer.overview import write_overview
 from mixprint.transfer.report import pair_title, target_of
 
-SUMMARY_NAME = "summary.json"
-TABLE_NAME = "summary.csv"
-PAGE_NAME = "report.html"
-SUMMARY_NAMES = (SUMMARY_NAME, TABLE_NAME, PAGE_NAME)
 # Equal transfers differ in them.
 TIMES = ("separation_s", "optimisation_s", "total_s")
 DISTANCES = ("feature", "embedding")
@@ -28,24 +38,47 @@ def write_summary(out_dir: Path, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Write the summary, its table and the page that compares all.
 
     Args:
-        out_dir: the transfers are in it, or it is the one transfer.
-        outcomes: in the order of the rows.
+        out_dir: the transfers are in it.
+        outcomes: of what was asked for, in the order of the rows.
 
     Returns:
         what summary.json holds.
     """
     done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    summary = summarise(out_dir, done, failures)
-    _write_table(out_dir / TABLE_NAME, summary["transfers"])
-    write_overview(out_dir / PAGE_NAME, done, failures, summary)
-    write_json(out_dir / SUMMARY_NAME, summary)
+    others = _others(out_dir, done)
+    summary = summarise(out_dir, done, failures, others)
+    with result_in(out_dir, SUMMARY):
+        _write_table(out_dir / TABLE_NAME, summary["transfers"])
+        write_overview(out_dir / PAGE_NAME, [*done, *others], failures, summary)
+        write_json(out_dir / SUMMARY_NAME, summary)
     return summary
 
 
-def summarise(out_dir: Path, done: Sequence[Done], failures: Sequence[Failure]) -> dict[str, Any]:
+def _others(out_dir: Path, done: Sequence[Done]) -> list[Done]:
+    """Find the finished transfers of other calls, by the names of their folders."""
+    asked = {each.folder for each in done}
+    folders = [path.parent for path in sorted(out_dir.glob(f"*/{METRICS_NAME}"))]
+    found = [
+        Done(folder, read_json(folder / METRICS_NAME), was_there=True)
+        for folder in folders
+        if folder not in asked and TRANSFER.is_whole(folder)
+    ]
+    return [each for each in found if each.metrics["schema_version"] == METRICS_VERSION]
+
+
+def summarise(
+    out_dir: Path,
+    done: Sequence[Done],
+    failures: Sequence[Failure],
+    others: Sequence[Done] = (),
+) -> dict[str, Any]:
     """Gather the distances; medians are null where there is nothing to take them of."""
-    rows = [_row(out_dir, each) for each in done]
+    rows = [
+        _row(out_dir, each) | {"is_asked_for": is_asked}
+        for group, is_asked in ((done, True), (others, False))
+        for each in group
+    ]
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(f"{row['method']}, {row['optimize_target']}", []).append(row)
@@ -66,7 +99,7 @@ def summarise(out_dir: Path, done: Sequence[Done], failures: Sequence[Failure]) 
 def _row(out_dir: Path, done: Done) -> dict[str, Any]:
     metrics = done.metrics
     row = {
-        "folder": done.folder.relative_to(out_dir).as_posix(),
+        "folder": shown(done.folder.relative_to(out_dir)),
         "pair": pair_title(metrics),
         "input": metrics["input_audio"],
         "target": target_of(metrics),

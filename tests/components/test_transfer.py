@@ -15,6 +15,7 @@ from mixprint.atomic import read_json
 from mixprint.catalogue import Track, write_catalogue
 from mixprint.errors import AudioError
 from mixprint.features import FEATURE_NAMES, Standardisation
+from mixprint.fingerprint import file_sha256
 from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.transfer import songs as songs_module
 from mixprint.transfer.batch import Models
@@ -97,6 +98,16 @@ def test_each_method_of_each_pair(tmp_path: Path, run: Callable[..., dict[str, f
     assert counts == {"transfers": 1, "failed": 2}
     (folder,) = (p for p in (tmp_path / TRANSFER_FOLDER).iterdir() if p.is_dir())
     assert read_json(folder / "metrics.json")["amount"]["drums"] == 1
+
+
+def test_songs_that_a_table_names_by_path_count_too(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("input,target\na.wav,b1946ac9\na.wav,gone.wav\n")
+    (tmp_path / "a.wav").write_bytes(b"first")
+    before = main._named_songs(table)
+    assert before == {str(tmp_path / "a.wav"): file_sha256(tmp_path / "a.wav")}
+    (tmp_path / "a.wav").write_bytes(b"other")
+    assert main._named_songs(table) != before
 
 
 def test_it_fails_where_nothing_could_be_done(run: Callable[..., dict[str, float]]) -> None:

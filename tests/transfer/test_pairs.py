@@ -17,7 +17,7 @@ from mixprint.features import Standardisation
 from mixprint.segments import segment_starts
 from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.stems import STEMS
-from mixprint.transfer.batch import Job, Models, run_jobs
+from mixprint.transfer.batch import Done, Failure, Job, Models, Outcome, run_jobs
 from mixprint.transfer.library import SongSource
 from mixprint.transfer.pairs import (
     Defaults,
@@ -133,6 +133,94 @@ def test_stored_tracks(tmp_path: Path, stems_dir: Path, standardisation: Standar
     assert (folder / "metrics.json").stat().st_mtime_ns == stamp
     run(num_steps=1)
     assert read_json(folder / "metrics.json")["hyperparameters"]["num_steps"] == 1
+
+
+def test_the_identity_of_a_stored_song_follows_from_how_its_stems_were_made(
+    tmp_path: Path, make_stems: Make, make_audio: Callable[..., Tensor]
+) -> None:
+    stems_SCT = make_stems(1.0)
+
+    def identity(fingerprint: str, uri: str = "", start_s: float = 0.0) -> object:
+        """The fingerprint of a shard is that of precision, window, overlap and separator."""
+        with write_shard(
+            tmp_path / "stems" / shard_name(0, 1),
+            fingerprint=fingerprint,
+            sample_rate_hz=RATE_HZ,
+            separator=SeparatorFingerprint("test", "abc", "def"),
+        ) as writer:
+            writer.write("a", 0, start_s, stems_SCT)
+        source = SongSource(tracks=[track("a", uri=uri)], stems_dir=tmp_path / "stems")
+        return source.find("a").identity(settings(), whole=False)
+
+    path = tmp_path / "a.wav"
+    write_audio(path, make_audio(1.0), RATE_HZ)
+    found = [
+        identity("float32, 4 s"),
+        identity("bfloat16, 4 s"),
+        identity("float32, 4 s", start_s=1.0),
+        # Its mixture is read where it is, else the stems' sum stands for it.
+        identity("float32, 4 s", uri=uri_of(path)),
+    ]
+    assert all(found[i] != found[j] for i in range(4) for j in range(i))
+    assert identity("float32, 4 s") == found[0]
+
+
+def test_a_summary_keeps_what_other_tables_have_made(
+    tmp_path: Path, stems_dir: Path, standardisation: Standardisation, short_reports: None
+) -> None:
+    source = SongSource(tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
+    models = Models(standardisation=standardisation)
+    asked = defaults(settings(method="console", num_steps=0))
+
+    def run(*pairs: Pair) -> list[dict]:
+        jobs = jobs_of(list(pairs), source, asked)
+        return write_summary(tmp_path / "out", run_jobs(jobs, tmp_path / "out", models))[
+            "transfers"
+        ]
+
+    (first,) = run(Pair("a", "b"))
+    second, other = run(Pair("b", "a"), Pair("a", "c"))
+    assert first["is_asked_for"] is second["is_asked_for"] is True
+    assert other == first | {"is_asked_for": False}
+    with (tmp_path / "out" / "summary.csv").open() as file:
+        assert [row["folder"] for row in csv.DictReader(file)] == [
+            second["folder"],
+            first["folder"],
+        ]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("from another call") > 0
+    # Half a result is none, and a person's files are none.
+    (tmp_path / "out" / first["folder"] / "metrics.json").unlink()
+    (tmp_path / "out" / "mine").mkdir()
+    (tmp_path / "out" / "mine" / "metrics.json").write_text("[]")
+    assert run(Pair("b", "a")) == [second]
+
+
+def test_a_job_does_not_write_over_what_another_call_has_made(
+    tmp_path: Path, stems_dir: Path, standardisation: Standardisation, short_reports: None
+) -> None:
+    source = SongSource(tracks=[track(n) for n in "ab"], stems_dir=stems_dir)
+    models = Models(standardisation=standardisation)
+
+    def run(num_steps: int, *, overwrite: bool) -> Outcome:
+        asked = defaults(settings(method="console", num_steps=num_steps))
+        jobs = jobs_of([Pair("a", "b")], source, asked)
+        (outcome,) = run_jobs(jobs, tmp_path / "out", models, overwrite=overwrite)
+        return outcome
+
+    first = run(0, overwrite=False)
+    assert isinstance(first, Done)
+    before = (first.folder / "metrics.json").read_bytes()
+    refused = run(1, overwrite=False)
+    assert isinstance(refused, Failure)
+    assert "--overwrite" in str(refused.error)
+    assert (first.folder / "metrics.json").read_bytes() == before
+    again = run(0, overwrite=False)
+    assert isinstance(again, Done)
+    assert again.was_there
+    replaced = run(1, overwrite=True)
+    assert isinstance(replaced, Done)
+    assert replaced.metrics["hyperparameters"]["num_steps"] == 1
 
 
 def test_whole_songs_from_stored_segments(tmp_path: Path, make_stems: Make) -> None:
@@ -286,6 +374,9 @@ def test_changes_in_words() -> None:
         "vocals: hardly changed",
         "drums: 2.1 dB quieter, 3.0 dB wider, compressed over phrases by 25%",
     ]
+    # As they are read from a metrics.json, whose keys are sorted, after a resume.
+    read = json.loads(json.dumps({"vocals": values, "drums": values}, sort_keys=True))
+    assert [word.split(":")[0] for word in describe_settings(read)] == ["vocals", "drums"]
 
 
 def test_other_segment_lengths_warn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,17 @@
+import math
+
 import pytest
 import torch
 
 from mixprint.errors import ConfigError
 from mixprint.transfer.levels import Levels, stream_levels
-from mixprint.transfer.settings import LOUDNESS_AT_PEAK_SHARE, Controls, parse_amounts
+from mixprint.transfer.settings import (
+    LOUDNESS_AT_PEAK_SHARE,
+    Controls,
+    listed,
+    parse_amounts,
+    parse_numbers,
+)
 from tests.transfer.test_segments import settings
 
 
@@ -35,11 +43,57 @@ def test_amounts_as_a_person_writes_them(
         (["-0.5"], [], "amount"),
         (["nan"], [], "amount"),
         ([], ["piano"], "piano"),
+        (["inf"], [], "0 to 10"),
+        (["1e30"], [], "0 to 10"),
+        ([""], [], "expected a number"),
     ],
 )
 def test_amounts_that_make_no_sense(texts: list[str], keep: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_amounts(texts, keep)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["1,5"],
+        ["0,5"],
+        ["0.5", "0.7"],
+        ["drums=0,5"],
+        ["drums=0,5,bass=1"],
+        ["bass=1, drums=0,5"],
+        ["0.5,drums=0,2"],
+        ["drums=0.5", "drums=0.2"],
+        ["drums=0.5,drums=0.5"],
+    ],
+)
+def test_a_decimal_comma_and_two_amounts_for_one_thing_are_refused(texts: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"decimal point|one number for drums"):
+        parse_amounts(texts)
+
+
+@pytest.mark.parametrize("text", ["0,001", "1,05", "0.5,00.7"])
+def test_a_decimal_comma_in_numbers_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--lr: expected a decimal point"):
+        parse_numbers([text], "--lr")
+
+
+@pytest.mark.parametrize("text", ["nan", "1,inf", "-inf", "", ",", "0.1,,0.2", "fast", "1e999"])
+def test_what_is_no_finite_number_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--lr: expected"):
+        parse_numbers([text], "--lr")
+
+
+def test_numbers_and_names_as_a_person_writes_them() -> None:
+    assert parse_numbers(["0.5, 1e-3", "2"], "--lr") == (0.5, 1e-3, 2.0)
+    assert listed(["a, b", "a"], "--method") == ("a", "b")
+    assert listed([], "--keep") == ()
+
+
+@pytest.mark.parametrize("texts", [[""], [","], ["a,"], [" "]])
+def test_empty_names_are_refused(texts: list[str]) -> None:
+    with pytest.raises(ConfigError, match="--method: expected names"):
+        listed(texts, "--method")
 
 
 def test_controls_are_checked() -> None:
@@ -67,15 +121,21 @@ def test_nothing_done_is_no_gain_and_silence_is_not_raised() -> None:
 
 
 @pytest.mark.parametrize(
-    "more",
+    ("name", "values"),
     [
-        {"segment_duration": 2.0},
-        {"segment_offset": -1.0},
-        {"segments": 0},
-        {"method": "magic"},
-        {"optimize_target": "loudness"},
+        ("segment_duration", [2.0, 0.0, -1.0, math.nan, math.inf, 1e308]),
+        ("segment_offset", [-1.0, math.nan, math.inf]),
+        ("segments", [0, -1, 10**9]),
+        ("lr", [0.0, -0.1, math.nan, math.inf, 5.0]),
+        ("receptive_field", [0.0, -1.0, math.nan, math.inf, 1e6]),
+        ("num_steps", [-1, 10**12]),
+        ("seed", [-1, 2**64]),
+        ("method", ["magic", ""]),
+        ("optimize_target", ["loudness", ""]),
+        ("aim", ["high"]),
     ],
 )
-def test_hyperparameters_are_checked(more: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(more))):
-        settings(**more)
+def test_hyperparameters_out_of_range_are_named(name: str, values: list[object]) -> None:
+    for value in values:
+        with pytest.raises(ConfigError, match=f"{name}: expected"):
+            settings(**{name: value})

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,14 @@ from mixprint.transfer.segments import Segment, WholeSong, load_whole
 from mixprint.transfer.settings import (
     LOUDNESS_AT_PEAK_SHARE,
     Controls,
-    Hyperparameters,
     parse_amounts,
 )
-from mixprint.transfer.songs import Target, transfer_fingerprint, transfer_segments
+from mixprint.transfer.songs import (
+    Target,
+    mean_identity,
+    transfer_fingerprint,
+    transfer_segments,
+)
 from mixprint.transfer.style import Style
 from tests.transfer.metrics_schema import problems
 from tests.transfer.test_optimise import LevelEncoder
@@ -114,6 +119,61 @@ def test_nothing_of_it_is_the_input(
     assert metrics["final_feature_distance"] == metrics["initial_feature_distance"]
     assert metrics["amount"] == dict.fromkeys(STEMS, 0.0)
     assert len(metrics["stems_left_alone"]) == 4
+
+
+@pytest.mark.usefixtures("short_reports")
+@pytest.mark.parametrize("level", [0.3, 4.0], ids=["quiet", "beyond full scale"])
+def test_amount_0_is_the_input_to_the_bit_with_what_no_stem_has(
+    tmp_path: Path, make_stems: Make, standardisation: Standardisation, level: float
+) -> None:
+    stems_SCT = make_stems(gain=level)
+    lacking_CT = 0.03 * level * torch.randn(2, stems_SCT.shape[-1])
+    mixture_CT = stems_SCT.sum(0) + lacking_CT
+    source = Segment("a", "a", {"content": "a"}, mixture_CT, stems_SCT, {"model": "x"})
+    metrics = transfer(
+        tmp_path,
+        source,
+        segment(make_stems(seed=1, gain=0.4), "b"),
+        standardisation,
+        controls=Controls(amount=parse_amounts(["0"]), loudness="style"),
+    )
+    assert torch.equal(read_audio(tmp_path / "output_transferred.wav"), mixture_CT)
+    assert torch.equal(read_audio(tmp_path / "input_original.wav"), mixture_CT)
+    assert metrics["output"]["gain_db"] == 0
+    ratio = lacking_CT.square().mean() / mixture_CT.square().mean()
+    assert metrics["output"]["null_depth_db"] == pytest.approx(10 * ratio.log10().item(), abs=0.1)
+
+
+@pytest.mark.usefixtures("short_reports")
+def test_what_no_stem_has_passes_with_the_outputs_gain(
+    tmp_path: Path, make_stems: Make, standardisation: Standardisation
+) -> None:
+    stems_SCT = make_stems()
+    lacking_CT = 0.02 * torch.randn(2, stems_SCT.shape[-1])
+    source = Segment("a", "a", {}, stems_SCT.sum(0) + lacking_CT, stems_SCT, {})
+    metrics = transfer(
+        tmp_path,
+        source,
+        segment(make_stems(seed=1, gain=0.5), "b"),
+        standardisation,
+        controls=Controls(loudness="match"),
+    )
+    gain = 10 ** (metrics["output"]["gain_db"] / 20)
+    assert gain < 0.9
+    rest_CT = read_audio(tmp_path / "output_transferred.wav")
+    rest_CT -= read_stems(tmp_path / "transferred_stems").sum(0)
+    torch.testing.assert_close(rest_CT, gain * lacking_CT, atol=1e-6, rtol=0)
+
+
+@pytest.mark.usefixtures("short_reports")
+def test_originals_beyond_full_scale_are_not_clipped(
+    tmp_path: Path, make_stems: Make, standardisation: Standardisation
+) -> None:
+    source, target = segment(make_stems(gain=5.0)), segment(make_stems(seed=1, gain=6.0), "b")
+    assert source.audio_CT.abs().max() > 2
+    transfer(tmp_path, source, target, standardisation, num_steps=0)
+    for name, song in (("input", source), ("target", target)):
+        assert torch.equal(read_audio(tmp_path / f"{name}_original.wav"), song.audio_CT)
 
 
 @pytest.mark.usefixtures("short_reports")
@@ -416,22 +476,51 @@ def test_zero_shot(tmp_path: Path, make_stems: Make, standardisation: Standardis
         transfer(tmp_path, source, target, standardisation, method="zero-shot", encoder=encoder)
 
 
-def test_the_fingerprint_covers_what_decides(standardisation: Standardisation) -> None:
-    def hashed(settings_: Hyperparameters, controls: Controls | None = None) -> str:
-        return transfer_fingerprint(
-            {"a": 1}, {"b": 2}, {}, settings_, standardisation, None, controls=controls
-        )
+def test_the_fingerprint_covers_what_decides(
+    standardisation: Standardisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(LevelEncoder):
+        fingerprint = "other"
+
+    def hashed(**change: Any) -> str:
+        values: dict[str, Any] = {
+            "input_identity": {"content": "a"},
+            "target_identity": {"content": "b"},
+            "separator": {"model": "x"},
+            "settings": settings(),
+            "standardisation": standardisation,
+            "encoder": LevelEncoder(),
+            "controls": Controls(),
+            "zero_shot": None,
+        }
+        return transfer_fingerprint(**(values | change))
 
     found = [
-        hashed(settings()),
-        hashed(settings(method="tcn")),
-        hashed(settings(segments=2)),
-        hashed(settings(), Controls(loudness="keep")),
-        hashed(settings(), Controls(apply_to="song")),
-        hashed(settings(), Controls(amount=parse_amounts(["bass=0.9"]))),
+        hashed(),
+        hashed(input_identity={"content": "c"}),
+        hashed(target_identity={"content": "c"}),
+        hashed(target_identity=mean_identity([{"content": "b"}, {"content": "c"}], (1, 1))),
+        hashed(target_identity=mean_identity([{"content": "b"}, {"content": "c"}], (1, 2))),
+        hashed(separator={"model": "y"}),
+        hashed(standardisation=Standardisation(standardisation.mean_D + 1, standardisation.std_D)),
+        hashed(encoder=None),
+        hashed(encoder=Other()),
+        hashed(zero_shot=QuietModel()),
+        hashed(settings=settings(method="tcn")),
+        hashed(settings=settings(segments=2)),
+        hashed(settings=settings(segment_offset=1.0)),
+        hashed(settings=settings(aim="target")),
+        hashed(controls=Controls(loudness="keep")),
+        hashed(controls=Controls(apply_to="song")),
+        hashed(controls=Controls(amount=parse_amounts(["bass=0.9"]))),
     ]
+    monkeypatch.setattr("mixprint.transfer.songs.code_version", lambda *modules: str(modules))
+    found.append(hashed())
+    monkeypatch.setattr("mixprint.transfer.songs.CODE", ("other",))
+    found.append(hashed())
     assert len(set(found)) == len(found)
-    assert hashed(settings(), Controls()) == found[0]
+    monkeypatch.undo()
+    assert hashed(controls=None) == found[0]
 
 
 def test_requests_are_checked() -> None:
@@ -440,6 +529,11 @@ def test_requests_are_checked() -> None:
     for more, message in (
         ({}, "neither"),
         (two | {"weights": (1.0,)}, "expected 2"),
+        (two | {"weights": (0.0, 5.0)}, "above 0"),
+        (two | {"weights": (0.0, 0.0)}, "above 0"),
+        (two | {"weights": (-1.0, 2.0)}, "above 0"),
+        (two | {"weights": (1e308, 1e308)}, "up to"),
+        (two | {"settings": ()}, "got none"),
         (two | {"sweep": 1}, "2 to 101"),
         ({"target_audio": (Path("b"),), "sweep": 3}, "two targets"),
         (two | {"sweep": 3, "weights": (1.0, 2.0)}, "two targets"),
@@ -501,6 +595,130 @@ def test_every_combination_is_made_and_songs_are_separated_once(
     assert [each.was_there for each in again] == [name != names[2] for name in names]
     # All three songs, for the one that is made again is a mix of both targets.
     assert len(separated) == 6
+
+
+@pytest.fixture
+def ask(
+    tmp_path: Path, make_stems: Make, standardisation: Standardisation, short_reports: None
+) -> Callable[..., list[Any]]:
+    """Transfer short songs into `out`, in the way of the command."""
+    for index, name in enumerate("ab"):
+        audio_CT = make_stems(3.2, seed=index, gain=0.5).sum(0)
+        write_audio(tmp_path / f"{name}.wav", audio_CT, RATE_HZ)
+
+    def ask(out: str = "out", song: str = "a.wav", **more: Any) -> list[Any]:
+        values: dict[str, Any] = {
+            "input_audio": tmp_path / song,
+            "target_audio": (tmp_path / "b.wav",),
+            "settings": (settings(method="console", num_steps=0),),
+            "controls": Controls(),
+        }
+        models = Models(standardisation=standardisation, separator=FourSeparator())  # type: ignore[arg-type]
+        return transfer_songs(Request(**(values | more)), tmp_path / out, models)
+
+    return ask
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    paths = [p for p in folder.rglob("*") if p.is_file()]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
+
+
+def test_another_call_replaces_nothing_unless_asked(
+    tmp_path: Path, ask: Callable[..., list[Any]]
+) -> None:
+    ask()
+    before = contents(tmp_path / "out")
+    assert [each.was_there for each in ask()] == [True]
+    for more in (
+        {"song": "b.wav"},
+        {"controls": Controls(loudness="keep")},
+        {"settings": tuple(settings(method="console", num_steps=0, lr=lr) for lr in (0.1, 0.2))},
+    ):
+        with pytest.raises(DataError, match=r"a transfer of another call.*--overwrite"):
+            ask(**more)
+        assert contents(tmp_path / "out") == before
+    # Several combinations take the place of the one, and leave nothing of it.
+    done = ask(**more, overwrite=True)
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        *(each.folder.name for each in done),
+        "report.html",
+        "summary.json",
+        "summary.csv",
+    }
+    with pytest.raises(DataError, match=r"a summary of transfers of another call.*--overwrite"):
+        ask()
+    (again,) = ask(overwrite=True)
+    assert not again.was_there
+    assert not (tmp_path / "out" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("name", ["report.html", "output_transferred.wav", "input_stems/bass.wav"])
+def test_a_persons_files_stay_whatever_is_asked_for(
+    tmp_path: Path, ask: Callable[..., list[Any]], name: str
+) -> None:
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"my own")
+    for overwrite in (False, True):
+        with pytest.raises(DataError, match=f"other files there: {name}"):
+            ask(overwrite=overwrite)
+    assert contents(tmp_path / "out") == {name: b"my own"}
+
+
+def test_an_input_in_the_output_folder_stays(tmp_path: Path, ask: Callable[..., list[Any]]) -> None:
+    ask()
+    before = contents(tmp_path / "out")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "out" / "output_transferred.wav")
+    for song in ("out/output_transferred.wav", "link.wav", "out/../out/input_original.wav"):
+        with pytest.raises(DataError, match="of an input"):
+            ask(song=song, overwrite=True)
+    with pytest.raises(DataError, match="of an input"):
+        ask(target_audio=(tmp_path / "out" / "input_stems" / "bass.wav",), overwrite=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_style_file_is_replaced_only_where_it_is_one_and_only_when_asked(
+    tmp_path: Path, ask: Callable[..., list[Any]]
+) -> None:
+    style = tmp_path / "style.json"
+    ask(save_style=style)
+    first = style.read_bytes()
+    ask(save_style=style)
+    other = {"target_audio": (tmp_path / "a.wav",), "save_style": style}
+    with pytest.raises(DataError, match="--overwrite"):
+        ask("other", **other)
+    assert style.read_bytes() == first
+    ask("other", **other, overwrite=True)
+    assert style.read_bytes() != first
+    style.write_text('{"my": "own"}')
+    with pytest.raises(DataError, match="found another"):
+        ask("other", **other, overwrite=True)
+    with pytest.raises(DataError, match="expected another name for the style"):
+        ask("third", save_style=tmp_path / "third" / "Metrics.json")
+    with pytest.raises(DataError, match="found the same"):
+        ask("third", styles=(style,), save_style=style)
+    assert style.read_text() == '{"my": "own"}'
+
+
+def test_songs_and_folders_whose_names_are_no_text(
+    tmp_path: Path, ask: Callable[..., list[Any]]
+) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / "a.wav").rename(tmp_path / f"{name}.wav")
+    lrs = tuple(settings(method="console", num_steps=0, lr=lr) for lr in (0.1, 0.2))
+    first, _ = ask(name, f"{name}.wav", settings=lrs)
+    assert first.metrics["input_title"] == r"caf\xe9"
+    assert "caf" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_song_of_another_rate_gets_a_note(
+    tmp_path: Path, ask: Callable[..., list[Any]], make_stems: Make
+) -> None:
+    write_audio(tmp_path / "a48.wav", make_stems(3.5).sum(0), 48_000)
+    (done,) = ask(song="a48.wav")
+    notes = [note for note in done.metrics["notes"] if "Hz" in note]
+    assert notes == [f"{tmp_path / 'a48.wav'}: resampled from 48000 Hz to 44100 Hz"]
 
 
 def test_stems_in_files_are_a_whole_song(tmp_path: Path, make_stems: Make) -> None:

@@ -1,0 +1,40 @@
+"""Names of what transfers write, and how an earlier result is recognised by them."""
+
+from mixprint.outputs import Kind
+from mixprint.stems import STEMS
+
+METRICS_NAME = "metrics.json"
+METRICS_VERSION = 4
+REPORT_NAME = "report.html"
+INPUT_NAME = "input_original.wav"
+OUTPUT_NAME = "output_transferred.wav"
+INPUT_STEMS = "input_stems"
+TRANSFERRED_STEMS = "transferred_stems"
+SUMMARY_NAME = "summary.json"
+TABLE_NAME = "summary.csv"
+PAGE_NAME = "report.html"
+SUMMARY_NAMES = (SUMMARY_NAME, TABLE_NAME, PAGE_NAME)
+
+TRANSFER = Kind(
+    noun="a transfer",
+    marker=METRICS_NAME,
+    keys=frozenset({"schema_version", "fingerprint", "input_audio", "output"}),
+    names=(
+        REPORT_NAME,
+        INPUT_NAME,
+        OUTPUT_NAME,
+        "target_original.wav",
+        "target_*_original.wav",
+        *(
+            f"{folder}/{stem}.wav"
+            for folder in (INPUT_STEMS, "target_stems", "target_*_stems", TRANSFERRED_STEMS)
+            for stem in STEMS
+        ),
+    ),
+)
+SUMMARY = Kind(
+    noun="a summary of transfers",
+    marker=SUMMARY_NAME,
+    keys=frozenset({"num_transfers", "num_failed", "transfers"}),
+    names=SUMMARY_NAMES,
+)
