@@ -74,10 +74,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
             config,
             load_models,
             load_models(),
-            *(
-                Manifest(step="", uri=str(tmp_path / name), fingerprint="", counts={})
-                for name in ("catalogue", "stems")
-            ),
+            Manifest(step="", uri=str(tmp_path / "catalogue"), fingerprint="", counts={}),
+            tmp_path / "stems",
         )
 
     return run
