@@ -9,6 +9,7 @@ Shape suffixes: N mix, E embedding, S stem, C channel, T sample.
 import csv
 import logging
 import math
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def read_scores(path: Path, tracks: Sequence[Track]) -> dict[str, float]:
     named: dict[str, set[str]] = {}
     for track in tracks:
         for name in (track.track_id, track.title):
-            named.setdefault(name, set()).add(track.track_id)
+            named.setdefault(_plain(name), set()).add(track.track_id)
     scores: dict[str, float] = {}
     line_of: dict[str, int] = {}
     problems = []
@@ -126,12 +127,17 @@ def read_scores(path: Path, tracks: Sequence[Track]) -> dict[str, float]:
     return scores
 
 
+def _plain(name: str) -> str:
+    """Write a name in one way: accents are part of a letter or follow it, as programs like."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _row(cells: Sequence[str], named: Mapping[str, set[str]]) -> tuple[str, str, float]:
     """Read a row; gives what is wrong with it, or nothing, the track and the score."""
     if len(cells) != len(COLUMNS):
         return f"expected {len(COLUMNS)} values, found {len(cells)}", "", 0.0
     name, text = (cell.strip() for cell in cells)
-    ids = named.get(name, set())
+    ids = named.get(_plain(name), set())
     if len(ids) != 1:
         found = "unknown track" if not ids else f"{len(ids)} tracks have the title"
         return f"{found} {name!r}", "", 0.0

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,12 @@ def test_scores_by_id_and_by_title(tmp_path: Path) -> None:
     assert read_scores(path, TRACKS) == {"id0": 71.5, "id1": 30.0}
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())  # as some spreadsheets write it
     assert read_scores(path, TRACKS) == {"id0": 71.5, "id1": 30.0}
+
+
+def test_titles_in_two_spellings_of_unicode_are_one_title(tmp_path: Path) -> None:
+    tracks = [replace(TRACKS[0], title="Caf\u00e9"), replace(TRACKS[1], title="U\u0308ber")]
+    path = table(tmp_path, "Cafe\u0301,1", "\u00dcber,2")
+    assert read_scores(path, tracks) == {"id0": 1.0, "id1": 2.0}
 
 
 def test_all_bad_rows_are_listed(tmp_path: Path) -> None:
