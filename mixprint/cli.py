@@ -5,8 +5,14 @@ so that `mixprint --help` answers at once.
 """
 
 import csv
+import io
 import json
+import logging
+import os
+import signal
 import sys
+import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,10 +24,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mixprint.atomic import write_errors_named
 from mixprint.config import BASE_PROFILE, load_params
-from mixprint.errors import CheckpointError, ConfigError, MixprintError
+from mixprint.errors import AudioError, CheckpointError, ConfigError, MixprintError
 from mixprint.log import setup_logging
-from mixprint.processes import sigterm_exits
+from mixprint.processes import SIGNAL_BASE, sigterm_exits
+from mixprint.progress import discard, echo, progress
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +44,12 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED_STANDARDISATION = WEIGHTS / "standardisation.json"
 SHIPPED_ENCODER = WEIGHTS / "encoder"
+
+# As in sysexits.h: an error inside the program.
+FAULT_CODE = 70
+DEBUG_VARIABLE = "MIXPRINT_DEBUG"
+
+log = logging.getLogger("mixprint")
 
 app = typer.Typer(
     help="Learn what a mix sounds like, and give one song the mix of another.",
@@ -231,24 +245,80 @@ OverwriteOption = Annotated[
 
 
 def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """Set up logging, and end with a sentence instead of a traceback where a person can mend it."""
+    """Set up logging, and end with a sentence instead of a traceback.
+
+    Exit code: 1 for what a person can mend, 2 if the call is wrong, `FAULT_CODE` for what nobody
+    foresaw, and a shell's for Ctrl-C and for a pipe whose reader has gone.
+    """
 
     @wraps(function)
     @sigterm_exits()
     def run(*args: Any, **kwargs: Any) -> None:
         setup_logging()
         try:
-            function(*args, **kwargs)
+            with write_errors_named("a file"):
+                function(*args, **kwargs)
         except MixprintError as error:
-            typer.echo(f"error: {error}", err=True)
+            echo(f"error: {error}", err=True)
             # As for an option that does not exist: 2 says that the call is wrong, not the data.
             raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+        except KeyboardInterrupt as error:
+            echo("interrupted; what is finished is intact", err=True)
+            raise typer.Exit(SIGNAL_BASE + signal.SIGINT) from error
+        except BrokenPipeError as error:
+            # Whoever read along has gone.
+            discard(sys.stdout)
+            raise typer.Exit(SIGNAL_BASE + signal.SIGPIPE) from error
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if os.environ.get(DEBUG_VARIABLE):
+                raise
+            echo(_fault_text(function.__name__, error), err=True)
+            raise typer.Exit(FAULT_CODE) from error
 
     return run
 
 
+def _fault_text(command: str, error: Exception) -> str:
+    """Say how to report an error that nobody foresaw, with its traceback in a file."""
+    from mixprint import __version__
+
+    lines = traceback.format_exception(error)
+    found = "".join(traceback.format_exception_only(error)).strip()
+    try:
+        handle, name = tempfile.mkstemp(prefix="mixprint-traceback-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines([f"mixprint {__version__} {command}\n\n", *lines])
+        where = f"its traceback, which lies in {name}"
+    except OSError:
+        # Without a folder for temporary files.
+        where = "the traceback below"
+        found = "".join(lines)
+    return (
+        f"error: {command} of mixprint {__version__} met a fault of its own: {found}; please "
+        f"report it with {where} ({DEBUG_VARIABLE}=1 shows it at once)"
+    )
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version, and end."""
+    if wanted:
+        from mixprint import __version__
+
+        echo(f"mixprint {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
     """Learn what a mix sounds like, and give one song the mix of another."""
 
 
@@ -618,14 +688,14 @@ def separate(
     for outcome in chain(failures, done):
         counts[outcome.status] += 1
         if outcome.status == "failed":
-            typer.echo(f"failed: {outcome.detail}", err=True)
+            echo(f"failed: {outcome.detail}", err=True)
         else:
             note = " (was there already)" if outcome.status == "present" else ""
-            typer.echo(f"{outcome.detail}{note}")
+            echo(f"{outcome.detail}{note}")
             for note in outcome.notes:
-                typer.echo(f"note: {note}", err=True)
+                echo(f"note: {note}", err=True)
     summary = f"{counts['separated']} separated, {counts['present']} there already"
-    typer.echo(f"{summary}, {counts['failed']} failed", err=True)
+    echo(f"{summary}, {counts['failed']} failed", err=True)
     if counts["failed"]:
         raise typer.Exit(1)
 
@@ -695,7 +765,9 @@ def listening_results(
 @app.command()
 @_command
 def features(
-    songs: Annotated[list[Path], typer.Argument(help="Audio files.")],
+    songs: Annotated[
+        list[Path], typer.Argument(help="Audio files, and folders of them.", show_default=False)
+    ],
     table_format: Annotated[
         TableFormat, typer.Option("--format", help="How they are printed.")
     ] = TableFormat.json,
@@ -709,33 +781,51 @@ def features(
     scnet_config: SeparatorConfigOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Print the 64 mixing features of a segment of each song, with their units."""
+    """Print the 64 mixing features of a segment of each song, with their units.
+
+    A song that cannot be used is named, and the others are printed.
+
+    Exit code: 0 if all songs are there, 1 if one failed, 2 if an option is wrong.
+    """
     import torch
 
-    from mixprint.audio import read_audio
+    from mixprint.audio import read_audio, shown
     from mixprint.device import resolve_device
     from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, SCHEMA_VERSION, extract
+    from mixprint.separation.batch import name_songs
     from mixprint.stems import SAMPLE_RATE_HZ
     from mixprint.transfer.settings import check_segment
 
     check_segment(segment_duration, segment_offset)
     separator = _load_separator(scnet_model, scnet_config, resolve_device(device))
+    found, unusable = name_songs(songs)
+    failures = [outcome.detail for outcome in unusable]
     rows: dict[str, dict[str, float]] = {}
-    for path in songs:
-        audio_CT = read_audio(path, start_s=segment_offset, duration_s=segment_duration)
+    for path in progress(found, len(found), "measured", "songs", log):
+        try:
+            audio_CT = read_audio(path, start_s=segment_offset, duration_s=segment_duration)
+        except AudioError as error:
+            failures.append(str(error))
+            continue
         stems_SCT = separator.separate(audio_CT)
         with torch.inference_mode():
             values_D = extract(stems_SCT.unsqueeze(0), SAMPLE_RATE_HZ).squeeze(0)
-        rows[str(path)] = dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+        rows[shown(path)] = dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+    for failure in failures:
+        echo(f"failed: {failure}", err=True)
     units = dict(zip(FEATURE_NAMES, FEATURE_UNITS, strict=True))
     if table_format is TableFormat.json:
         result = {"schema_version": SCHEMA_VERSION, "units": units, "songs": rows}
-        typer.echo(json.dumps(result, indent=2, ensure_ascii=False))
-        return
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["feature", "unit", *rows])
-    for name in FEATURE_NAMES:
-        writer.writerow([name, units[name], *(row[name] for row in rows.values())])
+        echo(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        table = io.StringIO()
+        writer = csv.writer(table)
+        writer.writerow(["feature", "unit", *rows])
+        for name in FEATURE_NAMES:
+            writer.writerow([name, units[name], *(row[name] for row in rows.values())])
+        echo(table.getvalue().removesuffix("\n"))
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command()

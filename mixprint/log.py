@@ -4,6 +4,10 @@ import logging
 import sys
 from typing import TextIO
 
+from mixprint.progress import CLEAR_LINE, Progress, is_terminal
+
+LOGGER_NAME = "mixprint"
+
 
 def setup_logging(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send the lines of all `mixprint` loggers to one stream; a second call changes nothing.
@@ -14,11 +18,40 @@ def setup_logging(level: int = logging.INFO, stream: TextIO | None = None) -> No
         level: the lowest level that is shown.
         stream: where the lines go; standard error by default.
     """
-    root = logging.getLogger("mixprint")
+    root = logging.getLogger(LOGGER_NAME)
     if root.handlers:
         return
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _LineHandler(stream or sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(level)
     root.propagate = False
+
+
+def logging_level() -> int | None:
+    """Tell what `setup_logging` was given in this process, for `follow_logging` in another."""
+    root = logging.getLogger(LOGGER_NAME)
+    return root.level if root.handlers else None
+
+
+def follow_logging(level: int | None) -> None:
+    """Log in a process that was started for another one as that one does.
+
+    Args:
+        level: that one's `logging_level`.
+    """
+    if level is not None:
+        setup_logging(level)
+
+
+class _LineHandler(logging.StreamHandler[TextIO]):
+    """Writes lines in place of the progress bar, which comes back below them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with Progress.bar_cleared():
+            super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        # The bar may also be that of the process which has started this one.
+        return CLEAR_LINE + line if is_terminal(self.stream) else line

@@ -1,12 +1,26 @@
-"""Progress of long work: log lines with counts and the time left, a bar where a terminal is."""
+"""Progress of long work: log lines with counts and the time left, a bar where a terminal is.
 
+The bar is the last line of the terminal. Whatever else is printed meanwhile takes its place, and
+the bar comes back below: log lines (`mixprint.log`) and results (`echo`) go through `bar_cleared`.
+"""
+
+import io
 import logging
+import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import Self, TextIO, TypeVar
+from contextlib import contextmanager, suppress
+from typing import ClassVar, Self, TextIO, TypeVar
+
+from mixprint.errors import DataError
 
 BAR_CELLS = 24
+LEAST_CELLS = 4
+# Of a terminal that does not tell its width.
+DEFAULT_COLUMNS = 80
+CLEAR_LINE = "\r\x1b[K"
 LINE_EVERY_S = 5.0
 BAR_EVERY_S = 0.2
 
@@ -19,6 +33,10 @@ class Progress:
     ``with Progress(log, "separated", total=12, unit="tracks") as shown: ... shown.advance()``
     logs ``separated 3/12 tracks, 31 s, about 93 s left``.
     """
+
+    # The bars that are drawn on terminals, the innermost last: that one is seen.
+    _bars: ClassVar[list["Progress"]] = []
+    _lock: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(
         self,
@@ -42,7 +60,7 @@ class Progress:
         """
         self._log, self._verb, self._total, self._unit = log, verb, total, unit
         self._stream = terminal or sys.stderr
-        self._is_terminal = self._stream.isatty()
+        self._is_terminal = is_terminal(self._stream)
         self._every_s = BAR_EVERY_S if self._is_terminal else every_s
         self._start_s = self._reported_s = time.monotonic()
         self.done = 0
@@ -53,9 +71,10 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         """Replace the bar by a line of the log, which also says where an error stopped it."""
-        if self._is_terminal:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+        with self._lock:
+            if self in self._bars:
+                self._write(CLEAR_LINE)
+                self._bars.remove(self)
         self._log.info(self.describe(time.monotonic() - self._start_s))
 
     def advance(self, units: int = 1) -> None:
@@ -65,14 +84,24 @@ class Progress:
         if now_s - self._reported_s < self._every_s or self.done >= self._total:
             return
         self._reported_s = now_s
-        text = self.describe(now_s - self._start_s)
-        if self._is_terminal:
-            filled = BAR_CELLS * self.done // self._total
-            bar = "#" * filled + "." * (BAR_CELLS - filled)
-            self._stream.write(f"\r\x1b[K[{bar}] {text}")
-            self._stream.flush()
-        else:
-            self._log.info(text)
+        if not self._is_terminal:
+            self._log.info(self.describe(now_s - self._start_s))
+            return
+        with self._lock:
+            if self not in self._bars:
+                self._bars.append(self)
+            self._bars[-1].draw()
+
+    def draw(self) -> None:
+        """Draw the bar in place of the terminal's last line, no wider than the terminal."""
+        text = self.describe(time.monotonic() - self._start_s)
+        # The last column stays free: some terminals go on to the next line behind it.
+        room = _num_columns(self._stream) - 1
+        cells = min(BAR_CELLS, room - len(text) - len("[] "))
+        if cells >= LEAST_CELLS:
+            filled = cells * self.done // self._total
+            text = f"[{'#' * filled}{'.' * (cells - filled)}] {text}"
+        self._write(f"{CLEAR_LINE}{text[: max(room, 0)]}")
 
     def describe(self, elapsed_s: float) -> str:
         """Say how far the work is; the time left assumes that all units take equally long."""
@@ -81,6 +110,27 @@ class Progress:
             left_s = elapsed_s * (self._total - self.done) / self.done
             text += f", about {left_s:.0f} s left"
         return text
+
+    def _write(self, text: str) -> None:
+        # A terminal that is gone ends no work.
+        with suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    @classmethod
+    @contextmanager
+    def bar_cleared(cls) -> Iterator[None]:
+        """Take the bar off the terminal while something else is printed."""
+        with cls._lock:
+            if not cls._bars:
+                yield
+                return
+            bar = cls._bars[-1]
+            bar._write(CLEAR_LINE)
+            try:
+                yield
+            finally:
+                bar.draw()
 
 
 def progress(
@@ -94,3 +144,53 @@ def progress(
         for item in items:
             yield item
             shown.advance()
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print a line, the bar out of its way.
+
+    A pipe whose reader has gone (`| head -1`) ends no work: what it would get is left out from
+    then on. Characters that the stream cannot encode are escaped.
+
+    Args:
+        text: the line.
+        err: it goes to standard error instead of standard output.
+
+    Raises:
+        DataError: standard output cannot be written, for example because the disk is full.
+    """
+    stream = sys.stderr if err else sys.stdout
+    # Closed by the shell (`>&-`).
+    if stream is None:
+        return
+    encoding = stream.encoding or "utf-8"
+    line = text.encode(encoding, "backslashreplace").decode(encoding)
+    with Progress.bar_cleared():
+        try:
+            stream.write(f"{line}\n")
+            stream.flush()
+        except OSError as error:
+            discard(stream)
+            if not err and not isinstance(error, BrokenPipeError):
+                raise DataError(
+                    f"standard output: expected to write the result there, found: {error.strerror}"
+                ) from error
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a bar can be drawn there."""
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def _num_columns(stream: TextIO) -> int:
+    """Ask a terminal for its width, which may change at any time."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or DEFAULT_COLUMNS
+    except (OSError, io.UnsupportedOperation):
+        return DEFAULT_COLUMNS
+
+
+def discard(stream: TextIO) -> None:
+    """Let what is still written there go nowhere: Python's own last flush would fail again."""
+    with suppress(OSError, io.UnsupportedOperation), open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), stream.fileno())

@@ -1,11 +1,17 @@
 import csv
+import errno
 import io
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import Result
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -410,3 +416,171 @@ def test_features_as_json_and_csv(songs: tuple[Path, Path]) -> None:
     rows = list(csv.reader(io.StringIO(result.stdout)))
     assert rows[0] == ["feature", "unit", *map(str, songs)]
     assert [row[0] for row in rows[1:]] == list(FEATURE_NAMES)
+
+
+@pytest.fixture
+def unusable(tmp_path: Path, write_song: Callable[..., Path]) -> dict[str, Path]:
+    """Songs that cannot be measured, by what is wrong with them."""
+    folder = tmp_path / "unusable"
+    found = {
+        "short": write_song(folder / "short.wav", 2.0),
+        "page": folder / "page.mp3",
+        "empty": folder / "empty.flac",
+        "gone": folder / "gone.wav",
+        "no_songs": folder / "no songs",
+        "foreign": folder / "foreign.m4a",
+    }
+    found["page"].write_text("<html>")
+    found["empty"].touch()
+    found["no_songs"].mkdir()
+    found["foreign"].write_bytes(b"x")
+    return found
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_features_go_on_after_songs_that_cannot_be_used(
+    tmp_path: Path, songs: tuple[Path, Path], unusable: dict[str, Path], kind: str
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/folder/caf\xe9.wav"))
+    odd.parent.mkdir()
+    odd.write_bytes(songs[0].read_bytes())
+    arguments = [str(songs[0]), *map(str, unusable.values()), str(odd.parent), str(songs[1])]
+    arguments += ["--segment_duration", "3", "--format", kind]
+    result = runner.invoke(mixprint.cli.app, ["features", *arguments])
+    assert result.exit_code == 1
+    expected = [str(songs[0]), str(tmp_path / "folder" / r"caf\xe9.wav"), str(songs[1])]
+    if kind == "json":
+        assert list(json.loads(result.stdout)["songs"]) == expected
+    else:
+        rows = list(csv.reader(io.StringIO(result.stdout)))
+        assert rows[0] == ["feature", "unit", *expected]
+        assert {len(row) for row in rows} == {5}
+    for path in unusable.values():
+        assert result.stderr.count(f"failed: {path}") == 1
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_features_of_nothing_but_unusable_songs_are_an_empty_table(
+    unusable: dict[str, Path], kind: str
+) -> None:
+    arguments = ["features", *map(str, unusable.values()), "--format", kind]
+    result = runner.invoke(mixprint.cli.app, arguments)
+    assert result.exit_code == 1
+    if kind == "json":
+        assert json.loads(result.stdout)["songs"] == {}
+    else:
+        rows = list(csv.reader(io.StringIO(result.stdout)))
+        assert [row[0] for row in rows] == ["feature", *FEATURE_NAMES]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--segment_duration", value) for value in ("0", "2", "-1", "nan", "inf")),
+        *(("--segment_offset", value) for value in ("-1", "nan", "inf")),
+    ],
+)
+def test_features_of_no_segment_are_refused_before_the_work(
+    songs: tuple[Path, Path], option: str, value: str
+) -> None:
+    result = runner.invoke(mixprint.cli.app, ["features", str(songs[0]), f"{option}={value}"])
+    assert result.exit_code == 2
+    assert f"{option.removeprefix('--')}: expected" in result.stderr
+    assert result.stdout == ""
+
+
+def test_separate_does_the_others_where_one_song_breaks_off_or_may_not_be_read(
+    tmp_path: Path, songs: tuple[Path, Path], unusable: dict[str, Path]
+) -> None:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    good = Path(os.fsdecode(os.fsencode(folder) + b"/good\xff.wav"))
+    good.write_bytes(songs[0].read_bytes())
+    flac = songs[1].read_bytes()
+    (folder / "damaged.flac").write_bytes(flac[: len(flac) // 2] + bytes(5_000))
+    (folder / "to nothing.wav").symlink_to("gone.wav")
+    out = tmp_path / "stems"
+    arguments = ["separate", str(folder), *map(str, unusable.values()), "--out", str(out)]
+    result = runner.invoke(mixprint.cli.app, arguments)
+    assert result.exit_code == 1
+    # The short one can be separated, if not measured.
+    assert sorted(result.stdout.splitlines()) == [str(out / r"good\xff"), str(out / "short")]
+    failed = [folder / "damaged.flac", folder / "to nothing.wav", *unusable.values()]
+    failed.remove(unusable["short"])
+    for path in failed:
+        assert result.stderr.count(f"failed: {path}") == 1, path
+    assert f"2 separated, 0 there already, {len(failed)} failed" in result.stderr
+    assert len(list(out.iterdir())) == 2
+
+
+def _features_that_raise(
+    monkeypatch: pytest.MonkeyPatch, song: Path, error: BaseException
+) -> Result:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(mixprint.cli, "_load_separator", fail)
+    return runner.invoke(mixprint.cli.app, ["features", str(song)])
+
+
+def test_a_fault_of_our_own_says_how_to_report_it(
+    tmp_path: Path, songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    result = _features_that_raise(monkeypatch, songs[0], ZeroDivisionError("by nothing"))
+    assert result.exit_code == 70
+    (line,) = result.stderr.splitlines()
+    (file,) = tmp_path.glob("mixprint-traceback-*.txt")
+    assert line.startswith("error: features of mixprint ")
+    assert "ZeroDivisionError: by nothing; please report it" in line
+    assert str(file) in line
+    assert "in fail\n    raise error\n" in file.read_text()
+
+
+def test_a_fault_without_a_temporary_folder_has_its_traceback_on_standard_error(
+    songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    result = _features_that_raise(monkeypatch, songs[0], ZeroDivisionError("by nothing"))
+    assert result.exit_code == 70
+    assert "Traceback" in result.stderr
+    assert "please report it with the traceback" in result.stderr
+
+
+def test_a_fault_is_raised_where_debugging_is_asked_for(
+    songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MIXPRINT_DEBUG", "1")
+    result = _features_that_raise(monkeypatch, songs[0], ZeroDivisionError("by nothing"))
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "exit_code"),
+    [
+        (PermissionError(errno.EACCES, "", "/x/stems"), "error: /x/stems: expected", 1),
+        (OSError(errno.EROFS, "", "/x/stems"), "Read-only file system", 1),
+        (OSError(errno.ENOSPC, ""), "disk full", 1),
+        (KeyboardInterrupt(), "interrupted", 130),
+        (BrokenPipeError(errno.EPIPE, ""), "", 141),
+    ],
+    ids=["permission", "read-only", "full", "interrupt", "pipe"],
+)
+def test_what_the_system_or_a_person_ends_is_a_sentence(
+    songs: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    message: str,
+    exit_code: int,
+) -> None:
+    result = _features_that_raise(monkeypatch, songs[0], error)
+    assert result.exit_code == exit_code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_version_is_told_by_the_command_and_by_the_module() -> None:
+    expected = f"mixprint {mixprint.__version__}\n"
+    assert runner.invoke(mixprint.cli.app, ["--version"]).stdout == expected
+    command = [sys.executable, "-m", "mixprint", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == expected

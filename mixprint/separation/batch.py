@@ -6,11 +6,12 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,16 +21,22 @@ from mixprint.cores import threads_each
 from mixprint.device import resolve_device
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
+from mixprint.log import follow_logging, logging_level
 from mixprint.memory import is_out_of_memory
 from mixprint.processes import end_with_parent
-from mixprint.progress import Progress
+from mixprint.progress import BAR_EVERY_S, Progress
 from mixprint.separation.checkpoint import load_separator
 from mixprint.separation.files import FileSettings, separate_file
 from mixprint.separation.report import REPORT_NAME
 from mixprint.sources import find_songs
 
 if TYPE_CHECKING:
+    from ctypes import Array, c_int64
+
     from mixprint.separation.separator import Separator
+
+    # Of each job, how many seconds of its song are separated; a process writes, all may read.
+    Seconds: TypeAlias = Array[c_int64]
 
 log = logging.getLogger("mixprint.separation.batch")
 
@@ -95,7 +102,7 @@ def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome
     Returns:
         the jobs, and what cannot become one.
     """
-    named, failures = _names(songs)
+    named, failures = name_songs(songs)
     counts = Counter(_folded(name) for name in named.values())
     between = {parent for name in counts for parent in name.parents}
     jobs: dict[Path, Job] = {}
@@ -179,8 +186,15 @@ def _folded(name: Path) -> Path:
     return Path(str(name).casefold())
 
 
-def _names(songs: Sequence[Path]) -> tuple[dict[Path, Path], list[Outcome]]:
-    """Name each song, files as they are, those in folders with the folders between."""
+def name_songs(songs: Sequence[Path]) -> tuple[dict[Path, Path], list[Outcome]]:
+    """Name each song, files as they are, those in folders with the folders between.
+
+    Args:
+        songs: see `find_jobs`.
+
+    Returns:
+        the name of each audio file, which several may share, and what cannot be used.
+    """
     named: dict[Path, Path] = {}
     seen: set[str] = set()
     failures: list[Outcome] = []
@@ -217,20 +231,15 @@ def _one_by_one(
     lengths_s = [_length_s(job.song) for job in jobs]
     finished_s = 0
     with Progress(log, "separated", total=sum(lengths_s), unit="s of audio") as progress:
-        num_samples = 0
 
-        def advance(mixture_CT: Tensor, _stems_SCT: Tensor) -> None:
-            nonlocal num_samples
-            num_samples += mixture_CT.shape[-1]
-            done_s = finished_s + num_samples // separator.sample_rate_hz
-            progress.advance(done_s - progress.done)
+        def show(done_s: int) -> None:
+            progress.advance(finished_s + done_s - progress.done)
 
         for job, length_s in zip(jobs, lengths_s, strict=True):
-            num_samples = 0
-            outcome = _separate(job, separator, settings, overwrite, advance)
+            outcome = _separate(job, separator, settings, overwrite, show)
             # A song that failed or was there already is no work that is left.
             finished_s += length_s
-            progress.advance(finished_s - progress.done)
+            show(0)
             yield outcome
 
 
@@ -239,8 +248,16 @@ def _separate(
     separator: "Separator",
     settings: FileSettings,
     overwrite: bool,
-    on_piece: Callable[[Tensor, Tensor], None] | None = None,
+    show: Callable[[int], None],
 ) -> Outcome:
+    """Separate a song, and tell meanwhile how many seconds of it are done."""
+    num_samples = 0
+
+    def on_piece(mixture_CT: Tensor, _stems_SCT: Tensor) -> None:
+        nonlocal num_samples
+        num_samples += mixture_CT.shape[-1]
+        show(num_samples // separator.sample_rate_hz)
+
     try:
         report, is_new = separate_file(
             separator, job.song, job.folder, settings, overwrite=overwrite, on_piece=on_piece
@@ -270,35 +287,47 @@ def _side_by_side(
 ) -> Iterator[Outcome]:
     # Fetched and checked once, before each process loads its own.
     replace(source, device="cpu").load()
+    # The longest first, so that no process is left with a long song at the end.
     lengths_s = {job: _length_s(job.song) for job in jobs}
+    order = sorted(jobs, key=lambda job: lengths_s[job], reverse=True)
+    done_s: Seconds = RawArray("q", len(order))
     # Forking a process whose torch has started threads can lock up.
     context = multiprocessing.get_context("spawn")
-    num_threads = threads_each(num_processes)
     pool = ProcessPoolExecutor(
-        num_processes, context, initializer=_start_worker, initargs=(source, num_threads)
+        num_processes,
+        context,
+        initializer=_start_worker,
+        initargs=(source, threads_each(num_processes), done_s, logging_level()),
     )
-    # The longest first, so that no process is left with a long song at the end.
-    order = sorted(jobs, key=lambda job: lengths_s[job], reverse=True)
     try:
-        futures: dict[Future[Outcome], Job] = {
-            pool.submit(_run_job, job, settings, overwrite): job for job in order
+        futures: dict[Future[Outcome], int] = {
+            pool.submit(_run_job, index, job, settings, overwrite): index
+            for index, job in enumerate(order)
         }
         total_s = sum(lengths_s.values())
         with Progress(log, "separated", total=total_s, unit="s of audio") as progress:
-            for future in as_completed(futures):
-                job = futures[future]
-                try:
-                    outcome = future.result()
-                except BrokenProcessPool:
-                    detail = (
-                        f"{shown(job.song)}: a process ended while it was at work, most likely "
-                        "for want of memory; try fewer jobs"
-                    )
-                    outcome = Outcome(job.song, "failed", detail)
-                progress.advance(lengths_s[job])
-                yield outcome
+            left = set(futures)
+            while left:
+                ended, left = wait(left, BAR_EVERY_S, FIRST_COMPLETED)
+                for future in ended:
+                    # Failed and there already, too: that is no work that is left.
+                    done_s[futures[future]] = lengths_s[order[futures[future]]]
+                progress.advance(sum(done_s) - progress.done)
+                for future in ended:
+                    yield _outcome(order[futures[future]], future)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _outcome(job: Job, future: "Future[Outcome]") -> Outcome:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        detail = (
+            f"{shown(job.song)}: a process ended while it was at work, most likely for want of "
+            "memory; try fewer jobs"
+        )
+        return Outcome(job.song, "failed", detail)
 
 
 def _length_s(song: Path) -> int:
@@ -313,19 +342,27 @@ class _Worker:
     """What a process of `_side_by_side` keeps between its songs."""
 
     separator: "Separator"
+    done_s: "Seconds"
 
 
-def _start_worker(source: SeparatorSource, num_threads: int) -> None:
+def _start_worker(
+    source: SeparatorSource, num_threads: int, done_s: "Seconds", level: int | None
+) -> None:
     end_with_parent()
+    follow_logging(level)
     # Ctrl-C reaches all processes; one that waits for a song has nothing to tidy up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(num_threads)
     _Worker.separator = source.load()
+    _Worker.done_s = done_s
 
 
-def _run_job(job: Job, settings: FileSettings, overwrite: bool) -> Outcome:
+def _run_job(index: int, job: Job, settings: FileSettings, overwrite: bool) -> Outcome:
+    def show(done_s: int) -> None:
+        _Worker.done_s[index] = done_s
+
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return _separate(job, _Worker.separator, settings, overwrite)
+        return _separate(job, _Worker.separator, settings, overwrite, show)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

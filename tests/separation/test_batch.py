@@ -161,6 +161,30 @@ def test_jobs_side_by_side_give_the_same(
     assert sorted(outcome.status for outcome in again) == ["failed", *["present"] * 3]
 
 
+def test_progress_of_jobs_side_by_side_does_not_wait_for_the_end_of_a_song(
+    tmp_path: Path,
+    write_song: Callable[..., Path],
+    source: SeparatorSource,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    class Noted(batch.Progress):
+        def advance(self, units: int = 1) -> None:
+            super().advance(units)
+            seen.append(self.done)
+
+    monkeypatch.setattr(batch, "Progress", Noted)
+    monkeypatch.setattr(batch, "BAR_EVERY_S", 0.001)
+    songs = [write_song(tmp_path / f"song{i}.wav", 10.0, seed=i) for i in range(2)]
+    jobs, _ = find_jobs(songs, tmp_path / "out")
+    outcomes = list(separate_files(jobs, source, FileSettings(), num_processes=2))
+    assert [outcome.status for outcome in outcomes] == ["separated"] * 2
+    assert seen == sorted(seen)
+    assert seen[-1] == 20
+    assert set(seen) - {0, 10, 20}, "within a song"
+
+
 class ShortOfMemory:
     """Stands for a separator that finds no memory for songs that are called so."""
 
