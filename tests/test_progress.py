@@ -10,6 +10,7 @@ import termios
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,6 +115,7 @@ def on_terminal(num_columns: int = 80) -> Iterator[Terminal]:
         redirect_stderr(terminal.stream),
     ):
         patch.setattr("mixprint.progress.BAR_EVERY_S", 0.0)
+        patch.setattr("mixprint.progress.time", SimpleNamespace(monotonic=lambda: 0.0))
         patch.setattr(root, "handlers", [])
         setup_logging()
         try:

@@ -12,19 +12,21 @@ Shape suffixes: S stem, C channel, T sample.
 
 import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mixprint.atomic import write_errors_named, write_json
+from mixprint.atomic import name_digest, write_errors_named, write_json
 from mixprint.audio import error_text, probe, resampling_notes, shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, file_sha256
 from mixprint.folders import restore_folder, whole_folder
+from mixprint.locks import IN_USE_NAME, sole_use
 from mixprint.separation.nulltest import power_db
 from mixprint.separation.report import (
     REPORT_NAME,
@@ -159,7 +161,8 @@ def separate_file(
 
     Raises:
         AudioError: the song cannot be read.
-        DataError: the folder holds something else, or cannot be written.
+        DataError: the folder holds something else, cannot be written, or another run is at work
+            there.
     """
     num_declared = _declared_length(path, separator.sample_rate_hz)
     recipe: dict[str, Any] = {
@@ -169,7 +172,10 @@ def separate_file(
         "settings": _recipe_settings(settings, separator),
         "schema_version": SCHEMA_VERSION,
     }
-    with _write_errors_named(folder):
+    with (
+        _write_errors_named(folder),
+        _sole_separation(path, folder),
+    ):
         restore_folder(folder)
         if (earlier := earlier_report(folder, recipe, overwrite=overwrite)) is not None:
             return earlier, False
@@ -253,6 +259,7 @@ def _fill(
         sample_rate_hz=separator.sample_rate_hz,
         duration_s=measures.num_samples / separator.sample_rate_hz,
         files=[file.path.name for file in files.values()],
+        files_sha256={file.path.name: file_sha256(file.path) for file in files.values()},
         gain=gain,
         gain_db=2 * power_db(gain),
         notes=resampling_notes(
@@ -263,6 +270,14 @@ def _fill(
     )
     write_json(folder / REPORT_NAME, asdict(report))
     return report
+
+
+def _sole_separation(path: Path, folder: Path) -> AbstractContextManager[None]:
+    """Keep other runs away from a song's folder; songs beside it are theirs to separate."""
+    # Two names of one folder are one. The lock lies beside it, for it is replaced as a whole.
+    final = Path(os.path.realpath(folder))
+    activity = f"a separation of {shown(path.name)} into {shown(final.name)}"
+    return sole_use(final.parent, activity, f"{IN_USE_NAME}-{name_digest(final)}")
 
 
 def _declared_length(path: Path, sample_rate_hz: int) -> int:

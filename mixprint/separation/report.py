@@ -3,6 +3,7 @@
 Shape suffixes: S stem, C channel, T sample.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,11 @@ from torch import Tensor
 from mixprint.atomic import read_json
 from mixprint.audio import shown
 from mixprint.errors import DataError
+from mixprint.fingerprint import file_sha256
 from mixprint.separation.nulltest import Leakage, Levels, NullTest
 from mixprint.stems import STEMS
+
+log = logging.getLogger("mixprint.separation.files")
 
 REPORT_NAME = "separation.json"
 SCHEMA_VERSION = 1
@@ -37,6 +41,7 @@ class SeparationReport:
         settings: the settings that the stems depend on, the window as it was used, and the
             network's precision.
         files: names of the audio files.
+        files_sha256: hash of each, by which damage is noticed.
         null_depth_db: level of the mixture less the stems' sum, relative to the mixture, of the
             stems as the separator gave them.
         final_null_depth_db: the same with what `residual` asked for, before the samples are
@@ -67,6 +72,8 @@ class SeparationReport:
     gain: float
     gain_db: float
     notes: Sequence[str] = ()
+    # Reports of earlier versions have none.
+    files_sha256: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def recipe(self) -> dict[str, Any]:
@@ -168,5 +175,12 @@ def earlier_report(
             f"{where}: expected stems made in the same way, found others of this song (different: "
             f"{', '.join(different)}); choose another folder, or overwrite it"
         )
-    missing = [name for name in report.files if not (folder / name).is_file()]
-    return None if missing else report
+    if damaged := [name for name in report.files if not _is_whole(folder / name, report)]:
+        log.warning("%s: %s not as it was written, made again", where, " and ".join(damaged))
+        return None
+    return report
+
+
+def _is_whole(path: Path, report: SeparationReport) -> bool:
+    """Tell whether an audio file is what was written; a third of a second for a song's stems."""
+    return path.is_file() and file_sha256(path) == report.files_sha256.get(path.name)

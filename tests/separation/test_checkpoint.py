@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -453,3 +454,43 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_refused(
         torch.save(state, tmp_path / "model.ckpt")
         with pytest.raises(CheckpointError, match=r"finite weights.*pos_embed_f"):
             load_separator(tmp_path / "model.ckpt", config_path)
+
+
+@pytest.mark.parametrize("where", [0.2, 0.5, 0.8])
+def test_a_flipped_bit_of_the_weights_in_a_checkpoint_is_noticed(
+    tmp_path: Path, model: SCNet, config_path: Path, where: float
+) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": model.state_dict()}, path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda entry: entry.file_size)
+        content = archive.read(entry)
+    # The lowest bit: a value that nobody would find odd.
+    position = whole.index(content) + int(where * len(content)) // 4 * 4
+    path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+    assert torch.load(path, weights_only=True), "torch itself does not look"
+    with pytest.raises(CheckpointError, match=rf"checksums.*found '{entry.filename}' damaged"):
+        load_separator(path, config_path)
+    path.write_bytes(whole)
+    load_separator(path, config_path)
+
+
+def test_a_checkpoint_without_checksums_is_loaded_with_a_warning(
+    tmp_path: Path, model: SCNet, config_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model.th"
+    torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
+    with caplog.at_level("WARNING", "mixprint.torchfile"):
+        assert _same(load_separator(path, config_path).model, model.state_dict())
+    assert "has no checksums" in caplog.text
+
+
+def test_a_checkpoint_that_is_packed_is_refused_before_it_is_unpacked(
+    tmp_path: Path, config_path: Path
+) -> None:
+    path = tmp_path / "model.ckpt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model/data.pkl", bytes(1 << 20))
+    with pytest.raises(CheckpointError, match=r"found compressed 'model/data\.pkl'"):
+        load_separator(path, config_path)

@@ -260,7 +260,9 @@ def test_what_another_command_writes_meanwhile_is_kept(
 
     def write(*_: Tensor) -> None:
         if not (tmp_path / "out").exists():
-            separate_file(SharesSeparator(), other, tmp_path / "out", FileSettings())
+            # As somebody who moves a folder there, and asks for no lock.
+            separate_file(SharesSeparator(), other, tmp_path / "made", FileSettings())
+            (tmp_path / "made").rename(tmp_path / "out")
 
     with pytest.raises(DataError, match=r"those of another \(other.wav\)"):
         separate_file(SharesSeparator(), song, tmp_path / "out", FileSettings(), on_piece=write)
@@ -427,3 +429,46 @@ settings = FileSettings(container="flac", bit_depth="16", stems=("vocals",))
 separate_file(SharesSeparator(), Path(sys.argv[1]), Path(sys.argv[2]), settings)
 print(peak_mb() - before)
 """
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("container", ["wav", "flac"])
+@pytest.mark.parametrize("damage", [_cut, _flip, Path.unlink, lambda path: path.write_bytes(b"")])
+def test_stems_are_made_again_where_a_file_is_not_as_it_was_written(
+    tmp_path: Path, song: Path, container: str, damage: Callable[[Path], object]
+) -> None:
+    settings = FileSettings(container=container, bit_depth="16")
+    separator: Any = SharesSeparator()
+    separate_file(separator, song, tmp_path / "out", settings)
+    path = tmp_path / "out" / f"bass.{container}"
+    before = file_sha256(path)
+    damage(path)
+    assert separate_file(separator, song, tmp_path / "out", settings)[1]
+    assert file_sha256(path) == before
+    assert not separate_file(separator, song, tmp_path / "out", settings)[1]
+
+
+def test_of_two_separations_at_once_one_folder_has_those_of_the_first(
+    tmp_path: Path, song: Path
+) -> None:
+    separator: Any = SharesSeparator()
+    refused: list[str] = []
+
+    def another(*_: Tensor) -> None:
+        with pytest.raises(DataError) as caught:
+            separate_file(separator, song, tmp_path / "out", FileSettings(bit_depth="16"))
+        refused.append(str(caught.value))
+
+    separate_file(separator, song, tmp_path / "out", FileSettings(), on_piece=another)
+    assert all("found a separation of song.wav into out (process" in text for text in refused)
+    assert refused
+    assert read_json(tmp_path / "out" / REPORT_NAME)["settings"]["bit_depth"] == "float32"
