@@ -15,8 +15,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PLUMBING = {
     f"mixprint.{name}"
     for name in (
-        *("atomic", "device", "download", "errors", "fingerprint", "folders", "memory"),
-        *("stand_in", "storage", "torchfile"),
+        *("atomic", "claims", "device", "download", "errors", "fingerprint", "folders", "locks"),
+        *("memory", "schema", "stand_in", "storage", "torchfile"),
     )
 } | {"mixprint.features.loudness"}  # measures what is transferred, not what is separated
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
