@@ -112,9 +112,9 @@ def open_audio(path: Path | str) -> Iterator[OpenedAudio]:
     """Open a file for reading, with all that can be wrong in its header turned into reasons.
 
     Raises:
-        AudioError: ``unreadable``, ``unsupported_format``, ``empty``, ``truncated``,
-            ``sample_rate``, ``channel_layout`` or ``length_unknown``; also when a read in the body
-            fails (``unreadable``).
+        AudioError: ``unreadable``, ``unsupported_format``, ``empty``, ``truncated``, ``damaged``,
+            ``joined``, ``sample_rate``, ``channel_layout`` or ``length_unknown``; also when a read
+            in the body fails (``unreadable``, or ``damaged`` of FLAC).
     """
     head = b""
     try:

@@ -7,7 +7,7 @@ rejects:
 unsupported_format  audio of a kind that is not read, by suffix or content: convert it
 unreadable          no audio (the detail says what it looks like), damaged, or not permitted
 empty               no bytes, or no frames
-truncated           ends before the length that its header declares, or within a frame
+truncated           ends before the length that its header declares, or within a frame or page
 damaged             frames or pages are missing or broken, and audio with them
 joined              several files in one, of different kinds or of a kind that is not read on
 length_unknown      sizes that contradict each other, or a length that the decoder does not know
