@@ -39,19 +39,26 @@ class DecodedFile(sf.SoundFile):
     soundfile moves to the present position after every read, and decoders take even that for a
     jump: libFLAC looks for the frame again, and libmpg123 begins a few frames earlier. But a frame
     of MP3 may need 511 bytes before it, which in silence or at a low bitrate are more frames than
-    that, and then it comes out wrong.
+    that, and then it comes out wrong. libvorbisfile misses its aim in a last page that is trimmed.
     """
 
+    _inexact_frames = 0
+
     def seek(self, frames: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a frame; of MP3 what comes before it is decoded, too."""
+        """Move to a frame, over some before it that are decoded, too, where it would be wrong."""
         if whence != os.SEEK_SET:
             return int(super().seek(frames, whence))
-        if frames != self.tell():
-            start = max(frames - _PREROLL_FRAMES, 0) if self.format == "MP3" else frames
-            super().seek(start)
-            if start < frames:
-                super().read(frames - start, "float32")
-        return frames
+        if frames == self.tell():
+            return frames
+        start = frames
+        if self.format == "MP3":
+            start = frames - _PREROLL_FRAMES
+        elif self._inexact_frames:
+            start = min(frames, self.frames - self._inexact_frames - _PREROLL_FRAMES)
+        start = int(super().seek(max(start, 0)))
+        while start < frames and (skipped := self.read(min(_SKIPPED_FRAMES, frames - start))).size:
+            start += len(skipped)
+        return start
 
     def read(self, *args: Any, **kwargs: Any) -> NDArray:
         """Read frames as `soundfile.SoundFile` does.
@@ -74,9 +81,10 @@ class DecodedFile(sf.SoundFile):
 class _LinkFile(DecodedFile):
     """A stream of a file, with a view that belongs to it."""
 
-    def __init__(self, view: FileView) -> None:
+    def __init__(self, view: FileView, inexact_frames: int) -> None:
         """Open the stream that a view shows."""
         self._view = view
+        self._inexact_frames = inexact_frames
         super().__init__(view)
 
     def close(self) -> None:
@@ -288,7 +296,7 @@ def _open_link(path: bytes, link: Link) -> _LinkFile:
         sf.SoundFileError, OSError: it cannot be opened.
     """
     raw = Path(os.fsdecode(path)).open("rb", buffering=0)  # noqa: SIM115 - the view closes it
-    file = _LinkFile(FileView(raw, link.pieces))
+    file = _LinkFile(FileView(raw, link.pieces), link.inexact_frames)
     missing_s = ((link.num_frames or 0) - file.frames) / file.samplerate
     if missing_s > LENGTH_TOLERANCE_S:
         file.close()

@@ -102,16 +102,15 @@ def find_streams(content: mmap.mmap) -> tuple[Link, ...] | None:
         content: the whole file.
 
     Returns:
-        the streams in their order; None if there is one of Vorbis or Opus, and nothing else.
+        the streams in their order; None if there is no page.
 
     Raises:
         StreamError: ``truncated``: a stream has no last page; ``damaged``: a page is missing or
             broken; ``unreadable``: there is no audio, or several streams of it at once.
     """
     groups: list[dict[int, _Stream]] = []
-    position, is_bare = 0, True
+    position = 0
     while (page := _page_at(content, position)) is not None:
-        is_bare &= page.start == position
         position = page.body.stop
         if page.flags & _FIRST:
             if not groups or any(len(stream.pages) > 1 for stream in groups[-1].values()):
@@ -139,9 +138,6 @@ def find_streams(content: mmap.mmap) -> tuple[Link, ...] | None:
                 "expected a page that is marked as the last one, found the end of the stream "
                 f"after {stream.seconds(last):.3f} s: {CONVERT}",
             )
-    is_bare &= position == len(content) and len(groups) == 1 and len(groups[0]) == 1
-    if is_bare and not streams[0].head.startswith(_FLAC):
-        return None
     return tuple(_link(content, stream) for stream in streams)
 
 
@@ -209,7 +205,19 @@ def _link(content: mmap.mmap, stream: _Stream) -> Link:
                 pieces[-1] = range(last.start, page.body.stop)
             else:
                 pieces.append(range(page.start, page.body.stop))
-        return Link(tuple(pieces))
+        return Link(tuple(pieces), inexact_frames=_inexact_frames(stream))
     bodies = [page.body for page in stream.pages]
     bodies[0] = bodies[0][_FLAC_MAPPING_BYTES:]
     return flac.unwrapped(content, bodies, max(stream.pages[-1].granule, 0))
+
+
+def _inexact_frames(stream: _Stream) -> int:
+    """Count the frames of Vorbis that begin in its last page.
+
+    libvorbisfile counts back from the end of a page, and where the last one is trimmed it does so
+    from the wrong place.
+    """
+    if not stream.head.startswith(_VORBIS):
+        return 0
+    ends = [page.granule for page in stream.pages if page.granule >= 0]
+    return ends[-1] - ends[-2] if len(ends) > 1 else 0

@@ -18,10 +18,12 @@ class Link:
     Attributes:
         pieces: the stream's bytes: ranges of the file, and bytes that replace some of it.
         num_frames: frames that it holds, where the framing tells; the decoder must find no fewer.
+        inexact_frames: frames at its end among which the decoder does not find the right one.
     """
 
     pieces: tuple[Piece, ...]
     num_frames: int | None = None
+    inexact_frames: int = 0
 
 
 class StreamError(Exception):

@@ -17,8 +17,9 @@ RATE_HZ = 48_000
 
 
 def encode(coding: str, *, seed: int = 0, channels: int = 2, rate_hz: int = RATE_HZ) -> bytes:
-    """Encode three seconds of noise."""
+    """Encode three seconds of noise in bursts, for which blocks of both lengths are used."""
     audio_TC = np.random.default_rng(seed).uniform(-0.3, 0.3, (3 * rate_hz, channels))
+    audio_TC *= (np.arange(3 * rate_hz) // 3_000 % 3 == 0)[:, None]
     file = io.BytesIO()
     sf.write(file, audio_TC, rate_hz, format="OGG", subtype=coding)
     return file.getvalue()
@@ -63,6 +64,16 @@ def test_the_checksum_is_that_of_an_encoder(content: bytes) -> None:
 def test_a_whole_file_is_left_to_the_decoder(tmp_path: Path, content: bytes) -> None:
     alone_TC, _ = sf.read(io.BytesIO(content), dtype="float32")
     assert torch.equal(samples(tmp_path / "a.ogg", content), torch.from_numpy(alone_TC.T))
+
+
+def test_a_part_is_the_part_of_the_whole_to_the_end(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.ogg"
+    whole_CT = samples(path, content)
+    assert whole_CT.shape == (2, 3 * RATE_HZ)
+    for start_s in np.arange(0.0, 2.95, 0.09):
+        first = round(start_s * RATE_HZ)
+        part_CT = read_audio(path, sample_rate_hz=RATE_HZ, start_s=start_s, duration_s=0.05)
+        assert torch.allclose(part_CT, whole_CT[:, first : first + 2_400], atol=1e-6)
 
 
 @pytest.mark.parametrize("coding", ["VORBIS", "OPUS"])
