@@ -219,7 +219,7 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
                 f"{output['target_loudness_lufs']:.1f} LUFS in the target",
                 "true peak": f"{output['true_peak_dbtp']:.1f} dBTP "
                 f"(gain {output['gain_db']:.1f} dB)",
-                "not in any stem": _null_depth(output["null_depth_db"]),
+                **_null_depth(output),
                 "device": metrics["device"],
                 "time": f"{metrics['timings']['total_s']:.0f} s",
             }
@@ -228,6 +228,9 @@ def _figures(metrics: Mapping[str, Any]) -> list[str]:
     return sections
 
 
-def _null_depth(depth_db: float) -> str:
-    """Say how much of the input is in none of its stems, and passes as it is."""
-    return "nothing" if depth_db <= FLOOR_DB else f"{depth_db:.0f} dB of the input, passed as it is"
+def _null_depth(output: Mapping[str, Any]) -> dict[str, str]:
+    """Say how much of the input is in none of its stems, and passes as it is, where it is known."""
+    depth_db = output.get("null_depth_db", FLOOR_DB)
+    if depth_db <= FLOOR_DB:
+        return {}
+    return {"not in any stem": f"{depth_db:.0f} dB of the input, passed as it is"}
