@@ -16,6 +16,7 @@ from mixprint.separation.checkpoint import CONFIG_SUFFIX
 from mixprint.separation.recipe import Recipe
 from mixprint.separation.training import (
     HISTORY_FILE,
+    LAST_FILE,
     STATE_FOLDER,
     MetricsCallback,
     train_separator,
@@ -62,7 +63,9 @@ def work(job: SeparatorJob) -> None:
         params=params,
     ) as tracked:
         weights = rank_train(tracked.log_metrics)
-        files = [weights, weights.with_suffix(CONFIG_SUFFIX), out_dir / HISTORY_FILE]
+        exported = [weights, out_dir / LAST_FILE]
+        described = [path.with_suffix(CONFIG_SUFFIX) for path in exported]
+        files = [*exported, *described, out_dir / HISTORY_FILE]
         tracked.log_files(files, tracking.MODEL_FOLDER)
 
 

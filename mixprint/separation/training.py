@@ -88,10 +88,13 @@ log = logging.getLogger("mixprint.separation.training")
 STATE_FOLDER = "state"
 SONGS_FOLDER = "songs"
 HISTORY_FILE = "history.json"
-WEIGHTS_FILE = f"separator{WEIGHTS_SUFFIX}"
+# The averaged weights of the best validation, and those of the last step.
+EXPORT_NAME, LAST_NAME = "separator", "separator-last"
+WEIGHTS_FILE, LAST_FILE = f"{EXPORT_NAME}{WEIGHTS_SUFFIX}", f"{LAST_NAME}{WEIGHTS_SUFFIX}"
 HELD_OUT = "held_out"
 # What an entry of the history holds beside the songs of `extra_valid`.
-RESERVED_NAMES = ("step", "minutes", HELD_OUT)
+NO_SONGS = ("step", "minutes")
+RESERVED_NAMES = (*NO_SONGS, HELD_OUT)
 # What a resumption may not change of the recipe.
 RECIPE_KEPT = ("variant", "model", "remix")
 METRIC_NAME = re.compile(r"[A-Za-z0-9_.-]+")  # MLflow refuses some other characters
@@ -120,6 +123,9 @@ class TrainingState(TypedDict):
         step: how many steps were taken.
         elapsed_s: time of work so far.
         history: of validations, as JSON.
+        best: the averaged weights of the best validation so far; empty before the first.
+        best_entry: its place in the history, as JSON: its entry, or null.
+        best_songs: what it was validated on: figures on other songs are not compared.
     """
 
     recipe: str
@@ -130,6 +136,9 @@ class TrainingState(TypedDict):
     step: int
     elapsed_s: float
     history: str
+    best: dict[str, Tensor]
+    best_entry: str
+    best_songs: str
 
 
 class _Clock:
@@ -213,6 +222,9 @@ class _Run:
         self._forward: nn.Module | None = None
         self.step = 0
         self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_entry: dict[str, Any] | None = None
+        self.best_songs = ""
         self.clock = _Clock(0.0)
 
     def progress(self) -> float:
@@ -313,7 +325,24 @@ class _Run:
             "step": self.step,
             "elapsed_s": self.clock.elapsed_s(),
             "history": json.dumps(self.history),
+            "best": self.best,
+            "best_entry": json.dumps(self.best_entry),
+            "best_songs": self.best_songs,
         }
+
+    def keep_best(self, entry: dict[str, Any], songs: str) -> None:
+        """Keep the averaged weights if no validation on the same songs was better.
+
+        Args:
+            entry: of the history.
+            songs: tells what was validated on from other songs.
+        """
+        score = _score(entry)
+        known = _score(self.best_entry) if self.best_songs == songs else None
+        if score is None or (known is not None and score < known):
+            return
+        self.best = {key: value.cpu().clone() for key, value in self.average.state_dict().items()}
+        self.best_entry, self.best_songs = entry, songs
 
     def restore(self, state: TrainingState, where: Path) -> None:
         """Go on from a saved state.
@@ -340,7 +369,24 @@ class _Run:
             ) from error
         self.step = state["step"]
         self.history = json.loads(state["history"])
+        self.best = state["best"]
+        self.best_entry = json.loads(state["best_entry"])
+        self.best_songs = state["best_songs"]
         self.clock = _Clock(state["elapsed_s"])
+
+
+def _score(entry: Mapping[str, Any] | None) -> float | None:
+    """Give the figure that validations are compared by: of the songs held out, else of the others.
+
+    Returns:
+        the mean of the average utterance SDR in dB; None where no song has one.
+    """
+    measured = {name: value for name, value in (entry or {}).items() if name not in NO_SONGS}
+    if HELD_OUT in measured:
+        measured = {HELD_OUT: measured[HELD_OUT]}
+    averages = [by_stem[UTTERANCE_SDR].get("average", math.nan) for by_stem in measured.values()]
+    known = [average for average in averages if not math.isnan(average)]
+    return sum(known) / len(known) if known else None
 
 
 def _optimisers(model: nn.Module, config: TrainingConfig) -> list[torch.optim.Optimizer]:
@@ -389,8 +435,9 @@ def train_separator(
         data_dir: songs in MUSDB18-HQ's layout, see `songs.training_songs`; a `settings.json` with
             `song` names the composition, of which a song may be one of several mixes. None:
             songs are made while the training goes on.
-        out_dir: receives `separator.safetensors` and `separator.json` (the averaged weights),
-            the states to resume from, the history of validations, and the songs that are made.
+        out_dir: receives `separator.safetensors` and `separator.json` (the averaged weights of
+            the best validation), `separator-last.*` (those of the last step), the states to
+            resume from, the history of validations, and the songs that are made.
         recipe: the training; the one of the shipped separator when None.
         device: see `mixprint.device.resolve_device`; ranks take the GPU of their number.
         extra_valid: name -> folder of more songs to validate on, for example real recordings.
@@ -597,6 +644,7 @@ class _Trainer:
         self._out_dir, self._on_metrics = out_dir, on_metrics
         self._is_first = run.rank == 0
         self._valid: dict[str, _ValidSongs] = {}
+        self._songs = ""
 
     def run_to_the_end(self, extra_valid: Mapping[str, Sequence[Song]]) -> Path:
         run, config = self._run, self._run.recipe.training
@@ -607,6 +655,12 @@ class _Trainer:
                 name: _ValidSongs(songs, config.valid_s or None, config.max_bad_fraction)
                 for name, songs in named.items()
             }
+            self._songs = fingerprint(
+                {
+                    "valid_s": config.valid_s,
+                    **{name: [song.path.name for song in songs] for name, songs in named.items()},
+                }
+            )
         log.info(
             "trains a %s SCNet of %d parameters on %d songs, rank %d of %d, %s",
             run.model.variant,
@@ -733,6 +787,7 @@ class _Trainer:
                     f"valid.{name}.{measure}.{stem}": value for stem, value in by_stem.items()
                 }
         run.history.append(entry)
+        run.keep_best(entry, self._songs)
         write_json(self._out_dir / HISTORY_FILE, run.history)
         self._report(reported)
 
@@ -744,18 +799,31 @@ class _Trainer:
             self._material.made.forget_before(self._states.oldest_step)
 
     def _export(self) -> None:
+        """Write the weights of the last step, and those of the best validation if there was one."""
+        run = self._run
+        self._export_average(LAST_NAME, run.history[-1])
+        best = run.best_entry
+        if best is None or run.best_songs != self._songs:
+            best = run.history[-1]
+        else:
+            run.average.load_state_dict(run.best)
+        log.info("exports the weights of step %d of %d", best["step"], run.step)
+        self._export_average(EXPORT_NAME, best)
+
+    def _export_average(self, name: str, entry: Mapping[str, Any]) -> None:
         run = self._run
         export_separator(
             run.average,
             self._out_dir,
             window_s=run.recipe.training.segment_s,
+            name=name,
             training={
                 "recipe": run.recipe.to_values(),
-                "steps": run.step,
-                "minutes": round(run.clock.elapsed_s() / SECONDS_PER_MINUTE, 2),
+                "steps": entry["step"],
+                "minutes": entry["minutes"],
                 "songs": self._material.num_songs,
                 "data_fingerprint": self._material.fingerprint,
-                "validation": run.history[-1],
+                "validation": entry,
             },
         )
 

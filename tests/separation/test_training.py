@@ -3,6 +3,7 @@
 import fcntl
 import json
 import logging
+import math
 import resource
 import signal
 import subprocess
@@ -83,8 +84,6 @@ def test_outputs(tmp_path: Path, data_dir: Path, variant: str, precision: str) -
     separator = load_separator(path)
     assert separator.model.variant == variant
     assert separator.window_s == 0.1
-    description = json.loads(path.with_suffix(".json").read_text())
-    assert description["training"]["steps"] == 4
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert [entry["step"] for entry in history] == [2, 4]
     assert set(history[-1]) == {"step", "minutes", "held_out", "more"}
@@ -92,8 +91,91 @@ def test_outputs(tmp_path: Path, data_dir: Path, variant: str, precision: str) -
         assert set(history[-1][name]) == {"utterance_sdr", "museval_sdr"}
         for scores in history[-1][name].values():
             assert set(scores) == {*STEMS, "average"}
-    assert description["training"]["validation"] == history[-1]
-    assert description["training"]["recipe"] == recipe.to_values()
+    best = max(history, key=lambda entry: entry["held_out"]["utterance_sdr"]["average"])
+    for name, entry in (("separator", best), ("separator-last", history[-1])):
+        description = json.loads((tmp_path / "out" / f"{name}.json").read_text())["training"]
+        assert description["steps"] == entry["step"]
+        assert description["validation"] == entry
+        assert description["recipe"] == recipe.to_values()
+
+
+def _scores_of_steps(
+    monkeypatch: pytest.MonkeyPatch, by_step: Mapping[int, float]
+) -> dict[int, dict[str, torch.Tensor]]:
+    """Let validations have these results; gives the averaged weights that were validated."""
+    validated: dict[int, dict[str, torch.Tensor]] = {}
+    validate = training._Trainer._validate
+
+    def noted(trainer: training._Trainer) -> None:
+        step = trainer._run.step
+        # Where all stems are silent there is no figure.
+        scores = {} if math.isnan(by_step[step]) else {"average": by_step[step]}
+        measured = {"utterance_sdr": scores, "museval_sdr": scores}
+        monkeypatch.setattr(training._ValidSongs, "score", lambda *_: measured)
+        state = trainer._run.average.state_dict()
+        validated[step] = {key: value.clone() for key, value in state.items()}
+        validate(trainer)
+
+    monkeypatch.setattr(training._Trainer, "_validate", noted)
+    return validated
+
+
+def _has_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> bool:
+    found = load_separator(path).model.state_dict()
+    # On disk they are rounded to float16.
+    return all(torch.equal(found[key], value.half().float()) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("by_step", "best"),
+    [
+        ({2: 1.0, 4: 3.0, 6: 2.0}, 4),
+        ({2: 3.0, 4: 1.0, 6: 2.0}, 2),
+        ({2: 1.0, 4: 2.0, 6: 3.0}, 6),
+        ({2: -9.0, 4: math.nan, 6: math.nan}, 2),
+        ({2: math.nan, 4: math.nan, 6: math.nan}, 6),
+        ({2: 1.0, 4: 3.0, 6: 3.0}, 6),
+    ],
+    ids=["middle", "first", "last", "others silent", "all silent", "equal"],
+)
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_best_validated_weights_are_exported_and_the_last_beside_them(
+    tmp_path: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by_step: dict[int, float],
+    best: int,
+    killed: bool,
+) -> None:
+    validated = _scores_of_steps(monkeypatch, by_step)
+    step = training._Run.train_step
+
+    def stopped(run: training._Run, *batch: torch.Tensor) -> float:
+        if run.step == 5:
+            raise KeyboardInterrupt
+        return step(run, *batch)
+
+    out = tmp_path / "out"
+    if killed:
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "train_step", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                train_separator(data_dir, out, _recipe(max_steps=6), device="cpu")
+    path = train_separator(data_dir, out, _recipe(max_steps=6), device="cpu")
+    assert _has_weights(path, validated[best])
+    assert _has_weights(out / "separator-last.safetensors", validated[6])
+    description = json.loads(path.with_suffix(".json").read_text())["training"]
+    assert description["steps"] == description["validation"]["step"] == best
+
+
+def test_a_best_validation_on_other_songs_is_not_compared(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated = _scores_of_steps(monkeypatch, {2: 9.0, 4: 1.0})
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=2), device="cpu")
+    recipe = _recipe(max_steps=4, valid_s=0.2)
+    path = train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    assert _has_weights(path, validated[4])
 
 
 KILLED = """
