@@ -6,16 +6,24 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from components.layout import CATALOGUE_FILES, CATALOGUE_FOLDER
 from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.atomic import write_json
 from mixprint.config import StepConfig
-from mixprint.errors import ConfigError
+from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version
 
+if TYPE_CHECKING:
+    from mixprint.catalogue import Track
+
 log = logging.getLogger("mixprint.ingest")
+
+# One has nothing to be told from.
+MIN_TRAIN_TRACKS = 2
+# As MIN_SONGS of mixprint.evaluation.evaluate, which takes seconds to import.
+MIN_TEST_SONGS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +110,7 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
             )
             write_catalogue(folder, tracks, rejects, locations=[songs.uri(f) for f in folders])
             check_reject_fraction(tracks, rejects, config.max_reject_fraction)
+            _check_size(tracks)
             return {"tracks": len(tracks), "rejects": len(rejects)}
 
         return once(
@@ -134,6 +143,31 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
             },
             files=CATALOGUE_FILES,
             work=work,
+        )
+
+
+def _check_size(tracks: "Sequence[Track]") -> None:
+    """Refuse, before hours of work, what no encoder can be trained on; warn of what proves nothing.
+
+    Raises:
+        DataError: there are too few songs.
+    """
+    songs = {split: {t.song for t in tracks if t.split == split} for split in ("train", "test")}
+    num_train = sum(track.split == "train" for track in tracks)
+    if num_train < MIN_TRAIN_TRACKS:
+        raise DataError(
+            f"expected at least {MIN_TRAIN_TRACKS} songs to train on, found {num_train} of "
+            f"{len(tracks)} in the split train: give at least "
+            f"{MIN_TEST_SONGS + MIN_TRAIN_TRACKS} songs, "
+            "better some dozens, each twice as long as separate.segment_s; or transfer between "
+            "two songs with `mixprint transfer`"
+        )
+    if len(songs["test"]) < MIN_TEST_SONGS:
+        log.warning(
+            "%d songs are held out for a test, at least %d are needed to prove that an encoder is "
+            "good: none will be promoted, and the shipped one transfers",
+            len(songs["test"]),
+            MIN_TEST_SONGS,
         )
 
 

@@ -135,6 +135,21 @@ def gate_metric(metrics: Mapping[str, Any], config: PromoteConfig) -> str:
     )
 
 
+def _lack(metrics: Mapping[str, Any], config: PromoteConfig) -> str:
+    """Say why an evaluation has no metric for the gate; empty if it has one."""
+    if config.metric in metrics or config.fallback_metric in metrics:
+        return ""
+    # A semicolon ends a reason.
+    whys = {
+        task: str(metrics.get(f"{task}_retrieval", {}).get("absent", "not measured"))
+        for task in dict.fromkeys(
+            name.partition("_")[0] for name in (config.metric, config.fallback_metric)
+        )
+    }
+    told = ", ".join(f"{task} retrieval: {why}" for task, why in whys.items()).replace(";", ",")
+    return f"the collection is too small to evaluate an encoder on: {told}"
+
+
 def judge(
     candidate: Evaluated, champion: Champion | None, config: PromoteConfig
 ) -> tuple[bool, tuple[str, ...]]:
@@ -164,6 +179,8 @@ def judge(
     """
     from mixprint.evaluation.evaluate import ALL_SPLITS
 
+    if lack := _lack(candidate.metrics, config):
+        return False, (lack,)
     name = gate_metric(candidate.metrics, config)
     value, low, high = (float(candidate.metrics[f"{name}{end}"]) for end in ("", "_low", "_high"))
     enough = low >= config.min_metric
@@ -282,7 +299,8 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
         decision = version.tags[tracking.DECISION_TAG]
         reasons_text = version.tags[tracking.REASONS_TAG]
         log.info("version %s of %s: %s; %s", number, config.model_name, decision, reasons_text)
-        name = gate_metric(evaluated.metrics, config)
+        is_measured = not _lack(evaluated.metrics, config)
+        name = gate_metric(evaluated.metrics, config) if is_measured else None
         write_json(
             run_folder.path / PROMOTION_FILE,
             {
@@ -290,9 +308,9 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
                 "version": number,
                 "encoder": identity,
                 "metric": name,
-                "value": evaluated.metrics[name],
-                "low": evaluated.metrics[f"{name}_low"],
-                "high": evaluated.metrics[f"{name}_high"],
+                "value": evaluated.metrics.get(f"{name}"),
+                "low": evaluated.metrics.get(f"{name}_low"),
+                "high": evaluated.metrics.get(f"{name}_high"),
                 "decision": decision,
                 "reasons": reasons_text.split("; "),
             },

@@ -1,4 +1,7 @@
-"""Transfer: songs get the mix of other songs, pair by pair, with the champion of the registry."""
+"""Transfer: songs get the mix of other songs, pair by pair, with the champion of the registry.
+
+Where nothing was promoted yet, it is the encoder that mixprint ships.
+"""
 
 import logging
 import shutil
@@ -8,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import mixprint
 from components.layout import (
     PROMOTION_FILE,
     TRANSFER_FOLDER,
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint.transfer")
 
 _CHAMPION_FOLDER = "champion"
+SHIPPED_ENCODER = Path(mixprint.__file__).parent / "weights" / "encoder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,7 @@ def run(
         manifest of the transferred songs.
 
     Raises:
-        DataError: the registry has no champion, or the table is unreadable.
+        DataError: the table is unreadable.
         MixprintError: not one transfer could be done; the first reason.
     """
     with recorded(root, "transfer") as run_folder:
@@ -126,7 +131,17 @@ def run(
         decided = run_folder.local(promotion.uri, PROMOTION_FILE) / PROMOTION_FILE
         model_name = read_json(decided)["model_name"]
         registry = Registry(model_name)
-        load_models = partial(_load_models, config, registry.download_champion(champion_dir))
+        if registry.champion() is not None:
+            encoder_dir = registry.download_champion(champion_dir)
+        else:
+            encoder_dir = SHIPPED_ENCODER
+            log.warning(
+                "no encoder of %s was promoted (%s says why): transferring with the one that "
+                "mixprint ships",
+                model_name,
+                PROMOTION_FILE,
+            )
+        load_models = partial(_load_models, config, encoder_dir)
         models = load_models()
 
         def outputs() -> list[str]:
