@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import psutil
 
@@ -34,11 +34,11 @@ from mixprint.atomic import (
 )
 from mixprint.config import BASE_PROFILE
 from mixprint.cores import threads_each
-from mixprint.errors import DataError, MixprintError
+from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
 from mixprint.processes import end_with, sigterm_exits
-from mixprint.schema import Number, as_record
+from mixprint.schema import Number, Range, as_record
 
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 # How many processes share the machine's cores: the local run sets it for the fan-out over shards.
@@ -46,6 +46,7 @@ WORKERS_VARIABLE = "MIXPRINT_WORKERS"
 # Process id of the local run that has started this step: if it is killed, its steps end with it.
 RUNNER_VARIABLE = "MIXPRINT_RUNNER"
 _SAMPLE_EVERY_S = 0.1
+MAX_SHARDS = 99_999  # their names have five digits
 
 log = logging.getLogger("mixprint.step")
 
@@ -323,6 +324,28 @@ def share_cores() -> None:
         import torch
 
         torch.set_num_threads(threads_each(workers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """What the separation needs to know of the section `ingest`.
+
+    Attributes:
+        num_shards: how many shards the songs are dealt to.
+        max_reject_fraction: part of the songs that may be left out.
+    """
+
+    num_shards: Annotated[int, Range(1, MAX_SHARDS)]
+    max_reject_fraction: Annotated[float, Range(0, 1)]
+
+    @classmethod
+    def of_section(cls, section: Any) -> Self:
+        """Take it out of the section.
+
+        Raises:
+            ConfigError: a value is missing or does not fit.
+        """
+        return as_record(section, "ingest", cls, ConfigError, with_others=True)
 
 
 def section_json(values: Mapping[str, Any]) -> str:

@@ -23,11 +23,12 @@ def separate(
         shard: number of the shard.
         catalogue: manifest of the catalogue.
     """
-    from components.ingest.main import IngestConfig
     from components.separate.main import SeparateConfig, run
-    from components.step import Manifest
+    from components.step import Manifest, Sharding
+    from mixprint.errors import ConfigError
+    from mixprint.schema import parse_json
 
-    ingest = IngestConfig.from_json(ingest_params)
+    ingest = Sharding.of_section(parse_json(ingest_params, "ingest", ConfigError))
     run(
         root=root,
         config=SeparateConfig.from_json(params),

@@ -22,11 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from components.ingest.main import IngestConfig
 from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
 from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
-from components.step import Manifest, clear_errors, recorded, share_cores, step_parser
-from mixprint.config import StepConfig
+from components.step import Manifest, Sharding, clear_errors, recorded, share_cores, step_parser
+from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError, DataError
 from mixprint.stems import STEMS
 from mixprint.storage import Storage, in_parallel, open_bucket
@@ -521,7 +520,7 @@ def main() -> None:
     parser = step_parser(__doc__)
     parser.add_argument("--shard", type=int, default=ALL_SHARDS, help="one shard; default all")
     args = parser.parse_args()
-    ingest = IngestConfig.load(args.params, args.profile)
+    ingest = Sharding.of_section(load_params(args.params, args.profile)["ingest"])
     run(
         root=args.root,
         config=SeparateConfig.load(args.params, args.profile),

@@ -11,9 +11,9 @@ import pytest
 
 from components.layout import described_stems, evaluation_manifest, stems_manifest
 from components.run_folder import RunFolder
-from components.step import Manifest, once, recorded, section_json
+from components.step import Manifest, Sharding, once, recorded, section_json
 from mixprint.atomic import read_json
-from mixprint.errors import DataError
+from mixprint.errors import ConfigError, DataError
 from mixprint.shards import SeparatorFingerprint, read_index, shard_name, write_shard
 from pipelines.run_local import _raw_records
 
@@ -221,6 +221,13 @@ def test_record_of_a_step_that_failed(tmp_path: Path) -> None:
     record = read_json(tmp_path / "steps" / "demo.json")
     assert record["state"] == "failed"
     assert record["error"] == "DataError: no songs"
+
+
+def test_the_separation_takes_its_part_of_the_section_ingest() -> None:
+    section = {"num_shards": 8, "max_reject_fraction": 0.5, "seed": 1}
+    assert Sharding.of_section(section) == Sharding(num_shards=8, max_reject_fraction=0.5)
+    with pytest.raises(ConfigError, match=r"num_shards"):
+        Sharding.of_section(section | {"num_shards": 0})
 
 
 def test_sections_have_one_text() -> None:
