@@ -38,7 +38,7 @@ from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
 from mixprint.processes import end_with, sigterm_exits
-from mixprint.schema import Number, Range, as_record
+from mixprint.schema import Number, Range, WithOthers, as_record
 
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 # How many processes share the machine's cores: the local run sets it for the fan-out over shards.
@@ -184,7 +184,7 @@ def once(
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRecord:
+class TaskRecord(WithOthers):
     """What `recorded` has kept of one task, as far as others read it."""
 
     step: str

@@ -45,6 +45,7 @@ from components.store import (
 from mixprint.atomic import read_json, write_json
 from mixprint.errors import DataError, TrainingError
 from mixprint.locks import locked
+from mixprint.schema import read_record
 
 log = logging.getLogger("mixprint.tracking")
 
@@ -120,11 +121,24 @@ def run_exists(run_id: str) -> bool:
     return bool(run.info.lifecycle_stage == LifecycleStage.ACTIVE)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Note:
+    """What a training has noted of its run."""
+
+    run_id: str
+    recipe: str
+
+
 def noted_run(note: Path, recipe: str) -> str | None:
     """Give the run that an earlier start of the same training noted, if the store still has it."""
-    known = read_json(note) if note.exists() else {}
-    run_id = known.get("run_id") if known.get("recipe") == recipe else None
-    return run_id if run_id is not None and run_exists(run_id) else None
+    try:
+        known = read_record(note, _Note) if note.exists() else None
+    except DataError as error:
+        log.warning("%s; a new run is begun", error)
+        return None
+    if known is None or known.recipe != recipe or not run_exists(known.run_id):
+        return None
+    return known.run_id
 
 
 def note_run(note: Path, recipe: str, run_id: str) -> None:

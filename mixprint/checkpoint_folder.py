@@ -7,17 +7,17 @@ A save that was killed between the two files is refused at load, instead of mixi
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mixprint.atomic import atomic_path, read_json, write_json
-from mixprint.errors import CheckpointError, ConfigError, DataError
+from mixprint.atomic import write_json
+from mixprint.errors import CheckpointError, DataError
 from mixprint.fingerprint import file_sha256
+from mixprint.schema import as_record, read_plain_file, shortened
+from mixprint.text import first_of
+from mixprint.torchfile import read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -37,8 +37,7 @@ def write_folder(folder: Path, weights: Mapping[str, Tensor], config: Mapping[st
         config: JSON values; `weights_sha256` is added.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(tensors, temporary)
+    write_tensors(folder / WEIGHTS_NAME, tensors)
     sha256 = file_sha256(folder / WEIGHTS_NAME)
     write_json(folder / CONFIG_NAME, {**config, "weights_sha256": sha256})
 
@@ -56,10 +55,7 @@ def read_config(folder: Path, kind: str, version: int, keys: Collection[str]) ->
         CheckpointError: the file is missing, broken, of another format, or incomplete.
     """
     path = folder / CONFIG_NAME
-    try:
-        config = read_json(path)
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
+    config = read_plain_file(path, CheckpointError)
     if not isinstance(config, dict) or config.get("format") != kind:
         raise CheckpointError(f"{path}: expected the configuration of a {kind}, found another")
     if config.get("format_version") != version:
@@ -68,32 +64,26 @@ def read_config(folder: Path, kind: str, version: int, keys: Collection[str]) ->
         )
     if missing := sorted({*keys, "weights_sha256"} - config.keys()):
         raise CheckpointError(f"{path}: missing {missing}")
+    texts = {"weights_sha256", "encoder"} & config.keys()
+    if odd := sorted(key for key in texts if not isinstance(config[key], str)):
+        raise CheckpointError(f"{path}: expected texts for {odd}, found other values")
+    if not isinstance(config.get("metadata", {}), dict):
+        raise CheckpointError(f"{path}: metadata: expected a mapping, found another value")
     return config
 
 
-def read_architecture(
-    config_class: type[_Config], values: Any, folder: Path, *, tuples: Collection[str]
-) -> _Config:
+def read_architecture(config_class: type[_Config], values: Any, folder: Path) -> _Config:
     """Read an architecture.
 
     Args:
         config_class: the dataclass that describes it.
         values: its fields as JSON values.
         folder: where they come from, for messages.
-        tuples: fields that are lists in JSON and tuples in the dataclass.
 
     Raises:
         CheckpointError: a field is missing or unknown, which is named, or has a wrong value.
     """
-    path = folder / CONFIG_NAME
-    names = {field.name for field in fields(config_class)}
-    if not isinstance(values, dict) or values.keys() != names:
-        found = sorted(values) if isinstance(values, dict) else values
-        raise CheckpointError(f"{path}: architecture: expected {sorted(names)}, found {found}")
-    try:
-        return config_class(**{**values, **{name: tuple(values[name]) for name in tuples}})
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{path}: architecture: {error}") from error
+    return as_record(values, f"{folder / CONFIG_NAME}: architecture", config_class, CheckpointError)
 
 
 def read_weights(
@@ -103,7 +93,8 @@ def read_weights(
 
     Args:
         folder: see `write_folder`.
-        expected: tensors of the names, shapes and types that the network has.
+        expected: tensors of the names, shapes and types that the network has; an outline on the
+            meta device suffices.
         sha256: of the file, as in the configuration.
         is_any_precision: other types are taken, and brought to the network's.
 
@@ -113,13 +104,25 @@ def read_weights(
     path = folder / WEIGHTS_NAME
     try:
         found_sha256 = file_sha256(path)
-        loaded = load_file(path)
-    except (DataError, OSError, SafetensorError) as error:
+    except (DataError, OSError) as error:
         raise CheckpointError(f"{path}: expected readable weights, found: {error}") from error
     if found_sha256 != sha256:
         raise CheckpointError(
-            f"{path}: expected SHA-256 {sha256} as in {CONFIG_NAME}, found {found_sha256}"
+            f"{path}: expected SHA-256 {shortened(sha256)} as in {CONFIG_NAME}, found "
+            f"{found_sha256}"
         )
+    return fitting_tensors(path, expected, is_any_precision=is_any_precision)
+
+
+def fitting_tensors(
+    path: Path, expected: Mapping[str, Tensor], *, is_any_precision: bool = False
+) -> dict[str, Tensor]:
+    """Read a safetensors file, refusing every tensor that does not fit by name; see `read_weights`.
+
+    Raises:
+        CheckpointError: the file is missing or broken, or does not fit.
+    """
+    loaded = read_tensors(path)
     problems = [f"missing {name}" for name in sorted(expected.keys() - loaded.keys())]
     problems += [f"unknown {name}" for name in sorted(loaded.keys() - expected.keys())]
     for name in sorted(expected.keys() & loaded.keys()):
@@ -130,5 +133,5 @@ def read_weights(
                 f"found {got.dtype} {tuple(got.shape)}"
             )
     if problems:
-        raise CheckpointError(f"{path}: does not fit the architecture: {'; '.join(problems)}")
+        raise CheckpointError(f"{path}: does not fit the architecture: {first_of(problems)}")
     return {name: value.to(expected[name].dtype) for name, value in loaded.items()}

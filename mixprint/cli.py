@@ -434,20 +434,20 @@ def transfer(
     done = transfer_songs(request, output_dir, models)
     for each in done:
         if len(done) > 1:
-            typer.echo(f"{each.folder.name}:")
+            echo(f"{each.folder.name}:")
         elif each.was_there:
-            typer.echo("was there already")
+            echo("was there already")
         metrics = each.metrics
         for kind in ("feature", "embedding"):
             initial, final = metrics[f"initial_{kind}_distance"], metrics[f"final_{kind}_distance"]
             if initial is not None:
-                typer.echo(f"{kind} distance: {initial:.3f} -> {final:.3f}")
+                echo(f"{kind} distance: {initial:.3f} -> {final:.3f}")
         for note in metrics["notes"]:
-            typer.echo(f"note: {note}")
+            echo(f"note: {note}")
     if len(done) > 1:
-        typer.echo(f"open {shown(output_dir / 'report.html')} to compare them")
+        echo(f"open {shown(output_dir / 'report.html')} to compare them")
     else:
-        typer.echo(
+        echo(
             f"listen to {shown(output_dir / 'output_transferred.wav')}, or open report.html "
             "beside it"
         )
@@ -565,11 +565,11 @@ def transfer_batch(
         summary = write_summary(output_dir, [*unreadable, *unknown, *missing, *outcomes])
     for row in (row for row in summary["transfers"] if row["is_asked_for"]):
         initial, final = row["initial_feature_distance"], row["final_feature_distance"]
-        typer.echo(f"{row['folder']}: feature distance {initial:.3f} -> {final:.3f}")
+        echo(f"{row['folder']}: feature distance {initial:.3f} -> {final:.3f}")
     for failed in summary["failed"]:
-        typer.echo(f"failed: {failed['detail']}", err=True)
+        echo(f"failed: {failed['detail']}", err=True)
     counts = f"{summary['num_transfers']} there, {summary['num_failed']} failed"
-    typer.echo(f"{counts}; open {shown(output_dir / 'report.html')} to compare them", err=True)
+    echo(f"{counts}; open {shown(output_dir / 'report.html')} to compare them", err=True)
     if summary["num_failed"]:
         raise typer.Exit(1)
 
@@ -724,8 +724,8 @@ def listening_test(
 
     test = make_test(batch_dir, out, max_trials=max_trials, seed=seed, overwrite=overwrite)
     for trial in test["trials"]:
-        typer.echo(f"{trial['trial']}: {trial['title']}: {', '.join(trial['conditions'])}")
-    typer.echo(f"open {shown(out / PAGE_NAME)} in a browser")
+        echo(f"{trial['trial']}: {trial['title']}: {', '.join(trial['conditions'])}")
+    echo(f"open {shown(out / PAGE_NAME)} in a browser")
 
 
 @app.command("listening-results")
@@ -748,16 +748,16 @@ def listening_results(
     from mixprint.listening.analyse import analyse, results_text
 
     results = analyse(places, out, overwrite=overwrite)
-    typer.echo(results_text(results))
-    typer.echo(f"{results['num_listeners']} listeners, {results['num_trials']} trials")
+    echo(results_text(results))
+    echo(f"{results['num_listeners']} listeners, {results['num_trials']} trials")
     for left in results["screened_out"]:
-        typer.echo(
+        echo(
             f"left out: {left['listener']}, who missed the hidden reference in "
             f"{left['failed_fraction']:.0%} of the trials"
         )
     for refused in results["refused"]:
-        typer.echo(f"refused: {refused['reason']}", err=True)
-    typer.echo(f"open {shown(out.with_suffix('.html'))}")
+        echo(f"refused: {refused['reason']}", err=True)
+    echo(f"open {shown(out.with_suffix('.html'))}")
     if results["refused"]:
         raise typer.Exit(1)
 
@@ -881,7 +881,7 @@ def quality(
         device=used_device,
         overwrite=overwrite,
     )
-    typer.echo(
+    echo(
         f"{results['num_mixes']} mixes of {results['num_songs']} songs, of which the encoder may "
         f"know {results['num_training_songs']} from its training"
     )
@@ -893,7 +893,7 @@ def quality(
                 ("Kendall's tau", results[method]["kendall_tau"]),
             )
         ]
-        typer.echo(f"{label}: {', '.join(figures)}")
+        echo(f"{label}: {', '.join(figures)}")
 
 
 @app.command()
@@ -968,9 +968,9 @@ def estimate(
     measured = measure_separation(separator, songs, plan)
     found = estimate_separation(songs, num_left_out, plan, measured, start_s=start_s)
     if table_format is EstimateFormat.json:
-        typer.echo(json.dumps(found.to_values(), indent=2))
+        echo(json.dumps(found.to_values(), indent=2))
     else:
-        typer.echo(found.to_text())
+        echo(found.to_text())
 
 
 @app.command()
@@ -998,7 +998,7 @@ def doctor(
     ]
     findings = look_elsewhere("cluster") if cluster else list(look_here(Path(), shipped))
     for finding in findings:
-        typer.echo(finding.to_text())
+        echo(finding.to_text())
     if any(finding.is_missing for finding in findings):
         raise typer.Exit(1)
 

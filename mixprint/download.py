@@ -20,8 +20,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
-from urllib.parse import quote, unquote, urlsplit
+from typing import IO, BinaryIO
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import file_sha256
@@ -60,13 +60,97 @@ class _TooLargeError(DataError):
 
     def __init__(self, url: str, max_bytes: int, found: str) -> None:
         super().__init__(
-            f"{url}: expected a file of at most {max_bytes} bytes, found {found}; it was removed"
+            f"{public_url(url)}: expected a file of at most {max_bytes} bytes, found {found}; it "
+            "was removed"
         )
+
+
+class _SafeRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server elsewhere, but never to another scheme, nor back from TLS."""
+
+    def http_error_302(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+    ) -> http.client.HTTPResponse | None:
+        """See the base; the target is looked at before anything of it is followed or told."""
+        target = urljoin(req.full_url, headers.get("location") or headers.get("uri") or "")
+        scheme = target.partition(":")[0].lower()
+        # An upgrade to TLS is what most servers answer over plain HTTP.
+        if scheme not in {req.type, "https"} or f"{scheme}://" not in SCHEMES:
+            raise DataError(
+                f"{public_url(req.full_url)}: expected a redirection within {req.type}, found one "
+                f"to {scheme if scheme.isalnum() else 'another scheme'}"
+            )
+        try:
+            check_url(target)
+        except ConfigError as error:
+            raise DataError(f"{public_url(req.full_url)}: redirected: {error}") from error
+        answer: http.client.HTTPResponse | None = super().http_error_302(
+            req, fp, code, msg, headers
+        )
+        return answer
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def is_url(source: str | Path) -> bool:
     """Tell a URL from a path."""
     return str(source).lower().startswith(SCHEMES)
+
+
+def public_url(source: str) -> str:
+    """Show a URL without what may be secret: user, password, query and fragment, but for the pin.
+
+    Args:
+        source: a URL, with or without a pin.
+    """
+    url, pin, digest = source.partition(PIN)
+    scheme, separator, rest = url.partition("://")
+    place = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, path = place.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}{pin}{digest}"
+
+
+def check_url(source: str, *, is_recorded: bool = False) -> None:
+    """Refuse a URL that would send or show what is secret.
+
+    Args:
+        source: a URL, with or without a pin.
+        is_recorded: it is part of parameters, which are kept in records.
+
+    Raises:
+        ConfigError: it holds a user or a password, or has no host; or it is recorded and has a
+            query.
+    """
+    url = source.partition(PIN)[0]
+    where = public_url(source)
+    parts = _split(url, where)
+    if "@" in parts.netloc:
+        raise ConfigError(
+            f"{where}: expected a URL without user and password, found some before the host"
+        )
+    if is_recorded and parts.query:
+        raise ConfigError(
+            f"{where}: expected a URL without a query, for parameters are kept in records, found "
+            "one; download the file and name its path"
+        )
+
+
+def _split(url: str, where: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ConfigError(
+            f"{where}: expected a URL with a host and a port, found others"
+        ) from error
+    if not has_host:
+        raise ConfigError(f"{where}: expected a URL with a host, found none")
+    return parts
 
 
 def cache_dir() -> Path:
@@ -95,13 +179,15 @@ def fetch(source: str, max_bytes: int = MAX_BYTES) -> Path:
         DataError: the file cannot be had; or its hash is another or it is too large, and then
             nothing of it is kept.
     """
+    check_url(source)
     url, expected = _split_pin(source)
+    where = public_url(url)
     suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix
     path = cache_dir() / f"{expected}{suffix}"
     if _is_intact(path, expected):
         return path
     try:
-        with _locked(path.with_name(path.name + PARTIAL_SUFFIX), url) as (file, partial):
+        with _locked(path.with_name(path.name + PARTIAL_SUFFIX), where) as (file, partial):
             # Another process may have finished it while this one waited.
             if _is_intact(path, expected):
                 partial.unlink()
@@ -116,12 +202,12 @@ def fetch(source: str, max_bytes: int = MAX_BYTES) -> Path:
             if found != expected:
                 partial.unlink()
                 raise DataError(
-                    f"{url}: expected SHA-256 {expected}, found {found}: the file was removed"
+                    f"{where}: expected SHA-256 {expected}, found {found}: the file was removed"
                 )
             partial.replace(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    log.info("downloaded %s to %s", url, path)
+    log.info("downloaded %s to %s", where, path)
     return path
 
 
@@ -129,9 +215,10 @@ def _split_pin(source: str) -> tuple[str, str]:
     """Take a pinned URL apart."""
     url, _, digest = source.partition(PIN)
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
+        shown = public_url(url)
         raise ConfigError(
-            f"{url}: expected a URL with the file's SHA-256 at its end, like "
-            f"{url.partition('#')[0]}{PIN}<64 hexadecimal digits>, found "
+            f"{shown}: expected a URL with the file's SHA-256 at its end, like "
+            f"{shown}{PIN}<64 hexadecimal digits>, found "
             f"{digest or 'none'}. `sha256sum FILE` gives the hash of a copy that you trust"
         )
     return url, digest.lower()
@@ -148,7 +235,7 @@ def _is_intact(path: Path, expected: str) -> bool:
 
 
 @contextmanager
-def _locked(partial: Path, url: str) -> Iterator[tuple[BinaryIO, Path]]:
+def _locked(partial: Path, where: str) -> Iterator[tuple[BinaryIO, Path]]:
     """Open the unfinished file for this process alone; the kernel unlocks it if we are killed."""
     partial.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -156,7 +243,7 @@ def _locked(partial: Path, url: str) -> Iterator[tuple[BinaryIO, Path]]:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("another process downloads %s: waiting for it", url)
+                log.info("another process downloads %s: waiting for it", where)
                 fcntl.flock(file, fcntl.LOCK_EX)
             # The one before us may have renamed or removed the file that we have open.
             if not _is_at(file, partial):
@@ -193,10 +280,11 @@ def _download(url: str, file: BinaryIO, max_bytes: int) -> None:
                 failures += 1
             if failures == ATTEMPTS:
                 raise DataError(
-                    f"{url}: {failures} attempts in a row brought nothing; the last one: {error}"
+                    f"{public_url(url)}: {failures} attempts in a row brought nothing; the last "
+                    f"one: {error}"
                 ) from error
             pause_s = min(max(wait_s, error.wait_s), LONGEST_WAIT_S)
-            log.warning("%s: %s; next attempt in %.0f s", url, error, pause_s)
+            log.warning("%s: %s; next attempt in %.0f s", public_url(url), error, pause_s)
             time.sleep(pause_s)
             wait_s *= 2
 
@@ -217,7 +305,8 @@ def _attempt(url: str, file: BinaryIO, max_bytes: int) -> None:
     if start:
         request.add_header("Range", f"bytes={start}-")
     try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+        opener = urllib.request.build_opener(_SafeRedirects)
+        response = opener.open(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == RANGE_NOT_SATISFIABLE and start:
@@ -230,8 +319,11 @@ def _attempt(url: str, file: BinaryIO, max_bytes: int) -> None:
                 reason = f"the server answers {error.code} {error.reason}"
                 raise _BrokenOffError(reason, _retry_after_s(error)) from error
             raise DataError(
-                f"{url}: expected the file, the server answers {error.code} {error.reason}"
+                f"{public_url(url)}: expected the file, the server answers {error.code} "
+                f"{error.reason}"
             ) from error
+    except http.client.InvalidURL as error:
+        raise DataError(f"{public_url(url)}: expected a URL that HTTP can carry") from error
     except (OSError, http.client.HTTPException) as error:
         raise _BrokenOffError(getattr(error, "reason", error)) from error
     with response:
@@ -240,7 +332,7 @@ def _attempt(url: str, file: BinaryIO, max_bytes: int) -> None:
             _empty(file)
             raise _BrokenOffError("the server sent another range than it was asked for")
         if start and not resumed:
-            log.info("%s: the server cannot resume; starting anew", url)
+            log.info("%s: the server cannot resume; starting anew", public_url(url))
             _empty(file)
         _append(url, response, file, max_bytes)
 

@@ -13,6 +13,7 @@ from typing import IO
 
 from mixprint.atomic import write_errors_named
 from mixprint.errors import DataError
+from mixprint.schema import parse_json
 
 POLL_S = 0.2
 IN_USE_NAME = ".mixprint-in-use"
@@ -98,9 +99,9 @@ def _holder(file: IO[str]) -> str:
     """Describe who holds a folder, as far as its file tells."""
     file.seek(0)
     try:
-        found = json.loads(file.read())
+        found = parse_json(file.read(), IN_USE_NAME)
         return f"{found['activity']} (process {found['pid']} on {found['host']})"
-    except (ValueError, TypeError, KeyError):
+    except (DataError, ValueError, TypeError, KeyError):
         return "another one"
 
 

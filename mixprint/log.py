@@ -5,8 +5,16 @@ import sys
 from typing import TextIO
 
 from mixprint.progress import CLEAR_LINE, Progress, is_terminal
+from mixprint.text import printable
 
 LOGGER_NAME = "mixprint"
+
+
+class _PlainFormatter(logging.Formatter):
+    """Formats lines that hold nothing which a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
 
 
 def setup_logging(level: int = logging.INFO, stream: TextIO | None = None) -> None:
@@ -22,7 +30,7 @@ def setup_logging(level: int = logging.INFO, stream: TextIO | None = None) -> No
     if root.handlers:
         return
     handler = _LineHandler(stream or sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(name)s: %(message)s"))
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname).1s %(name)s: %(message)s"))
     root.addHandler(handler)
     root.setLevel(level)
     root.propagate = False

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import ClassVar, Self, TextIO, TypeVar
 
 from mixprint.errors import DataError
+from mixprint.text import printable
 
 BAR_CELLS = 24
 LEAST_CELLS = 4
@@ -150,7 +151,7 @@ def echo(text: str, *, err: bool = False) -> None:
     """Print a line, the bar out of its way.
 
     A pipe whose reader has gone (`| head -1`) ends no work: what it would get is left out from
-    then on. Characters that the stream cannot encode are escaped.
+    then on. Characters that the stream cannot encode, or a terminal would obey, are escaped.
 
     Args:
         text: the line.
@@ -164,7 +165,9 @@ def echo(text: str, *, err: bool = False) -> None:
     if stream is None:
         return
     encoding = stream.encoding or "utf-8"
-    line = text.encode(encoding, "backslashreplace").decode(encoding)
+    # CSV ends its lines with both; alone, a return would write over a line.
+    plain = "\r\n".join(printable(line, keep="\n\t") for line in text.split("\r\n"))
+    line = plain.encode(encoding, "backslashreplace").decode(encoding)
     with Progress.bar_cleared():
         try:
             stream.write(f"{line}\n")

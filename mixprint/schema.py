@@ -87,9 +87,17 @@ class Length:
         return f"a length of {many}"
 
 
-Fraction = Annotated[float, Range(0.0, 1.0)]
 Number = int | float
 Count = Annotated[int, Range(0, 1 << 62)]
+
+
+class WithOthers:
+    """Base of records whose files may hold other keys too; these are left out."""
+
+
+# Beyond it a number is an infinity to a network.
+Float32 = Annotated[float, Range(-3e38, 3e38)]
+SAMPLE_RATES_HZ = Range(4_000, 384_000)
 Sha256 = Annotated[str, Length(64, 64)]
 
 
@@ -152,6 +160,7 @@ def parse_yaml(
     error: type[MixprintError] = ConfigError,
     *,
     has_tuples: bool = False,
+    what: str = "YAML",
 ) -> Any:
     """Parse YAML; no tag runs anything, and few aliases and no deep nesting are allowed.
 
@@ -160,6 +169,7 @@ def parse_yaml(
         where: where it comes from, for messages.
         error: what is raised.
         has_tuples: whether the tag `!!python/tuple` is read, as published configurations use it.
+        what: was expected, for messages.
 
     Raises:
         MixprintError: of that kind; it is no such YAML.
@@ -171,7 +181,7 @@ def parse_yaml(
         value = yaml.load(text, _TupleLoader if has_tuples else _PlainLoader)
         _check_limits(value)
     except _BAD_YAML as fault:
-        raise error(f"{where}: expected a readable YAML file, found: {_told(fault)}") from fault
+        raise error(f"{where}: expected {what}, found: {_told(fault)}") from fault
     return value
 
 
@@ -187,37 +197,40 @@ def read_plain_file(
     """
     if Path(path).suffix == JSON_SUFFIX:
         return parse_json(read_text(path, error), path, error)
-    return parse_yaml(read_text(path, error, MAX_YAML_BYTES), path, error, has_tuples=has_tuples)
+    text = read_text(path, error, MAX_YAML_BYTES)
+    return parse_yaml(text, path, error, has_tuples=has_tuples, what="a readable YAML file")
 
 
-def read_record(
-    path: Path,
-    cls: type[_Record],
-    error: type[MixprintError] = DataError,
-    *,
-    with_others: bool = False,
-) -> _Record:
+def read_record(path: Path, cls: type[_Record], error: type[MixprintError] = DataError) -> _Record:
     """Read a file into a frozen dataclass.
 
     Args:
         path: JSON, or YAML where its name does not say JSON.
         cls: the dataclass.
         error: what is raised.
-        with_others: whether other keys may be there; they are left out.
 
     Raises:
         MixprintError: of that kind; the file is unreadable, or a value does not fit.
     """
-    return as_record(read_plain_file(path, error), path, cls, error, with_others=with_others)
+    return as_record(read_plain_file(path, error), path, cls, error)
+
+
+def read_mapping(
+    path: Path, error: type[MixprintError] = DataError, *, has_tuples: bool = False
+) -> dict[str, Any]:
+    """Read a file that holds a mapping with names as keys; see `read_plain_file`.
+
+    Raises:
+        MixprintError: of that kind; it cannot be read, or holds another value.
+    """
+    try:
+        return checked_mapping("", read_plain_file(path, error, has_tuples=has_tuples))
+    except ConfigError as fault:
+        raise error(f"{path}: {fault}") from fault
 
 
 def as_record(
-    value: Any,
-    where: Path | str,
-    cls: type[_Record],
-    error: type[MixprintError] = DataError,
-    *,
-    with_others: bool = False,
+    value: Any, where: Path | str, cls: type[_Record], error: type[MixprintError] = DataError
 ) -> _Record:
     """Turn what a file held into a frozen dataclass; see `read_record`.
 
@@ -225,9 +238,6 @@ def as_record(
         MixprintError: of that kind; a value does not fit.
     """
     try:
-        if with_others:
-            names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
-            value = {k: v for k, v in checked_mapping("", value).items() if k in names}
         record: _Record = checked("", value, cls)
     except ConfigError as fault:
         raise error(f"{where}: {fault}") from fault
@@ -295,7 +305,8 @@ def checked_fields(where: str, values: Mapping[str, Any], cls: Any) -> dict[str,
     names = [field.name for field in fields(cls)]
     needed = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
     prefix = f"{where}: " if where else ""
-    if unknown := sorted(map(shortened, values.keys() - set(names))):
+    unknown = sorted(map(shortened, values.keys() - set(names)))
+    if unknown and not issubclass(cls, WithOthers):
         raise ConfigError(f"{prefix}unknown keys [{', '.join(unknown)}]; known are {sorted(names)}")
     if missing := sorted(needed - values.keys()):
         raise ConfigError(f"{prefix}missing keys {missing}")

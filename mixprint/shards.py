@@ -19,7 +19,7 @@ Shape suffixes: S stem, C channel, T sample.
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,7 +35,7 @@ from torch import Tensor
 from mixprint.atomic import atomic_path, read_json, remove_exactly, write_json
 from mixprint.claims import ClaimLostError
 from mixprint.errors import AudioError, DataError
-from mixprint.schema import as_record
+from mixprint.schema import WithOthers, as_record
 from mixprint.stand_in import ShardInBucket, index_path, shard_in_bucket, stands_for_bucket
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, STEMS
 from mixprint.tables import read_table, write_table
@@ -44,6 +44,7 @@ log = logging.getLogger("mixprint.shards")
 
 SCHEMA_VERSION = 1
 DONE_SUFFIX = ".done.json"
+FRAME_BYTES = 2 * NUM_CHANNELS
 FULL_SCALE = 32_768
 MAX_PCM = FULL_SCALE - 1
 
@@ -62,7 +63,7 @@ SCHEMA = pa.schema(
     metadata={b"mixprint.stem_shard": str(SCHEMA_VERSION).encode()},
 )
 SMALL_COLUMNS = [field.name for field in SCHEMA if field.name not in STEMS]
-_INDEX_COLUMNS = ["track_id", "segment", "start_s"]
+_INDEX_COLUMNS = ["track_id", "segment", "start_s", "sample_rate_hz"]
 
 _NAME = re.compile(r"shard-(\d{5})-of-(\d{5})\.parquet")
 
@@ -408,9 +409,11 @@ def read_index(folder: Path) -> list[SegmentRef]:
     """List all segments of a complete set, by shard and row; no audio is read.
 
     Raises:
-        DataError: see `list_shards`; or a shard is unreadable or has another schema.
+        DataError: see `list_shards`; or a shard is unreadable, has another schema, or stems of
+            several rates.
     """
-    references = []
+    references: list[SegmentRef] = []
+    expected_hz: int | None = None
     for path in list_shards(folder):
         marker = read_marker(path)
         if path.is_file() and path.stat().st_size != marker.num_bytes:
@@ -422,7 +425,14 @@ def read_index(folder: Path) -> list[SegmentRef]:
                 "it anew"
             )
         rows = _index_rows(path, marker)
-        references += [SegmentRef(path, group, **row) for group, row in enumerate(rows)]
+        for group, row in enumerate(rows):
+            rate_hz = row.pop("sample_rate_hz")
+            if rate_hz != (expected_hz := expected_hz or rate_hz):
+                raise DataError(
+                    f"{path}: row group {group}, song {row['track_id']}: expected stems at "
+                    f"{expected_hz} Hz as in the rows before, found {rate_hz} Hz"
+                )
+            references.append(SegmentRef(path, group, **row))
     return references
 
 
@@ -458,7 +468,7 @@ class RejectedSong:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardMarker:
+class ShardMarker(WithOthers):
     """What the marker of a shard says of it.
 
     Attributes:
@@ -485,7 +495,25 @@ def read_marker(path: Path) -> ShardMarker:
         DataError: it is missing or broken.
     """
     marker = done_path(path)
-    return as_record(read_json(marker), marker, ShardMarker, with_others=True)
+    return as_record(read_json(marker), marker, ShardMarker)
+
+
+def check_songs(references: Iterable[SegmentRef], known: Container[str]) -> None:
+    """Refuse segments of songs that the catalogue does not have.
+
+    Args:
+        references: from `read_index`.
+        known: ids of the catalogue's songs.
+
+    Raises:
+        DataError: a segment is of another song.
+    """
+    for reference in references:
+        if reference.track_id not in known:
+            raise DataError(
+                f"{reference.shard_path}: row group {reference.row_group}: expected a song of the "
+                f"catalogue, found {reference.track_id!r}; run the step separate again"
+            )
 
 
 def read_row(reference: SegmentRef) -> dict[str, object]:
@@ -523,6 +551,7 @@ def read_segment(reference: SegmentRef, stems: Sequence[str] = STEMS) -> Tensor:
         table = _open(reference.shard_path).read_row_group(
             reference.row_group, columns=[*dict.fromkeys(stems), "gain"]
         )
+    _check_row(reference, table, stems)
     scale = 1.0 / (FULL_SCALE * table.column("gain")[0].as_py())
     # Straight from Arrow's buffers to where they belong: as_py() would copy the bytes once more.
     pcm = [
@@ -533,6 +562,24 @@ def read_segment(reference: SegmentRef, stems: Sequence[str] = STEMS) -> Tensor:
     for x_CT, pcm_TC in zip(stems_SCT.numpy(), pcm, strict=True):
         x_CT[:] = pcm_TC.T
     return stems_SCT.mul_(scale)
+
+
+def _check_row(reference: SegmentRef, table: pa.Table, stems: Sequence[str]) -> None:
+    """Refuse a segment whose values cannot be audio.
+
+    Raises:
+        DataError: the gain is none, or the stems are no samples of one length.
+    """
+    where = f"{reference.shard_path}: row group {reference.row_group}, song {reference.track_id}"
+    gain = table.column("gain")[0].as_py()
+    if not 0 < gain <= 1:  # NaN, too
+        raise DataError(f"{where}: expected a gain above 0 and at most 1, found {gain}")
+    lengths = {stem: table.column(stem)[0].as_buffer().size for stem in stems}
+    if len(set(lengths.values())) > 1 or any(n % FRAME_BYTES for n in lengths.values()):
+        raise DataError(
+            f"{where}: expected stems of one length in frames of {FRAME_BYTES} bytes, found "
+            f"{lengths}"
+        )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pathlib import Path
 from mixprint.atomic import read_json
 from mixprint.audio import convert_advice, error_text, probe, shown
 from mixprint.errors import AudioError, DataError
+from mixprint.schema import shortened
 from mixprint.stems import STEMS
 
 log = logging.getLogger("mixprint.ingest")
@@ -386,10 +387,12 @@ def _read_settings(path: Path) -> tuple[str, str, str]:
     ]
     song, style = (clean_text(v) if isinstance(v, str) else "" for v in values)
     if not song or not style:
-        raise DataError(f"{shown(path)}: expected texts for song and style, found {values}")
+        raise DataError(
+            f"{shown(path)}: expected texts for song and style, found {shortened(values)}"
+        )
     split = settings.get("split", "")
     if split not in ("", *SPLITS):
-        raise DataError(f"{shown(path)}: expected a split of {SPLITS}, found {split!r}")
+        raise DataError(f"{shown(path)}: expected a split of {SPLITS}, found {shortened(split)}")
     return song, style, split
 
 

@@ -16,8 +16,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from mixprint.atomic import read_json, write_json
+from mixprint.atomic import write_json
 from mixprint.errors import DataError
+from mixprint.schema import read_record
 from mixprint.scratch import Scratch
 from mixprint.storage import GcsStorage, open_bucket, open_ranges
 
@@ -92,9 +93,16 @@ def index_path(path: Path) -> Path:
     return path.with_name(path.name + INDEX_SUFFIX)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What `BUCKET_FILE` says."""
+
+    uri: str
+
+
 @lru_cache(maxsize=64)
 def _uri(folder: Path) -> str:
-    return str(read_json(folder / BUCKET_FILE)["uri"])
+    return read_record(folder / BUCKET_FILE, _Place).uri
 
 
 # A folder serves one step, during which nobody writes a finished shard anew.

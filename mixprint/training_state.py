@@ -7,16 +7,18 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, get_type_hints
 
 import torch
 
-from mixprint.atomic import atomic_path, read_json, remove_leftovers, write_json
+from mixprint.atomic import atomic_path, remove_leftovers, write_json
 from mixprint.distributed import of_first_rank, rank_and_world
 from mixprint.errors import CheckpointError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.locks import locked
+from mixprint.schema import Count, Sha256, read_record
 from mixprint.torchfile import read_plain
 
 log = logging.getLogger("mixprint.training_state")
@@ -28,6 +30,14 @@ LOCK_PATIENCE_S = 30.0
 
 # A TypedDict of tensors and plain values, `step: int` among them.
 State = TypeVar("State", bound=Mapping[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Marker:
+    """What vouches for a state."""
+
+    step: Count
+    sha256: Sha256
 
 
 @contextmanager
@@ -92,10 +102,11 @@ class StateFiles(Generic[State]):
             if not self._marker(slot).exists():
                 continue
             try:
-                marker = read_json(self._marker(slot))
-                found.append((int(marker["step"]), slot, str(marker["sha256"])))
-            except (DataError, LookupError, TypeError, ValueError) as error:
-                damages.append(f"{self._marker(slot)}: expected step and sha256: {error}")
+                marker = read_record(self._marker(slot), _Marker)
+            except DataError as error:
+                damages.append(str(error))
+            else:
+                found.append((marker.step, slot, marker.sha256))
         state: State | None = None
         for step, slot, expected in sorted(found, reverse=True):
             if state is not None:

@@ -365,7 +365,7 @@ def _raw_records(root: Path | str, started_s: float) -> list[TaskRecord]:
     for name in names:
         try:
             where, content = storage.uri(name), storage.read_json(name)
-            record = as_record(content, where, TaskRecord, with_others=True)
+            record = as_record(content, where, TaskRecord)
         except DataError as error:
             log.warning("%s; the record is left out", error)
             continue

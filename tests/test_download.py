@@ -1,11 +1,15 @@
 """Downloads from a small server on this machine that fails in the ways servers fail."""
 
+import contextlib
 import hashlib
+import http.client
+import io
 import logging
 import multiprocessing
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from mixprint import download
-from mixprint.download import cache_dir, fetch, is_url
+from mixprint.download import _SafeRedirects, cache_dir, check_url, fetch, is_url, public_url
 from mixprint.errors import ConfigError, DataError
 from tests.stand_in_server import Handler, answering
 
@@ -41,6 +45,9 @@ class DownloadHandler(Handler):
         action = self.path.strip("/").partition(".")[0]
         if action == "busy" and first_time:
             self.send_body(503, b"", {"Retry-After": "0"})
+            return
+        if action == "elsewhere":
+            self.send_body(302, b"", {"Location": self.path.partition("?to=")[2]})
             return
         if action == "absent" or (action == "gone" and not first_time):
             self.send_body(404, b"")
@@ -265,3 +272,93 @@ def test_urls_are_told_from_paths() -> None:
     assert is_url("HTTP://example.org/x")
     assert not is_url("models/https/x.ckpt")
     assert not is_url(Path("x.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://a.org/m.ckpt?token=secret", "https://a.org/m.ckpt"),
+        ("https://user:secret@a.org:8443/m.ckpt", "https://a.org:8443/m.ckpt"),
+        ("https://us@er:se/cret@a.org", "https://er:se/cret@a.org"),
+        ("https://a.org/m.ckpt#secret", "https://a.org/m.ckpt"),
+        ("https://a.org?x=secret#sha256=ab", "https://a.org#sha256=ab"),
+        ("HTTP://a.org/x@y/m.ckpt", "HTTP://a.org/x@y/m.ckpt"),
+    ],
+)
+def test_secrets_of_a_url_are_not_shown(url: str, shown: str) -> None:
+    assert public_url(url) == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:secret@a.org/m.ckpt",
+        "https://secret@a.org/m.ckpt",
+        "https://:secret@127.0.0.1:1/m.ckpt",
+        "https:///m.ckpt?secret",
+        "https://[::1/m.ckpt?secret",
+        "https://a.org:port/m.ckpt?secret",
+    ],
+)
+def test_a_url_with_a_password_or_without_a_host_is_refused_before_any_resolver_is_asked(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("socket.getaddrinfo", never)
+    with pytest.raises(ConfigError) as caught:
+        fetch(f"{url}#sha256={DIGEST}")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_query_is_used_and_neither_logged_nor_told(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for action in ("breaks", "wrong", "absent", "never"):
+        with contextlib.suppress(DataError):
+            fetch(f"{server.address}/{action}.ckpt?token=secret#sha256={DIGEST}")
+    with pytest.raises(DataError) as caught:
+        fetch(f"{server.address}/absent.ckpt?token=secret#sha256={DIGEST[::-1]}")
+    with pytest.raises(ConfigError) as unpinned:
+        fetch(f"{server.address}/absent.ckpt?token=secret")
+    assert "secret" not in f"{caplog.text} {caught.value} {unpinned.value}"
+
+
+def test_parameters_take_no_url_with_a_query() -> None:
+    check_url(f"https://a.org/m.ckpt#sha256={DIGEST}", is_recorded=True)
+    with pytest.raises(ConfigError, match="without a query") as caught:
+        check_url(f"https://a.org/m.ckpt?token=secret#sha256={DIGEST}", is_recorded=True)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "file:///etc/hostname?secret",
+        "ftp://a.org/m.ckpt?secret",
+        "data:text/plain,secret",
+        "gopher://a.org/secret",
+        "http://user:secret@127.0.0.1/m.ckpt",
+    ],
+)
+def test_redirections_elsewhere_are_refused(server: Server, target: str) -> None:
+    with pytest.raises(DataError) as caught:
+        fetch(f"{server.address}/elsewhere.ckpt?to={target}#sha256={DIGEST}")
+    assert "secret" not in str(caught.value)
+    assert "redirect" in str(caught.value)
+
+
+def test_a_redirection_within_the_scheme_is_followed(server: Server) -> None:
+    url = f"{server.address}/elsewhere.ckpt?to=/whole.ckpt?token=1#sha256={DIGEST}"
+    assert fetch(url).read_bytes() == CONTENT
+
+
+def test_a_redirection_from_https_to_http_is_refused() -> None:
+    request = urllib.request.Request("https://a.org/m.ckpt?secret")
+    headers = http.client.HTTPMessage()
+    headers["Location"] = "http://a.org/m.ckpt?secret"
+    with pytest.raises(DataError, match=r"within https, found one to http$") as caught:
+        _SafeRedirects().http_error_302(request, io.BytesIO(), 302, "Found", headers)
+    assert "secret" not in str(caught.value)

@@ -16,7 +16,7 @@ PLUMBING = {
     f"mixprint.{name}"
     for name in (
         *("atomic", "claims", "device", "download", "errors", "fingerprint", "folders", "locks"),
-        *("memory", "schema", "stand_in", "storage", "tables", "torchfile"),
+        *("memory", "schema", "stand_in", "storage", "tables", "text", "torchfile"),
     )
 } | {"mixprint.features.loudness"}  # measures what is transferred, not what is separated
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")

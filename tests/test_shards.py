@@ -1,5 +1,6 @@
 import gc
 import json
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mixprint.errors import AudioError, DataError
 from mixprint.shards import (
     SCHEMA,
     SeparatorFingerprint,
+    check_songs,
     done_path,
     is_done,
     list_shards,
@@ -400,3 +402,50 @@ def test_writer_refuses(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="8 of 8"):
         shard_name(8, 8)
+
+
+def with_values(path: Path, column: str, values: list[object]) -> None:
+    """Write a finished shard again with other values in a column, as if it were made so."""
+    table = pq.read_table(path)
+    place = table.schema.get_field_index(column)
+    changed = pa.array(values, table.schema.field(column).type)
+    table = table.set_column(place, table.schema.field(column), changed)
+    pq.write_table(table, path, row_group_size=1)
+    marker = json.loads(done_path(path).read_text())
+    done_path(path).write_text(json.dumps(marker | {"num_bytes": path.stat().st_size}))
+    index_path(path).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("gain", 0.0, "expected a gain above 0 and at most 1, found 0"),
+        ("gain", -1.0, "expected a gain above 0 and at most 1, found -1"),
+        ("gain", float("nan"), "found nan"),
+        ("gain", float("inf"), "found inf"),
+        ("gain", 2.0, "found 2"),
+        ("bass", bytes(4 * NUM_SAMPLES - 1), "expected stems of one length in frames of 4 bytes"),
+        ("bass", bytes(4 * NUM_SAMPLES - 4), "expected stems of one length"),
+        ("bass", b"", "expected stems of one length"),
+    ],
+)
+def test_an_odd_row_of_a_shard_is_told_by_name(
+    folder: Path, column: str, value: object, message: str
+) -> None:
+    path = folder / shard_name(1, 2)
+    reference = read_index(folder)[1]
+    good = pq.read_table(path).column(column).to_pylist()
+    with_values(path, column, [good[0], value, good[2]])
+    where = rf"{path.name}: row group 1, song b: .*{re.escape(message)}"
+    with pytest.raises(DataError, match=where):
+        read_segment(reference)
+
+
+def test_segments_of_another_rate_and_of_unknown_songs_are_told_by_name(folder: Path) -> None:
+    path = folder / shard_name(1, 2)
+    with pytest.raises(DataError, match=rf"{path.name}: row group 0: .*found 'b'"):
+        check_songs(read_index(folder), {"a"})
+    check_songs(read_index(folder), {"b"})
+    with_values(path, "sample_rate_hz", [44_100, 44_100, 48_000])
+    with pytest.raises(DataError, match=r"row group 2, song b: .*44100 Hz as .* found 48000 Hz"):
+        read_index(folder)

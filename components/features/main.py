@@ -89,12 +89,16 @@ def _measure(
     from mixprint.features import Standardisation, extract
     from mixprint.features.table import write_features
     from mixprint.progress import Progress
-    from mixprint.shards import read_index, read_segment
+    from mixprint.shards import check_songs, read_index, read_row, read_segment
     from mixprint.stems import SAMPLE_RATE_HZ
 
     device = resolve_device(config.device)
     references = read_index(stems_dir)
     split_of = {track.track_id: track.split for track in read_catalogue(catalogue_dir)}
+    check_songs(references, split_of)
+    rate_hz = read_row(references[0])["sample_rate_hz"] if references else SAMPLE_RATE_HZ
+    if rate_hz != SAMPLE_RATE_HZ:
+        raise DataError(f"{stems_dir}: expected stems at {SAMPLE_RATE_HZ} Hz, found {rate_hz} Hz")
     is_train = [split_of[reference.track_id] == "train" for reference in references]
     if not any(is_train):
         raise DataError(

@@ -21,11 +21,12 @@ from components.layout import (
     evaluation_manifest,
 )
 from components.step import Manifest, clear_errors, recorded, step_parser
-from mixprint.atomic import read_json, remove_leftovers, write_json
+from mixprint.atomic import remove_leftovers, write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
+from mixprint.schema import read_mapping
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
@@ -267,7 +268,8 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
         identity = loaded.fingerprint
         folder = run_folder.local(evaluation.uri)
         evaluated = Evaluated(
-            metrics=read_json(folder / METRICS_FILE), details=read_json(folder / DETAILS_FILE)
+            metrics=read_mapping(folder / METRICS_FILE),
+            details=read_mapping(folder / DETAILS_FILE),
         )
         gate = fingerprint({"config": config.to_values(), "metrics": dict(evaluated.metrics)})
         remove_leftovers(run_folder.path / PROMOTION_FILE)

@@ -26,6 +26,7 @@ from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
 from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
 from components.step import Manifest, Sharding, clear_errors, recorded, share_cores, step_parser
 from mixprint.config import StepConfig, load_params
+from mixprint.download import check_url, is_url
 from mixprint.errors import ConfigError, DataError
 from mixprint.stems import STEMS
 from mixprint.storage import Storage, in_parallel, open_bucket
@@ -97,6 +98,9 @@ class SeparateConfig(StepConfig):
             raise ConfigError(
                 f"separate.precision must be one of {PRECISIONS}, got {self.precision!r}"
             )
+        for source in (self.checkpoint, self.config):
+            if is_url(source):
+                check_url(source, is_recorded=True)
         if self.export not in {"none", "wav", "flac"}:
             raise ConfigError(f"separate.export must be none, wav or flac, got {self.export!r}")
 

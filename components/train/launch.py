@@ -37,6 +37,7 @@ from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
 from mixprint.fingerprint import fingerprint
 from mixprint.processes import end_with_starter
+from mixprint.schema import read_record
 
 TORCHRUN = "components.train.torchrun"
 JOB_FILE = "job.json"
@@ -129,9 +130,9 @@ def start_workers(
     if failure:
         run.refresh(error_name)
         told = _told(folder)
-        if told is not None and told["is_users"]:
-            raise TrainingError(told["error"])
-        raise TrainingError(f"{failure}: {'no message' if told is None else told['error']}")
+        if told is not None and told.is_users:
+            raise TrainingError(told.error)
+        raise TrainingError(f"{failure}: {'no message' if told is None else told.error}")
 
 
 def ranks_device(name: str) -> str:
@@ -233,6 +234,14 @@ def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
         yield job
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Told:
+    """An error that a worker has left."""
+
+    error: str
+    is_users: bool
+
+
 @contextmanager
 def errors_told(folder: Path) -> Iterator[None]:
     """Leave an error where `start_workers` looks for it.
@@ -281,11 +290,15 @@ def tell_error(folder: Path, message: str, *, is_users: bool) -> None:
         log.error("%s (it could not be told to the step: %s)", message, error)
 
 
-def _told(folder: Path) -> dict[str, Any] | None:
+def _told(folder: Path) -> _Told | None:
     path = folder / ERROR_FILE
-    return read_json(path) if path.exists() else None
+    try:
+        return read_record(path, _Told) if path.exists() else None
+    except DataError as error:
+        log.warning("%s", error)
+        return None
 
 
 def _is_users_told(folder: Path) -> bool:
     told = _told(folder)
-    return told is not None and told["is_users"]
+    return told is not None and told.is_users

@@ -23,10 +23,11 @@ from components.layout import (
 )
 from components.run_folder import RunFolder
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from mixprint.atomic import read_json, write_json
+from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, file_sha256
+from mixprint.schema import WithOthers, read_record
 
 if TYPE_CHECKING:
     from mixprint.transfer.batch import Models
@@ -94,6 +95,25 @@ class TransferConfig(StepConfig):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Decided(WithOthers):
+    """What is read of promotion.json."""
+
+    model_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Transferred(WithOthers):
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Summary(WithOthers):
+    """What is read of summary.json."""
+
+    transfers: tuple[_Transferred, ...]
+
+
 def run(
     *,
     root: str,
@@ -129,7 +149,7 @@ def run(
         champion_dir = run_folder.private(_CHAMPION_FOLDER)
         shutil.rmtree(champion_dir, ignore_errors=True)
         decided = run_folder.local(promotion.uri, PROMOTION_FILE) / PROMOTION_FILE
-        model_name = read_json(decided)["model_name"]
+        model_name = read_record(decided, _Decided).model_name
         registry = Registry(model_name)
         if registry.champion() is not None:
             encoder_dir = registry.download_champion(champion_dir)
@@ -145,8 +165,8 @@ def run(
         models = load_models()
 
         def outputs() -> list[str]:
-            rows = read_json(out_dir / SUMMARY_NAME)["transfers"]
-            names = [row["folder"] for row in rows]
+            rows = read_record(out_dir / SUMMARY_NAME, _Summary).transfers
+            names = [row.folder for row in rows]
             songs = [
                 str(path.relative_to(out_dir))
                 for name in names

@@ -124,11 +124,13 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Encoder
             f"{path}: expected a standardisation of {len(FEATURE_NAMES)} features, "
             f"found {len(standardisation.mean_D)}"
         )
-    architecture = read_architecture(
-        EncoderConfig, config["architecture"], folder, tuples=("dropped_families",)
-    )
+    architecture = read_architecture(EncoderConfig, config["architecture"], folder)
+    # An outline on the meta device takes no memory, whatever the architecture asks for.
+    with torch.device("meta"):
+        outline = MixEncoder(architecture)
+    weights = read_weights(folder, outline.state_dict(), config["weights_sha256"])
     model = MixEncoder(architecture)
-    model.load_state_dict(read_weights(folder, model.state_dict(), config["weights_sha256"]))
+    model.load_state_dict(weights)
     identity = {key: config[key] for key in ("architecture", "standardisation", "weights_sha256")}
     return Encoder(
         model, standardisation, metadata=config["metadata"], fingerprint=fingerprint(identity)

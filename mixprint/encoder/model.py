@@ -42,7 +42,9 @@ def mel_filterbank(num_mels: int, n_fft: int, sample_rate_hz: int) -> Tensor:
     Returns:
         filters_MF, float32.
     """
-    top_mel = 2595.0 * torch.log10(torch.tensor(1 + sample_rate_hz / 2 / 700, dtype=torch.float64))
+    # On the CPU also where the network is only outlined: the value is needed.
+    top = torch.tensor(1 + sample_rate_hz / 2 / 700, dtype=torch.float64, device="cpu")
+    top_mel = 2595.0 * torch.log10(top)
     mels = torch.linspace(0.0, float(top_mel), num_mels + 2, dtype=torch.float64)
     edges_hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     left_M1, centre_M1, right_M1 = (edges_hz[i : i + num_mels, None] for i in range(3))

@@ -2,15 +2,17 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
+from mixprint.schema import SAMPLE_RATES_HZ, Range
 
 CONDITIONINGS = ("film", "prepend", "none")
 MIN_SEGMENT_S = 3.0
 PRECISIONS = ("float32", "bfloat16")
 POOL = (2, 4)  # mels, frames: twice, so that a step of the attention spans 16 hops
+MAX_FRAME_OVERLAP = 32  # the memory of a spectrogram grows with it
 MAX_DECAY_S = 1.5  # of the reverb
 NEGATIVES = ("songs", "siblings", "augmented")
 SAME_STYLE = ("negative", "ignored", "positive")
@@ -51,14 +53,14 @@ class EncoderConfig:
         dropped_families: keys of `FEATURE_FAMILIES` that the encoder does not see.
     """
 
-    sample_rate_hz: int
-    n_fft: int
-    hop_samples: int
-    num_mels: int
-    band_mels: int
-    band_hop_mels: int
-    conv_channels: int
-    embedding_dim: int
+    sample_rate_hz: Annotated[int, SAMPLE_RATES_HZ]
+    n_fft: Annotated[int, Range(1, 1 << 15)]
+    hop_samples: Annotated[int, Range(1, 1 << 15)]
+    num_mels: Annotated[int, Range(1, 512)]
+    band_mels: Annotated[int, Range(1, 512)]
+    band_hop_mels: Annotated[int, Range(1, 512)]
+    conv_channels: Annotated[int, Range(1, 1 << 10)]
+    embedding_dim: Annotated[int, Range(1, 1 << 14)]
     conditioning: str
     film_dropout: float
     feature_skip: bool = False
@@ -99,6 +101,11 @@ class EncoderConfig:
         if unknown := sorted(set(self.dropped_families) - FEATURE_FAMILIES.keys()):
             raise ConfigError(
                 f"encoder dropped_families: unknown {unknown}; known are {list(FEATURE_FAMILIES)}"
+            )
+        if self.n_fft > MAX_FRAME_OVERLAP * self.hop_samples:
+            raise ConfigError(
+                f"encoder hop_samples must be at least n_fft / {MAX_FRAME_OVERLAP}, got "
+                f"{self.hop_samples} and {self.n_fft}"
             )
         if self.hop_samples * POOL[1] ** 2 > MIN_SEGMENT_S * self.sample_rate_hz:
             raise ConfigError(

@@ -13,18 +13,17 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.atomic import read_json, write_json
 from mixprint.audio import shown
 from mixprint.catalogue import Track
+from mixprint.checkpoint_folder import fitting_tensors
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.evaluation.baselines import log_mel_mean, untrained_encoder
@@ -50,7 +49,9 @@ from mixprint.evaluation.retrieval import (
 from mixprint.features import extract
 from mixprint.fingerprint import code_version, file_sha256, fingerprint
 from mixprint.outputs import Kind, check_folder, check_place, remove_result, reserved, result_in
+from mixprint.schema import Range, WithOthers, as_record, shortened
 from mixprint.shards import list_shards, read_index, recipe_of
+from mixprint.torchfile import write_tensors
 
 log = logging.getLogger("mixprint.quality")
 
@@ -150,6 +151,15 @@ def _row(cells: Sequence[str], named: Mapping[str, set[str]]) -> tuple[str, str,
     return "", next(iter(ids)), score
 
 
+@dataclass(frozen=True, kw_only=True)
+class _HeadConfig(WithOthers):
+    """The JSON file beside a head's weights, as far as it is read."""
+
+    embedding_dim: Annotated[int, Range(1, 1 << 14)]
+    encoder: str
+    weights_sha256: str
+
+
 class QualityHead(nn.Module):
     """Two layers from an embedding to a score; it standardises both by what it was fitted on."""
 
@@ -245,8 +255,8 @@ class QualityHead(nn.Module):
             encoder_fingerprint: of the encoder whose embeddings the head takes.
             results: how good it is.
         """
-        with atomic_path(folder / WEIGHTS_NAME) as temporary:
-            save_file({k: v.contiguous() for k, v in self.state_dict().items()}, temporary)
+        weights = {k: v.contiguous() for k, v in self.state_dict().items()}
+        write_tensors(folder / WEIGHTS_NAME, weights)
         write_json(
             folder / CONFIG_NAME,
             {
@@ -265,25 +275,28 @@ class QualityHead(nn.Module):
         Raises:
             CheckpointError: it is no head, is damaged, or was fitted to another encoder.
         """
+        path = folder / WEIGHTS_NAME
         try:
             config = read_json(folder / CONFIG_NAME)
-            weights = load_file(folder / WEIGHTS_NAME)
-            found = file_sha256(folder / WEIGHTS_NAME)
-        except (DataError, OSError, SafetensorError) as error:
+            found = file_sha256(path)
+        except (DataError, OSError) as error:
             raise CheckpointError(f"{folder}: expected a quality head, found: {error}") from error
         if not isinstance(config, dict) or config.get("format") != FORMAT:
             raise CheckpointError(f"{folder / CONFIG_NAME}: expected a {FORMAT}, found another")
-        if found != config["weights_sha256"]:
+        known = as_record(config, folder / CONFIG_NAME, _HeadConfig, CheckpointError)
+        if found != known.weights_sha256:
             raise CheckpointError(
-                f"{folder / WEIGHTS_NAME}: expected SHA-256 {config['weights_sha256']}, found "
-                f"{found}"
+                f"{path}: expected SHA-256 {shortened(known.weights_sha256)}, found {found}"
             )
-        if config["encoder"] != encoder_fingerprint:
+        if known.encoder != encoder_fingerprint:
             raise CheckpointError(
-                f"{folder}: the head takes embeddings of the encoder {config['encoder']}, got "
-                f"those of {encoder_fingerprint}"
+                f"{folder}: the head takes embeddings of the encoder {shortened(known.encoder)}, "
+                f"got those of {encoder_fingerprint}"
             )
-        head = cls(config["embedding_dim"])
+        with torch.device("meta"):
+            outline = cls(known.embedding_dim)
+        weights = fitting_tensors(path, outline.state_dict())
+        head = cls(known.embedding_dim)
         head.load_state_dict(weights)
         return head.eval().requires_grad_(False)
 

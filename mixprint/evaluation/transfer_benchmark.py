@@ -32,7 +32,6 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from mixprint.atomic import read_json
 from mixprint.audio import loudness_lufs, read_audio
 from mixprint.errors import DataError
 from mixprint.evaluation.retrieval import Estimate, bootstrap
@@ -40,6 +39,7 @@ from mixprint.features import Standardisation, extract, feature_distance
 from mixprint.features.level import power_ratio_db
 from mixprint.features.schema import BAND_EDGES_HZ
 from mixprint.progress import progress
+from mixprint.schema import WithOthers, read_record
 from mixprint.sources import SETTINGS
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis.exact import Rng
@@ -77,6 +77,15 @@ class Case:
     input_song: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Truth(WithOthers):
+    """What is read of a generated mix's settings."""
+
+    song: str
+    style: str
+    split: str = ""
+
+
 def draw_cases(data_dir: Path, num_cases: int, *, split: str = "test", seed: int = 0) -> list[Case]:
     """Draw cases from generated songs, each song in turn as the input.
 
@@ -91,9 +100,9 @@ def draw_cases(data_dir: Path, num_cases: int, *, split: str = "test", seed: int
     """
     folders: dict[str, dict[str, Path]] = {}
     for path in sorted(data_dir.glob(f"*/{SETTINGS}")):
-        truth = read_json(path)
-        if truth["split"] == split:
-            folders.setdefault(truth["song"], {})[truth["style"]] = path.parent
+        truth = read_record(path, _Truth)
+        if truth.split == split:
+            folders.setdefault(truth.song, {})[truth.style] = path.parent
     possible = {
         song: Rng(seed, song).shuffled(
             [

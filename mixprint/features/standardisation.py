@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from mixprint.features.schema import (
     feature_names,
     feature_units,
 )
+from mixprint.schema import Float32, Range, as_record, shortened
 
 # The least standard deviation per unit. A feature that hardly varies in the training split (a stem
 # that is always mono, a bass that is always centred) must not turn an inaudible difference into
@@ -34,6 +35,18 @@ MIN_STD_BY_UNIT = {
     "dB/octave": 0.1,
     "1": 0.01,
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """A standardisation as JSON holds it."""
+
+    schema_version: int
+    blocks: tuple[Block, ...]
+    names: tuple[str, ...]
+    mean: tuple[Float32, ...]
+    # The least is a fraction of any floor, and far from underflow.
+    std: tuple[Annotated[float, Range(1e-6, 3e38)], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +123,7 @@ class Standardisation:
         }
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any], where: str = "standardisation") -> Self:
+    def from_values(cls, values: Any, where: str = "standardisation") -> Self:
         """Check plain values and take them over.
 
         Args:
@@ -120,35 +133,26 @@ class Standardisation:
         Raises:
             CheckpointError: the values are of another schema, or incomplete or not usable.
         """
-        if missing := sorted({"schema_version", "blocks", "names", "mean", "std"} - values.keys()):
-            raise CheckpointError(f"{where}: expected a standardisation, found no {missing}")
-        if values["schema_version"] != SCHEMA_VERSION:
+        version = values.get("schema_version") if isinstance(values, Mapping) else None
+        if version != SCHEMA_VERSION:
             raise CheckpointError(
-                f"{where}: expected feature schema {SCHEMA_VERSION}, "
-                f"found {values['schema_version']!r}"
+                f"{where}: expected a standardisation with the schema_version {SCHEMA_VERSION}, "
+                f"found {shortened(version)}"
             )
+        known = as_record(values, where, _Values, CheckpointError)
         try:
-            blocks = check_blocks(values["blocks"])
+            blocks = check_blocks(known.blocks)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"{where}: {error}") from error
-        if values["names"] != list(feature_names(blocks)):
+        names = feature_names(blocks)
+        if known.names != names:
             raise CheckpointError(f"{where}: expected the features of {blocks}, found other names")
-        for key in ("mean", "std"):
-            numbers = values[key]
-            if not (
-                isinstance(numbers, list)
-                and len(numbers) == len(values["names"])
-                and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
-            ):
+        for key, numbers in (("mean", known.mean), ("std", known.std)):
+            if len(numbers) != len(names):
                 raise CheckpointError(
-                    f"{where}: {key}: expected {len(values['names'])} finite numbers, "
-                    f"found {numbers!r:.80}"
+                    f"{where}: {key}: expected {len(names)} finite numbers, found {len(numbers)}"
                 )
-        if min(values["std"]) <= 0:
-            raise CheckpointError(
-                f"{where}: std: expected positive numbers, found {min(values['std'])}"
-            )
-        return cls(torch.tensor(values["mean"]), torch.tensor(values["std"]), blocks)
+        return cls(torch.tensor(known.mean), torch.tensor(known.std), blocks)
 
     def save(self, path: Path) -> None:
         """Write as JSON, whole or not at all."""
@@ -162,12 +166,7 @@ class Standardisation:
             CheckpointError: the content does not fit this version of the features.
             DataError: the file is missing or no JSON.
         """
-        values = read_json(path)
-        if not isinstance(values, dict):
-            raise CheckpointError(
-                f"{path}: expected a standardisation, found {type(values).__name__}"
-            )
-        return cls.from_values(values, str(path))
+        return cls.from_values(read_json(path), str(path))
 
 
 def feature_distance(a_BD: Tensor, b_BD: Tensor, standardisation: Standardisation) -> Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,6 +25,14 @@ from mixprint.errors import ConfigError, DataError
 from mixprint.evaluation import page
 from mixprint.listening.generate import REFERENCE, TEST_NAME, UNCHANGED
 from mixprint.outputs import check_file
+from mixprint.schema import (
+    Length,
+    Range,
+    WithOthers,
+    as_record,
+    read_record,
+    shortened,
+)
 
 KIND = "mixprint listening results"
 PAGE_TITLE = "Results of the listening test"
@@ -54,6 +62,37 @@ class Session:
     scores: Scores
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Rated(WithOthers):
+    """A trial of a result file."""
+
+    trial: Annotated[str, Length(1, 200)]
+    scores: Annotated[Mapping[str, Annotated[float, Range(0.0, 100.0)]], Length(1, 100)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Results(WithOthers):
+    """A result file."""
+
+    listener: Annotated[str, Length(1, 1_000)]
+    fingerprint: str
+    trials: Annotated[tuple[_Rated, ...], Length(1, 10_000)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial(WithOthers):
+    trial: str
+    conditions: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Test(WithOthers):
+    """What is read of a test.json."""
+
+    fingerprint: str
+    trials: tuple[_Trial, ...]
+
+
 def read_session(path: Path) -> Session:
     """Read a result file.
 
@@ -63,28 +102,16 @@ def read_session(path: Path) -> Session:
     values = read_json(path)
     if not isinstance(values, dict) or values.get("kind") != KIND:
         raise DataError(f"{path}: expected the results of a listening test, found something else")
-    listener, fingerprint, trials = (values.get(k) for k in ("listener", "fingerprint", "trials"))
-    if not (isinstance(listener, str) and listener and isinstance(fingerprint, str)):
-        raise DataError(f"{path}: expected a listener and a fingerprint, found {listener!r}")
-    if not isinstance(trials, list) or not trials:
-        raise DataError(f"{path}: expected trials, found {trials!r}")
-    scores: dict[str, dict[str, float]] = {}
-    for number, trial in enumerate(trials, start=1):
-        where = f"{path}: trial {number}"
-        name, rated = (
-            (trial.get("trial"), trial.get("scores")) if isinstance(trial, dict) else (None, None)
-        )
-        if not isinstance(name, str) or name in scores or not isinstance(rated, dict) or not rated:
-            raise DataError(f"{where}: expected a name of its own and scores, found {trial!r}")
-        for condition, score in rated.items():
-            if (
-                isinstance(score, bool)
-                or not isinstance(score, int | float)
-                or not 0 <= score <= 100
-            ):
-                raise DataError(f"{where}, {condition}: expected 0 to 100, found {score!r}")
-        scores[name] = {condition: float(score) for condition, score in rated.items()}
-    return Session(path, listener, fingerprint, scores)
+    known = as_record(values, path, _Results)
+    scores: dict[str, Mapping[str, float]] = {}
+    for number, trial in enumerate(known.trials, start=1):
+        if trial.trial in scores:
+            raise DataError(
+                f"{path}: trial {number}: expected a name of its own, found "
+                f"{shortened(trial.trial)} twice"
+            )
+        scores[trial.trial] = trial.scores
+    return Session(path, known.listener, known.fingerprint, scores)
 
 
 def find_files(places: Sequence[Path], *, leave_out: Path) -> tuple[list[Path], Path | None]:
@@ -118,7 +145,7 @@ def find_files(places: Sequence[Path], *, leave_out: Path) -> tuple[list[Path], 
 
 
 def read_sessions(
-    files: Iterable[Path], test: Mapping[str, Any] | None
+    files: Iterable[Path], test: _Test | None
 ) -> tuple[list[Session], list[dict[str, str]]]:
     """Read result files; those that cannot be used are named with the reason.
 
@@ -134,8 +161,8 @@ def read_sessions(
     """
     sessions: list[Session] = []
     refused = []
-    wanted = test["fingerprint"] if test else None
-    plan = {t["trial"]: set(t["conditions"]) for t in test["trials"]} if test else None
+    wanted = test.fingerprint if test else None
+    plan = {trial.trial: set(trial.conditions) for trial in test.trials} if test else None
     for path in files:
         try:
             session = read_session(path)
@@ -202,7 +229,7 @@ def analyse(places: Sequence[Path], out_path: Path, *, overwrite: bool = False) 
     }
     for path, is_ours in outputs.items():
         check_file(path, is_ours, inputs=inputs, overwrite=True)
-    sessions, refused = read_sessions(files, read_json(test_path) if test_path else None)
+    sessions, refused = read_sessions(files, read_record(test_path, _Test) if test_path else None)
     if not sessions:
         raise DataError(f"expected results that can be used, found none: {refused[0]['reason']}")
     kept = [session for session in sessions if _failed_fraction(session) <= SCREEN_FRACTION]

@@ -27,7 +27,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import soundfile as sf
 import torch
@@ -49,6 +49,7 @@ from mixprint.outputs import (
     reserved,
     result_in,
 )
+from mixprint.schema import Range, WithOthers, as_record
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.transfer.report import pair_title
 
@@ -128,8 +129,7 @@ def find_trials(batch_dir: Path) -> list[Trial]:
         if not (folder / OUTPUT_NAME).is_file():
             continue
         metrics = read_json(metrics_path)
-        if not isinstance(metrics, dict) or not {"input_title", "targets"} <= set(metrics):
-            raise DataError(f"{metrics_path}: expected the metrics of a transfer, found others")
+        as_record(metrics, f"{metrics_path}: expected the metrics of a transfer", _Known)
         key = (
             file_sha256(folder / INPUT_NAME),
             file_sha256(folder / TARGET_NAME),
@@ -140,6 +140,28 @@ def find_trials(batch_dir: Path) -> list[Trial]:
         raise DataError(f"{batch_dir}: expected folders with {METRICS_NAME}, found none")
     trials = [_trial(batch_dir, found) for found in results.values()]
     return sorted(trials, key=lambda trial: trial.title)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Target(WithOthers):
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Hyperparameters(WithOthers):
+    segment_duration: Annotated[float, Range(0.0)] = MAX_EXCERPT_S
+    segment_offset: Annotated[float, Range(0.0)] = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Known(WithOthers):
+    """What is read of a transfer's metrics."""
+
+    input_title: str
+    targets: tuple[_Target, ...]
+    method: str = ""
+    optimize_target: str = ""
+    hyperparameters: _Hyperparameters = _Hyperparameters()
 
 
 def _trial(batch_dir: Path, found: Sequence[tuple[Path, Mapping[str, Any]]]) -> Trial:

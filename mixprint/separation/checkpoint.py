@@ -9,29 +9,34 @@ concerns training alone. Read are `model`, the sampling rate, the window, whethe
 brought to one level first, and the order of the stems.
 """
 
-import json
 import logging
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import torch
-import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.atomic import write_json
 from mixprint.device import resolve_device
 from mixprint.download import MAX_BYTES, fetch, is_url
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
+from mixprint.schema import (
+    Range,
+    WithOthers,
+    as_record,
+    checked,
+    checked_mapping,
+    read_mapping,
+    shortened,
+)
 from mixprint.separation.scnet import SCNet, SCNetConfig, Variant, build_scnet
 from mixprint.separation.separator import Separator
 from mixprint.stems import SAMPLE_RATE_HZ
-from mixprint.torchfile import read_plain
+from mixprint.text import first_of
+from mixprint.torchfile import check_size, read_plain, read_tensors, write_tensors
 
 log = logging.getLogger("mixprint.separation")
 
@@ -41,16 +46,20 @@ WEIGHTS_SUFFIX = ".safetensors"
 CONFIG_SUFFIX = ".json"
 FOREIGN_SUFFIXES = (".ckpt", ".th", ".pt", ".pth")
 STATE_KEYS = ("best_state", "state_dict", "model_state_dict", "model", "state")
-MAX_ALIASES = 16
 MAX_WRAPPERS = 4  # published files have two at most
 DISTRIBUTED_PREFIX = "module."
 MASK_TENSOR = "pos_embed_f"
 FOREIGN_WINDOW_S = 11.0  # what the published models were trained and are run with
-NUM_TENSORS_SHOWN = 5
 # All others would lose something on the way to float32, or hold no values.
 WEIGHT_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_CONFIG_BYTES = 1 << 20  # published ones have a few kB
 SCHEMA_VERSION = 1
+WindowSeconds = Annotated[float, Range(0.05, 600.0)]
+# Of a window: frames x bins x channels of the widest layer. The largest published network has a
+# quarter of it, and needs some gigabytes.
+MAX_WINDOW_VALUES = 1 << 30
+
+_Section = TypeVar("_Section")
 
 
 def load_separator(
@@ -83,8 +92,7 @@ def load_separator(
         raise CheckpointError(f"{path}: expected a configuration file with this kind of checkpoint")
     else:
         separator = _load_foreign(path, config_file)
-    if not 0 < separator.window_s < math.inf:
-        raise CheckpointError(f"{path}: expected a window above 0 s, found {separator.window_s}")
+    _check_memory(separator.model.config, separator.window_s, path)
     resolved = resolve_device(device) if isinstance(device, str) else device
     separator.model.to(resolved)
     return separator
@@ -121,8 +129,7 @@ def export_separator(
             f"{name}: expected weights that are finite as {dtype}, found {broken}"
         )
     path = Path(folder) / f"{name}{WEIGHTS_SUFFIX}"
-    with atomic_path(path) as temporary:
-        save_file(state, temporary)
+    write_tensors(path, state)
     description = {
         "schema_version": SCHEMA_VERSION,
         "name": name,
@@ -165,7 +172,7 @@ def _check_tensors(model: nn.Module, state: Mapping[str, Tensor], what: str | Pa
         f"{key} is {kind}" for key, value in state.items() if (kind := _odd_kind(value)) is not None
     ]:
         raise CheckpointError(
-            f"{what}: expected dense floating-point tensors, found others: {_first_of(odd)}"
+            f"{what}: expected dense floating-point tensors, found others: {first_of(odd)}"
         )
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
@@ -178,7 +185,7 @@ def _check_tensors(model: nn.Module, state: Mapping[str, Tensor], what: str | Pa
     ]
     if differences:
         raise CheckpointError(
-            f"{what}: the tensors do not fit the configuration: {_first_of(differences)}"
+            f"{what}: the tensors do not fit the configuration: {first_of(differences)}"
         )
 
 
@@ -191,12 +198,6 @@ def _odd_kind(value: Tensor) -> str | None:
     if value.layout != torch.strided:
         return f"sparse ({value.layout})"
     return None if value.dtype in WEIGHT_TYPES else str(value.dtype)
-
-
-def _first_of(findings: Sequence[str]) -> str:
-    """Join the first findings, and say how many there are beyond them."""
-    more = len(findings) - NUM_TENSORS_SHOWN
-    return "; ".join(findings[:NUM_TENSORS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _local(source: str | Path, max_bytes: int = MAX_BYTES) -> Path:
@@ -214,39 +215,43 @@ def _is_own(config_path: Path) -> bool:
     return config_path.suffix == CONFIG_SUFFIX and "schema_version" in _read_mapping(config_path)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Description(WithOthers):
+    """The JSON file of our own format, as far as it is read."""
+
+    schema_version: int
+    name: str
+    variant: Variant
+    config: SCNetConfig
+    sample_rate_hz: int
+    window_s: WindowSeconds
+    weights_sha256: str
+
+
 def _load_own(path: Path, config_path: Path) -> Separator:
-    try:
-        description = read_json(config_path)
-        version = description["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise CheckpointError(
-                f"{config_path}: expected schema version {SCHEMA_VERSION}, found {version}"
-            )
-        config, variant = SCNetConfig.from_values(description["config"]), description["variant"]
-        window_s, rate_hz = float(description["window_s"]), int(description["sample_rate_hz"])
-        name, expected_hash = str(description["name"]), description["weights_sha256"]
-    except DataError as error:
-        raise CheckpointError(str(error)) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    values = _read_mapping(config_path)
+    if (version := values.get("schema_version")) != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{config_path}: expected the description of a separator, found: {error!r}"
-        ) from error
+            f"{config_path}: expected schema version {SCHEMA_VERSION}, found {shortened(version)}"
+        )
+    known = as_record(values, config_path, _Description, CheckpointError)
+    _check_rate(known.sample_rate_hz, config_path)
     checkpoint_hash = file_sha256(path)
-    if checkpoint_hash != expected_hash:
+    if checkpoint_hash != known.weights_sha256:
         raise CheckpointError(
-            f"{path}: expected SHA-256 {expected_hash} (from {config_path.name}), "
-            f"found {checkpoint_hash}: the two files are not of one export"
+            f"{path}: expected SHA-256 {shortened(known.weights_sha256)} (from "
+            f"{config_path.name}), found {checkpoint_hash}: the two files are not of one export"
         )
     return Separator(
-        _build_with(config, variant, _read_safetensors(path), path),
-        fingerprint={"model": name, "checkpoint_sha256": checkpoint_hash},
-        window_s=window_s,
-        sample_rate_hz=rate_hz,
+        _build_with(known.config, known.variant, read_tensors(path), path),
+        fingerprint={"model": known.name, "checkpoint_sha256": checkpoint_hash},
+        window_s=known.window_s,
+        sample_rate_hz=known.sample_rate_hz,
     )
 
 
 def _load_foreign(path: Path, config_path: Path) -> Separator:
-    state = _read_safetensors(path) if path.suffix == WEIGHTS_SUFFIX else _read_foreign(path)
+    state = read_tensors(path) if path.suffix == WEIGHTS_SUFFIX else _read_foreign(path)
     # The masked variant has a positional embedding, whatever the file is called.
     variant: Variant = "masked" if MASK_TENSOR in state else "plain"
     config, window_s, rate_hz, normalised = _read_foreign_config(config_path)
@@ -274,14 +279,6 @@ def _build_with(
     return model
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        state: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: expected safetensors, found: {error}") from error
-    return state
-
-
 def _read_foreign(path: Path) -> dict[str, Tensor]:
     if path.suffix not in FOREIGN_SUFFIXES:
         raise CheckpointError(
@@ -297,13 +294,15 @@ def _read_foreign(path: Path) -> dict[str, Tensor]:
         if inner is None:
             raise CheckpointError(
                 f"{path}: expected tensors, or a dictionary under one of {STATE_KEYS}, "
-                f"found the keys {sorted(map(str, state))[:NUM_TENSORS_SHOWN]}"
+                f"found the keys {shortened(sorted(k for k in state if isinstance(k, str)))}"
             )
         state = inner
     if not isinstance(state, Mapping) or not _is_state_dict(state):
         raise CheckpointError(
             f"{path}: expected a dictionary of tensors, found {type(state).__name__}"
         )
+    # Many tensors can show one piece of the file, each under a name of its own.
+    check_size(path, state.values())
     return {
         key.removeprefix(DISTRIBUTED_PREFIX): value
         for key, value in state.items()
@@ -317,73 +316,87 @@ def _is_state_dict(value: Mapping[Any, Any]) -> bool:
     )
 
 
-class _TupleLoader(yaml.SafeLoader):
-    """Reads plain YAML and, beyond it, the one tag that published configurations use.
-
-    Aliases of aliases make a small file stand for one that no memory holds: few are allowed.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._num_aliases = 0
-
-    def compose_node(self, parent: yaml.nodes.Node | None, index: Any) -> yaml.nodes.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            self._num_aliases += 1
-            if self._num_aliases > MAX_ALIASES:
-                raise yaml.YAMLError(f"more than {MAX_ALIASES} aliases")
-        return super().compose_node(parent, index)
+@dataclass(frozen=True, kw_only=True)
+class _Audio(WithOthers):
+    sample_rate: int | None = None
+    chunk_size: Annotated[int, Range(1, 1 << 30)] | None = None
 
 
-def _construct_tuple(loader: yaml.SafeLoader, node: yaml.nodes.SequenceNode) -> tuple[Any, ...]:
-    return tuple(loader.construct_sequence(node))
+@dataclass(frozen=True, kw_only=True)
+class _Data(WithOthers):
+    samplerate: int | None = None
+    segment: WindowSeconds | None = None
+    normalize: bool | None = None
 
 
-_TupleLoader.add_constructor("tag:yaml.org,2002:python/tuple", _construct_tuple)
+@dataclass(frozen=True, kw_only=True)
+class _Training(WithOthers):
+    instruments: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inference(WithOthers):
+    normalize: bool | None = None
 
 
 def _read_foreign_config(path: Path) -> tuple[SCNetConfig, float, int, bool]:
     """Read architecture, window in seconds, sampling rate in hertz, and `normalised`."""
     loaded = _read_mapping(path)
-    values = loaded.get("model", loaded)
-    audio, data, training, inference = (
-        loaded.get(section) or {} for section in ("audio", "data", "training", "inference")
-    )
+    audio = _section(loaded, "audio", _Audio, path)
+    data = _section(loaded, "data", _Data, path)
+    training = _section(loaded, "training", _Training, path)
+    inference = _section(loaded, "inference", _Inference, path)
     try:
+        values = checked_mapping("model", loaded.get("model", loaded))
         config = SCNetConfig.from_values(_without_idle_switches(values, path))
-        config = _in_trained_order(config, training.get("instruments"), path)
-        rate_hz = int(audio.get("sample_rate", data.get("samplerate", SAMPLE_RATE_HZ)))
-        if "chunk_size" in audio:
-            window_s = float(audio["chunk_size"] / rate_hz)
-        else:
-            window_s = float(data.get("segment", FOREIGN_WINDOW_S))
-        normalised = bool(data.get("normalize") or inference.get("normalize"))
-    except (
-        ConfigError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+        config = _in_trained_order(config, training.instruments, path)
+        rates = (audio.sample_rate, data.samplerate, SAMPLE_RATE_HZ)
+        rate_hz = next(rate for rate in rates if rate is not None)
+        _check_rate(rate_hz, path)
+        window_s = FOREIGN_WINDOW_S if data.segment is None else data.segment
+        if audio.chunk_size is not None:
+            window_s = checked("audio.chunk_size / rate", audio.chunk_size / rate_hz, WindowSeconds)
+    except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    return config, window_s, rate_hz, bool(data.normalize or inference.normalize)
+
+
+def _section(loaded: Mapping[str, Any], name: str, cls: type[_Section], path: Path) -> _Section:
+    """Read a section of a published configuration; one that is missing or empty has the defaults.
+
+    Raises:
+        CheckpointError: a value that is read does not fit.
+    """
+    section = loaded.get(name)
+    values = {} if section is None else section
+    return as_record(values, f"{path}: {name}", cls, CheckpointError)
+
+
+def _check_rate(rate_hz: int, path: Path) -> None:
     if rate_hz != SAMPLE_RATE_HZ:
         raise CheckpointError(
             f"{path}: expected a model for {SAMPLE_RATE_HZ} Hz, found one for {rate_hz} Hz"
         )
-    return config, window_s, rate_hz, normalised
+
+
+def _check_memory(config: SCNetConfig, window_s: float, what: str | Path) -> None:
+    """Refuse settings that ask for memory without a tensor's shape telling of it.
+
+    Raises:
+        CheckpointError: a window has many more values than those of published networks.
+    """
+    num_frames = window_s * SAMPLE_RATE_HZ / config.hop_size
+    num_values = num_frames * config.num_bins * max(config.dims)
+    if num_values > MAX_WINDOW_VALUES:
+        raise CheckpointError(
+            f"{what}: expected a window of at most {MAX_WINDOW_VALUES:.0e} values, found "
+            f"{num_values:.0e} (window of {window_s:g} s, hop_size {config.hop_size}, "
+            f"nfft {config.nfft}, widest layer {max(config.dims)})"
+        )
 
 
 def _read_mapping(path: Path) -> Mapping[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        # JSON is read as such: YAML 1.1 takes 1e-5 for text.
-        loaded = json.loads(text) if path.suffix == CONFIG_SUFFIX else yaml.load(text, _TupleLoader)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: expected a configuration file, found: {error}") from error
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{path}: expected a mapping, found {type(loaded).__name__}")
-    return loaded
+    return read_mapping(path, CheckpointError, has_tuples=True)
 
 
 def _without_idle_switches(values: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def _fill(
         song=shown(path.name),
         sample_rate_hz=separator.sample_rate_hz,
         duration_s=measures.num_samples / separator.sample_rate_hz,
-        files=[file.path.name for file in files.values()],
+        files=tuple(file.path.name for file in files.values()),
         files_sha256={file.path.name: file_sha256(file.path) for file in files.values()},
         gain=gain,
         gain_db=2 * power_db(gain),

@@ -4,7 +4,7 @@ Shape suffixes: S stem, C channel, T sample.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixprint.atomic import read_json
 from mixprint.audio import shown
 from mixprint.errors import DataError
 from mixprint.fingerprint import file_sha256
+from mixprint.schema import read_record
 from mixprint.separation.nulltest import Leakage, Levels, NullTest
 from mixprint.stems import STEMS
 
@@ -64,14 +64,14 @@ class SeparationReport:
     separator: Mapping[str, Any]
     code_version: str
     settings: Mapping[str, Any]
-    files: Sequence[str]
+    files: tuple[str, ...]
     null_depth_db: float
     final_null_depth_db: float
     leakage_db: Mapping[str, Mapping[str, float | None]]
     levels: Mapping[str, Mapping[str, float]]
     gain: float
     gain_db: float
-    notes: Sequence[str] = ()
+    notes: tuple[str, ...] = ()
     # Reports of earlier versions have none.
     files_sha256: Mapping[str, str] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
@@ -151,8 +151,8 @@ def earlier_report(
         return None
     where = shown(folder)
     try:
-        report = SeparationReport(**read_json(folder / REPORT_NAME))
-    except (DataError, TypeError) as error:
+        report = read_record(folder / REPORT_NAME, SeparationReport)
+    except DataError as error:
         raise DataError(
             f"{where}: expected a new folder or one that mixprint has written, found other files; "
             "choose another one"

@@ -15,7 +15,7 @@ arXiv 2401.13276.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprint.errors import ConfigError
+from mixprint.schema import checked_fields
 
 Variant = Literal["plain", "masked"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
@@ -44,7 +45,9 @@ SIZES = (
     "compress",
     "conv_kernel",
 )
-COUNTS = ("conv_depths", "num_dplayer", "expand")
+BAND_TOLERANCE = 0.01
+MAX_FRAME_OVERLAP = 64  # 4 is published; the memory of a spectrogram grows with it
+COUNTS = ("audio_channels", "conv_depths", "num_dplayer", "expand")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +115,20 @@ class SCNetConfig:
         for names, highest in ((SIZES, MAX_SIZE), (COUNTS, MAX_COUNT)):
             for name in names:
                 _check_range(name, getattr(self, name), highest)
+        if min(self.band_SR) <= 0 or abs(sum(self.band_SR) - 1) > BAND_TOLERANCE:
+            raise ConfigError(
+                f"scnet.band_SR: expected shares above 0 that add up to 1, found {self.band_SR}"
+            )
+        if min(_band_rows(self.num_bins, self.band_SR)) < 1:
+            raise ConfigError(
+                f"scnet.band_SR: expected rows in each band, found {self.band_SR} of "
+                f"{self.num_bins}"
+            )
+        if not self.win_size / MAX_FRAME_OVERLAP <= self.hop_size <= self.win_size / 2:
+            raise ConfigError(
+                f"scnet.hop_size: expected a half to a {MAX_FRAME_OVERLAP}th of win_size "
+                f"({self.win_size}), found {self.hop_size}"
+            )
         if len(self.dims) > MAX_COUNT:
             raise ConfigError(
                 f"scnet.dims: expected at most {MAX_COUNT} widths, found {len(self.dims)}"
@@ -131,10 +148,7 @@ class SCNetConfig:
         Raises:
             ConfigError: a key is unknown, or a value has the wrong type or does not fit.
         """
-        hints = {field.name: field.default for field in fields(cls)}
-        if unknown := sorted(values.keys() - hints.keys()):
-            raise ConfigError(f"scnet: unknown keys {unknown}; known are {sorted(hints)}")
-        return cls(**{name: _as_default(name, hints[name], values[name]) for name in values})
+        return cls(**checked_fields("scnet", values, cls))
 
     def to_values(self) -> dict[str, Any]:
         """Give the configuration back as plain values, with lists in place of tuples."""
@@ -150,17 +164,6 @@ def _check_range(name: str, value: int | tuple[int, ...], highest: int) -> None:
     numbers = value if isinstance(value, tuple) else (value,)
     if not all(1 <= number <= highest for number in numbers):
         raise ConfigError(f"scnet.{name}: expected 1 to {highest}, found {value}")
-
-
-def _as_default(name: str, default: Any, value: Any) -> Any:
-    """Return the value in the type of the default, or say what was expected."""
-    if isinstance(default, tuple) and isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_as_default(name, default[0], element) for element in value)
-    if type(default) is float and type(value) is int:
-        return float(value)
-    if type(value) is not type(default):
-        raise ConfigError(f"scnet.{name}: expected {type(default).__name__}, found {value!r}")
-    return value
 
 
 def build_scnet(config: SCNetConfig | Mapping[str, Any], variant: str) -> "SCNet":

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mixprint.atomic import read_json
 from mixprint.errors import DataError
+from mixprint.schema import shortened
 from mixprint.sources import MIXTURE, stem_files
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 
@@ -178,7 +179,8 @@ def _composition(path: Path) -> str:
     composition = values.get("song", path.name) if isinstance(values, dict) else None
     if not isinstance(composition, str):
         raise UnreadableStemError(
-            path, f"{settings}: expected a mapping with a text under `song`, found {values!r}"
+            path,
+            f"{settings}: expected a mapping with a text under `song`, found {shortened(values)}",
         )
     return composition
 

@@ -46,6 +46,7 @@ from mixprint.errors import (
 from mixprint.fingerprint import fingerprint
 from mixprint.muon import Muon, split_parameters
 from mixprint.progress import progress
+from mixprint.schema import checked_mapping, parse_json
 from mixprint.separation.checkpoint import (
     WEIGHTS_SUFFIX,
     export_separator,
@@ -368,9 +369,9 @@ class _Run:
                 f"{where}: expected a state of {self.recipe.training.optimiser}, found: {error!r}"
             ) from error
         self.step = state["step"]
-        self.history = json.loads(state["history"])
+        self.history = parse_json(state["history"], where, CheckpointError)
         self.best = state["best"]
-        self.best_entry = json.loads(state["best_entry"])
+        self.best_entry = parse_json(state["best_entry"], where, CheckpointError)
         self.best_songs = state["best_songs"]
         self.clock = _Clock(state["elapsed_s"])
 
@@ -542,7 +543,7 @@ def _known_recipe(state: TrainingState, where: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: a section is missing, for example because another version wrote it.
     """
-    values: dict[str, Any] = json.loads(state["recipe"])
+    values = checked_mapping("recipe", parse_json(state["recipe"], where, CheckpointError))
     if missing := [section for section in RECIPE_KEPT if section not in values]:
         raise CheckpointError(
             f"{where}: expected a recipe with {', '.join(RECIPE_KEPT)}, found none of "

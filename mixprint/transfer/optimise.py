@@ -456,6 +456,7 @@ def _pass(
     with torch.no_grad():
         initial = distances.measure(0, segments_SCT)
         input_E = segment_embedding(encoder, segments_SCT, sample_rate_hz)
+        _check_length(style.embedding_E, input_E)
         effect = LeavesAlone(
             zero_shot.effect(input_E, style.embedding_E.to(device)), distances.left_alone
         )
@@ -554,6 +555,7 @@ class _Distances:
         assert self._encoder is not None
         assert self._target_embedding_E is not None
         embedding_E = segment_embedding(self._encoder, segments_SCT, self._sample_rate_hz)
+        _check_length(self._target_embedding_E, embedding_E)
         return 1 - torch.dot(embedding_E, self._target_embedding_E)
 
     def optimised(self, segments_SCT: Sequence[Tensor]) -> Tensor:
@@ -719,6 +721,15 @@ def _left_alone(
     for note in notes:
         log.info(note)
     return tuple(left_alone), notes
+
+
+def _check_length(aim_E: Tensor, embedding_E: Tensor) -> None:
+    """Refuse to aim at an embedding that is not as long as those of its encoder."""
+    if aim_E.shape != embedding_E.shape:
+        raise CheckpointError(
+            f"style: expected an embedding of {len(embedding_E)} numbers, as its encoder gives, "
+            f"found {len(aim_E)}"
+        )
 
 
 def _check_embedding(style: Style, encoder: "Encoder | None", *, needed: bool) -> list[str]:

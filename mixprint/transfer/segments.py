@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
-from mixprint.atomic import atomic_path, read_json, write_json
+from mixprint.atomic import atomic_path, write_json
 from mixprint.audio import probe, read_audio, resampling_notes, shown, stream_audio
 from mixprint.errors import AudioError
 from mixprint.locks import locked
 from mixprint.progress import Progress
+from mixprint.schema import Count, Float32, Length, read_record
 from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 from mixprint.transfer.optimise import MIN_DURATION_S
@@ -327,6 +328,14 @@ def separate_once(folder: Path, separate: Separate, audio_CT: Tensor) -> Tensor:
     return torch.cat(list(read_stem_files(folder)), dim=-1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _StoredSong:
+    """What lies beside the stems of a whole song."""
+
+    num_samples: Count
+    power_SN: Annotated[tuple[tuple[Float32, ...], ...], Length(len(STEMS), len(STEMS))]
+
+
 def store_song(
     path: Path, folder: Path, num_declared: int, blocks: Iterable[Tensor]
 ) -> tuple[WholeSong, Tensor]:
@@ -350,8 +359,8 @@ def store_song(
             write_json(
                 folder / SONG_NAME, {"num_samples": num_samples, "power_SN": power_SN.tolist()}
             )
-    stored = read_json(folder / SONG_NAME)
-    return WholeSong(path, folder, stored["num_samples"]), torch.tensor(stored["power_SN"])
+    stored = read_record(folder / SONG_NAME, _StoredSong)
+    return WholeSong(path, folder, stored.num_samples), torch.tensor(stored.power_SN)
 
 
 @contextmanager

@@ -26,19 +26,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from torch import Tensor
 
 from mixprint import __version__
-from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, read_json, write_json
+from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, write_json
 from mixprint.audio import MAX_TRUE_PEAK_DBTP, shown, stream_audio
 from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.outputs import remove_result, result_in
+from mixprint.schema import Count, Length, WithOthers, read_record
 from mixprint.separation.files import CODE as SEPARATION_CODE
 from mixprint.separation.nulltest import NullTest
 from mixprint.separation.stemfile import FLOAT, StemFile
@@ -183,6 +184,30 @@ def transfer_fingerprint(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _DoneMetrics(WithOthers):
+    """What overviews read of a metrics.json; one that lacks it is of no finished transfer."""
+
+    fingerprint: str
+    input_audio: str
+    input_title: str
+    target_audio: str | None
+    target_style: str
+    targets: Annotated[tuple[Mapping[str, Any], ...], Length(1, 10_000)]
+    method: str
+    optimize_target: str
+    hyperparameters: Mapping[str, Any]
+    initial_embedding_distance: float | None
+    final_embedding_distance: float | None
+    initial_feature_distance: float
+    final_feature_distance: float
+    converged: bool
+    num_steps_run: Count
+    notes: tuple[str, ...]
+    output: Mapping[str, Any]
+    timings: Mapping[str, float]
+
+
 def is_done(out_dir: Path, wanted_fingerprint: str) -> bool:
     """Tell whether a folder holds the whole result of exactly this transfer.
 
@@ -197,10 +222,9 @@ def is_done(out_dir: Path, wanted_fingerprint: str) -> bool:
 def made_as(out_dir: Path) -> str | None:
     """Read the fingerprint of the transfer that a folder holds; None if it holds none."""
     try:
-        metrics = read_json(out_dir / METRICS_NAME)
+        return read_record(out_dir / METRICS_NAME, _DoneMetrics).fingerprint
     except DataError:
         return None
-    return metrics.get("fingerprint") if isinstance(metrics, dict) else None
 
 
 def transfer_segments(

@@ -4,10 +4,10 @@ Shape suffixes: K segment, S stem, C channel, T sample, D features, E embedding.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import torch
 from torch import Tensor
@@ -18,13 +18,16 @@ from mixprint.audio import loudness_lufs
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, SCHEMA_VERSION, extract
 from mixprint.outputs import check_file
+from mixprint.schema import Float32, Length, as_record, shortened
 from mixprint.stems import STEMS
+from mixprint.text import printable
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
 
 FORMAT = "mixprint-style"
 FORMAT_VERSION = 1
+NORM_TOLERANCE = 1e-3
 # Steps of a sweep are named in hundredths.
 MAX_MIXES = 101
 # Below this a stem is silence or what a separator leaves of an absent stem: there is no style to
@@ -96,6 +99,21 @@ def segment_embedding(
     """
     embedding_KE = torch.cat([encoder.embed(s.unsqueeze(0), sample_rate_hz) for s in segments_SCT])
     return embedding_KE[0] if len(embedding_KE) == 1 else _unit(embedding_KE.mean(0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Values:
+    """A style as JSON holds it."""
+
+    format: str
+    format_version: int
+    title: Annotated[str, Length(0, 10_000)]
+    feature_schema: int
+    features: Mapping[str, Float32]
+    embedding: Annotated[tuple[Float32, ...], Length(1, 1 << 14)] | None
+    encoder: Annotated[str, Length(1, 200)] | None
+    loudness_lufs: Float32
+    silent: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +209,12 @@ class Style:
                         f"styles {known[0].title} and {style.title}: expected embeddings of one "
                         f"encoder, found {encoder} and {style.encoder}"
                     )
+            lengths = {len(s.embedding_E) for s in known if s.embedding_E is not None}
+            if len(lengths) > 1:
+                raise CheckpointError(
+                    f"styles {', '.join(style.title for style in known)}: expected embeddings of "
+                    f"one length, found {sorted(lengths)}"
+                )
             embedding_KE = torch.stack([s.embedding_E for s in known if s.embedding_E is not None])
             embedding_E = _unit(weight_K @ embedding_KE)
         return cls(
@@ -237,38 +261,36 @@ class Style:
         if values.get("format_version") != FORMAT_VERSION:
             raise CheckpointError(
                 f"{where}: expected format version {FORMAT_VERSION}, "
-                f"found {values.get('format_version')!r}"
+                f"found {shortened(values.get('format_version'))}"
             )
         if values.get("feature_schema") != SCHEMA_VERSION:
             raise CheckpointError(
                 f"{where}: expected feature schema {SCHEMA_VERSION}, "
-                f"found {values.get('feature_schema')!r}"
+                f"found {shortened(values.get('feature_schema'))}"
             )
-        wanted = {"title", "features", "embedding", "encoder", "loudness_lufs", "silent"}
-        if missing := sorted(wanted - values.keys()):
-            raise CheckpointError(f"{where}: missing {missing}")
-        features, embedding = values["features"], values["embedding"]
-        if not isinstance(features, dict) or features.keys() != set(FEATURE_NAMES):
+        known = as_record(values, where, _Values, CheckpointError)
+        if known.features.keys() != set(FEATURE_NAMES):
             raise CheckpointError(f"{where}: features: expected the {len(FEATURE_NAMES)} names")
-        _check_numbers(where, "features", list(features.values()))
-        _check_numbers(where, "loudness_lufs", [values["loudness_lufs"]])
-        if (embedding is None) != (values["encoder"] is None):
+        if (known.embedding is None) != (known.encoder is None):
             raise CheckpointError(
                 f"{where}: expected an embedding with its encoder, or neither, found one of them"
             )
-        if embedding is not None:
-            _check_numbers(where, "embedding", embedding)
-        if not isinstance(values["silent"], list) or not set(values["silent"]) <= set(STEMS):
+        if not set(known.silent) <= set(STEMS):
             raise CheckpointError(
-                f"{where}: silent: expected some of {STEMS}, found {values['silent']!r:.80}"
+                f"{where}: silent: expected some of {STEMS}, found {shortened(known.silent)}"
+            )
+        embedding_E = None if known.embedding is None else torch.tensor(known.embedding)
+        if embedding_E is not None and abs(float(embedding_E.norm()) - 1) > NORM_TOLERANCE:
+            raise CheckpointError(
+                f"{where}: embedding: expected one of length one, found {embedding_E.norm():g}"
             )
         return cls(
-            title=str(values["title"]),
-            features_D=torch.tensor([float(features[name]) for name in FEATURE_NAMES]),
-            embedding_E=None if embedding is None else torch.tensor(embedding),
-            encoder=values["encoder"],
-            loudness_lufs=float(values["loudness_lufs"]),
-            silent=tuple(values["silent"]),
+            title=printable(known.title),
+            features_D=torch.tensor([known.features[name] for name in FEATURE_NAMES]),
+            embedding_E=embedding_E,
+            encoder=known.encoder,
+            loudness_lufs=known.loudness_lufs,
+            silent=known.silent,
         )
 
     def save(self, path: Path) -> None:
@@ -324,16 +346,3 @@ def _unit(embedding_E: Tensor) -> Tensor:
     if float(torch.linalg.vector_norm(embedding_E)) < 1e-6:
         raise CheckpointError("embeddings: expected a direction in their mean, found they cancel")
     return functional.normalize(embedding_E, dim=-1)
-
-
-def _check_numbers(where: str, name: str, numbers: Any) -> None:
-    """Refuse what is no list of finite numbers."""
-    if not (
-        isinstance(numbers, list)
-        and numbers
-        and all(
-            isinstance(n, int | float) and not isinstance(n, bool) and math.isfinite(n)
-            for n in numbers
-        )
-    ):
-        raise CheckpointError(f"{where}: {name}: expected finite numbers, found {numbers!r:.80}")

@@ -19,21 +19,23 @@ Shape suffixes: N segments, S stem, D features.
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from mixprint.atomic import read_json, write_json
+from mixprint.atomic import write_json
 from mixprint.catalogue import read_catalogue
 from mixprint.errors import CheckpointError, DataError
 from mixprint.features import FEATURE_NAMES, SCHEMA_VERSION
 from mixprint.features.table import read_features
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
+from mixprint.schema import Range, WithOthers, read_record, shortened
 
 log = logging.getLogger("mixprint.transfer")
 
@@ -102,6 +104,15 @@ def _triples(mixed_N: Sequence[Mixed]) -> list[tuple[int, int, int]]:
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Values(WithOthers):
+    """A style share as JSON holds it, as far as it is read."""
+
+    format: str
+    schema_version: int
+    share: Mapping[str, Annotated[float, Range(0.0, 1.0)]]
+
+
 @lru_cache(maxsize=1)
 def load_style_share(path: Path = SHIPPED_STYLE_SHARE) -> Tensor:
     """Read the shares; they are asked for many times in a transfer, and read once.
@@ -112,20 +123,14 @@ def load_style_share(path: Path = SHIPPED_STYLE_SHARE) -> Tensor:
     Raises:
         CheckpointError: the file is no style share, or of another feature schema.
     """
-    try:
-        values = read_json(path)
-    except (OSError, DataError) as error:
-        raise CheckpointError(f"{path}: expected a style share, found: {error}") from error
-    found = (values.get("format"), values.get("schema_version")) if isinstance(values, dict) else ()
-    if found != (FORMAT, SCHEMA_VERSION) or values["share"].keys() != set(FEATURE_NAMES):
+    known = read_record(path, _Values, CheckpointError)
+    found = (known.format, known.schema_version)
+    if found != (FORMAT, SCHEMA_VERSION) or known.share.keys() != set(FEATURE_NAMES):
         raise CheckpointError(
             f"{path}: expected a {FORMAT} with the {len(FEATURE_NAMES)} features of schema "
-            f"{SCHEMA_VERSION}, found {found}"
+            f"{SCHEMA_VERSION}, found {shortened(found)}"
         )
-    share_D = torch.tensor([values["share"][name] for name in FEATURE_NAMES])
-    if not ((share_D >= 0) & (share_D <= 1)).all():
-        raise CheckpointError(f"{path}: expected shares from 0 to 1, found others")
-    return share_D
+    return torch.tensor([known.share[name] for name in FEATURE_NAMES])
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from scipy.fft import next_fast_len
@@ -33,6 +33,7 @@ from mixprint.checkpoint_folder import (
 )
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.fingerprint import fingerprint
+from mixprint.schema import SAMPLE_RATES_HZ, Length, Range
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
 from mixprint.transfer.console import NEPER_PER_DB, limited
 
@@ -49,6 +50,8 @@ WET_SCALE = 0.3
 LEVEL_FLOOR = 1e-8  # of the power in a band; -80 dB
 MIDDLE_DB, SPREAD_DB = -50.0, 20.0  # brings the levels of music to about -1..1
 PREDELAY_S = 0.01
+MAX_ROOM_S = 10.0
+MAX_CONTEXT_S = 60.0  # that much more than a piece is read on either side of it
 DECAY_DB = 60.0
 
 
@@ -70,17 +73,17 @@ class ZeroShotConfig:
         room_s: where their tails are cut.
     """
 
-    sample_rate_hz: int
-    embedding_dim: int
-    n_fft: int
-    hop_samples: int
-    num_bands: int
-    channels: int
-    kernel_size: int
-    dilations: tuple[int, ...]
-    conditioning_hidden: int
-    room_decays_s: tuple[float, ...]
-    room_s: float
+    sample_rate_hz: Annotated[int, SAMPLE_RATES_HZ]
+    embedding_dim: Annotated[int, Range(1, 1 << 14)]
+    n_fft: Annotated[int, Range(4, 1 << 15)]
+    hop_samples: Annotated[int, Range(1, 1 << 13)]
+    num_bands: Annotated[int, Range(2, 512)]
+    channels: Annotated[int, Range(1, 1 << 12)]
+    kernel_size: Annotated[int, Range(1, 255)]
+    dilations: Annotated[tuple[Annotated[int, Range(1, 1 << 14)], ...], Length(1, 32)]
+    conditioning_hidden: Annotated[int, Range(1, 1 << 14)]
+    room_decays_s: Annotated[tuple[Annotated[float, Range(0.0, 60.0)], ...], Length(1, 8)]
+    room_s: Annotated[float, Range(0.0, MAX_ROOM_S)]
 
     def __post_init__(self) -> None:
         """Check what does not follow from the shapes.
@@ -107,6 +110,10 @@ class ZeroShotConfig:
             raise ConfigError(
                 f"zero_shot.room_decays_s and room_s must be above {PREDELAY_S} s, got "
                 f"{self.room_decays_s} and {self.room_s}"
+            )
+        if self.context_samples > MAX_CONTEXT_S * self.sample_rate_hz:
+            raise ConfigError(
+                f"zero_shot.dilations must reach at most {MAX_CONTEXT_S:g} s, got {self.dilations}"
             )
         if self.sample_rate_hz < 2 * HIGHEST_BAND_HZ:
             raise ConfigError(
@@ -464,13 +471,14 @@ def load_zero_shot(
     folder = Path(folder)
     keys = ("architecture", "encoder", "metadata")
     config = read_config(folder, FORMAT, FORMAT_VERSION, keys)
-    architecture = read_architecture(
-        ZeroShotConfig, config["architecture"], folder, tuples=("dilations", "room_decays_s")
+    architecture = read_architecture(ZeroShotConfig, config["architecture"], folder)
+    # An outline on the meta device takes no memory, whatever the architecture asks for.
+    with torch.device("meta"):
+        outline = ZeroShotNetwork(architecture)
+    weights = read_weights(
+        folder, outline.state_dict(), config["weights_sha256"], is_any_precision=True
     )
     network = ZeroShotNetwork(architecture)
-    weights = read_weights(
-        folder, network.state_dict(), config["weights_sha256"], is_any_precision=True
-    )
     network.load_state_dict(weights)
     identity = {key: config[key] for key in ("architecture", "encoder", "weights_sha256")}
     return ZeroShotModel(
@@ -502,11 +510,12 @@ def _rooms(config: ZeroShotConfig) -> Tensor:
     """Make the reverbs: decaying noise, another one in each channel, of norm one: rooms_RCL."""
     num_taps = round(config.room_s * config.sample_rate_hz)
     num_silent = round(PREDELAY_S * config.sample_rate_hz)
-    time_L = torch.arange(num_taps - num_silent) / config.sample_rate_hz
-    generator = torch.Generator().manual_seed(0)
+    # On the CPU, also where the network is only outlined: the noise is the same on all devices.
+    time_L = torch.arange(num_taps - num_silent, device="cpu") / config.sample_rate_hz
+    generator = torch.Generator("cpu").manual_seed(0)
     rooms = []
     for decay_s in config.room_decays_s:
-        noise_CL = torch.randn(NUM_CHANNELS, len(time_L), generator=generator)
+        noise_CL = torch.randn(NUM_CHANNELS, len(time_L), generator=generator, device="cpu")
         tail_CL = noise_CL * torch.exp(-NEPER_PER_DB * DECAY_DB * time_L / decay_s)
         rooms.append(functional.pad(tail_CL / tail_CL.norm(dim=-1, keepdim=True), (num_silent, 0)))
     return torch.stack(rooms)

@@ -31,12 +31,10 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixprint.atomic import atomic_path, write_json
+from mixprint.atomic import write_json
 from mixprint.catalogue import Track
 from mixprint.config import StepConfig
 from mixprint.distributed import (
@@ -55,12 +53,13 @@ from mixprint.encoder.data import (
     tracks_of_split,
 )
 from mixprint.encoder.settings import AugmentRanges
-from mixprint.errors import ConfigError, TrainingError
+from mixprint.errors import CheckpointError, ConfigError, TrainingError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
 from mixprint.schedule import warmed_up_rate
 from mixprint.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.torchfile import read_tensors, write_tensors
 from mixprint.training_state import StateFiles, only_training
 from mixprint.transfer.spectral_loss import (
     FRAMES_PER_WINDOW,
@@ -438,15 +437,16 @@ def measure_renderings(
                     level_1SCKN = network.levels_db(network.analyse(stems_1SCT))
                     levels.append(level_1SCKN[0].half().cpu())
                     shown.advance()
-                with atomic_path(paths[number]) as temporary:
-                    save_file(
-                        {"embedding": torch.stack(embeddings), "level": torch.stack(levels)},
-                        temporary,
-                    )
+                write_tensors(
+                    paths[number],
+                    {"embedding": torch.stack(embeddings), "level": torch.stack(levels)},
+                )
     barrier()
     try:
-        loaded = [load_file(path) for path in paths]
-    except (OSError, SafetensorError) as error:
+        loaded = [read_tensors(path) for path in paths]
+        if any(not part.keys() >= {"embedding", "level"} for part in loaded):
+            raise CheckpointError(f"{folder}: expected embeddings and levels in each file")
+    except CheckpointError as error:
         raise TrainingError(f"{folder}: expected what was measured, found: {error}") from error
     return Known(*(torch.cat([part[name] for part in loaded]) for name in ("embedding", "level")))
 

@@ -65,13 +65,14 @@ def test_json_round_trip_is_exact(tmp_path: Path, blocks: tuple) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("schema_version", 2, "expected feature schema 1, found 2"),
+        ("schema_version", 2, "expected a standardisation with the schema_version 1, found 2"),
         ("names", ["loudness"], "other names"),
         ("blocks", ["mix", "stem"], "blocks"),
-        ("blocks", 3, "int"),
+        ("blocks", 3, "blocks: expected a list, found 3"),
         ("mean", [0.0], "expected 64 finite numbers"),
-        ("std", ["1"] * D, "expected 64 finite numbers"),
-        ("std", [0.0] * D, "expected positive"),
+        ("std", ["1"] * D, r"std\[0\]: expected float"),
+        ("std", [0.0] * D, r"std\[0\]: expected 1e-06 to 3e\+38, found 0.0"),
+        ("mean", [1e300] * D, r"mean\[0\]: expected -3e\+38"),
     ],
 )
 def test_loading_refuses_what_does_not_fit(

@@ -103,16 +103,16 @@ def test_who_misses_the_hidden_reference_is_left_out(tmp_path: Path) -> None:
     [
         ({"kind": "other"}, "something else"),
         ([1, 2], "something else"),
-        (results("", SCORES), "expected a listener"),
-        (results("x"), "expected trials"),
+        (results("", SCORES), "listener: expected a length of 1"),
+        (results("x"), "trials: expected a length of 1"),
         (results("x", SCORES | {ANCHOR: 101}), "expected 0 to 100, found 101"),
-        (results("x", SCORES | {ANCHOR: True}), "expected 0 to 100, found True"),
-        (results("x", SCORES | {ANCHOR: None}), "expected 0 to 100, found None"),
+        (results("x", SCORES | {ANCHOR: True}), "anchor 3.5 kHz: expected float, found True"),
+        (results("x", SCORES | {ANCHOR: None}), "anchor 3.5 kHz: expected float, found None"),
         (results("x", {ANCHOR: 3}), "found others in ['t01']"),
         (results("x", SCORES, SCORES), "found others in ['t02']"),
         (results("x", SCORES, fingerprint="e" * 64), "test ffffffff, found eeeeeeee"),
         (results("ann", SCORES), "one file per listener"),
-        (results("x", SCORES) | {"trials": [{"trial": 1}]}, "trial 1: expected a name"),
+        (results("x", SCORES) | {"trials": [{"trial": 1}]}, "trials[0]: missing keys"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(tmp_path: Path, values: Any, reason: str) -> None:
