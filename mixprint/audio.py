@@ -63,8 +63,6 @@ SILENT_PEAK_DB = -200.0
 BLOCK_FRAMES = 1 << 18
 # What is read. Of libsndfile's other formats nothing here would notice that the end is missing.
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
-# Suffixes by which soundfile and libsndfile take any bytes for samples, text and zeros too.
-_RAW_SUFFIXES = (b".raw", b".au", b".snd", b".vox", b".gsm")
 
 # A Kaiser-windowed sinc, cut off at 0.95 of the lower Nyquist frequency. With 64 zero crossings
 # a side and 100 dB of attenuation the transition is 0.1 of it wide (Kaiser's formula), so it is
@@ -513,13 +511,11 @@ def _decoder(
         sf.SoundFileError, OSError: it cannot be opened.
     """
     name = os.fsencode(path)
-    pieces = None if container is None else container.pieces
-    if pieces is None and name.lower().endswith(_RAW_SUFFIXES):
-        pieces = [range(status.st_size)]
-    if container is None and pieces is None:
+    if container is None or container.is_mpeg:
         with open_decoder(name, status) as file:
             yield file
         return
+    pieces = container.pieces
     with open_plain(name if pieces is None else FileView(raw, pieces)) as plain:
         yield plain
 

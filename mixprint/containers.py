@@ -13,7 +13,7 @@ Specification; Sun, audio(7I) (AU).
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Literal
 
 from mixprint.fileview import Piece
@@ -33,6 +33,7 @@ _MAX_ZEROS = 1 << 28
 _MAX_CHUNKS = 10_000
 _MAX_KEPT_BYTES = 4_096  # of a chunk that describes the format
 _PCM, _FLOAT, _ALAW, _ULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+_MPEG, _MPEG_LAYER_3 = 0x50, 0x55
 _AMBISONIC_GUID = bytes.fromhex("00002107d3118644c8c1ca000000")
 _AMBISONIC: Layout = ("W", "X", "Y", "Z")
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
@@ -64,6 +65,7 @@ class Container:
         patches: bytes of the header as they should be, by their place.
         is_cut: what lies behind the audio is to be kept from the decoder: of W64 and of AU with
             ADPCM libsndfile takes that for audio, too.
+        is_mpeg: it holds frames of MPEG audio, which say better than it how many there are.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Container:
     layout: Layout | None = None
     patches: Mapping[int, bytes] = field(default_factory=dict)
     is_cut: bool = False
+    is_mpeg: bool = False
 
     @property
     def declared_bytes(self) -> int:
@@ -334,7 +337,10 @@ def _wave(chunks: _Chunks) -> Container:
     if not frame_bytes and grammar is not _W64 and len(fact := chunks.content(b"fact")) >= 4:
         stated = grammar.number(fact[:4])
         least_frames = 0 if _is_streamed(stated, 4) else stated
-    return _container(chunks, frame_bytes, bytes_per_s, layout, patches, least_frames=least_frames)
+    container = _container(
+        chunks, frame_bytes, bytes_per_s, layout, patches, least_frames=least_frames
+    )
+    return replace(container, is_mpeg=tag in (_MPEG, _MPEG_LAYER_3))
 
 
 def _aiff(chunks: _Chunks) -> Container:

@@ -24,6 +24,8 @@ from mixprint import flac, mp3, ogg
 from mixprint.fileview import FileView
 from mixprint.streams import CONVERT, LENGTH_TOLERANCE_S, Link, StreamError
 
+# Suffixes by which soundfile and libsndfile take any bytes for samples, text and zeros too.
+_RAW_SUFFIXES = (b".raw", b".au", b".snd", b".vox", b".gsm")
 # Walks that are remembered: readers open the same files again and again, part by part.
 _REMEMBERED = 256
 # Codecs that say that they can seek, and then fail when they do, beside those that say no.
@@ -225,6 +227,13 @@ def open_plain(source: bytes | FileView) -> Iterator[sf.SoundFile]:
     Raises:
         sf.SoundFileError, OSError: it cannot be opened.
     """
+    if isinstance(source, bytes) and source.lower().endswith(_RAW_SUFFIXES):
+        # A view has no name.
+        with Path(os.fsdecode(source)).open("rb") as raw:
+            whole = FileView(raw, [range(os.fstat(raw.fileno()).st_size)])
+            with open_plain(whole) as file:
+                yield file
+        return
     with DecodedFile(source) as file:
         if file.seekable() and not file.subtype.startswith(_NO_SEEKING):
             yield file
@@ -283,7 +292,9 @@ def _walk(content: mmap.mmap, suffix: str) -> Walk | None:
         return flac.find_streams
     if magic == ogg.MAGIC:
         return ogg.find_streams
-    if start > 0 or mp3.SYNC.match(content) or suffix in _MPEG_SUFFIXES:
+    # Of WAV, only what holds MPEG audio comes here: its chunks are junk around the frames.
+    is_wave = content[:4] in (b"RIFF", b"RIFX", b"RF64")
+    if start > 0 or is_wave or mp3.SYNC.match(content) or suffix in _MPEG_SUFFIXES:
         return mp3.find_streams
     return None
 

@@ -124,12 +124,27 @@ def with_riff(*chunks: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(content)) + content
 
 
-def mp3_in_wav(num_frames: int) -> bytes:
+def mp3(bitrate_mode: str) -> bytes:
+    """22,050 frames, silent in their first half."""
+    audio_TN = noise(1, 22_050)
+    audio_TN[:11_025] = 0
     file = io.BytesIO()
-    sf.write(file, noise(1, 22_050), 44_100, format="MP3", bitrate_mode="CONSTANT")
+    sf.write(file, audio_TN, 44_100, format="MP3", bitrate_mode=bitrate_mode)
+    return file.getvalue()
+
+
+def mp3_in_wav(num_frames: int, content: bytes) -> bytes:
     fmt = struct.pack("<HHIIHHHHIHHH", 0x55, 1, 44_100, 16_000, 1, 0, 12, 1, 2, 418, 1, 1393)
     fact = chunk(b"fact", struct.pack("<I", num_frames))
-    return with_riff(chunk(b"fmt ", fmt), fact, chunk(b"data", file.getvalue()))
+    return with_riff(chunk(b"fmt ", fmt), fact, chunk(b"data", content), chunk(b"LIST", b"INFO"))
+
+
+def without_first_frame(content: bytes) -> bytes:
+    return content[content.index(content[:2], 4) :]
+
+
+def half_of(content: bytes) -> bytes:
+    return content[: len(content) // 2]
 
 
 FMT = chunk(b"fmt ", struct.pack("<HHIIHH", 1, 1, RATE_HZ, 2 * RATE_HZ, 2, 16))
@@ -179,8 +194,14 @@ TABLE: dict[str, tuple[str, bytes, Outcome]] = {
     "AIFF whose size is half": ("a.aiff", aiff(None, 2 * NUM_FRAMES + 8), "length_unknown"),
     "AU whose size is half": ("a.au", au(2 * NUM_FRAMES), "length_unknown"),
     "CAF whose size is half": ("a.caf", caf(2 * NUM_FRAMES + 4), "length_unknown"),
-    "MP3 in WAV that declares more frames": ("a.wav", mp3_in_wav(30_000), "truncated"),
-    "MP3 in WAV": ("a.wav", mp3_in_wav(22_050), 22_050),
+    "MP3 in WAV that declares more frames": (
+        "a.wav", mp3_in_wav(30_000, mp3("CONSTANT")), "truncated",
+    ),
+    "MP3 in WAV": ("a.wav", mp3_in_wav(22_050, mp3("CONSTANT")), 22_050),
+    "MP3 of variable bitrate in WAV": ("a.wav", mp3_in_wav(22_050, mp3("VARIABLE")), 22_050),
+    "MP3 in WAV without its header": (
+        "a.wav", mp3_in_wav(22_050, without_first_frame(mp3("VARIABLE"))), 21 * 1_152,
+    ),
     "AIFF whose frames alone are wrong": ("a.aiff", aiff(NUM_FRAMES // 2, None), NUM_FRAMES),
     # What may stand around the audio.
     "WAV without the last pad byte": ("a.wav", with_riff(FMT_8_BIT, chunk(b"data", ODD)), 999),
@@ -221,6 +242,14 @@ TABLE: dict[str, tuple[str, bytes, Outcome]] = {
     "WAV called .bwf": ("a.bwf", encoded(), NUM_FRAMES),
     "WAV called .mp3": ("a.mp3", encoded(), NUM_FRAMES),
     "WAV called .raw": ("a.raw", encoded(), NUM_FRAMES),
+    "FLAC called .au": ("a.au", encoded("FLAC"), NUM_FRAMES),
+    "FLAC called .au, cut": (
+        "a.au", half_of(encoded("FLAC", audio_TN=noise(2, 40_000))), "truncated",
+    ),
+    "Ogg called .gsm": ("a.gsm", encoded("OGG", "VORBIS"), NUM_FRAMES),
+    "Ogg called .gsm, cut": ("a.gsm", half_of(encoded("OGG", "VORBIS")), "truncated"),
+    "MP3 called .snd": ("a.snd", mp3("VARIABLE"), 22_050),
+    "MP3 called .vox, cut": ("a.vox", half_of(mp3("VARIABLE")), "truncated"),
     # What is no audio, whatever it is called.
     "nothing": ("a.wav", b"", "empty"),
     "an HTML page": ("a.mp3", b"<!DOCTYPE html>\n<html><body>404</body></html>", "unreadable"),
