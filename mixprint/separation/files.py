@@ -13,8 +13,8 @@ Shape suffixes: S stem, C channel, T sample.
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from mixprint.atomic import name_digest, write_errors_named, write_json
-from mixprint.audio import error_text, probe, resampling_notes, shown
-from mixprint.errors import ConfigError, DataError
+from mixprint.audio import probe, resampling_notes, shown
+from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, file_sha256
 from mixprint.folders import restore_folder, whole_folder
 from mixprint.locks import IN_USE_NAME, sole_use
@@ -173,7 +173,7 @@ def separate_file(
         "schema_version": SCHEMA_VERSION,
     }
     with (
-        _write_errors_named(folder),
+        write_errors_named(folder),
         _sole_separation(path, folder),
     ):
         restore_folder(folder)
@@ -284,16 +284,6 @@ def _declared_length(path: Path, sample_rate_hz: int) -> int:
     """Read from a song's header how many samples it has at a rate, at most."""
     info = probe(path)
     return math.ceil(info.num_frames * sample_rate_hz / info.sample_rate_hz)
-
-
-@contextmanager
-def _write_errors_named(folder: Path) -> Iterator[None]:
-    """Turn what the system says against writing into an error that names the folder."""
-    try:
-        with write_errors_named(folder):
-            yield
-    except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be written: {error_text(error)}") from error
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
