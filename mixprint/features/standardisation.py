@@ -133,11 +133,11 @@ class Standardisation:
         Raises:
             CheckpointError: the values are of another schema, or incomplete or not usable.
         """
-        version = values.get("schema_version") if isinstance(values, Mapping) else None
-        if version != SCHEMA_VERSION:
+        if not isinstance(values, Mapping) or "schema_version" not in values:
+            raise CheckpointError(f"{where}: expected a standardisation, found {shortened(values)}")
+        if (version := values["schema_version"]) != SCHEMA_VERSION:
             raise CheckpointError(
-                f"{where}: expected a standardisation with the schema_version {SCHEMA_VERSION}, "
-                f"found {shortened(version)}"
+                f"{where}: expected feature schema {SCHEMA_VERSION}, found {shortened(version)}"
             )
         known = as_record(values, where, _Values, CheckpointError)
         try:

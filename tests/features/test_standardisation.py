@@ -65,7 +65,7 @@ def test_json_round_trip_is_exact(tmp_path: Path, blocks: tuple) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("schema_version", 2, "expected a standardisation with the schema_version 1, found 2"),
+        ("schema_version", 2, "expected feature schema 1, found 2"),
         ("names", ["loudness"], "other names"),
         ("blocks", ["mix", "stem"], "blocks"),
         ("blocks", 3, "blocks: expected a list, found 3"),
