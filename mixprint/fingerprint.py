@@ -10,6 +10,19 @@ from typing import Any
 from mixprint.errors import DataError
 
 READ_BYTES = 1 << 20
+# The modules between a file and its samples: what is made from songs follows from all of them.
+AUDIO_CODE = (
+    "mixprint.audio",
+    "mixprint.containers",
+    "mixprint.decoding",
+    "mixprint.fileview",
+    "mixprint.flac",
+    "mixprint.layouts",
+    "mixprint.mp3",
+    "mixprint.ogg",
+    "mixprint.signatures",
+    "mixprint.streams",
+)
 
 
 def fingerprint(value: Any) -> str:

@@ -13,7 +13,7 @@ from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
-from mixprint.fingerprint import code_version
+from mixprint.fingerprint import AUDIO_CODE, code_version
 
 if TYPE_CHECKING:
     from mixprint.catalogue import Track
@@ -123,21 +123,12 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                 "files": songs.listing(),
                 "config": {k: v for k, v in config.to_values().items() if k != "num_shards"},
                 "code": code_version(
-                    "mixprint.audio",
+                    *AUDIO_CODE,
                     "mixprint.catalogue",
-                    "mixprint.containers",
-                    "mixprint.decoding",
-                    "mixprint.fileview",
-                    "mixprint.flac",
                     "mixprint.inspection",
-                    "mixprint.layouts",
-                    "mixprint.mp3",
-                    "mixprint.ogg",
-                    "mixprint.signatures",
                     "mixprint.songs",
                     "mixprint.sources",
                     "mixprint.tables",
-                    "mixprint.streams",
                     "components.ingest.main",
                 ),
             },

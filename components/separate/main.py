@@ -28,6 +28,7 @@ from components.step import Manifest, Sharding, clear_errors, recorded, share_co
 from mixprint.config import StepConfig, load_params
 from mixprint.download import check_url, is_url
 from mixprint.errors import ConfigError, DataError
+from mixprint.fingerprint import AUDIO_CODE, code_version, fingerprint
 from mixprint.stems import STEMS
 from mixprint.storage import Storage, in_parallel, open_bucket
 
@@ -43,14 +44,7 @@ log = logging.getLogger("mixprint.separate")
 EXPORT_FOLDER = "stems_audio"
 # What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
 SEPARATING_CODE = (
-    "mixprint.audio",
-    "mixprint.containers",
-    "mixprint.decoding",
-    "mixprint.fileview",
-    "mixprint.flac",
-    "mixprint.layouts",
-    "mixprint.mp3",
-    "mixprint.ogg",
+    *AUDIO_CODE,
     "mixprint.segments",
     "mixprint.separation.checkpoint",
     "mixprint.separation.compiled",
@@ -60,9 +54,7 @@ SEPARATING_CODE = (
     "mixprint.separation.separator",
     "mixprint.separation.sharding",
     "mixprint.shards",
-    "mixprint.signatures",
     "mixprint.stems",
-    "mixprint.streams",
 )
 # As in mixprint.separation.runner, which takes a second to import.
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -151,7 +143,6 @@ def _separate(
     from mixprint.catalogue import read_catalogue, shard_of
     from mixprint.claims import joint_work, work_through
     from mixprint.device import resolve_device
-    from mixprint.fingerprint import code_version, fingerprint
     from mixprint.separation import load_separator
     from mixprint.shards import SeparatorFingerprint, shard_name
 
@@ -206,8 +197,6 @@ def _separate(
 
 def _activity(recipe: Mapping[str, Any]) -> str:
     """Say by what a separation differs from another one, for the messages of both."""
-    from mixprint.fingerprint import fingerprint
-
     long = ("tracks", "separator", "code")
     shown = {n: fingerprint(v)[:8] if n in long else v for n, v in recipe.items()}
     return "separate with " + ", ".join(f"{name} {value}" for name, value in shown.items())
@@ -236,8 +225,6 @@ def _recipe(
     Neither the batch size nor `compile` is part of it: they change nothing beyond rounding. The
     export is, for the marker vouches for the exported stems, too.
     """
-    from mixprint.fingerprint import code_version
-
     return {
         "tracks": list(track_ids),
         "segment_s": config.segment_s,

@@ -24,7 +24,7 @@ from torch import Tensor
 from mixprint.atomic import name_digest, write_errors_named, write_json
 from mixprint.audio import probe, resampling_notes, shown
 from mixprint.errors import ConfigError
-from mixprint.fingerprint import code_version, file_sha256
+from mixprint.fingerprint import AUDIO_CODE, code_version, file_sha256
 from mixprint.folders import restore_folder, whole_folder
 from mixprint.locks import IN_USE_NAME, sole_use
 from mixprint.separation.nulltest import power_db
@@ -51,14 +51,7 @@ ACCOMPANIMENT_PREFIX = "no_"
 
 # What the stems follow from, beside weights and settings.
 CODE = (
-    "mixprint.audio",
-    "mixprint.containers",
-    "mixprint.decoding",
-    "mixprint.fileview",
-    "mixprint.flac",
-    "mixprint.layouts",
-    "mixprint.mp3",
-    "mixprint.ogg",
+    *AUDIO_CODE,
     "mixprint.separation.checkpoint",
     "mixprint.separation.compiled",
     "mixprint.separation.files",
@@ -68,9 +61,7 @@ CODE = (
     "mixprint.separation.scnet",
     "mixprint.separation.separator",
     "mixprint.separation.stemfile",
-    "mixprint.signatures",
     "mixprint.stems",
-    "mixprint.streams",
 )
 
 
