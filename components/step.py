@@ -327,7 +327,7 @@ def share_cores() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sharding:
+class Sharding(WithOthers):
     """What the separation needs to know of the section `ingest`.
 
     Attributes:
@@ -345,7 +345,7 @@ class Sharding:
         Raises:
             ConfigError: a value is missing or does not fit.
         """
-        return as_record(section, "ingest", cls, ConfigError, with_others=True)
+        return as_record(section, "ingest", cls, ConfigError)
 
 
 def section_json(values: Mapping[str, Any]) -> str:

@@ -1,8 +1,10 @@
 """Where the tensors live: one choice for all of mixprint."""
 
 import logging
+from functools import cache
 
 import torch
+from torch import nn
 
 from mixprint.errors import ConfigError
 
@@ -40,3 +42,14 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device("cpu")
     log.info("device: %s", device)
     return device
+
+
+@cache
+def cpu_has_lstm(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN computes an LSTM in a type here; in half precision it needs AVX-512."""
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", dtype, dtype != torch.float32):
+            nn.LSTM(1, 1)(torch.zeros(1, 1, 1))
+    except RuntimeError:
+        return False
+    return True

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixprint.device import cpu_has_lstm
 from mixprint.errors import ConfigError
 from mixprint.separation.scnet import SCNet, irfft_along_time, rfft_along_time
 
@@ -171,6 +172,9 @@ def _bidirectional_lstm(
     x_NRD: Tensor, weights: list[Tensor], hidden: int, dtype: torch.dtype
 ) -> Tensor:
     """Run one layer in both directions, in a type that need not be that of input and weights."""
+    wanted = dtype
+    if x_NRD.device.type == "cpu" and not cpu_has_lstm(dtype):
+        x_NRD, dtype = x_NRD.float(), torch.float32
     state = x_NRD.new_zeros(2, x_NRD.shape[1], hidden)
     # In compiled code autocast is off, for the compiler has written out what it does; it could
     # not do so in here.
@@ -180,7 +184,7 @@ def _bidirectional_lstm(
         result: Tensor = torch.lstm(
             x_NRD, (state, state), weights, True, 1, 0.0, False, True, False
         )[0]
-    return result.contiguous()
+    return result.to(wanted).contiguous()
 
 
 @_bidirectional_lstm.register_fake

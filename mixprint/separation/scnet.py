@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mixprint.device import cpu_has_lstm
 from mixprint.errors import ConfigError
 from mixprint.schema import checked_fields
 
@@ -349,6 +350,19 @@ class _Fusion(nn.Module):
         return functional.glu(functional.conv2d(joined, weight, self.conv.bias, padding=1), dim=1)
 
 
+def _hidden_states(lstm: nn.Module, x_NRD: Tensor) -> Tensor:
+    """Run an LSTM, in float32 where autocast asks for a type in which this CPU has none."""
+    kind = x_NRD.device.type
+    if kind == "cpu" and torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        if not cpu_has_lstm(dtype):
+            with torch.autocast(kind, enabled=False):
+                exact: Tensor = lstm(x_NRD.float())[0]
+            return exact.to(dtype)
+    hidden: Tensor = lstm(x_NRD)[0]
+    return hidden
+
+
 class _DualPath(nn.Module):
     """A bidirectional LSTM along frequency, then one along time, each with a residual."""
 
@@ -369,7 +383,7 @@ class _DualPath(nn.Module):
     def _path(self, path: int, x_BFND: Tensor, order: Sequence[int]) -> Tensor:
         """Run a norm, an LSTM along the first dimension of `order`, and a linear layer."""
         x = self._normalised(path, x_BFND).permute(*order)
-        hidden: Tensor = self.lstm_layers[path](x.flatten(1, 2))[0]
+        hidden = _hidden_states(self.lstm_layers[path], x.flatten(1, 2))
         linear = self.linear_layers[path]
         assert isinstance(linear, nn.Linear)
         # As a convolution of size 1, which oneDNN computes; a linear layer goes to MKL, which is
