@@ -465,10 +465,14 @@ def run_of_encoder(encoder_fingerprint: str, folder: Path) -> str:
         tags = resolve_tags({IMPORT_TAG: encoder_fingerprint})
         made = client.create_run(experiment, _now_ms(), tags, "import encoder")
         run_id = str(made.info.run_id)
-        first = _first_run(experiment, IMPORT_TAG, encoder_fingerprint)
+        # A faster one may have logged it meanwhile, whatever its clock says.
+        logged = _first_run(experiment, ENCODER_TAG, encoder_fingerprint)
+        first = logged or _first_run(experiment, IMPORT_TAG, encoder_fingerprint)
         if first is not None and first != run_id:
             client.delete_run(run_id)
             run_id = first
+        if logged:
+            return run_id
     # First, because the tag that `log_encoder` sets at its end vouches for all of it.
     client.set_terminated(run_id)
     log_encoder(run_id, encoder_fingerprint, folder)

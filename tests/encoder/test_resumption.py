@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mixprint import checkpoint_folder
+from mixprint import torchfile
 from mixprint.atomic import TEMPORARY_PREFIX
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.data import SegmentSource
@@ -167,9 +167,7 @@ class Boundaries:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "fsync", self._after(os.fsync, "fsync"))
             patch.setattr(torch, "save", self._torn(torch.save, 1))
-            patch.setattr(
-                checkpoint_folder, "save_file", self._torn(safetensors.torch.save_file, 1)
-            )
+            patch.setattr(torchfile, "save_file", self._torn(safetensors.torch.save_file, 1))
             self._active = True
             try:
                 yield
