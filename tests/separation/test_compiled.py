@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 from mixprint.errors import ConfigError
-from mixprint.separation import SCNet, Separator, build_scnet, compiled
+from mixprint.separation import SCNet, Separator, build_scnet, compiled, scnet
 from mixprint.separation.compiled import CompiledSCNet, check_compiler
 from mixprint.separation.runner import Runner
 
@@ -106,7 +106,9 @@ def test_the_compiler_is_told_what_the_operations_return() -> None:
         told = compiled._bidirectional_lstm(x_NRD.to("meta"), far, 3, dtype)
         assert _layout(told) == _layout(hidden)
         with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            assert torch.equal(hidden, lstm(x_NRD)[0])
+            expected = scnet._hidden_states(lstm, x_NRD)
+        # Processors differ in the last bits of the two ways that torch has to an LSTM.
+        torch.testing.assert_close(hidden, expected, rtol=0, atol=4 * torch.finfo(dtype).eps)
     # As in the network: a view whose frames do not lie last.
     x_BFND = _noise(2, 4, 3, 6).permute(0, 2, 3, 1)
     spectrum_BFND = compiled._rfft_along_time(x_BFND)
