@@ -21,7 +21,7 @@ import math
 import os
 import stat
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixprint import flac
 from mixprint.atomic import atomic_path
 from mixprint.containers import MAGICS, Container, read_container
 from mixprint.decoding import AudioFile, open_decoder, open_plain
@@ -61,6 +62,8 @@ TRUE_PEAK_OVERSAMPLING = 4
 MAX_TRUE_PEAK_DBTP = -1.0  # of what is written for listening
 SILENT_PEAK_DB = -200.0
 BLOCK_FRAMES = 1 << 18
+# FLAC has 36 bits for its number of frames; libsndfile gives more where that is unknown.
+MAX_STATED_FRAMES = 1 << 36
 # What is read. Of libsndfile's other formats nothing here would notice that the end is missing.
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
 
@@ -152,6 +155,23 @@ def probe(path: Path | str) -> AudioInfo:
     with open_audio(path) as audio:
         file = audio.file
         return AudioInfo(file.samplerate, file.channels, file.frames / file.samplerate, file.frames)
+
+
+def stated_duration_s(path: Path | str) -> float:
+    """Read the length that a file's header states, in seconds.
+
+    Of FLAC nothing but the header is looked at, for of a song in a bucket no more may be here; of
+    WAV `probe` needs no more by itself.
+
+    Raises:
+        AudioError: see `open_audio`.
+    """
+    with suppress(OSError, sf.SoundFileError), open(path, "rb") as raw:  # noqa: PTH123
+        if raw.read(len(flac.MAGIC)) == flac.MAGIC:
+            with sf.SoundFile(os.fsencode(path)) as file:
+                if 0 < file.frames < MAX_STATED_FRAMES:
+                    return float(file.frames / file.samplerate)
+    return probe(path).duration_s
 
 
 def read_audio(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixprint.atomic import read_json
-from mixprint.audio import convert_advice, error_text, probe, shown
+from mixprint.audio import convert_advice, error_text, shown, stated_duration_s
 from mixprint.errors import AudioError, DataError
 from mixprint.schema import shortened
 from mixprint.stems import STEMS
@@ -353,7 +353,7 @@ def _whole_song(folder: Path, refusals: list[Refusal]) -> Path | None:
         return None
     mixture = files[MIXTURE]
     try:
-        durations_s = {name: probe(path).duration_s for name, path in files.items()}
+        durations_s = {name: stated_duration_s(path) for name, path in files.items()}
     except AudioError as error:
         refusals.append(Refusal(mixture, error.reason, error.detail))
         return None

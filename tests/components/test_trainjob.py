@@ -281,7 +281,7 @@ def test_what_is_missing_is_named(
     with pytest.raises(ConfigError, match=f"{VARIABLE}: missing keys"):
         start(tmp_path)
     monkeypatch.setenv(VARIABLE, "two")
-    with pytest.raises(ConfigError, match=f"{VARIABLE}: expected JSON, found 'two'"):
+    with pytest.raises(ConfigError, match=f"{VARIABLE}: expected a readable JSON file"):
         start(tmp_path)
 
 

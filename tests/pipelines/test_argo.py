@@ -112,7 +112,7 @@ def test_the_command_of_a_step_runs(tmp_path: Path, spec: dict[str, Any]) -> Non
 
     songs = tmp_path / "my songs"
     songs.mkdir()
-    for number in range(4):
+    for number in range(8):
         noise_CT = torch.rand(2, 44_100 * 11, generator=torch.Generator().manual_seed(number)) - 0.5
         write_audio(songs / f"{number}.wav", noise_CT, 44_100)
     # YAML would read the small number as text.
@@ -126,4 +126,4 @@ def test_the_command_of_a_step_runs(tmp_path: Path, spec: dict[str, Any]) -> Non
     scope = run(spec, arguments, only="ingest")
     assert json.loads(scope["tasks.ingest.outputs.parameters.Output"]) == [0, 1, 2]
     done = read_json(tmp_path / "run" / "steps" / "ingest.done.json")
-    assert done["counts"] == {"tracks": 4, "rejects": 0}
+    assert done["counts"] == {"tracks": 8, "rejects": 0}

@@ -34,12 +34,25 @@ def chain(needs: Mapping[str, set[str]]) -> tuple[str, ...]:
 
 
 def kfp_order(loaded: Mapping[str, Any]) -> tuple[str, ...]:
-    tasks = dict(loaded["root"]["dag"]["tasks"])
-    [loop] = [name for name, task in tasks.items() if "parameterIterator" in task]
-    needs = {name: producers(task["inputs"]) for name, task in tasks.items()}
-    [inner] = loaded["components"][tasks[loop]["componentRef"]["name"]]["dag"]["tasks"]
-    named = {loop: inner}
-    return chain({named.get(n, n): {named.get(p, p) for p in ps} for n, ps in needs.items()})
+    components, tasks = loaded["components"], loaded["root"]["dag"]["tasks"]
+
+    def step(name: str, task: Mapping[str, Any]) -> str:
+        """The step that is done in the end, inside a pipeline of its own and a loop, too."""
+        component = components[task["componentRef"]["name"]]
+        if "dag" not in component:
+            return name
+        [(inner, nested)] = component["dag"]["tasks"].items()
+        return step(inner, nested)
+
+    steps = {name: step(name, task) for name, task in tasks.items()}
+    needs = {
+        steps[name]: {
+            steps[before]
+            for before in (*producers(task["inputs"]), *task.get("dependentTasks", ()))
+        }
+        for name, task in tasks.items()
+    }
+    return chain(needs)
 
 
 def kfp() -> tuple[tuple[str, ...], dict[str, Any]]:
