@@ -39,7 +39,7 @@ _DONE_SUFFIX, _JSON_SUFFIX = ".done.json", ".json"
 
 @dataclass(frozen=True, kw_only=True)
 class DoneMarker:
-    """What a finished step has left.
+    """Marker of a finished step.
 
     Attributes:
         recipe: fingerprint of what the outputs were made from.

@@ -53,7 +53,7 @@ log = logging.getLogger("mixprint.step")
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What passes between steps in place of the data itself.
+    """Manifest of data: it passes between steps in their place.
 
     Attributes:
         step: the step that wrote the data.
@@ -185,7 +185,7 @@ def once(
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRecord(WithOthers):
-    """What `recorded` has kept of one task, as far as others read it."""
+    """Record that `recorded` has kept of one task, as far as others read it."""
 
     step: str
     state: str
@@ -328,7 +328,7 @@ def share_cores() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharding(WithOthers):
-    """What the separation needs to know of the section `ingest`.
+    """Part of the section `ingest` that the separation needs.
 
     Attributes:
         num_shards: how many shards the songs are dealt to.

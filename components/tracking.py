@@ -467,12 +467,12 @@ def run_of_encoder(encoder_fingerprint: str, folder: Path) -> str:
         run_id = str(made.info.run_id)
         # A faster one may have logged it meanwhile, whatever its clock says.
         logged = _first_run(experiment, ENCODER_TAG, encoder_fingerprint)
-        first = logged or _first_run(experiment, IMPORT_TAG, encoder_fingerprint)
-        if first is not None and first != run_id:
+        first = logged or _first_run(experiment, IMPORT_TAG, encoder_fingerprint) or run_id
+        if first != run_id:
             client.delete_run(run_id)
-            run_id = first
         if logged:
-            return run_id
+            return logged
+        run_id = first
     # First, because the tag that `log_encoder` sets at its end vouches for all of it.
     client.set_terminated(run_id)
     log_encoder(run_id, encoder_fingerprint, folder)

@@ -78,7 +78,7 @@ class PromoteConfig(StepConfig):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluated:
-    """What the gate needs to know of an encoder's evaluation.
+    """Evaluation of an encoder, as the gate needs it.
 
     Attributes:
         metrics: content of metrics.json.

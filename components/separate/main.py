@@ -204,7 +204,7 @@ def _activity(recipe: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Made:
-    """What a shard is made from.
+    """Parts that a shard is made from.
 
     Attributes:
         fingerprint: of the songs, the parameters and the separator.
@@ -380,7 +380,7 @@ def _exports(
 
 
 class ShardPlace:
-    """Where the shards of a run are made, on a local disk.
+    """Place where the shards of a run are made, on a local disk.
 
     Attributes:
         root: folder of the run.
@@ -439,7 +439,7 @@ class ShardPlace:
 
 
 class BucketPlace(ShardPlace):
-    """Where the shards of a run are made that lies in a bucket."""
+    """Place where the shards of a run in a bucket are made."""
 
     def __init__(self, run_folder: MirroredRun) -> None:
         """Let the folder of the shards stand for that in the bucket."""
