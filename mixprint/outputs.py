@@ -18,9 +18,9 @@ from mixprint.atomic import read_json
 from mixprint.audio import error_text, shown
 from mixprint.errors import DataError
 from mixprint.locks import sole_use
+from mixprint.text import first_of
 
 UNFINISHED_NAME = ".mixprint-unfinished"
-_NUM_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,10 @@ def check_folder(
                 f"{shown(same)}, which would be written over; choose another folder"
             )
     ours = {path for k in (kind, *also) if k.is_ours(folder) for path in k.files(folder)}
-    if foreign := [path.relative_to(folder) for path in wanted if path not in ours]:
+    if foreign := [shown(path.relative_to(folder)) for path in wanted if path not in ours]:
         raise DataError(
             f"{shown(folder)}: expected a new folder or one that mixprint has written, found "
-            f"other files there: {_listed(foreign)}; choose another folder"
+            f"other files there: {first_of(foreign, ', ')}; choose another folder"
         )
     finished = [k for k in (kind, *also) if k.is_whole(folder) and not (updates and k is kind)]
     if wanted and finished and not overwrite:
@@ -292,8 +292,3 @@ def _same_file(path: Path, inputs: Sequence[Path]) -> Path | None:
             if path.samefile(given):
                 return given
     return None
-
-
-def _listed(paths: Sequence[Path]) -> str:
-    more = [f"and {len(paths) - _NUM_SHOWN} more"] if len(paths) > _NUM_SHOWN else []
-    return ", ".join([*(shown(path) for path in paths[:_NUM_SHOWN]), *more])

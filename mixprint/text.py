@@ -38,7 +38,8 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-def first_of(findings: Sequence[str]) -> str:
+def first_of(findings: Sequence[str], separator: str = "; ") -> str:
     """Join the first findings, and say how many there are beyond them."""
     more = len(findings) - NUM_FINDINGS_SHOWN
-    return "; ".join(findings[:NUM_FINDINGS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    rest = [f"and {more} more"] if more > 0 else []
+    return separator.join([*findings[:NUM_FINDINGS_SHOWN], *rest])
