@@ -134,7 +134,7 @@ def test_another_job_than_the_machines_own_is_refused(
         pytest.fail("the job was given")
     told = launch._told(tmp_path)
     assert told is not None
-    assert "job.json: expected the same job as this machine's own, found another" in told["error"]
+    assert "job.json: expected the same job as this machine's own, found another" in told.error
     monkeypatch.setattr(sys, "argv", ["worker", arguments[0]])
     with launch.rank_job(None) as job:
         assert job == {"device": "cuda"}
@@ -156,7 +156,7 @@ def test_who_has_lost_another_rank_waits_for_its_reason(
         with pytest.raises(SystemExit) as ended:
             fail(error)
         assert ended.value.code == 1
-    assert launch._told(tmp_path) == {"error": "first", "is_users": True}
+    assert launch._told(tmp_path) == launch._Told(error="first", is_users=True)
 
 
 def test_a_rank_that_hangs_ends_the_step_by_name(
