@@ -52,8 +52,8 @@ class RankJob:
 
 def main() -> None:
     """Read the job and train."""
-    with rank_job(__doc__) as values:
-        work(RankJob(**values))
+    with rank_job(RankJob, __doc__) as job:
+        work(job)
 
 
 def work(job: RankJob) -> None:

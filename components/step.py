@@ -46,6 +46,8 @@ WORKERS_VARIABLE = "MIXPRINT_WORKERS"
 # Process id of the local run that has started this step: if it is killed, its steps end with it.
 RUNNER_VARIABLE = "MIXPRINT_RUNNER"
 _SAMPLE_EVERY_S = 0.1
+# Writing the record of a step takes milliseconds: what is older was left by a writer that is dead.
+_RECORD_PATIENCE_S = 3_600.0
 MAX_SHARDS = 99_999  # their names have five digits
 
 log = logging.getLogger("mixprint.step")
@@ -229,8 +231,7 @@ def recorded(root: Path | str, name: str, *, is_shared: bool = False) -> Iterato
         nullcontext() if is_shared else run.sole_use(name),
     ):
         path = run.path / STEPS_DIR / f"{name}.json"
-        if not is_shared:
-            remove_leftovers(path)
+        remove_leftovers(path, older_than_s=_RECORD_PATIENCE_S if is_shared else 0.0)
         record: dict[str, Any] = {"step": name, "state": "running", "started_s": time.time()}
         write_json(path, record)
         run.publish()

@@ -10,16 +10,17 @@ import queue
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import mlflow
 from alembic.util import CommandError
-from mlflow.entities import LifecycleStage, Metric, Param
+from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -54,6 +55,7 @@ SEPARATOR_EXPERIMENT = "mixprint-separator"
 ZERO_SHOT_EXPERIMENT = "mixprint-zero-shot"
 NOTE_FILE = "mlflow.json"
 RECIPE_TAG = "mixprint.recipe"
+TRAINING_TAG = "mixprint.training"
 TRAINING_DATA_TAG = "mixprint.data"
 MODEL_FOLDER = "model"
 CHAMPION = "champion"
@@ -110,40 +112,35 @@ def _experiment_id(experiment: str, root: Path | None) -> str:
         return str(other.experiment_id)
 
 
-def run_exists(run_id: str) -> bool:
-    """Tell whether the store has this run; one that was deleted takes nothing any more."""
-    try:
-        run = MlflowClient().get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-        return False
-    return bool(run.info.lifecycle_stage == LifecycleStage.ACTIVE)
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Note:
-    """What a training has noted of its run."""
+    """Note of a training beside its state, written before its run is made.
 
-    run_id: str
+    Attributes:
+        recipe: hash of what the training depends on.
+        training: value of the run's `TRAINING_TAG`.
+    """
+
     recipe: str
+    training: str
 
 
-def noted_run(note: Path, recipe: str) -> str | None:
-    """Give the run that an earlier start of the same training noted, if the store still has it."""
+def noted_training(note: Path, recipe: str) -> str:
+    """Name a training as its earlier starts did; a new one gets a name, and notes it.
+
+    Args:
+        note: where the name is kept.
+        recipe: hash of what the training depends on.
+    """
     try:
         known = read_record(note, _Note) if note.exists() else None
     except DataError as error:
         log.warning("%s; a new run is begun", error)
-        return None
-    if known is None or known.recipe != recipe or not run_exists(known.run_id):
-        return None
-    return known.run_id
-
-
-def note_run(note: Path, recipe: str, run_id: str) -> None:
-    """Remember the run of a training, so that a later start of it goes on with the same one."""
-    write_json(note, {"run_id": run_id, "recipe": recipe})
+        known = None
+    if known is None or known.recipe != recipe:
+        known = _Note(recipe=recipe, training=uuid.uuid4().hex)
+        write_json(note, asdict(known))
+    return known.training
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +181,7 @@ class BackgroundRun:
         Args:
             experiment: its experiment.
             name: of a new run.
-            note: where the run is remembered for a resumption.
+            note: where the training is named, so that a resumption finds the run.
             recipe: hash of what the training depends on.
             params: of a new run.
             tags: of a new run, beside its recipe.
@@ -286,7 +283,6 @@ class BackgroundRun:
         if self._run_id is not None:
             self._sampler.start()
         if self._is_new:
-            self._deliver(self._owed("the note for a resumption", self._write_note))
             self._deliver(self._owed("parameters", self._log_params))
             self._deliver(self._owed("list of packages", self._log_environment))
             for path, text in self._texts.items():
@@ -327,23 +323,21 @@ class BackgroundRun:
             log.warning("MLflow at %s: %s is left out: %s", shown_uri(), entry.what, error)
 
     def _open(self) -> None:
-        """Go on with the noted run, or make one."""
+        """Go on with the run of an earlier start, or make one."""
         experiment = connect(self._experiment)
         client = MlflowClient()
-        if run_id := noted_run(self._note, self._recipe):
+        # Before the run is made: that of a start that is killed here is found again.
+        training = noted_training(self._note, self._recipe)
+        if run_id := _first_run(experiment, TRAINING_TAG, training):
             client.update_run(run_id, status="RUNNING")
             run = client.get_run(run_id)
             self._started_ms = run.info.start_time
         else:
             # Those that MLflow gives to every run: who, what program, which commit.
-            tags = resolve_tags({RECIPE_TAG: self._recipe, **self._tags})
-            run = client.create_run(experiment, self._started_ms, tags, self._name)
-            self._is_new = True
+            tags = {RECIPE_TAG: self._recipe, TRAINING_TAG: training, **self._tags}
+            run = client.create_run(experiment, self._started_ms, resolve_tags(tags), self._name)
+        self._is_new = not run.data.params
         self._run_id = str(run.info.run_id)
-
-    def _write_note(self) -> None:
-        assert self._run_id is not None
-        note_run(self._note, self._recipe, self._run_id)
 
     def _log_params(self) -> None:
         params = [Param(name, str(value)) for name, value in self._params.items()]

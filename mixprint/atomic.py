@@ -10,9 +10,10 @@ import json
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +118,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.rename(path)
 
 
-def remove_leftovers(path: Path | str) -> list[Path]:
+def remove_leftovers(path: Path | str, *, older_than_s: float = 0.0) -> list[Path]:
     """Remove what killed writers of a file have left beside it.
 
     Only for who alone writes that file now: a writer that lives would lose its work.
+
+    Args:
+        path: of the file.
+        older_than_s: age of what is removed, where others may write the file at the same time: so
+            long that they have certainly ended. 0: all.
 
     Returns:
         the temporary files that were removed.
     """
     final = Path(path)
-    leftovers = sorted(final.parent.glob(f"{_temporary_stem(final)}*"))
+    leftovers = []
+    for leftover in sorted(final.parent.glob(f"{_temporary_stem(final)}*")):
+        with suppress(FileNotFoundError):
+            # The clock of a file server may be ahead.
+            if not older_than_s or time.time() - leftover.stat().st_mtime > older_than_s:
+                leftovers.append(leftover)
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers

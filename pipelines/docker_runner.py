@@ -34,7 +34,7 @@ from mixprint.processes import SIGNAL_BASE
 
 log = logging.getLogger("mixprint.pipelines")
 
-RUN_LABEL = "mixprint.run"
+RUN_LABEL, FOLDER_LABEL = "mixprint.run", "mixprint.folder"
 # What of this process's environment the steps see. Values travel through the engine's API only.
 # Those of the numerical libraries decide the last bits of results.
 PASSED_ON = (
@@ -142,6 +142,8 @@ def connect() -> docker.DockerClient:
 class Containers:
     """The containers of one run; none of them outlives the `with` block.
 
+    Where the process itself is killed, the next run in the same folder removes what it has left.
+
     Attributes:
         failures: what became of containers that failed, one text each.
     """
@@ -150,11 +152,18 @@ class Containers:
         self,
         settings: ContainerSettings,
         image: str,
+        folder: Path,
         client_factory: Callable[[], docker.DockerClient] = connect,
     ) -> None:
         """Look for the engine and the image, and decide who the steps run as.
 
         Nothing is pulled: a short name could be somebody else's in a public registry.
+
+        Args:
+            settings: of every container.
+            image: that the steps run in.
+            folder: of the run on this machine, where nobody else is at work.
+            client_factory: connects to the engine.
 
         Raises:
             ConfigError: there is no engine or no such image.
@@ -162,7 +171,7 @@ class Containers:
         self.failures: list[str] = []
         self._client_factory = client_factory
         self._client = client_factory()
-        self._label = uuid.uuid4().hex
+        self._labels = {RUN_LABEL: uuid.uuid4().hex, FOLDER_LABEL: str(folder.resolve())}
         self._stopped = False
         self._old_handlers: dict[signal.Signals, Any] = {}
         try:
@@ -184,6 +193,8 @@ class Containers:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._old_handlers = {number: signal.signal(number, self._end) for number in _SIGNALS}
+        if num_left := self._remove_all(self._client, FOLDER_LABEL):
+            log.info("removed %d containers of an earlier run that was killed", num_left)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -230,7 +241,7 @@ class Containers:
                 image,
                 entrypoint=list(command[:1]),
                 command=list(command[1:]),
-                labels={RUN_LABEL: self._label},
+                labels=self._labels,
                 **self._arguments | {"environment": {**self._arguments["environment"], **env}},
             )
             try:
@@ -275,10 +286,13 @@ class Containers:
             raise KeyboardInterrupt
         raise SystemExit(SIGNAL_BASE + number)
 
-    def _remove_all(self, client: docker.DockerClient) -> None:
-        labelled = {"label": f"{RUN_LABEL}={self._label}"}
-        for container in client.containers.list(all=True, filters=labelled, ignore_removed=True):
+    def _remove_all(self, client: docker.DockerClient, label: str = RUN_LABEL) -> int:
+        """Remove the containers that have the same label as this run's; count them."""
+        labelled = {"label": f"{label}={self._labels[label]}"}
+        found = client.containers.list(all=True, filters=labelled, ignore_removed=True)
+        for container in found:
             _remove(container)
+        return len(found)
 
 
 class _TaskHandler(ITaskHandler):

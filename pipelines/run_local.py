@@ -21,16 +21,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from components.image import IMAGE
-from components.run_folder import STEPS_DIR, sole_use_of_root
+from components.layout import CATALOGUE_FOLDER, PROMOTION_FILE
+from components.run_folder import STEPS_DIR, DoneMarker, sole_use_of_root
 from components.step import RUNNER_VARIABLE, STEPS, WORKERS_VARIABLE, TaskRecord
 from components.store import database_path, tracking_uri
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.log import setup_logging
 from mixprint.processes import sigterm_exits
-from mixprint.schema import as_record
+from mixprint.schema import WithOthers, as_record
 from mixprint.scratch import FOLDER_VARIABLE, Scratch
-from mixprint.storage import KEY_VARIABLE, is_bucket, open_storage
+from mixprint.storage import KEY_VARIABLE, Storage, is_bucket, open_storage
 from pipelines.arguments import DEFAULT_SOURCE, default_name, run_arguments
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ _STEP_LINE = re.compile(r"\s*(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [DIWEC] mixpr
 _TASK_LINE = re.compile(r".* - INFO - ((?:Executing task|Task|Skipping task) .*[^:])")
 _RECORD = re.compile(rf"{STEPS_DIR}/[^/]*(?<!\.done)\.json")
 _OUTPUT = re.compile(r"transfer/[^/]+/output_[^/]*\.wav")
+_INGESTED, _REJECTS = f"{STEPS_DIR}/ingest.done.json", f"{CATALOGUE_FOLDER}/rejects.parquet"
 _COLOUR = re.compile(r"\x1b\[\d+m")
 
 
@@ -214,7 +216,7 @@ def _runner(
     settings = container_settings(
         folder, arguments["locations"], container_options, has_bucket=is_bucket(arguments["root"])
     )
-    with Containers(settings, IMAGE) as containers, containers.as_kfp_runner():
+    with Containers(settings, IMAGE, folder) as containers, containers.as_kfp_runner():
         yield local.DockerRunner(), containers.failures
 
 
@@ -343,12 +345,38 @@ def summary(root: Path | str, records: Sequence[StepRecord], wall_s: float) -> s
     lines += [
         f"{'all':<10} {'':>5} {wall_s:>9.1f} {peak_bytes / 1e6:>9.0f} MB",
         "",
+        *_outcome(open_storage(str(root))),
         f"report             {root}/evaluation/report.html",
         f"transferred audio  {root}/transfer",
         *(f"                   {uri}" for uri in _transferred(str(root))),
         "MLflow             make mlflow-ui",
     ]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Promotion(WithOthers):
+    """Decision about an encoder, as the summary shows it."""
+
+    model_name: str
+    version: str
+    decision: str
+    reasons: tuple[str, ...]
+
+
+def _outcome(storage: Storage) -> Iterator[str]:
+    """Say how many songs were taken, and what was decided about the encoder."""
+    if storage.exists(_INGESTED):
+        where = storage.uri(_INGESTED)
+        if done := DoneMarker.read(where, lambda: storage.read_json(_INGESTED)):
+            left_out = done.counts.get("rejects", 0)
+            why = f", {left_out} left out: see {storage.uri(_REJECTS)}" if left_out else ""
+            yield f"songs              {done.counts.get('tracks', 0)}{why}"
+    if storage.exists(PROMOTION_FILE):
+        values = storage.read_json(PROMOTION_FILE)
+        found = as_record(values, storage.uri(PROMOTION_FILE), _Promotion)
+        yield f"encoder            version {found.version} of {found.model_name}: {found.decision}"
+        yield from (f"                   {reason}" for reason in found.reasons)
 
 
 def _transferred(root: str) -> list[str]:

@@ -21,7 +21,7 @@ import yaml
 
 from components.run_folder import DoneMarker
 from components.step import Manifest
-from components.tracking import noted_run
+from components.tracking import noted_training
 from mixprint.atomic import read_json, write_json
 from mixprint.config import load_params
 from mixprint.encoder.checkpoint import load_checkpoint
@@ -212,7 +212,9 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
         {"fingerprint": "ab", "num_bytes": 3, "num_segments": 1, "reports": {}, "track_ids": []},
         lambda path: is_shard_done(path.with_name("shard.parquet"), "ab", num_bytes=3),
     ),
-    "noted run": of_values("n.json", {"run_id": "a", "recipe": "b"}, lambda p: noted_run(p, "c")),
+    "noted training": of_values(
+        "n.json", {"training": "a", "recipe": "b"}, lambda path: noted_training(path, "b")
+    ),
     "training state": state,
     "separation report": of_values(
         REPORT_NAME, REPORT, lambda path: earlier_report(path.parent, MADE_FROM, overwrite=False)

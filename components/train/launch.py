@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from components.run_folder import RunFolder
 from components.train.trainjob import Nodes, run_on_nodes
@@ -37,7 +37,7 @@ from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
 from mixprint.fingerprint import fingerprint
 from mixprint.processes import end_with_starter
-from mixprint.schema import read_record
+from mixprint.schema import as_record, read_record
 
 TORCHRUN = "components.train.torchrun"
 JOB_FILE = "job.json"
@@ -50,6 +50,8 @@ END_PATIENCE_S = 10.0
 NODES_VARIABLE, NODE_VARIABLE = "PET_NNODES", "PET_NODE_RANK"
 # Process id of the step, for the `torchrun` that it starts.
 STEP_VARIABLE = "MIXPRINT_TRAINING_STEP"
+
+_Job = TypeVar("_Job")
 
 log = logging.getLogger("mixprint.train")
 
@@ -209,10 +211,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
+def rank_job(kind: type[_Job], description: str | None) -> Iterator[_Job]:
     """Read the job that the command line of a worker names; its errors end as in `errors_told`.
 
     Args:
+        kind: of the job.
         description: of the worker, for its command line.
 
     Yields:
@@ -225,13 +228,13 @@ def rank_job(description: str | None) -> Iterator[dict[str, Any]]:
     path: Path = args.job
     end_with_starter()
     with signs_of_life(), errors_told(path.parent):
-        job = read_json(path)
-        if args.fingerprint not in (None, fingerprint(job)):
+        values = read_json(path)
+        if args.fingerprint not in (None, fingerprint(values)):
             raise TrainingError(
                 f"{path}: expected the same job as this machine's own, found another: all machines "
                 "must have the same parameters and devices, and see the same folder"
             )
-        yield job
+        yield as_record(values, path, kind)
 
 
 @dataclass(frozen=True, kw_only=True)

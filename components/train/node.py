@@ -12,10 +12,11 @@ from contextlib import ExitStack
 from components.run_folder import open_run
 from components.step import clear_errors
 from components.train.launch import Node, start_workers, tell_error
-from mixprint.atomic import read_json
+from components.train.trainjob import NodePlan
 from mixprint.device import resolve_device
 from mixprint.errors import MixprintError
 from mixprint.log import setup_logging
+from mixprint.schema import read_record
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -28,9 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with open_run(args.root) as run:
         run.refresh(args.name)
         path = run.path / args.name
-        plan = read_json(path)
+        plan = read_record(path, NodePlan)
         # Where a step that only submits has none, the nodes may have GPUs.
-        job = {**plan["job"], "device": resolve_device(plan["job"]["device"]).type}
+        job = {**plan.job, "device": resolve_device(plan.job.get("device", "auto")).type}
         with ExitStack() as stack:
             stack.callback(run.publish)
             try:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             except MixprintError as error:
                 tell_error(path.parent, str(error), is_users=True)
                 raise
-            start_workers(plan["worker"], job, path.parent, plan["num_processes"], run)
+            start_workers(plan.worker, job, path.parent, plan.num_processes, run)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,20 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from components.train.launch import start_workers
-from mixprint.errors import ConfigError
+from mixprint.audio import shown
+from mixprint.errors import ConfigError, DataError
 from mixprint.log import setup_logging
+from mixprint.outputs import check_place
 from mixprint.separation.recipe import Recipe
-from mixprint.separation.training import STATE_FOLDER, WEIGHTS_FILE
+from mixprint.separation.training import OUTPUTS, STATE_FOLDER, WEIGHTS_FILE
+from mixprint.text import first_of
 
 log = logging.getLogger("mixprint.train")
 
@@ -72,6 +76,7 @@ def run(
 
     Raises:
         ConfigError: the batch cannot be divided among the processes.
+        DataError: `out_dir` cannot be written, or files lie there that no training has written.
         TrainingError: a worker failed; the message is its own.
     """
     if num_processes < 1 or recipe.training.batch_size % num_processes:
@@ -79,6 +84,7 @@ def run(
             f"training.batch_size: expected a multiple of the number of processes, found "
             f"{recipe.training.batch_size} and {num_processes}"
         )
+    _check_folder(out_dir)
     job = SeparatorJob(
         recipe=recipe.to_values(),
         data_dir=_text(data_dir),
@@ -90,6 +96,17 @@ def run(
     )
     start_workers(WORKER, asdict(job), out_dir / STATE_FOLDER, num_processes)
     return out_dir / WEIGHTS_FILE
+
+
+def _check_folder(out_dir: Path) -> None:
+    """Refuse a folder where a training would write over somebody's files."""
+    check_place(out_dir, is_folder=True)
+    theirs = [shown(Path(name)) for name in OUTPUTS if os.path.lexists(out_dir / name)]
+    if theirs and not (out_dir / STATE_FOLDER).is_dir():
+        raise DataError(
+            f"{shown(out_dir)}: expected a new folder or that of a training, found "
+            f"{first_of(theirs, ', ')} and no {STATE_FOLDER}/; choose another folder"
+        )
 
 
 def _text(path: Path | None) -> str:

@@ -26,8 +26,8 @@ from mixprint.separation.training import (
 def main() -> None:
     """Read the job and train."""
     setup_logging()
-    with rank_job(__doc__) as values:
-        work(SeparatorJob(**values))
+    with rank_job(SeparatorJob, __doc__) as job:
+        work(job)
 
 
 def work(job: SeparatorJob) -> None:

@@ -13,17 +13,17 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from components.run_folder import RunFolder
 from mixprint.atomic import write_json
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.fingerprint import fingerprint
 from mixprint.processes import sigterm_exits
-from mixprint.schema import checked, parse_json
+from mixprint.schema import Range, checked, parse_json
 from mixprint.storage import is_bucket
 
 if TYPE_CHECKING:
@@ -45,6 +45,21 @@ NAME_DIGITS = 12
 _FAULTS = (RuntimeError, TimeoutError)
 
 log = logging.getLogger("mixprint.train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """Plan of each node's part in a training; passed to the nodes as a JSON file.
+
+    Attributes:
+        worker: dotted name of the module that is one rank.
+        job: what the workers have to do; folders of the run by their URIs.
+        num_processes: ranks on each node.
+    """
+
+    worker: str
+    job: Mapping[str, Any]
+    num_processes: Annotated[int, Range(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +138,7 @@ def run_on_nodes(
     """
     nodes.check_shared(run.root)
     client = client or _default_client()
-    plan = {"worker": worker, "job": dict(job), "num_processes": num_processes}
+    plan = asdict(NodePlan(worker=worker, job=dict(job), num_processes=num_processes))
     plan_name = run.name_of(folder / PLAN_FILE)
     name, is_new = _next_name(client, fingerprint({**plan, "root": run.root, "name": plan_name}))
     if is_new:

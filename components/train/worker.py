@@ -19,8 +19,8 @@ from mixprint.memory import keep_freed_memory
 def main() -> None:
     """Read the job and train."""
     setup_logging()
-    with rank_job(__doc__) as values:
-        work(Job(**values))
+    with rank_job(Job, __doc__) as job:
+        work(job)
 
 
 def work(job: Job) -> None:

@@ -25,8 +25,8 @@ from mixprint.transfer.zero_shot_training import (
 def main() -> None:
     """Read the job and train."""
     setup_logging()
-    with rank_job(__doc__) as values:
-        work(ZeroShotJob(**values))
+    with rank_job(ZeroShotJob, __doc__) as job:
+        work(job)
 
 
 def work(job: ZeroShotJob) -> None:

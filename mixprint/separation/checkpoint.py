@@ -44,6 +44,7 @@ DEFAULT = "default"
 DEFAULT_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "separator.safetensors"
 WEIGHTS_SUFFIX = ".safetensors"
 CONFIG_SUFFIX = ".json"
+SUFFIXES = (WEIGHTS_SUFFIX, CONFIG_SUFFIX)
 FOREIGN_SUFFIXES = (".ckpt", ".th", ".pt", ".pth")
 STATE_KEYS = ("best_state", "state_dict", "model_state_dict", "model", "state")
 MAX_WRAPPERS = 4  # published files have two at most

@@ -48,6 +48,7 @@ from mixprint.muon import Muon, split_parameters
 from mixprint.progress import progress
 from mixprint.schema import checked_mapping, parse_json
 from mixprint.separation.checkpoint import (
+    SUFFIXES,
     WEIGHTS_SUFFIX,
     export_separator,
     load_separator,
@@ -92,6 +93,12 @@ HISTORY_FILE = "history.json"
 # The averaged weights of the best validation, and those of the last step.
 EXPORT_NAME, LAST_NAME = "separator", "separator-last"
 WEIGHTS_FILE, LAST_FILE = f"{EXPORT_NAME}{WEIGHTS_SUFFIX}", f"{LAST_NAME}{WEIGHTS_SUFFIX}"
+# What a training writes beside its states.
+OUTPUTS = (
+    *(f"{name}{suffix}" for name in (EXPORT_NAME, LAST_NAME) for suffix in SUFFIXES),
+    HISTORY_FILE,
+    SONGS_FOLDER,
+)
 HELD_OUT = "held_out"
 # What an entry of the history holds beside the songs of `extra_valid`.
 NO_SONGS = ("step", "minutes")

@@ -55,18 +55,22 @@ class FakeMlflow:
             "lifecycle_stage": "active",
             "artifact_uri": str(self.artifacts),
         }
+        batches = [one for known, one in self.received if known == "runs/log-batch"]
+        params = [param for batch in batches for param in batch.get("params", [])]
+        run = {"info": info, "data": {"params": params}}
         match name:
             case "experiments/get-by-name":
                 experiment = {"experiment_id": "1", "name": "x", "lifecycle_stage": "active"}
                 return 200, {"experiment": experiment}
             case "runs/create" | "runs/get":
-                return 200, {"run": {"info": info, "data": {}}}
+                return 200, {"run": run}
             case "runs/update":
                 return 200, {"run_info": info}
             case "runs/log-batch" | "runs/set-tag":
                 return 200, {}
             case "runs/search":
-                return 200, {"runs": []}
+                is_made = "runs/create" in {known for known, _ in self.received}
+                return 200, {"runs": [run] if is_made else []}
         return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": name}
 
 

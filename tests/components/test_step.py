@@ -12,7 +12,7 @@ import pytest
 from components.layout import described_stems, evaluation_manifest, stems_manifest
 from components.run_folder import RunFolder
 from components.step import Manifest, Sharding, once, recorded, section_json
-from mixprint.atomic import read_json
+from mixprint.atomic import atomic_path, read_json
 from mixprint.errors import ConfigError, DataError
 from mixprint.shards import SeparatorFingerprint, read_index, shard_name, write_shard
 from pipelines.run_local import _raw_records
@@ -255,6 +255,25 @@ def test_workers_of_a_step_that_is_shared_are_let_in(tmp_path: Path) -> None:
         recorded(tmp_path, "demo", is_shared=True),
     ):
         pass
+
+
+def test_a_half_record_of_a_worker_that_is_long_dead_is_removed_and_no_fresh_one(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "steps" / "demo.json"
+    left = []
+    for _ in range(2):
+        with atomic_path(path) as temporary:
+            temporary.write_text("{}")
+        temporary.write_text("{")
+        left.append(temporary)
+    old, fresh = left
+    os.utime(old, (1e9, 1e9))
+    with recorded(tmp_path, "demo", is_shared=True):
+        assert not old.exists()
+        assert fresh.exists(), "another worker may be writing it now"
+    with recorded(tmp_path, "demo"):
+        assert not fresh.exists()
 
 
 STEP = """

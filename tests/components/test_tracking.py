@@ -5,6 +5,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.util import CommandError
@@ -126,6 +127,29 @@ def test_a_resumed_training_goes_on_with_its_run(tmp_path: Path, client: MlflowC
         pass
     assert found.info.run_id not in {run.info.run_id for run in _runs(client)}
     assert len(_runs(client)) == 2
+
+
+@pytest.mark.parametrize("is_made", [False, True], ids=["before the run", "after the run"])
+def test_a_start_that_was_killed_as_its_run_was_made_leaves_no_other_run(
+    tmp_path: Path, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, is_made: bool
+) -> None:
+    create_run = MlflowClient.create_run
+
+    def killed(*arguments: Any) -> None:
+        if is_made:
+            create_run(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "create_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _background_run(tmp_path)._open()
+    assert len(_runs(client)) == is_made
+    with _background_run(tmp_path) as run:
+        run.log_metrics(1, {"loss": 1.0})
+    (found,) = _runs(client)
+    assert found.data.params == {"batch_size": "3"}
+    assert found.data.metrics["loss"] == 1.0
 
 
 def test_a_server_that_is_lost_costs_nothing_but_the_figures(

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -123,6 +124,11 @@ def test_the_environment_names_the_machine(
         Node.from_environment()
 
 
+@dataclass(frozen=True)
+class DeviceJob:
+    device: str
+
+
 def test_another_job_than_the_machines_own_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,14 +136,14 @@ def test_another_job_than_the_machines_own_is_refused(
     arguments = [str(tmp_path / "job.json"), "--fingerprint", fingerprint({"device": "cpu"})]
     monkeypatch.setattr(sys, "argv", ["worker", *arguments])
     monkeypatch.setattr(launch, "end_with_starter", lambda: None)
-    with pytest.raises(SystemExit), launch.rank_job(None):
+    with pytest.raises(SystemExit), launch.rank_job(DeviceJob, None):
         pytest.fail("the job was given")
     told = launch._told(tmp_path)
     assert told is not None
     assert "job.json: expected the same job as this machine's own, found another" in told.error
     monkeypatch.setattr(sys, "argv", ["worker", arguments[0]])
-    with launch.rank_job(None) as job:
-        assert job == {"device": "cuda"}
+    with launch.rank_job(DeviceJob, None) as job:
+        assert job == DeviceJob(device="cuda")
 
 
 def test_who_has_lost_another_rank_waits_for_its_reason(

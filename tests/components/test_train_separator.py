@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from components import tracking
 from components.train import __main__ as command
 from components.train import separator
-from mixprint.errors import ConfigError
+from mixprint.errors import ConfigError, DataError
 from mixprint.separation.recipe import Recipe
 from mixprint.separation.training import train_separator
 from mixprint.stems import STEMS
@@ -90,6 +90,16 @@ def test_two_processes_learn_together_what_one_learns(
         f"separator{which}.{kind}" for which in ("", "-last") for kind in ("safetensors", "json")
     }
     assert files == networks | {"history.json"}
+
+
+@pytest.mark.parametrize("name", ["separator.safetensors", "history.json", "songs"])
+def test_files_that_no_training_has_written_stay(tmp_path: Path, data_dir: Path, name: str) -> None:
+    out_dir = tmp_path / "out"
+    (out_dir / name).mkdir(parents=True)
+    message = rf"out: expected a new folder or that of a training, found {name} and no state/"
+    with pytest.raises(DataError, match=message):
+        separator.run(out_dir=out_dir, recipe=Recipe.from_values(VALUES), data_dir=data_dir)
+    assert [path.name for path in out_dir.iterdir()] == [name]
 
 
 def _one_step() -> dict[str, Any]:

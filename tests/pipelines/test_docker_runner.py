@@ -18,6 +18,7 @@ from tests.pipelines.fake_engine import IMAGE, IMAGE_USER, PATIENCE_S, FakeEngin
 from tests.processes import wait_until
 
 COMMAND = ("sh", "-ec", "something")
+FOLDER = Path("/somewhere/run")
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def not_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def containers(engine: FakeEngine, **settings: object) -> Containers:
     values = {"writable": (), **settings}
-    return Containers(ContainerSettings(**values), IMAGE, engine.client)  # type: ignore[arg-type]
+    return Containers(ContainerSettings(**values), IMAGE, FOLDER, engine.client)  # type: ignore[arg-type]
 
 
 def run(engine: FakeEngine) -> tuple[bool, list[str]]:
@@ -140,7 +141,7 @@ def test_root_gives_the_folders_to_the_user_of_the_image(
 
 def test_an_image_that_is_missing_is_named_before_anything_starts(engine: FakeEngine) -> None:
     with pytest.raises(ConfigError, match="expected the image other:1 in the engine"):
-        Containers(ContainerSettings(writable=()), "other:1", engine.client)
+        Containers(ContainerSettings(writable=()), "other:1", FOLDER, engine.client)
 
 
 def test_an_engine_that_is_missing_is_named(
@@ -192,6 +193,19 @@ def test_a_signal_removes_the_containers_of_this_run_only(
     assert some.failures[-1] == "container of step b: the run was stopped"
 
 
+def test_what_a_run_that_was_killed_has_left_is_removed_by_the_next_in_its_folder(
+    engine: FakeEngine,
+) -> None:
+    def left_in(folder: str) -> str:
+        labels = {"mixprint.run": "dead", "mixprint.folder": folder}
+        return str(engine.client().containers.create(IMAGE, labels=labels).id)
+
+    left_in(str(FOLDER))
+    other = left_in(f"{FOLDER}-2")
+    with containers(engine):
+        assert set(engine.containers) == {other}
+
+
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def some_step() -> None:
     pass
@@ -225,13 +239,13 @@ def real(
     monkeypatch.undo()  # the user is the real one
     network = os.environ.get("NETWORK") or "none"
     try:
-        Containers(ContainerSettings(writable=()), REAL_IMAGE)
+        Containers(ContainerSettings(writable=()), REAL_IMAGE, FOLDER)
     except ConfigError as error:
         pytest.skip(f"needs an engine with the image: {error}")
 
     def show_run(code: str, **settings: object) -> tuple[bool, list[str], str]:
         values = {"writable": (tmp_path,), "network": network, **settings}
-        with Containers(ContainerSettings(**values), REAL_IMAGE) as some:  # type: ignore[arg-type]
+        with Containers(ContainerSettings(**values), REAL_IMAGE, FOLDER) as some:  # type: ignore[arg-type]
             done = some.run("train", REAL_IMAGE, ("python3", "-c", code), {})
             return done, some.failures, capsys.readouterr().out
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,15 @@ def test_summary_says_where_the_results_are(tmp_path: Path) -> None:
     song = tmp_path / "transfer" / "a-to-b" / "output_transferred.wav"
     song.parent.mkdir(parents=True)
     song.touch()
+    write_json(
+        tmp_path / "steps" / "ingest.done.json",
+        {"recipe": "a", "files": {}, "counts": {"tracks": 28, "rejects": 2}},
+    )
+    decided = {"model_name": "m", "version": "7", "decision": "refused", "reasons": ["too few"]}
+    write_json(tmp_path / "promotion.json", {**decided, "value": 0.1})
     text = summary(tmp_path, read_records(tmp_path, 100), 12.0)
+    assert f"28, 2 left out: see {tmp_path}/catalogue/rejects.parquet" in text
+    assert re.search(r"version 7 of m: refused\n +too few\n", text)
     for part in ("2500 MB", "report.html", "a-to-b/output_transferred.wav", "make mlflow-ui"):
         assert part in text
 
