@@ -74,7 +74,7 @@ MODEL ?=
 PORT ?= 5000
 export VERSION MODEL PORT
 
-# Local disk for runs and songs that lie in buckets; see mixprint/scratch.py.
+# Local disk for runs and songs that lie in buckets; see mixprint/storage/scratch.py.
 MIXPRINT_SCRATCH ?=
 MIXPRINT_SCRATCH_LIMIT ?=
 export MIXPRINT_SCRATCH MIXPRINT_SCRATCH_LIMIT
@@ -280,7 +280,7 @@ check: lint types test ## lint, types and test
 fuzz: $(INSTALLED_DEV) ## read mutated audio files, thousands; those that break a rule stay in results/fuzz [MINUTES=10 SEED=]
 	@arguments=(--minutes "$${MINUTES:-10}" --keep results/fuzz); \
 	if [ -n "$$SEED" ]; then arguments+=(--seed "$$SEED"); fi; \
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz_audio "$${arguments[@]}"
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.audio.fuzz_audio "$${arguments[@]}"
 
 .PHONY: benchmark
 benchmark: $(INSTALLED) data ## time every step of a run from nothing; writes JSON and a table

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from mixprint.atomic import read_json
-from mixprint.audio import read_audio
-from mixprint.catalogue import read_catalogue
+from mixprint.audio.files import read_audio
+from mixprint.collection.catalogue import read_catalogue
+from mixprint.collection.shards import read_index
 from mixprint.features import FEATURE_NAMES
 from mixprint.features.table import read_features
-from mixprint.shards import read_index
+from mixprint.storage.atomic import read_json
 
 
 def main() -> None:

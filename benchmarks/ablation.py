@@ -26,9 +26,9 @@ from components.layout import (
     METRICS_FILE,
     STEMS_FOLDER,
 )
-from mixprint.atomic import atomic_path, read_json
 from mixprint.config import load_params
 from mixprint.log import setup_logging
+from mixprint.storage.atomic import atomic_path, read_json
 from mixprint.synthesis.style_benchmark import generate_benchmark
 
 log = logging.getLogger("mixprint.ablation")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixprint.separation.scnet import SCNet
+from mixprint.separation.scnet.model import SCNet
 from mixprint.stems import STEMS
 
 

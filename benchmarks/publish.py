@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mixprint.atomic import atomic_path, write_json
+from mixprint.storage.atomic import atomic_path, write_json
 
 
 def publish(out_dir: Path, name: str, values: Mapping[str, Any], text: str) -> None:

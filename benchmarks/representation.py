@@ -50,11 +50,11 @@ from benchmarks.representation_work import (
     Job,
     measure,
 )
-from mixprint.atomic import read_json
 from mixprint.cores import threads_each
 from mixprint.encoder.data import BATCHES_AHEAD, batch_bytes
 from mixprint.log import setup_logging
 from mixprint.progress import progress
+from mixprint.storage.atomic import read_json
 
 log = logging.getLogger("mixprint.benchmarks")
 
@@ -136,7 +136,7 @@ def run(job: Job) -> dict[str, Any]:
 
 
 def rows_of(out_dir: Path, about: dict[str, Any], runs: int) -> list[dict[str, Any]]:
-    """Give the figures that were written before, if they are of the same machine and versions."""
+    """Return the figures that were written before, if they are of the same machine and versions."""
     path = out_dir / f"{NAME}.json"
     before = read_json(path) if path.exists() else {"machine": {}, "runs": 0}
     same_load = {"load_before": about["load_before"]}

@@ -21,8 +21,8 @@ from benchmarks.looped_bands import looped_bands
 from benchmarks.training_rank import NO_ROOM, RankJob, figures_path
 from components.layout import CATALOGUE_FOLDER, FEATURES_FILES, FEATURES_FOLDER, STEMS_FOLDER
 from components.train.launch import start_workers
-from mixprint.atomic import read_json
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
+from mixprint.collection.shards import read_index
 from mixprint.config import load_params
 from mixprint.encoder.augment import apply_chains, draw_chains
 from mixprint.encoder.data import (
@@ -38,9 +38,9 @@ from mixprint.encoder.settings import EncoderConfig, TrainConfig
 from mixprint.errors import TrainingError
 from mixprint.features import FEATURE_NAMES, extract
 from mixprint.features.table import read_features
-from mixprint.memory import keep_freed_memory
-from mixprint.shards import read_index
+from mixprint.machine.memory import keep_freed_memory
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
+from mixprint.storage.atomic import read_json
 
 PARAMS_PATH = Path(__file__).resolve().parents[1] / "params.yaml"
 SEGMENT_S = 10.0
@@ -169,7 +169,7 @@ def measure_training(job: Job) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], object], job: Job) -> float:
-    """Give the seconds of one run; CUDA returns before the work is done."""
+    """Return the seconds of one run; CUDA returns before the work is done."""
     if job.device == "cuda":
         torch.cuda.synchronize()
     started_s = time.perf_counter()
@@ -181,18 +181,18 @@ def timed(work: Callable[[], object], job: Job) -> float:
 
 
 def train_values(job: Job) -> dict[str, Any]:
-    """Give the section `train` of the job's profile."""
+    """Return the section `train` of the job's profile."""
     values: dict[str, Any] = load_params(PARAMS_PATH, job.profile)["train"]
     return values
 
 
 def encoder_config(job: Job) -> EncoderConfig:
-    """Give the architecture of the job's profile."""
+    """Return the architecture of the job's profile."""
     return TrainConfig.from_values(train_values(job)).encoder_config(SAMPLE_RATE_HZ)
 
 
 def noise(job: Job) -> Tensor:
-    """Give stems at -20 dB of full scale; speed does not depend on what is heard."""
+    """Return stems at -20 dB of full scale; speed does not depend on what is heard."""
     num_samples = round(job.segment_s * SAMPLE_RATE_HZ)
     shape = (job.batch_size, NUM_STEMS, NUM_CHANNELS, num_samples)
     return 0.1 * torch.randn(shape, device=job.device)
@@ -226,7 +226,7 @@ def loader_features(job: Job) -> Forms:
 
 
 def epochs_of(job: Job) -> tuple[Iterator[Batch], int]:
-    """Give the batches of all epochs that are timed, and the number of those in one."""
+    """Return the batches of all epochs that are timed, and the number of those in one."""
     data = Path(job.data)
     config = TrainConfig.from_values(train_values(job))
     tracks = tracks_of_split(

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from components.layout import CATALOGUE_FOLDER, FEATURES_FILES, FEATURES_FOLDER, STEMS_FOLDER
-from mixprint.catalogue import Track, write_catalogue
+from mixprint.collection.catalogue import Track, write_catalogue
+from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.features import Standardisation, extract
 from mixprint.features.table import write_features
-from mixprint.processes import end_with_parent
-from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
+from mixprint.machine.processes import end_with_parent
 from mixprint.stems import SAMPLE_RATE_HZ, pack
 from mixprint.synthesis.compose import compose
 from mixprint.synthesis.exact import Rng

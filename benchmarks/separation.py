@@ -220,7 +220,7 @@ def load(job: Job) -> Separator:
 
 
 def noise(duration_s: float) -> Iterator[Tensor]:
-    """Give blocks of noise at -20 dB of full scale; speed does not depend on what is heard."""
+    """Return blocks of noise at -20 dB of full scale; speed does not depend on what is heard."""
     generator = torch.Generator().manual_seed(0)
     block, total = round(BLOCK_S * SAMPLE_RATE_HZ), round(duration_s * SAMPLE_RATE_HZ)
     for start in range(0, total, block):

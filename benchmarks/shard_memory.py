@@ -17,8 +17,14 @@ import psutil
 import torch
 
 from benchmarks.apart import run_apart
-from mixprint.shards import SeparatorFingerprint, read_index, read_segment, shard_name, write_shard
-from mixprint.stand_in import index_path
+from mixprint.collection.remote_shards import index_path
+from mixprint.collection.shards import (
+    SeparatorFingerprint,
+    read_index,
+    read_segment,
+    shard_name,
+    write_shard,
+)
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 
 Work = Literal["index", "a segment of each shard", "index without sidecars"]

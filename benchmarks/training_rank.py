@@ -17,12 +17,12 @@ import torch
 
 from components.layout import CATALOGUE_FOLDER, FEATURES_FOLDER, STEMS_FOLDER
 from components.train.launch import rank_job
-from mixprint.atomic import write_json
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.training import train
 from mixprint.errors import TrainingError
-from mixprint.memory import keep_freed_memory
+from mixprint.machine.memory import keep_freed_memory
+from mixprint.storage.atomic import write_json
 
 NO_ROOM = "the GPU's memory does not hold this batch"
 # The driver's figure is itself a mean over 1/6 to 1 s.
@@ -101,7 +101,7 @@ def work(job: RankJob) -> None:
 
 
 def figures_path(out_dir: Path, rank: int) -> Path:
-    """Give the file that receives the figures of a rank."""
+    """Return the file that receives the figures of a rank."""
     return out_dir / f"rank-{rank}.json"
 
 

@@ -33,7 +33,8 @@ from torch import Tensor, nn
 
 from benchmarks.apart import run_apart
 from benchmarks.publish import publish
-from mixprint.audio import loudness_lufs
+from mixprint.audio.files import loudness_lufs
+from mixprint.audio.streamed_levels import stream_levels
 from mixprint.cli import SHIPPED_ENCODER
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.evaluation.retrieval import Estimate
@@ -45,17 +46,16 @@ from mixprint.evaluation.transfer_benchmark import (
     summarise,
 )
 from mixprint.log import setup_logging
-from mixprint.memory import keep_freed_memory
+from mixprint.machine.memory import keep_freed_memory
 from mixprint.progress import progress
 from mixprint.separation import load_separator
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
-from mixprint.transfer.levels import stream_levels
-from mixprint.transfer.optimise import TransferResult, fit_style
+from mixprint.transfer.methods.fitting import TransferResult, fit_style
+from mixprint.transfer.methods.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
 from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
 from mixprint.transfer.style import Style
-from mixprint.transfer.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
-from mixprint.transfer.zero_shot import load_zero_shot
+from mixprint.zero_shot.model import load_zero_shot
 
 log = logging.getLogger("mixprint.benchmarks")
 
@@ -107,7 +107,7 @@ class Job:
 
 
 class PlainTCN(nn.Module):
-    """The stack of `mixprint.transfer.tcn.TCN` in plain modules."""
+    """The stack of `mixprint.transfer.methods.tcn.TCN` in plain modules."""
 
     def __init__(self, dilations: Sequence[int]) -> None:
         super().__init__()

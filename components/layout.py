@@ -8,10 +8,10 @@ from pathlib import Path
 
 from components.run_folder import STEMS_FOLDER, DoneMarker, RunFolder, open_run
 from components.step import STEPS_DIR, Manifest
-from mixprint.atomic import read_json
 from mixprint.errors import DataError
 from mixprint.fingerprint import file_sha256
-from mixprint.storage import Storage, is_bucket, open_bucket
+from mixprint.storage.atomic import read_json
+from mixprint.storage.bucket import Storage, is_bucket, open_bucket
 
 # DVC sets it for the command of a stage. It compares contents by itself, and restores outputs of an
 # earlier time beside markers of a later one.
@@ -41,7 +41,7 @@ def catalogue_manifest(root: Path | str) -> Manifest:
 
 def shard_manifest(root: Path | str, index: int, num_shards: int) -> Manifest:
     """Describe a finished stem shard; its done marker stands for its content."""
-    from mixprint.shards import done_path, shard_name
+    from mixprint.collection.shards import done_path, shard_name
 
     marker = done_path(Path(STEMS_FOLDER) / shard_name(index, num_shards))
     counts = {"shard": index}
@@ -53,7 +53,7 @@ def shard_manifest(root: Path | str, index: int, num_shards: int) -> Manifest:
 
 @contextmanager
 def described_stems(run: RunFolder, stems: Manifest) -> Iterator[Path]:
-    """Give the folder of the stem shards for reading.
+    """Return the folder of the stem shards for reading.
 
     Args:
         run: the folder of the run.
@@ -70,7 +70,7 @@ def described_stems(run: RunFolder, stems: Manifest) -> Iterator[Path]:
 
 
 def _check_stems(folder: Path, stems: Manifest, when: str) -> None:
-    from mixprint.shards import done_path, list_shards
+    from mixprint.collection.shards import done_path, list_shards
 
     found = Manifest.joined(
         [
@@ -88,7 +88,7 @@ def _check_stems(folder: Path, stems: Manifest, when: str) -> None:
 
 def stems_manifest(root: Path | str) -> Manifest:
     """Describe all stem shards of a run."""
-    from mixprint.shards import done_path, list_shards
+    from mixprint.collection.shards import done_path, list_shards
 
     uri = _below(root, STEMS_FOLDER)
     with open_run(root) as run:

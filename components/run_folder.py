@@ -1,9 +1,10 @@
 """The folder of a run as a step sees it: local, wherever the run lies.
 
 Below a local root a step works in place. Of a run in a bucket it has a mirror on local disk
-(`mixprint.scratch`), gone at its end: what it reads is fetched when it asks for it, what it has
-changed is uploaded by `publish`, data before what vouches for them. Stem shards are not mirrored:
-a folder stands for theirs, and they are read out of the bucket by pieces (`mixprint.stand_in`).
+(`mixprint.storage.scratch`), gone at its end: what it reads is fetched when it asks for it, what
+it has changed is uploaded by `publish`, data before what vouches for them. Stem shards are not
+mirrored: a folder stands for theirs, and they are read out of the bucket by pieces
+(`mixprint.collection.remote_shards`).
 """
 
 import logging
@@ -15,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from mixprint.atomic import TEMPORARY_PREFIX
-from mixprint.claims import LEASE_S, Claim, ClaimLostError, claim_owner, take_claim
 from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
 from mixprint.fingerprint import file_sha256
-from mixprint.locks import sole_use
-from mixprint.processes import sigterm_exits
+from mixprint.machine.processes import sigterm_exits
 from mixprint.schema import Number, as_record
-from mixprint.scratch import Scratch
-from mixprint.storage import GcsStorage, in_parallel, is_bucket, open_bucket
+from mixprint.storage.atomic import TEMPORARY_PREFIX
+from mixprint.storage.bucket import GcsStorage, in_parallel, is_bucket, open_bucket
+from mixprint.storage.claims import LEASE_S, Claim, ClaimLostError, claim_owner, take_claim
+from mixprint.storage.locks import sole_use
+from mixprint.storage.scratch import Scratch
 
 log = logging.getLogger("mixprint.step")
 
@@ -93,7 +94,7 @@ class RunFolder:
         return str(folder)
 
     def local(self, uri: str, *names: str) -> Path:
-        """Give the folder that another step has named in its manifest.
+        """Return the folder that another step has named in its manifest.
 
         Args:
             uri: from the manifest.
@@ -110,7 +111,7 @@ class RunFolder:
         return dict(values)
 
     def private(self, name: str) -> Path:
-        """Give a place for what no other step needs."""
+        """Return a place for what no other step needs."""
         return self.path / name
 
     def refresh(self, name: str) -> None:
@@ -161,7 +162,7 @@ class RunFolder:
         yield
 
     def proofs(self, folder: Path, names: Sequence[str]) -> dict[str, Any]:
-        """Give what a marker needs to know of files besides their SHA-256, for `is_intact`."""
+        """Return what a marker needs to know of files besides their SHA-256, for `is_intact`."""
         del folder, names
         return {}
 
@@ -232,8 +233,8 @@ class MirroredRun(RunFolder):
 
     def stand_in(self, folder: Path) -> None:
         """Let a folder below `path` stand for the same one in the bucket."""
-        from mixprint.shard_upload import fetch_markers
-        from mixprint.stand_in import make_stand_in
+        from mixprint.collection.remote_shards import make_stand_in
+        from mixprint.collection.shard_upload import fetch_markers
 
         make_stand_in(folder, self.uri(folder))
         fetch_markers(folder)

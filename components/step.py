@@ -25,20 +25,20 @@ from typing import Annotated, Any, Self
 import psutil
 
 from components.run_folder import STEPS_DIR, DoneMarker, RunFolder, open_run
-from mixprint.atomic import (
+from mixprint.config import BASE_PROFILE
+from mixprint.cores import threads_each
+from mixprint.errors import ConfigError, DataError, MixprintError
+from mixprint.fingerprint import file_sha256, fingerprint
+from mixprint.log import setup_logging
+from mixprint.machine.processes import end_with, sigterm_exits
+from mixprint.schema import Number, Range, WithOthers, as_record
+from mixprint.storage.atomic import (
     read_json,
     remove_all_leftovers,
     remove_leftovers,
     write_errors_named,
     write_json,
 )
-from mixprint.config import BASE_PROFILE
-from mixprint.cores import threads_each
-from mixprint.errors import ConfigError, DataError, MixprintError
-from mixprint.fingerprint import file_sha256, fingerprint
-from mixprint.log import setup_logging
-from mixprint.processes import end_with, sigterm_exits
-from mixprint.schema import Number, Range, WithOthers, as_record
 
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 # How many processes share the machine's cores: the local run sets it for the fan-out over shards.

@@ -66,7 +66,7 @@ def _component(name: str, version: str, purl: str) -> dict[str, object]:
 
 
 def _licences(one: Distribution) -> dict[str, object]:
-    """Give the licence that a distribution states as an SPDX expression, where it does."""
+    """Return the licence that a distribution states as an SPDX expression, where it does."""
     stated = one.metadata.get("License-Expression")
     return {"licenses": [{"expression": stated}]} if stated else {}
 

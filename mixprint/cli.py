@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixprint.atomic import write_errors_named
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import AudioError, CheckpointError, ConfigError, MixprintError
 from mixprint.log import setup_logging
-from mixprint.processes import SIGNAL_BASE, sigterm_exits
+from mixprint.machine.processes import SIGNAL_BASE, sigterm_exits
 from mixprint.progress import discard, echo, progress
+from mixprint.storage.atomic import write_errors_named
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
     from mixprint.features import Standardisation
     from mixprint.separation import Separator
-    from mixprint.transfer.batch import Models
+    from mixprint.transfer.jobs import Models
     from mixprint.transfer.settings import Hyperparameters
-    from mixprint.transfer.zero_shot import ZeroShotModel
+    from mixprint.zero_shot.model import ZeroShotModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED_STANDARDISATION = WEIGHTS / "standardisation.json"
@@ -382,16 +382,16 @@ def transfer(
     seed: SeedOption = 1,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Give a song the mixing style of another one.
+    """Transfer the mixing style of one song to another.
 
     Where several targets, methods or learning rates are given, every combination is made in a
     folder of its own, and summary.json and report.html compare them. The songs are separated once.
     What an earlier call has made of the same songs in the same way is left as it is; what it has
     made of others is replaced with --overwrite only, and other files never.
     """
-    from mixprint.audio import shown
-    from mixprint.device import resolve_device
-    from mixprint.transfer.recipes import Request, transfer_songs
+    from mixprint.audio.files import shown
+    from mixprint.machine.device import resolve_device
+    from mixprint.transfer.request import Request, transfer_songs
     from mixprint.transfer.settings import Controls, listed, parse_amounts, parse_numbers
 
     used_device = resolve_device(device)
@@ -502,16 +502,16 @@ def transfer_batch(
 
     Exit code: 0 if all is done, 1 if a pair failed, 2 if an option is wrong.
     """
-    from mixprint.audio import shown
-    from mixprint.device import resolve_device
-    from mixprint.outputs import check_folder, remove_result, reserved, temporary_folder
-    from mixprint.registry import fetch_checkpoint, is_registered
-    from mixprint.transfer.batch import run_jobs
+    from mixprint.audio.files import shown
+    from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
+    from mixprint.machine.device import resolve_device
+    from mixprint.storage.outputs import check_folder, remove_result, reserved, temporary_folder
+    from mixprint.transfer.inputs import SongSource
+    from mixprint.transfer.jobs import run_jobs
     from mixprint.transfer.layout import SUMMARY, TRANSFER
-    from mixprint.transfer.library import SongSource
     from mixprint.transfer.pairs import Defaults, find_jobs, plan_pairs, read_pairs
+    from mixprint.transfer.report.summary import write_summary
     from mixprint.transfer.settings import listed
-    from mixprint.transfer.summary import write_summary
 
     used_device = resolve_device(device)
     defaults = Defaults(
@@ -665,10 +665,10 @@ def separate(
 
     Exit code: 0 if all songs are done, 1 if one failed, 2 if an option is wrong.
     """
-    from mixprint.outputs import check_place
     from mixprint.separation.batch import SeparatorSource, find_jobs, separate_files
     from mixprint.separation.files import FileSettings
     from mixprint.stems import STEMS
+    from mixprint.storage.outputs import check_place
 
     settings = FileSettings(
         container=container.value,
@@ -719,7 +719,7 @@ def listening_test(
     with a hidden reference, an anchor and the input as it was. Ratings are saved as files, which
     `mixprint listening-results` analyses.
     """
-    from mixprint.audio import shown
+    from mixprint.audio.files import shown
     from mixprint.listening.generate import PAGE_NAME, make_test
 
     test = make_test(batch_dir, out, max_trials=max_trials, seed=seed, overwrite=overwrite)
@@ -744,7 +744,7 @@ def listening_results(
 
     Files that cannot be used are named, and the exit code is then 1; the others are analysed.
     """
-    from mixprint.audio import shown
+    from mixprint.audio.files import shown
     from mixprint.listening.analyse import analyse, results_text
 
     results = analyse(places, out, overwrite=overwrite)
@@ -789,9 +789,9 @@ def features(
     """
     import torch
 
-    from mixprint.audio import read_audio, shown
-    from mixprint.device import resolve_device
+    from mixprint.audio.files import read_audio, shown
     from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, SCHEMA_VERSION, extract
+    from mixprint.machine.device import resolve_device
     from mixprint.separation.batch import name_songs
     from mixprint.stems import SAMPLE_RATE_HZ
     from mixprint.transfer.settings import check_segment
@@ -862,11 +862,11 @@ def quality(
     for songs that the head has not met, beside the 64 features, a mean spectrum and an encoder
     that was not trained.
     """
-    from mixprint.catalogue import read_catalogue
-    from mixprint.device import resolve_device
+    from mixprint.collection.catalogue import read_catalogue
     from mixprint.encoder.checkpoint import load_checkpoint
     from mixprint.evaluation.quality import regress_quality
     from mixprint.evaluation.report import METHODS
+    from mixprint.machine.device import resolve_device
 
     used_device = resolve_device(device)
     results = regress_quality(
@@ -935,8 +935,13 @@ def estimate(
 
     import psutil  # type: ignore[import-untyped]
 
-    from mixprint.device import resolve_device
-    from mixprint.estimate import SeparationPlan, estimate_separation, measure_separation, survey
+    from mixprint.machine.device import resolve_device
+    from mixprint.separation.estimate import (
+        SeparationPlan,
+        estimate_separation,
+        measure_separation,
+        survey,
+    )
 
     assert task is Task.separate  # the only one there is
     sections = load_params(params, profile)
@@ -989,7 +994,7 @@ def doctor(
 
     Exit code: 0 if nothing is missing, 1 if something is.
     """
-    from mixprint.doctor import look_elsewhere, look_here
+    from mixprint.machine.doctor import look_elsewhere, look_here
 
     shipped = [
         WEIGHTS / "separator.safetensors",
@@ -1031,7 +1036,7 @@ def _load_models(
     settings: "tuple[Hyperparameters, ...]",
 ) -> "Models":
     """Load what transfers of these settings are made with."""
-    from mixprint.transfer.batch import Models
+    from mixprint.transfer.jobs import Models
 
     encoder = _load_encoder(mixing_checkpoint, device)
     needs_zero_shot = any(each.method == "zero-shot" for each in settings)
@@ -1052,9 +1057,9 @@ def _load_models(
 
 def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
     """Load the encoder that is named, else the shipped one, else none."""
+    from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
     from mixprint.encoder.checkpoint import load_checkpoint
-    from mixprint.outputs import temporary_folder
-    from mixprint.registry import fetch_checkpoint, is_registered
+    from mixprint.storage.outputs import temporary_folder
 
     if is_registered(checkpoint):
         with temporary_folder() as folder:
@@ -1066,7 +1071,7 @@ def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
 
 def _load_zero_shot(folder: Path | None, device: "torch.device") -> "ZeroShotModel":
     """Load the zero-shot model that is named, else the shipped one."""
-    from mixprint.transfer.zero_shot import SHIPPED_ZERO_SHOT, load_zero_shot
+    from mixprint.zero_shot.model import SHIPPED_ZERO_SHOT, load_zero_shot
 
     return load_zero_shot(folder or SHIPPED_ZERO_SHOT, device)
 

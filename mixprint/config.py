@@ -53,7 +53,7 @@ class StepConfig:
         return cls.from_values(params[cls.section])
 
     def to_values(self) -> dict[str, Any]:
-        """Give the section back as plain values, for fingerprints and tracking."""
+        """Return the section back as plain values, for fingerprints and tracking."""
         return asdict(self)
 
 
@@ -101,7 +101,7 @@ def load_params(
 
 
 def _sections(where: str, values: Any) -> dict[str, dict[str, Any]]:
-    """Give a mapping of sections, each a mapping of names."""
+    """Return a mapping of sections, each a mapping of names."""
     named = checked_mapping(where, values)
     return {name: checked_mapping(f"{where}: {name}", section) for name, section in named.items()}
 

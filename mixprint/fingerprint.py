@@ -12,16 +12,16 @@ from mixprint.errors import DataError
 READ_BYTES = 1 << 20
 # The modules between a file and its samples: what is made from songs follows from all of them.
 AUDIO_CODE = (
-    "mixprint.audio",
-    "mixprint.containers",
-    "mixprint.decoding",
-    "mixprint.fileview",
-    "mixprint.flac",
-    "mixprint.layouts",
-    "mixprint.mp3",
-    "mixprint.ogg",
-    "mixprint.signatures",
-    "mixprint.streams",
+    "mixprint.audio.files",
+    "mixprint.audio.containers",
+    "mixprint.audio.decoding",
+    "mixprint.audio.fileview",
+    "mixprint.audio.flac",
+    "mixprint.audio.layouts",
+    "mixprint.audio.mp3",
+    "mixprint.audio.ogg",
+    "mixprint.audio.signatures",
+    "mixprint.audio.streams",
 )
 
 

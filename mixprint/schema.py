@@ -319,7 +319,7 @@ def checked_fields(where: str, values: Mapping[str, Any], cls: Any) -> dict[str,
 
 
 def checked_mapping(where: str, value: Any) -> dict[str, Any]:
-    """Give a mapping with names as keys.
+    """Return a mapping with names as keys.
 
     Raises:
         ConfigError: it is none.

@@ -18,8 +18,8 @@ import yaml
 from hera.workflows import models as m
 
 from components.step import STEPS, clear_errors
-from mixprint.atomic import atomic_path
 from mixprint.log import setup_logging
+from mixprint.storage.atomic import atomic_path
 from pipelines import pods
 from pipelines.cluster import Cluster
 from pipelines.compile import cluster_parser, compile_pipeline, read_inputs
@@ -122,7 +122,7 @@ def _tasks(pipeline: Spec, specs: Spec, outer: Mapping[str, str]) -> Iterator[_T
 
 
 def _inside(pipeline: Spec, spec: Spec) -> Spec | None:
-    """Give the tasks inside a loop or a pipeline; None for a step."""
+    """Return the tasks inside a loop or a pipeline; None for a step."""
     dag = pipeline["components"][spec["componentRef"]["name"]].get("dag")
     return None if dag is None else dag["tasks"]
 

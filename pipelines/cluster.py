@@ -19,7 +19,7 @@ from components.step import STEPS
 from components.train.trainjob import VARIABLE, Nodes
 from mixprint.errors import ConfigError
 from mixprint.schema import checked, checked_mapping, read_plain_file
-from mixprint.storage import GCS_SCHEME, is_bucket
+from mixprint.storage.bucket import GCS_SCHEME, is_bucket
 
 CLUSTER_FILE = Path(__file__).resolve().parents[1] / "cluster.yaml"
 SHM_VOLUME, SHM_PATH = "shm", "/dev/shm"
@@ -73,7 +73,7 @@ class Image:
             _object_name("image.pull_secrets", name)
 
     def full_name(self, name: str) -> str:
-        """Give the name by which the cluster pulls an image."""
+        """Return the name by which the cluster pulls an image."""
         return f"{self.repository}/{name}" if self.repository else name
 
 
@@ -205,7 +205,7 @@ class Place:
                 raise ConfigError(f"{name}: expected >= {lowest}, found {getattr(self, name)}")
 
     def with_gpus(self, gpus: int) -> "Place":
-        """Give another number of GPUs, with processors and memory in proportion.
+        """Return another number of GPUs, with processors and memory in proportion.
 
         What passes through /dev/shm depends on the batch of all of them together.
 
@@ -341,13 +341,13 @@ class Cluster:
             )
 
     def pod(self, step: str) -> Place:
-        """Give what the pod of a step gets."""
+        """Return what the pod of a step gets."""
         place = self.steps[step]
         is_submitter = step == TRAIN and self.training.nodes > 1
         return replace(place, **SUBMITTER) if is_submitter else place
 
     def variables(self, step: str, image: str) -> dict[str, str]:
-        """Give the variables of a step that are no secrets.
+        """Return the variables of a step that are no secrets.
 
         Args:
             step: its name.
@@ -365,7 +365,7 @@ class Cluster:
         return {**self.env, VARIABLE: json.dumps(asdict(nodes), sort_keys=True)}
 
     def place(self, task: PipelineTask) -> PipelineTask:
-        """Give a task of KFP what its step gets."""
+        """Set on a task of KFP what its step gets."""
         place = self.pod(task.name)
         image = self.image.full_name(task.container_spec.image)
         task.set_container_image(image)
@@ -442,7 +442,7 @@ def _prepared_bytes(train: Mapping[str, Any], num_pairs: int) -> float:
 
 
 def _scaled(quantity: str, share: Fraction) -> str:
-    """Give a part or a multiple of a quantity, rounded up in its own unit."""
+    """Return a part or a multiple of a quantity, rounded up in its own unit."""
     digits = quantity.rstrip("KMGTPEim")
     return f"{math.ceil(Fraction(digits) * share)}{quantity.removeprefix(digits)}"
 

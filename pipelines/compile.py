@@ -10,9 +10,9 @@ from typing import Any
 from kfp import compiler
 
 from components.step import clear_errors
-from mixprint.atomic import atomic_path
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.log import setup_logging
+from mixprint.storage.atomic import atomic_path
 from pipelines.cluster import CLUSTER_FILE, TRAIN, Cluster
 from pipelines.mix_style import PARAMS_FILE, pipeline
 

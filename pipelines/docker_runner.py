@@ -30,7 +30,7 @@ from requests import RequestException
 from urllib3.exceptions import HTTPError
 
 from mixprint.errors import ConfigError
-from mixprint.processes import SIGNAL_BASE
+from mixprint.machine.processes import SIGNAL_BASE
 
 log = logging.getLogger("mixprint.pipelines")
 
@@ -87,7 +87,7 @@ class ContainerSettings:
             raise ConfigError(f"containers: expected gpus as a number or 'all', got {self.gpus!r}")
 
     def create_arguments(self) -> dict[str, Any]:
-        """Give the arguments of a container's creation, in the words of docker-py.
+        """Return the arguments of a container's creation, in the words of docker-py.
 
         What is written has the same path inside as outside, and the working directory is this
         one, so that a step writes the same paths as it would without a container.

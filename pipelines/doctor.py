@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from components.image import IMAGE
-from mixprint.doctor import Finding
 from mixprint.errors import ConfigError, MixprintError
+from mixprint.machine.doctor import Finding
 
 if TYPE_CHECKING:
     from pipelines.cluster import Cluster
@@ -35,7 +35,7 @@ class UnknownError(MixprintError):
 
 
 def check() -> list[Finding]:
-    """Look at everything; see `mixprint.doctor`."""
+    """Look at everything; see `mixprint.machine.doctor`."""
     return list(_look(os.environ))
 
 

@@ -94,7 +94,7 @@ def _env(cluster: Cluster, variables: dict[str, str]) -> Iterator[m.EnvVar]:
 
 
 def _mounts(cluster: Cluster, place: Place) -> Iterator[tuple[m.Volume, m.VolumeMount]]:
-    """Give what a pod mounts, and where."""
+    """Return what a pod mounts, and where."""
     shm = m.EmptyDirVolumeSource(medium="Memory", size_limit=place.shm)
     yield _mounted(SHM_PATH, name=SHM_VOLUME, empty_dir=shm)
     yield _mounted(TMP_PATH, name=TMP_VOLUME, empty_dir=m.EmptyDirVolumeSource())

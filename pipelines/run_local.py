@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from components.image import IMAGE
 from components.layout import CATALOGUE_FOLDER, PROMOTION_FILE
+from components.mlflow.store import database_path, tracking_uri
 from components.run_folder import STEPS_DIR, DoneMarker, sole_use_of_root
 from components.step import RUNNER_VARIABLE, STEPS, WORKERS_VARIABLE, TaskRecord
-from components.store import database_path, tracking_uri
 from mixprint.config import BASE_PROFILE, load_params
 from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.log import setup_logging
-from mixprint.processes import sigterm_exits
+from mixprint.machine.processes import sigterm_exits
 from mixprint.schema import WithOthers, as_record
-from mixprint.scratch import FOLDER_VARIABLE, Scratch
-from mixprint.storage import KEY_VARIABLE, Storage, is_bucket, open_storage
+from mixprint.storage.bucket import KEY_VARIABLE, Storage, is_bucket, open_storage
+from mixprint.storage.scratch import FOLDER_VARIABLE, Scratch
 from pipelines.arguments import DEFAULT_SOURCE, default_name, run_arguments
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _execute(
 def _runner(
     target: str, folder: Path, arguments: Mapping[str, Any], container_options: Mapping[str, Any]
 ) -> Iterator[tuple[Any, Sequence[str]]]:
-    """Give what KFP runs the tasks with, and a list that fills with what it has no words for."""
+    """Return what KFP runs the tasks with, and a list that fills with what it has no words for."""
     from kfp import local
 
     if target == SUBPROCESS:
@@ -290,7 +290,7 @@ class _Extract(io.TextIOBase):
 
 
 def essence(line: str) -> str:
-    """Give what a person wants to see of a line of KFP's output; empty for nothing."""
+    """Return what a person wants to see of a line of KFP's output; empty for nothing."""
     match = _STEP_LINE.match(line) or _TASK_LINE.fullmatch(_COLOUR.sub("", line))
     return match[1] if match else ""
 

@@ -81,7 +81,7 @@ class Server:
         return self.host.rstrip("/")
 
     def link(self, kind: str, number: str) -> str:
-        """Give the address of a page of Kubeflow."""
+        """Return the address of a page of Kubeflow."""
         return f"{self.url}/#/{kind}/details/{number}"
 
     def check(self) -> None:

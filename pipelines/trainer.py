@@ -12,8 +12,8 @@ import yaml
 
 from components.image import IMAGE
 from components.step import clear_errors
-from mixprint.atomic import atomic_path
 from mixprint.log import setup_logging
+from mixprint.storage.atomic import atomic_path
 from pipelines import pods
 from pipelines.cluster import TRAIN, Cluster
 from pipelines.compile import cluster_parser, read_inputs

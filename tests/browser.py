@@ -25,7 +25,7 @@ PHONE = (390, 844)
 
 
 def find_browser() -> str:
-    """Give the browser's path; without one the test is skipped."""
+    """Return the browser's path; without one the test is skipped."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is installed")
@@ -148,7 +148,7 @@ class Tab:
         self.call("Input.dispatchKeyEvent", type="keyUp", **values)
 
     def too_wide(self) -> int:
-        """Give by how many pixels the page is wider than the screen."""
+        """Return by how many pixels the page is wider than the screen."""
         return self.run("document.documentElement.scrollWidth") - self._width
 
     def screenshot(self, path: Path) -> None:

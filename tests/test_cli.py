@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 import mixprint.cli
 import mixprint.separation
-from mixprint import audio
-from mixprint.atomic import read_json
-from mixprint.audio import stream_audio
+from mixprint.audio import files as audio
+from mixprint.audio.files import stream_audio
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.separation import batch
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-from tests.transfer.test_optimise import LevelEncoder as UnstandardisedEncoder
+from mixprint.storage.atomic import read_json
+from tests.transfer.methods.test_fitting import LevelEncoder as UnstandardisedEncoder
 
 runner = CliRunner()
 

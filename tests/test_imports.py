@@ -18,7 +18,7 @@ PLUMBING = {
         *("atomic", "claims", "device", "download", "errors", "fingerprint", "folders", "locks"),
         *("memory", "schema", "stand_in", "storage", "tables", "text", "torchfile"),
     )
-} | {"mixprint.features.loudness"}  # measures what is transferred, not what is separated
+} | {"mixprint.dsp.loudness"}  # measures what is transferred, not what is separated
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 
 

@@ -19,10 +19,11 @@ import pytest
 import torch
 import yaml
 
+from components.mlflow.client import noted_training
 from components.run_folder import DoneMarker
 from components.step import Manifest
-from components.tracking import noted_training
-from mixprint.atomic import read_json, write_json
+from mixprint.collection.shards import is_done as is_shard_done
+from mixprint.collection.sources import _read_settings
 from mixprint.config import load_params
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.checkpoint import save_checkpoint as save_encoder
@@ -33,17 +34,16 @@ from mixprint.evaluation.transfer_benchmark import draw_cases
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.fingerprint import file_sha256
 from mixprint.listening.analyse import KIND, read_session
-from mixprint.separation.checkpoint import export_separator, load_separator
-from mixprint.separation.recipe import Recipe
+from mixprint.separation.material.songs import _composition
 from mixprint.separation.report import REPORT_NAME, earlier_report
-from mixprint.separation.scnet import SCNet, SCNetConfig, build_scnet
-from mixprint.separation.songs import _composition
-from mixprint.shards import is_done as is_shard_done
-from mixprint.sources import _read_settings
-from mixprint.training_state import StateFiles
+from mixprint.separation.scnet.checkpoint import export_separator, load_separator
+from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet
+from mixprint.separation.scnet.recipe import Recipe
+from mixprint.storage.atomic import read_json, write_json
+from mixprint.training.state import StateFiles
 from mixprint.transfer.style import Style
 from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE, load_style_share
-from mixprint.transfer.zero_shot import (
+from mixprint.zero_shot.model import (
     ZeroShotConfig,
     ZeroShotNetwork,
     load_zero_shot,

@@ -32,7 +32,7 @@ def evaluate(
     """
     from components.evaluate.main import EvaluateConfig, run
     from components.step import Manifest
-    from mixprint.storage import copy_from
+    from mixprint.storage.bucket import copy_from
 
     made = run(
         root=root,

@@ -21,10 +21,10 @@ from components.layout import (
     stems_manifest,
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.storage.atomic import write_json
 
 log = logging.getLogger("mixprint.evaluate")
 
@@ -76,10 +76,10 @@ def run(
 
         def work() -> dict[str, float]:
             # torch and MLflow take seconds to import: a step with nothing to do needs neither.
-            from mixprint.device import resolve_device
             from mixprint.encoder.checkpoint import load_checkpoint
             from mixprint.evaluation.baselines import untrained_encoder
             from mixprint.evaluation.evaluate import evaluate
+            from mixprint.machine.device import resolve_device
 
             device = resolve_device(config.device)
             encoder_dir = run_folder.local(encoder.uri, *ENCODER_FILES)
@@ -132,7 +132,7 @@ def run(
 
 
 def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Give the measures that stand at the top of the metrics, without counts and settings."""
+    """Return the measures that stand at the top of the metrics, without counts and settings."""
     return {
         name: float(value)
         for name, value in metrics.items()
@@ -146,7 +146,7 @@ def _track(
     """Add metrics, plots and report to the encoder's run."""
     import mlflow
 
-    from components import tracking
+    from components.mlflow import client as tracking
 
     with tracking.may_be_lost("the evaluation"):
         run_id = tracking.run_of_encoder(encoder_fingerprint, encoder_dir)

@@ -68,8 +68,8 @@ def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manife
                 "stems": stems.fingerprint,
                 "code": code_version(
                     "mixprint.features",
-                    "mixprint.shards",
-                    "mixprint.tables",
+                    "mixprint.collection.shards",
+                    "mixprint.storage.tables",
                     "components.features.main",
                 ),
             },
@@ -84,12 +84,12 @@ def _measure(
     # torch takes a second to import: a step with nothing to do needs none of this.
     import torch
 
-    from mixprint.catalogue import read_catalogue
-    from mixprint.device import resolve_device
+    from mixprint.collection.catalogue import read_catalogue
+    from mixprint.collection.shards import check_songs, read_index, read_row, read_segment
     from mixprint.features import Standardisation, extract
     from mixprint.features.table import write_features
+    from mixprint.machine.device import resolve_device
     from mixprint.progress import Progress
-    from mixprint.shards import check_songs, read_index, read_row, read_segment
     from mixprint.stems import SAMPLE_RATE_HZ
 
     device = resolve_device(config.device)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from components.layout import CATALOGUE_FILES, CATALOGUE_FOLDER
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import AUDIO_CODE, code_version
+from mixprint.storage.atomic import write_json
 
 if TYPE_CHECKING:
-    from mixprint.catalogue import Track
+    from mixprint.collection.catalogue import Track
 
 log = logging.getLogger("mixprint.ingest")
 
@@ -82,14 +82,18 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
         DataError: too many files were refused.
     """
     # torch comes with it, and takes a second to import: a KFP driver that only wires has no need.
-    from mixprint.songs import collection
+    from mixprint.collection.locations import collection
 
     with recorded(root, "ingest") as run_folder, collection(locations, source) as songs:
         folder = run_folder.path / CATALOGUE_FOLDER
 
         def work() -> dict[str, float]:
-            from mixprint.catalogue import build_catalogue, check_reject_fraction, write_catalogue
-            from mixprint.inspection import InspectionRules
+            from mixprint.audio.inspection import InspectionRules
+            from mixprint.collection.catalogue import (
+                build_catalogue,
+                check_reject_fraction,
+                write_catalogue,
+            )
 
             folders = songs.folders()
             tracks, rejects = build_catalogue(
@@ -124,11 +128,11 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                 "config": {k: v for k, v in config.to_values().items() if k != "num_shards"},
                 "code": code_version(
                     *AUDIO_CODE,
-                    "mixprint.catalogue",
-                    "mixprint.inspection",
-                    "mixprint.songs",
-                    "mixprint.sources",
-                    "mixprint.tables",
+                    "mixprint.collection.catalogue",
+                    "mixprint.audio.inspection",
+                    "mixprint.collection.locations",
+                    "mixprint.collection.sources",
+                    "mixprint.storage.tables",
                     "components.ingest.main",
                 ),
             },

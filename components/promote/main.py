@@ -21,12 +21,12 @@ from components.layout import (
     evaluation_manifest,
 )
 from components.step import Manifest, clear_errors, recorded, step_parser
-from mixprint.atomic import remove_leftovers, write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
 from mixprint.schema import read_mapping
+from mixprint.storage.atomic import remove_leftovers, write_json
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
@@ -90,7 +90,7 @@ class Evaluated:
 
     @property
     def yardstick(self) -> tuple[Any, Any]:
-        """Give what two evaluations must share before their figures can be compared.
+        """Return what two evaluations must share before their figures can be compared.
 
         It is what was evaluated, not all that was there: with songs added to the training, or
         files to the rejects, a candidate must still be as good as the champion.
@@ -99,7 +99,7 @@ class Evaluated:
 
     @property
     def numbers(self) -> dict[str, float]:
-        """Give the numbers at the top level of the metrics."""
+        """Return the numbers at the top level of the metrics."""
         return {
             name: float(value)
             for name, value in self.metrics.items()
@@ -107,7 +107,7 @@ class Evaluated:
         }
 
     def scores(self, metric: str) -> dict[str, float]:
-        """Give the score of every track: the metric is their mean."""
+        """Return the score of every track: the metric is their mean."""
         task, _, measure = metric.partition("_")
         scores: dict[str, float] = self.details["scores"][task][measure]
         return scores
@@ -257,7 +257,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
     """
     with recorded(root, "promote") as run_folder:
         # MLflow takes seconds to import.
-        from components import tracking
+        from components.mlflow import client as tracking
         from mixprint.encoder.checkpoint import load_checkpoint
 
         # The metadata of a checkpoint hold its times: the same encoder, trained again, differs
@@ -329,7 +329,7 @@ def _log_card(
     Returns:
         the card's summary.
     """
-    from components import tracking
+    from components.mlflow import client as tracking
     from mixprint.evaluation.card import write_model_card
 
     with tempfile.TemporaryDirectory() as made:
@@ -348,12 +348,12 @@ def _log_card(
 
 
 def _champion(registry: Any, candidate: Any) -> Champion | None:
-    """Give the champion to beat; a version need not beat itself.
+    """Return the champion to beat; a version need not beat itself.
 
     A candidate that got the alias in a start that was killed before it wrote so has to beat the
     champion of before, as it had then.
     """
-    from components import tracking
+    from components.mlflow import client as tracking
 
     version = registry.champion()
     if version is not None and str(version.version) == str(candidate.version):
@@ -386,7 +386,7 @@ def main() -> None:
         )
         return
     setup_logging()
-    from components import tracking
+    from components.mlflow import client as tracking
 
     registry = tracking.Registry(args.model_name or config.model_name, must_exist=True)
     if args.action == "rollback":

@@ -7,7 +7,7 @@ In a bucket, too: claims, shards and markers lie there, each written once, and o
 worker that makes it has a copy on its disk, until it is uploaded.
 
 Any number of workers may share the work, on one machine or many: start this several times with
-the same root. Each takes shards that no other has (`mixprint.claims`), waits for those that
+the same root. Each takes shards that no other has (`mixprint.storage.claims`), waits for those that
 others have, and takes over what a killed one has left. When it returns, all shards that it was
 asked for are done.
 
@@ -26,18 +26,18 @@ from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
 from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
 from components.step import Manifest, Sharding, clear_errors, recorded, share_cores, step_parser
 from mixprint.config import StepConfig, load_params
-from mixprint.download import check_url, is_url
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import AUDIO_CODE, code_version, fingerprint
 from mixprint.stems import STEMS
-from mixprint.storage import Storage, in_parallel, open_bucket
+from mixprint.storage.bucket import Storage, in_parallel, open_bucket
+from mixprint.storage.download import check_url, is_url
 
 if TYPE_CHECKING:
-    from mixprint.catalogue import Track
-    from mixprint.claims import Claim
+    from mixprint.collection.catalogue import Track
+    from mixprint.collection.shard_upload import Replaced
+    from mixprint.collection.shards import RejectedSong, SeparatorFingerprint, StemShardWriter
     from mixprint.separation import Separator
-    from mixprint.shard_upload import Replaced
-    from mixprint.shards import RejectedSong, SeparatorFingerprint, StemShardWriter
+    from mixprint.storage.claims import Claim
 
 log = logging.getLogger("mixprint.separate")
 
@@ -45,15 +45,15 @@ EXPORT_FOLDER = "stems_audio"
 # What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
 SEPARATING_CODE = (
     *AUDIO_CODE,
-    "mixprint.segments",
-    "mixprint.separation.checkpoint",
-    "mixprint.separation.compiled",
+    "mixprint.collection.segments",
+    "mixprint.separation.scnet.checkpoint",
+    "mixprint.separation.scnet.compiled",
     "mixprint.separation.nulltest",
     "mixprint.separation.runner",
-    "mixprint.separation.scnet",
+    "mixprint.separation.scnet.model",
     "mixprint.separation.separator",
     "mixprint.separation.sharding",
-    "mixprint.shards",
+    "mixprint.collection.shards",
     "mixprint.stems",
 )
 # As in mixprint.separation.runner, which takes a second to import.
@@ -140,11 +140,11 @@ def _separate(
     catalogue_dir: Path,
     wanted: Sequence[int],
 ) -> None:
-    from mixprint.catalogue import read_catalogue, shard_of
-    from mixprint.claims import joint_work, work_through
-    from mixprint.device import resolve_device
+    from mixprint.collection.catalogue import read_catalogue, shard_of
+    from mixprint.collection.shards import SeparatorFingerprint, shard_name
+    from mixprint.machine.device import resolve_device
     from mixprint.separation import load_separator
-    from mixprint.shards import SeparatorFingerprint, shard_name
+    from mixprint.storage.claims import joint_work, work_through
 
     share_cores()
     separator = load_separator(
@@ -247,11 +247,11 @@ def _make_shard(
     claim: "Claim",
 ) -> None:
     """Separate the songs of a shard that this worker has claimed."""
-    from mixprint.atomic import remove_leftovers
+    from mixprint.collection.remote_shards import index_path
+    from mixprint.collection.shards import done_path, write_shard
     from mixprint.progress import progress
-    from mixprint.shards import done_path, write_shard
-    from mixprint.stand_in import index_path
     from mixprint.stems import SAMPLE_RATE_HZ
+    from mixprint.storage.atomic import remove_leftovers
 
     path = place.folder / name
     for target in (path, index_path(path), done_path(path)):
@@ -293,11 +293,11 @@ def _separate_track(
     A song that cannot be separated is left out, with its reason. What is the machine's fault, as a
     volume that is away or too little memory, is an error: it would be no song's next time.
     """
-    from mixprint.audio import shown
+    from mixprint.audio.files import shown
+    from mixprint.collection.locations import local_song
     from mixprint.errors import AudioError
     from mixprint.separation.files import FileSettings, separate_file
     from mixprint.separation.sharding import ShardedSong
-    from mixprint.songs import local_song
 
     song = ShardedSong(
         writer,
@@ -350,8 +350,8 @@ def _check_rejects(
 
     Who has left out none need not look: of the others, the last one sees all.
     """
-    from mixprint.catalogue import read_catalogue
-    from mixprint.shards import shard_name
+    from mixprint.collection.catalogue import read_catalogue
+    from mixprint.collection.shards import shard_name
 
     if not any(place.rejects(shard_name(index, num_shards)) for index in wanted):
         return
@@ -396,13 +396,13 @@ class ShardPlace:
 
     def remove_others(self, num_shards: int) -> Sequence[Path | str]:
         """Remove the shards of sets of another size, and say where they lay."""
-        from mixprint.shards import remove_other_shards
+        from mixprint.collection.shards import remove_other_shards
 
         return remove_other_shards(self.folder, num_shards) if self.folder.exists() else []
 
     def is_done(self, name: str, recipe: str) -> bool:
         """Tell whether a shard is whole and made by this recipe."""
-        from mixprint.shards import is_done
+        from mixprint.collection.shards import is_done
 
         return is_done(self.folder / name, recipe)
 
@@ -412,7 +412,7 @@ class ShardPlace:
 
     def rejects(self, name: str) -> "Mapping[str, RejectedSong]":
         """Say which songs a shard lacks, and why; none where it is not finished."""
-        from mixprint.shards import done_path, read_marker
+        from mixprint.collection.shards import done_path, read_marker
 
         path = self.folder / name
         return read_marker(path).rejects if done_path(path).is_file() else {}
@@ -425,7 +425,7 @@ class ShardPlace:
             has_exports: whether files are exported, which takes place one by one: an older marker
                 no longer vouches for them, and is taken back now.
         """
-        from mixprint.shards import marker_content, take_back_marker
+        from mixprint.collection.shards import marker_content, take_back_marker
 
         if has_exports:
             path = self.folder / name
@@ -443,7 +443,7 @@ class BucketPlace(ShardPlace):
 
     def __init__(self, run_folder: MirroredRun) -> None:
         """Let the folder of the shards stand for that in the bucket."""
-        from mixprint.stand_in import make_stand_in
+        from mixprint.collection.remote_shards import make_stand_in
 
         super().__init__(run_folder)
         make_stand_in(self.folder, run_folder.uri(self.folder))
@@ -453,13 +453,13 @@ class BucketPlace(ShardPlace):
 
     def remove_others(self, num_shards: int) -> Sequence[Path | str]:
         """See `ShardPlace.remove_others`."""
-        from mixprint.shard_upload import remove_other_shards_in_bucket
+        from mixprint.collection.shard_upload import remove_other_shards_in_bucket
 
         return remove_other_shards_in_bucket(self.folder, num_shards)
 
     def is_done(self, name: str, recipe: str) -> bool:
         """See `ShardPlace.is_done`."""
-        from mixprint.shard_upload import is_in_bucket
+        from mixprint.collection.shard_upload import is_in_bucket
 
         return is_in_bucket(self.folder / name, recipe)
 
@@ -469,8 +469,8 @@ class BucketPlace(ShardPlace):
 
     def rejects(self, name: str) -> "Mapping[str, RejectedSong]":
         """See `ShardPlace.rejects`."""
-        from mixprint.shards import done_path
-        from mixprint.stand_in import bucket_of
+        from mixprint.collection.remote_shards import bucket_of
+        from mixprint.collection.shards import done_path
 
         bucket, marker = bucket_of(self.folder), done_path(self.folder / name)
         if not bucket.exists(marker.name):
@@ -480,7 +480,7 @@ class BucketPlace(ShardPlace):
 
     def begin(self, name: str, *, has_exports: bool) -> None:
         """See `ShardPlace.begin`."""
-        from mixprint.shard_upload import begin_shard, take_back_marker
+        from mixprint.collection.shard_upload import begin_shard, take_back_marker
 
         self._replaced[name] = begin_shard(self.folder / name)
         if has_exports:
@@ -492,7 +492,7 @@ class BucketPlace(ShardPlace):
 
     def publish(self, name: str) -> None:
         """See `ShardPlace.publish`: exported stems first, for the marker vouches for all."""
-        from mixprint.shard_upload import publish_shard
+        from mixprint.collection.shard_upload import publish_shard
 
         self._run_folder.publish()
         self._run_folder.drop(self.root / EXPORT_FOLDER)

@@ -32,12 +32,12 @@ from components.train.watch import (
     signs_of_life,
     silence_limit_s,
 )
-from mixprint.atomic import read_json, write_json
 from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
 from mixprint.fingerprint import fingerprint
-from mixprint.processes import end_with_starter
+from mixprint.machine.processes import end_with_starter
 from mixprint.schema import as_record, read_record
+from mixprint.storage.atomic import read_json, write_json
 
 TORCHRUN = "components.train.torchrun"
 JOB_FILE = "job.json"
@@ -141,20 +141,20 @@ def ranks_device(name: str) -> str:
     """Say where the ranks compute; each takes the GPU of its own number.
 
     Args:
-        name: see `mixprint.device.resolve_device`.
+        name: see `mixprint.machine.device.resolve_device`.
 
     Returns:
         cpu or cuda; the name itself if a TrainJob's nodes will see what they have.
     """
     if _nodes() is not None:
         return name
-    from mixprint.device import resolve_device
+    from mixprint.machine.device import resolve_device
 
     return resolve_device(name).type
 
 
 def _nodes() -> Nodes | None:
-    """Give the nodes that this step is to have started; one of them has none to start."""
+    """Return the nodes that this step is to have started; one of them has none to start."""
     return Nodes.from_environment() if Node.from_environment().is_alone else None
 
 

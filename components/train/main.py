@@ -53,7 +53,7 @@ class Job:
 
 
 def state_dir(out_dir: Path) -> Path:
-    """Give the folder of what only the training itself needs."""
+    """Return the folder of what only the training itself needs."""
     return out_dir / "state"
 
 
@@ -90,7 +90,10 @@ def run(
             "data": data_fingerprint,
             "config": config.identity(),
             "code": code_version(
-                "mixprint.encoder", "mixprint.features", "mixprint.shards", "mixprint.stems"
+                "mixprint.encoder",
+                "mixprint.features",
+                "mixprint.collection.shards",
+                "mixprint.stems",
             ),
         }
 

@@ -13,9 +13,9 @@ from components.run_folder import open_run
 from components.step import clear_errors
 from components.train.launch import Node, start_workers, tell_error
 from components.train.trainjob import NodePlan
-from mixprint.device import resolve_device
 from mixprint.errors import MixprintError
 from mixprint.log import setup_logging
+from mixprint.machine.device import resolve_device
 from mixprint.schema import read_record
 
 

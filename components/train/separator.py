@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from components.train.launch import start_workers
-from mixprint.audio import shown
+from mixprint.audio.files import shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.log import setup_logging
-from mixprint.outputs import check_place
-from mixprint.separation.recipe import Recipe
-from mixprint.separation.training import OUTPUTS, STATE_FOLDER, WEIGHTS_FILE
+from mixprint.separation.scnet.recipe import Recipe
+from mixprint.separation.scnet.training import OUTPUTS, STATE_FOLDER, WEIGHTS_FILE
+from mixprint.storage.outputs import check_place
 from mixprint.text import first_of
 
 log = logging.getLogger("mixprint.train")
@@ -66,7 +66,7 @@ def run(
         recipe: the training.
         data_dir: songs in MUSDB18-HQ's layout; None: they are made while the training goes on.
         num_processes: ranks on this machine, on GPUs one each.
-        device: see `mixprint.device.resolve_device`.
+        device: see `mixprint.machine.device.resolve_device`.
         extra_valid: name -> folder of more songs to validate on.
         initial: checkpoint to start from.
         initial_config: its configuration, where it needs one.

@@ -11,10 +11,10 @@ from components.train.separator import SeparatorJob
 from mixprint.config import flattened
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
-from mixprint.memory import keep_freed_memory
-from mixprint.separation.checkpoint import CONFIG_SUFFIX
-from mixprint.separation.recipe import Recipe
-from mixprint.separation.training import (
+from mixprint.machine.memory import keep_freed_memory
+from mixprint.separation.scnet.checkpoint import CONFIG_SUFFIX
+from mixprint.separation.scnet.recipe import Recipe
+from mixprint.separation.scnet.training import (
     HISTORY_FILE,
     LAST_FILE,
     STATE_FOLDER,
@@ -52,7 +52,7 @@ def work(job: SeparatorJob) -> None:
         rank_train(None)
         return
     # MLflow takes seconds to import, and only rank 0 needs it.
-    from components import tracking
+    from components.mlflow import client as tracking
 
     params = {**dict(flattened(job.recipe)), "data_dir": job.data_dir, "initial": job.initial}
     with tracking.BackgroundRun(

@@ -11,7 +11,7 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from components.train.launch import STEP_VARIABLE
-from mixprint.processes import SIGNAL_BASE, end_with_starter
+from mixprint.machine.processes import SIGNAL_BASE, end_with_starter
 
 # Its lines: that a worker has failed, and that the others are ended.
 REPORTS = "torch.distributed.elastic.multiprocessing.api"

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from components.run_folder import RunFolder
-from mixprint.atomic import write_json
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.fingerprint import fingerprint
-from mixprint.processes import sigterm_exits
+from mixprint.machine.processes import sigterm_exits
 from mixprint.schema import Range, checked, parse_json
-from mixprint.storage import is_bucket
+from mixprint.storage.atomic import write_json
+from mixprint.storage.bucket import is_bucket
 
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient

@@ -49,7 +49,7 @@ def silence_limit_s() -> float:
 
 @contextmanager
 def signs_of_life() -> Iterator[None]:
-    """Give signs of life of this rank, if whoever has started it looks for them."""
+    """Return signs of life of this rank, if whoever has started it looks for them."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder is None:
         yield
@@ -149,7 +149,7 @@ class Watch:
         return Silent(name, pid, is_suspended, silent_s)
 
     def _processes(self) -> Iterator[tuple[str, int, bool, int]]:
-        """Give name, process id, whether it is suspended, and the stamp of its last sign of life.
+        """Return name, process id, whether it is suspended, and the stamp of its last sign of life.
 
         Of what is no rank, such as readers, being suspended is all that tells of a silence.
         """

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from components.train.launch import errors_told, rank_job
 from components.train.main import Job, state_dir
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.training import EpochCallback, train
 from mixprint.log import setup_logging
-from mixprint.memory import keep_freed_memory
+from mixprint.machine.memory import keep_freed_memory
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def work(job: Job) -> None:
         rank_train(None)
         return
     # MLflow takes seconds to import, and only rank 0 needs it.
-    from components import tracking
+    from components.mlflow import client as tracking
 
     with tracking.BackgroundRun(
         tracking.EXPERIMENT,

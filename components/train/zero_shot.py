@@ -21,8 +21,8 @@ from components.step import Manifest, clear_errors, once, recorded, step_parser
 from components.train.launch import Node, ranks_device, start_workers
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
-from mixprint.storage import is_bucket
-from mixprint.transfer.zero_shot_training import CODE, STATE_FOLDER, ZeroShotTrainConfig
+from mixprint.storage.bucket import is_bucket
+from mixprint.zero_shot.training import CODE, STATE_FOLDER, ZeroShotTrainConfig
 
 WORKER = "components.train.zero_shot_worker"
 
@@ -99,7 +99,7 @@ def run(
             "encoder": load_checkpoint(local_encoder).fingerprint,
             "config": config.identity(),
             "ranges": ranges,
-            "code": code_version(*CODE, "mixprint.shards", "mixprint.stems"),
+            "code": code_version(*CODE, "mixprint.collection.shards", "mixprint.stems"),
         }
 
         def work() -> dict[str, float]:

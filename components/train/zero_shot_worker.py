@@ -9,12 +9,12 @@ from pathlib import Path
 from components.layout import ZERO_SHOT_FILES
 from components.train.launch import errors_told, rank_job
 from components.train.zero_shot import ZeroShotJob
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.settings import TrainConfig
 from mixprint.log import setup_logging
-from mixprint.memory import keep_freed_memory
-from mixprint.transfer.zero_shot_training import (
+from mixprint.machine.memory import keep_freed_memory
+from mixprint.zero_shot.training import (
     STATE_FOLDER,
     MetricsCallback,
     ZeroShotTrainConfig,
@@ -52,7 +52,7 @@ def work(job: ZeroShotJob) -> None:
         rank_train(None)
         return
     # MLflow takes seconds to import, and only rank 0 needs it.
-    from components import tracking
+    from components.mlflow import client as tracking
 
     with tracking.BackgroundRun(
         tracking.ZERO_SHOT_EXPERIMENT,

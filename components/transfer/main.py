@@ -23,14 +23,14 @@ from components.layout import (
 )
 from components.run_folder import RunFolder
 from components.step import Manifest, clear_errors, once, recorded, step_parser
-from mixprint.atomic import write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, file_sha256
 from mixprint.schema import WithOthers, read_record
+from mixprint.storage.atomic import write_json
 
 if TYPE_CHECKING:
-    from mixprint.transfer.batch import Models
+    from mixprint.transfer.jobs import Models
     from mixprint.transfer.pairs import Defaults
 
 log = logging.getLogger("mixprint.transfer")
@@ -73,7 +73,7 @@ class TransferConfig(StepConfig):
                 raise ConfigError(f"transfer.{name} must be >= {least}, got {getattr(self, name)}")
 
     def defaults(self) -> "Defaults":
-        """Give what is asked for all pairs.
+        """Return what is asked for all pairs.
 
         Raises:
             ConfigError: a value is not known or out of range.
@@ -140,9 +140,9 @@ def run(
     """
     with recorded(root, "transfer") as run_folder:
         # torch and MLflow take seconds to import; a process that only wires needs neither.
-        from components.tracking import Registry
+        from components.mlflow.client import Registry
         from mixprint.transfer.layout import SUMMARY_NAME, SUMMARY_NAMES
-        from mixprint.transfer.songs import CODE
+        from mixprint.transfer.pair import CODE
         from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE
 
         out_dir = run_folder.path / TRANSFER_FOLDER
@@ -208,12 +208,12 @@ def _transfer(
     catalogue: Manifest,
     stems_dir: Path,
 ) -> dict[str, float]:
-    from mixprint.catalogue import read_catalogue
-    from mixprint.transfer.batch import Done, run_jobs
-    from mixprint.transfer.library import SongSource
+    from mixprint.collection.catalogue import read_catalogue
+    from mixprint.transfer.inputs import SongSource
+    from mixprint.transfer.jobs import Done, run_jobs
     from mixprint.transfer.pairs import default_pairs, find_jobs, plan_pairs, read_pairs
-    from mixprint.transfer.recipes import raise_first
-    from mixprint.transfer.summary import TIMES, write_summary
+    from mixprint.transfer.report.summary import TIMES, write_summary
+    from mixprint.transfer.request import raise_first
 
     out_dir = run_folder.path / TRANSFER_FOLDER
     run_folder.restore(out_dir)
@@ -255,16 +255,16 @@ def _named_songs(table: Path) -> dict[str, str]:
 
 def _load_models(config: TransferConfig, champion: Path) -> "Models":
     """Load what transfers are made with; the separator only where songs may come by path."""
-    from mixprint.device import resolve_device
     from mixprint.encoder.checkpoint import load_checkpoint
+    from mixprint.machine.device import resolve_device
     from mixprint.separation import load_separator
-    from mixprint.transfer.batch import Models
+    from mixprint.transfer.jobs import Models
 
     device = resolve_device(config.device)
     encoder = load_checkpoint(champion, device)
     zero_shot = None
     if config.zero_shot_checkpoint:
-        from mixprint.transfer.zero_shot import load_zero_shot
+        from mixprint.zero_shot.model import load_zero_shot
 
         zero_shot = load_zero_shot(Path(config.zero_shot_checkpoint), device)
     return Models(
@@ -278,7 +278,7 @@ def _load_models(config: TransferConfig, champion: Path) -> "Models":
 
 def _remove_others(out_dir: Path, names: Collection[str]) -> None:
     """Remove what would pass for results: of an older table, or of a run that was killed."""
-    from mixprint.transfer.batch import SCRATCH_NAME
+    from mixprint.transfer.jobs import SCRATCH_NAME
     from mixprint.transfer.layout import TRANSFER
 
     # What was separated for a run that was killed is still of use.

@@ -204,7 +204,7 @@ def _filter(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Tensor:
 
 
 def _warped(frequency_hz_J: Tensor, num_fft: int, sample_rate_hz: int) -> Tensor:
-    """Give s / (2 pi f) of each bin for the bilinear transform, prewarped at f: s_J1F, imaginary.
+    """Return s / (2 pi f) of each bin for the bilinear transform, prewarped at f: s_J1F, imaginary.
 
     A filter made so is causal: an analogue response sampled in frequency would ring before onsets.
     """
@@ -216,7 +216,7 @@ def _warped(frequency_hz_J: Tensor, num_fft: int, sample_rate_hz: int) -> Tensor
 
 @lru_cache(maxsize=4)
 def _bin_tangents(num_fft: int) -> Tensor:
-    """Give tan(w / 2) of each bin; it is infinite at half the sample rate, 1e8 stands for that."""
+    """Return tan(w / 2) of each bin; it is infinite at half the sample rate, 1e8 stands for that."""
     angle_F = math.pi * torch.arange(num_fft // 2 + 1, dtype=torch.float64) / num_fft
     return torch.tan(angle_F).clamp_max(1e8).float()
 

@@ -1,4 +1,4 @@
-"""Encoders on disk, in the form of `mixprint.checkpoint_folder`.
+"""Encoders on disk, in the form of `mixprint.checkpoints.folder`.
 
 Shape suffixes: B batch, S stem, C channel, T sample, D features, E embedding.
 """
@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from mixprint.checkpoint_folder import (
+from mixprint.checkpoints.folder import (
     CONFIG_NAME,
     read_architecture,
     read_config,
@@ -82,7 +82,7 @@ class Encoder:
 def save_checkpoint(
     folder: Path, model: MixEncoder, standardisation: Standardisation, metadata: Mapping[str, Any]
 ) -> None:
-    """Write an encoder, see `mixprint.checkpoint_folder`.
+    """Write an encoder, see `mixprint.checkpoints.folder`.
 
     Args:
         folder: created if missing; files of an older encoder are replaced.

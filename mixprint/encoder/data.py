@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from mixprint.catalogue import Track
+from mixprint.collection.catalogue import Track
+from mixprint.collection.shards import SegmentRef, read_segment
 from mixprint.errors import DataError, MixprintError
 from mixprint.features.table import FeatureTable
-from mixprint.shards import SegmentRef, read_segment
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 
 log = logging.getLogger("mixprint.encoder")
@@ -269,7 +269,7 @@ class Epochs:
         self.steps_per_epoch = len(self.plan(1))
 
     def plan(self, epoch: int) -> list[list[Pair]]:
-        """Give the batches of an epoch; the first epoch is number 1."""
+        """Return the batches of an epoch; the first epoch is number 1."""
         if epoch not in self._kept:
             self._kept[epoch] = self._plan(epoch=epoch)
         while len(self._kept) > _PLANS_KEPT:
@@ -277,13 +277,13 @@ class Epochs:
         return self._kept[epoch]
 
     def batch(self, step: int) -> list[Pair]:
-        """Give the batch of a step; steps are counted from 0 through all epochs."""
+        """Return the batch of a step; steps are counted from 0 through all epochs."""
         finished, index = divmod(step, self.steps_per_epoch)
         return self.plan(finished + 1)[index]
 
 
 def chain_partners(batch: Sequence[Pair], *, same_style: bool) -> list[int]:
-    """Give each pair of a batch the one that takes the same augmentation chain.
+    """Find for each pair of a batch the one that takes the same augmentation chain.
 
     The same chain on two songs makes two mixes that have the chain in common. If the songs were
     mixed in one style before, they have the whole mix in common, in a style that nobody drew.
@@ -310,7 +310,7 @@ def chain_partners(batch: Sequence[Pair], *, same_style: bool) -> list[int]:
 
 
 def rank_rows(size: int, rank: int, world_size: int) -> slice:
-    """Give a rank its consecutive rows of a batch; sizes differ by one at most."""
+    """Return a rank's consecutive rows of a batch; sizes differ by one at most."""
     return slice(rank * size // world_size, (rank + 1) * size // world_size)
 
 
@@ -336,7 +336,7 @@ class SegmentSource:
         self._cache_bytes, self._room_bytes = 0, cache_gib * _GIB
 
     def features(self, reference: SegmentRef) -> Tensor:
-        """Give features_D of a whole segment.
+        """Return features_D of a whole segment.
 
         Raises:
             DataError: the table does not list the segment.

@@ -99,7 +99,7 @@ class Temperature(nn.Module):
             self.register_buffer("log_scale", log_scale)
 
     def forward(self) -> Tensor:
-        """Give the scale of the similarities, 1 / temperature."""
+        """Return the scale of the similarities, 1 / temperature."""
         return self.log_scale.exp()
 
     @torch.no_grad()

@@ -120,7 +120,7 @@ class Film(nn.Module):
         self.heads = nn.ModuleList(heads)
 
     def forward(self, features_BD: Tensor) -> list[Tensor]:
-        """Give film_2BH of each block: gamma first, then beta."""
+        """Return film_2BH of each block: gamma first, then beta."""
         hidden_BH = self.hidden(features_BD)
         films = []
         for head in self.heads:

@@ -19,12 +19,12 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from mixprint.atomic import TEMPORARY_PREFIX, write_json
 from mixprint.encoder.checkpoint import save_checkpoint
 from mixprint.encoder.model import MixEncoder
 from mixprint.features import Standardisation
-from mixprint.folders import whole_folder
-from mixprint.training_state import StateFiles
+from mixprint.storage.atomic import TEMPORARY_PREFIX, write_json
+from mixprint.storage.folders import whole_folder
+from mixprint.training.state import StateFiles
 
 log = logging.getLogger("mixprint.encoder")
 

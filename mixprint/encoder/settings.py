@@ -372,20 +372,20 @@ class TrainConfig(StepConfig):
         self.objective()
 
     def encoder_config(self, sample_rate_hz: int) -> EncoderConfig:
-        """Give the architecture; it checks its values."""
+        """Return the architecture; it checks its values."""
         names = {f.name for f in fields(EncoderConfig)} - {"sample_rate_hz"}
         values = {name: getattr(self, name) for name in names}
         return EncoderConfig(sample_rate_hz=sample_rate_hz, **values)
 
     def identity(self) -> dict[str, Any]:
-        """Give the values that decide what is learned: the others may change in between."""
+        """Return the values that decide what is learned: the others may change in between."""
         return {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
 
     def objective(self) -> Objective:
-        """Give what attracts and what repels; it checks its values."""
+        """Return what attracts and what repels; it checks its values."""
         return Objective(**{f.name: getattr(self, f.name) for f in fields(Objective)})
 
     def augment_ranges(self) -> AugmentRanges:
-        """Give the ranges of the augmentations; they check their values."""
+        """Return the ranges of the augmentations; they check their values."""
         names = [f.name for f in fields(AugmentRanges)]
         return AugmentRanges(**{name: getattr(self, f"augment_{name}") for name in names})

@@ -20,15 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from mixprint.catalogue import Track
-from mixprint.distributed import (
-    barrier,
-    of_first_rank,
-    process_group,
-    rank_and_world,
-    rank_device,
-    sum_over_ranks,
-)
+from mixprint.collection.catalogue import Track
+from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.encoder.augment import Chains, apply_chains, draw_chains
 from mixprint.encoder.data import (
     NO_PARTNER,
@@ -53,7 +46,6 @@ from mixprint.encoder.losses import (
 )
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.outputs import LOGS_FOLDER, STATE_FOLDER, TrainingOutputs, TrainingState
-from mixprint.encoder.scalars import ScalarLog
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.validation import retrieval_metrics, style_retrieval_metrics
 from mixprint.errors import DataError, TrainingError
@@ -61,9 +53,17 @@ from mixprint.features import Standardisation, extract
 from mixprint.features.table import read_features
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
-from mixprint.schedule import warmed_up_rate
-from mixprint.shards import SegmentRef, read_index, read_row, read_segment
-from mixprint.training_state import only_training
+from mixprint.training.curves import ScalarLog
+from mixprint.training.ranks import (
+    barrier,
+    of_first_rank,
+    process_group,
+    rank_and_world,
+    rank_device,
+    sum_over_ranks,
+)
+from mixprint.training.schedules import warmed_up_rate
+from mixprint.training.state import only_training
 
 log = logging.getLogger("mixprint.encoder")
 
@@ -137,7 +137,7 @@ class Contrastive(nn.Module):
         self.encoder, self.temperature = encoder, temperature
 
     def forward(self, stems_BSCT: Tensor, features_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Give embedding_BE and the scale of the similarities."""
+        """Return embedding_BE and the scale of the similarities."""
         return self.encoder(stems_BSCT, features_BD), self.temperature()
 
 
@@ -358,7 +358,7 @@ class _Trainer:
         return encoder
 
     def state(self) -> TrainingState:
-        """Give everything that a resumed run needs."""
+        """Return everything that a resumed run needs."""
         return {
             "step": self.progress.step,
             "model": self.model.state_dict(),
@@ -531,7 +531,7 @@ class _Trainer:
         return f"{_segment_name(reference, start_s)} ({_VIEWS[view]})"
 
     def learning_rate(self) -> float:
-        """Give the rate of the step to come."""
+        """Return the rate of the step to come."""
         return warmed_up_rate(
             self.progress.step,
             self.config.epochs * self.steps_per_epoch,
@@ -540,7 +540,7 @@ class _Trainer:
         )
 
     def temperature(self) -> float:
-        """Give the present temperature of the loss."""
+        """Return the present temperature of the loss."""
         return 1.0 / float(self.model.temperature().detach())
 
     @torch.no_grad()

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mixprint.atomic import atomic_path
 from mixprint.config import flattened
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.evaluation.report import MEASURES, METHODS, measure_label
+from mixprint.storage.atomic import atomic_path
 
 CARD_NAME = "README.md"
 FIGURES_FOLDER = "figures"

@@ -36,8 +36,8 @@ import torch
 from torch import Tensor
 
 from mixprint import __version__
-from mixprint.atomic import read_json, write_json
-from mixprint.catalogue import Track, read_catalogue
+from mixprint.collection.catalogue import Track, read_catalogue
+from mixprint.collection.shards import SegmentRef, read_index, read_segment
 from mixprint.errors import DataError
 from mixprint.evaluation import plots
 from mixprint.evaluation.baselines import log_mel_mean
@@ -56,8 +56,8 @@ from mixprint.evaluation.truth import read_settings
 from mixprint.features import Standardisation
 from mixprint.features.table import read_features
 from mixprint.progress import Progress
-from mixprint.shards import SegmentRef, read_index, read_segment
 from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.storage.atomic import read_json, write_json
 
 log = logging.getLogger("mixprint.evaluation")
 
@@ -85,7 +85,7 @@ class Embedder(Protocol):
     fingerprint: str
 
     def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
-        """Give embedding_BE of segments."""
+        """Return embedding_BE of segments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -461,7 +461,7 @@ def _song_retrieval(
 
 
 def _styled(tracks: Sequence[Track]) -> IntArray:
-    """Give the numbers of the tracks whose style is known."""
+    """Return the numbers of the tracks whose style is known."""
     return np.array([i for i, track in enumerate(tracks) if track.style], dtype=np.int64)
 
 
@@ -573,7 +573,7 @@ def _plain(estimates: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
 def _scores_by_track(
     collection: Collection, retrieval: Retrieval | None
 ) -> dict[str, dict[str, float]]:
-    """Give the encoder's score of each query: measure -> track -> score."""
+    """Return the encoder's score of each query: measure -> track -> score."""
     if retrieval is None:
         return {}
     ids = [collection.tracks[i].track_id for i in retrieval.query_Q]

@@ -54,7 +54,7 @@ class Retrieval:
     scores: dict[str, FloatArray]
 
     def to_values(self) -> dict[str, dict[str, float]]:
-        """Give the estimates as plain values, for JSON."""
+        """Return the estimates as plain values, for JSON."""
         return {name: asdict(estimate) for name, estimate in self.estimates.items()}
 
 

@@ -15,11 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mixprint.atomic import atomic_path
-from mixprint.evaluation.page import PALETTE
 from mixprint.evaluation.retrieval import Estimate, FloatArray
 from mixprint.features.schema import FEATURE_NAMES, MIX_FEATURES, STEM_FEATURES
+from mixprint.pages.page import PALETTE
 from mixprint.stems import STEMS
+from mixprint.storage.atomic import atomic_path
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 HATCHES = ("", "//", "..", "xx")

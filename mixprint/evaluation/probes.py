@@ -66,7 +66,7 @@ class ClassProbe:
     num_mixes: int
 
     def to_values(self) -> dict[str, Any]:
-        """Give plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 

@@ -20,10 +20,11 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from mixprint.atomic import read_json, write_json
-from mixprint.audio import shown
-from mixprint.catalogue import Track
-from mixprint.checkpoint_folder import fitting_tensors
+from mixprint.audio.files import shown
+from mixprint.checkpoints.folder import fitting_tensors
+from mixprint.checkpoints.torchfile import write_tensors
+from mixprint.collection.catalogue import Track
+from mixprint.collection.shards import list_shards, read_index, recipe_of
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.evaluation.baselines import log_mel_mean, untrained_encoder
@@ -48,10 +49,16 @@ from mixprint.evaluation.retrieval import (
 )
 from mixprint.features import extract
 from mixprint.fingerprint import code_version, file_sha256, fingerprint
-from mixprint.outputs import Kind, check_folder, check_place, remove_result, reserved, result_in
 from mixprint.schema import Range, WithOthers, as_record, shortened
-from mixprint.shards import list_shards, read_index, recipe_of
-from mixprint.torchfile import write_tensors
+from mixprint.storage.atomic import read_json, write_json
+from mixprint.storage.outputs import (
+    Kind,
+    check_folder,
+    check_place,
+    remove_result,
+    reserved,
+    result_in,
+)
 
 log = logging.getLogger("mixprint.quality")
 
@@ -65,7 +72,12 @@ QUALITY = Kind(
     names=(WEIGHTS_NAME, CONFIG_NAME, RESULTS_NAME),
 )
 # What a regression follows from, beside the scores, the stems and the encoder.
-CODE = ("mixprint.encoder", "mixprint.evaluation", "mixprint.features", "mixprint.shards")
+CODE = (
+    "mixprint.encoder",
+    "mixprint.evaluation",
+    "mixprint.features",
+    "mixprint.collection.shards",
+)
 MAX_VARIANTS = 10_000
 MAX_BOOTSTRAP = 1_000_000
 MAX_SEED = 2**32 - 1
@@ -302,7 +314,7 @@ class QualityHead(nn.Module):
 
 
 def _spread(values: Tensor) -> Tensor:
-    """Give the standard deviation along the first axis, 1 where nothing varies."""
+    """Return the standard deviation along the first axis, 1 where nothing varies."""
     std = values.std(dim=0, correction=0)
     return torch.where(std > 1e-6, std, torch.ones_like(std))
 
@@ -323,7 +335,7 @@ class QualityResult:
     predicted_N: FloatArray
 
     def to_values(self) -> dict[str, dict[str, float]]:
-        """Give the figures as plain values, for JSON."""
+        """Return the figures as plain values, for JSON."""
         return {"r2": asdict(self.r2), "kendall_tau": asdict(self.kendall_tau)}
 
 

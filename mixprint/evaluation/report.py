@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from mixprint.catalogue import Track
-from mixprint.evaluation import page
+from mixprint.collection.catalogue import Track
+from mixprint.collection.shards import SegmentRef, read_segment
 from mixprint.evaluation.retrieval import FloatArray
-from mixprint.shards import SegmentRef, read_segment
+from mixprint.pages import page
 from mixprint.stems import SAMPLE_RATE_HZ
 
 # 16 players of 4 s in stereo at half the rate of a CD make about 4 MB of text.

@@ -116,7 +116,7 @@ def ranked_relevance(distance_QP: FloatArray, task: Task) -> list[BoolArray]:
 
 
 def nearest(distance_QP: FloatArray, task: Task) -> IntArray:
-    """Give the number of the item that each query finds first, in the order of its ranks.
+    """Return the number of the item that each query finds first, in the order of its ranks.
 
     Returns:
         a number per query, answerable or not; meaningless where the pool is empty.
@@ -127,12 +127,12 @@ def nearest(distance_QP: FloatArray, task: Task) -> IntArray:
 
 
 def first_ranks(ranked: Sequence[BoolArray]) -> FloatArray:
-    """Give the rank (from 1) of the first relevant item of each query."""
+    """Return the rank (from 1) of the first relevant item of each query."""
     return np.array([int(np.argmax(relevant_P)) + 1 for relevant_P in ranked], dtype=np.float64)
 
 
 def average_precisions(ranked: Sequence[BoolArray], depth: int | None = MAP_AT) -> FloatArray:
-    """Give the average precision at a depth of each query; None looks at the whole pool.
+    """Return the average precision at a depth of each query; None looks at the whole pool.
 
     It is the mean, over the relevant items that could be among the first `depth`, of the
     precision at their rank (0 for those that are not).
@@ -197,7 +197,7 @@ def summarise(
 
 
 def chance(task: Task) -> dict[str, float]:
-    """Give what a random order of each pool scores on average; exact, from the pool sizes.
+    """Return what a random order of each pool scores on average; exact, from the pool sizes.
 
     With r relevant among n items the first of them is later than k with probability
     C(n-r, k) / C(n, k), and its rank is (n+1) / (r+1) on average; precision at the rank i of a

@@ -32,7 +32,9 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from mixprint.audio import loudness_lufs, read_audio
+from mixprint.audio.files import loudness_lufs, read_audio
+from mixprint.collection.sources import SETTINGS
+from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import DataError
 from mixprint.evaluation.retrieval import Estimate, bootstrap
 from mixprint.features import Standardisation, extract, feature_distance
@@ -40,10 +42,8 @@ from mixprint.features.level import power_ratio_db
 from mixprint.features.schema import BAND_EDGES_HZ
 from mixprint.progress import progress
 from mixprint.schema import WithOthers, read_record
-from mixprint.sources import SETTINGS
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis.exact import Rng
-from mixprint.transfer.spectral_loss import multi_resolution_stft
 
 log = logging.getLogger("mixprint.evaluation")
 
@@ -201,7 +201,7 @@ def _lufs(audio_CT: Tensor) -> float:
 
 
 def _stereo_db(audio_CT: Tensor) -> Tensor:
-    """Give side over mid, then left over right, in each range of `BAND_EDGES_HZ`, limited."""
+    """Return side over mid, then left over right, in each range of `BAND_EDGES_HZ`, limited."""
     left_T, right_T = audio_CT
     channels_4T = torch.stack([left_T, right_T, (left_T + right_T) / 2, (left_T - right_T) / 2])
     power_4F = _power_spectrum(channels_4T)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixprint.catalogue import Track
+from mixprint.collection.catalogue import Track
+from mixprint.collection.locations import read_beside
+from mixprint.collection.sources import SETTINGS
 from mixprint.errors import DataError
 from mixprint.evaluation.retrieval import FloatArray
-from mixprint.songs import read_beside
-from mixprint.sources import SETTINGS
 
 SYNTHETIC = "synthetic"
 # What a setting belongs to, by the last part of its name; others are a family of their own.
@@ -47,7 +47,7 @@ class Settings:
 
     @property
     def families(self) -> tuple[str, ...]:
-        """Give the family of each setting."""
+        """Return the family of each setting."""
         last = [name.rpartition(".")[2] for name in self.names]
         return tuple(FAMILIES.get(name, name) for name in last)
 
@@ -80,7 +80,7 @@ def _mix_of(track: Track) -> Mapping[str, object]:
 
 
 def _numbers(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Give the numbers of nested mappings; the level `stems` is left out of their names."""
+    """Return the numbers of nested mappings; the level `stems` is left out of their names."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, prefix if key == "stems" else f"{prefix}{key}.")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mixprint.features import level, loudness, spectral
+from mixprint.dsp import loudness
+from mixprint.features import level, spectral
 from mixprint.features.masking import masking
 from mixprint.features.schema import BLOCKS, MIN_DURATION_S, Block, check_blocks
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS

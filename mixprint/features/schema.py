@@ -104,7 +104,7 @@ def feature_names(blocks: Sequence[Block] = BLOCKS) -> tuple[str, ...]:
 
 
 def feature_units(blocks: Sequence[Block] = BLOCKS) -> tuple[str, ...]:
-    """Give the unit of each column of `feature_names`; `1` means dimensionless."""
+    """Return the unit of each column of `feature_names`; `1` means dimensionless."""
     return tuple(unit for block in check_blocks(blocks) for _, unit in _NAMES_AND_UNITS[block])
 
 

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Self
 import torch
 from torch import Tensor
 
-from mixprint.atomic import read_json, write_json
 from mixprint.errors import CheckpointError, DataError
 from mixprint.features.schema import (
     BLOCKS,
@@ -23,6 +22,7 @@ from mixprint.features.schema import (
     feature_units,
 )
 from mixprint.schema import Float32, Range, as_record, shortened
+from mixprint.storage.atomic import read_json, write_json
 
 # The least standard deviation per unit. A feature that hardly varies in the training split (a stem
 # that is always mono, a bass that is always centred) must not turn an inaudible difference into
@@ -113,7 +113,7 @@ class Standardisation:
         )
 
     def to_values(self) -> dict[str, Any]:
-        """Give plain values for JSON; `from_values` is the inverse, exact to the bit."""
+        """Return plain values for JSON; `from_values` is the inverse, exact to the bit."""
         return {
             "schema_version": self.schema_version,
             "blocks": list(self.blocks),

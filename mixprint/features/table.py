@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixprint.errors import DataError
 from mixprint.features.schema import FEATURE_NAMES, SCHEMA_VERSION
-from mixprint.tables import read_table, write_table
+from mixprint.storage.tables import read_table, write_table
 
 _VERSION_KEY = b"mixprint_feature_schema_version"
 

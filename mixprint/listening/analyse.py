@@ -19,12 +19,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mixprint.atomic import read_json, write_json
-from mixprint.audio import shown
+from mixprint.audio.files import shown
 from mixprint.errors import ConfigError, DataError
-from mixprint.evaluation import page
 from mixprint.listening.generate import REFERENCE, TEST_NAME, UNCHANGED
-from mixprint.outputs import check_file
+from mixprint.pages import page
 from mixprint.schema import (
     Length,
     Range,
@@ -33,6 +31,8 @@ from mixprint.schema import (
     read_record,
     shortened,
 )
+from mixprint.storage.atomic import read_json, write_json
+from mixprint.storage.outputs import check_file
 
 KIND = "mixprint listening results"
 PAGE_TITLE = "Results of the listening test"
@@ -277,13 +277,13 @@ def is_analysis(path: Path) -> bool:
 
 
 def _failed_fraction(session: Session) -> float:
-    """Give the part of the trials in which a listener missed the hidden reference."""
+    """Return the part of the trials in which a listener missed the hidden reference."""
     scores = [rated[REFERENCE] for rated in session.scores.values() if REFERENCE in rated]
     return sum(score < SCREEN_SCORE for score in scores) / len(scores) if scores else 0.0
 
 
 def condition_scores(sessions: Sequence[Scores]) -> dict[str, dict[str, float | None]]:
-    """Give mean, interval and median of each condition, the best first.
+    """Return mean, interval and median of each condition, the best first.
 
     Args:
         sessions: the scores of each listener.
@@ -320,7 +320,7 @@ def condition_scores(sessions: Sequence[Scores]) -> dict[str, dict[str, float | 
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Give the mean and its 95 % interval; one value has none."""
+    """Return the mean and its 95 % interval; one value has none."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, None, None

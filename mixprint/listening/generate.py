@@ -34,14 +34,16 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from mixprint.atomic import atomic_path, read_json, write_json
-from mixprint.audio import probe, read_audio, shown
+from mixprint.audio.files import probe, read_audio, shown
 from mixprint.errors import ConfigError, DataError
-from mixprint.evaluation import page
-from mixprint.evaluation.comparison import SYNC_SCRIPT
-from mixprint.evaluation.listening_level import match_levels
 from mixprint.fingerprint import code_version, file_sha256, fingerprint
-from mixprint.outputs import (
+from mixprint.pages import page
+from mixprint.pages.comparison import SYNC_SCRIPT
+from mixprint.pages.matching import match_levels
+from mixprint.schema import Range, WithOthers, as_record
+from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.storage.atomic import atomic_path, read_json, write_json
+from mixprint.storage.outputs import (
     Kind,
     check_folder,
     check_place,
@@ -49,9 +51,7 @@ from mixprint.outputs import (
     reserved,
     result_in,
 )
-from mixprint.schema import Range, WithOthers, as_record
-from mixprint.stems import SAMPLE_RATE_HZ
-from mixprint.transfer.report import pair_title
+from mixprint.transfer.report.page import pair_title
 
 log = logging.getLogger("mixprint.listening")
 
@@ -106,7 +106,7 @@ class Trial:
     start_s: float = 0.0
 
     def files(self) -> dict[str, Path]:
-        """Give the file of each condition that is read."""
+        """Return the file of each condition that is read."""
         return {UNCHANGED: self.input, REFERENCE: self.reference, **self.outputs}
 
 
@@ -256,7 +256,9 @@ def _made_of(trials: Sequence[Trial], seed: int) -> str:
                 }
                 for trial in trials
             ],
-            "code": code_version("mixprint.audio", "mixprint.evaluation", "mixprint.listening"),
+            "code": code_version(
+                "mixprint.audio.files", "mixprint.evaluation", "mixprint.listening"
+            ),
         }
     )
 

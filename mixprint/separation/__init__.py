@@ -1,7 +1,7 @@
 """Source separation: SCNet, its checkpoints, its training, and overlap-add over long audio."""
 
-from mixprint.separation.checkpoint import export_separator, load_separator
-from mixprint.separation.scnet import SCNet, SCNetConfig, build_scnet
+from mixprint.separation.scnet.checkpoint import export_separator, load_separator
+from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet
 from mixprint.separation.separator import Separator
 
 __all__ = [

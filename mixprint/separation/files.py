@@ -21,12 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mixprint.atomic import name_digest, write_errors_named, write_json
-from mixprint.audio import probe, resampling_notes, shown
+from mixprint.audio.files import probe, resampling_notes, shown
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import AUDIO_CODE, code_version, file_sha256
-from mixprint.folders import restore_folder, whole_folder
-from mixprint.locks import IN_USE_NAME, sole_use
 from mixprint.separation.nulltest import power_db
 from mixprint.separation.report import (
     REPORT_NAME,
@@ -40,6 +37,9 @@ from mixprint.separation.runner import AUTO_BATCH_SIZE
 from mixprint.separation.separator import DEFAULT_OVERLAP
 from mixprint.separation.stemfile import BIT_DEPTHS, CONTAINERS, FLOAT, StemFile, common_gain
 from mixprint.stems import STEMS, unpack
+from mixprint.storage.atomic import name_digest, write_errors_named, write_json
+from mixprint.storage.folders import restore_folder, whole_folder
+from mixprint.storage.locks import IN_USE_NAME, sole_use
 
 if TYPE_CHECKING:
     from mixprint.separation.separator import Separator
@@ -52,13 +52,13 @@ ACCOMPANIMENT_PREFIX = "no_"
 # What the stems follow from, beside weights and settings.
 CODE = (
     *AUDIO_CODE,
-    "mixprint.separation.checkpoint",
-    "mixprint.separation.compiled",
+    "mixprint.separation.scnet.checkpoint",
+    "mixprint.separation.scnet.compiled",
     "mixprint.separation.files",
     "mixprint.separation.nulltest",
     "mixprint.separation.report",
     "mixprint.separation.runner",
-    "mixprint.separation.scnet",
+    "mixprint.separation.scnet.model",
     "mixprint.separation.separator",
     "mixprint.separation.stemfile",
     "mixprint.stems",
@@ -138,7 +138,7 @@ def separate_file(
 
     Args:
         separator: the separator.
-        path: the song, in any form that `mixprint.audio` reads.
+        path: the song, in any form that `mixprint.audio.files` reads.
         folder: receives the stems and `separation.json`. It appears, or changes, only when all
             is written; a killed run leaves at most hidden folders beside it, which the next
             run removes or puts back.
@@ -283,7 +283,7 @@ def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _recipe_settings(settings: FileSettings, separator: "Separator") -> dict[str, Any]:
-    """Give the settings as a report holds them; the batch size changes no stem."""
+    """Return the settings as a report holds them; the batch size changes no stem."""
     values = asdict(settings)
     del values["batch_size"]
     values["stems"] = list(settings.stems)

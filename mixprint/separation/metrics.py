@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixprint.separation.songs import find_songs, read_mixture, read_stems
+from mixprint.separation.material.songs import find_songs, read_mixture, read_stems
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def score_separator(
 def evaluate_separator(
     separator: "Separator", song_dirs: Iterable[Path], **options: Any
 ) -> dict[str, float]:
-    """Give the utterance SDR alone; arguments and errors are those of `score_separator`."""
+    """Return the utterance SDR alone; arguments and errors are those of `score_separator`."""
     return score_separator(separator, song_dirs, **options)[UTTERANCE_SDR]
 
 

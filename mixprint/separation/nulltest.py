@@ -113,7 +113,7 @@ class Leakage:
         self._held_SCT = held_SCT[..., num_whole * block :].clone()
 
     def shares_db(self) -> list[list[float | None]]:
-        """Give the shares: row A, column B says how much of A a copy of B explains, in dB.
+        """Return the shares: row A, column B says how much of A a copy of B explains, in dB.
 
         None on the diagonal and for a silent stem A; `FLOOR_DB` where there is none.
         """

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixprint.audio import shown
+from mixprint.audio.files import shown
 from mixprint.errors import DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.schema import read_record
@@ -77,7 +77,7 @@ class SeparationReport:
     schema_version: int = SCHEMA_VERSION
 
     def recipe(self) -> dict[str, Any]:
-        """Give what the stems follow from: equal recipes make equal stems."""
+        """Return what the stems follow from: equal recipes make equal stems."""
         names = ("sha256", "separator", "code_version", "settings", "schema_version")
         return {name: getattr(self, name) for name in names}
 
@@ -113,7 +113,7 @@ class Measures:
             self.levels.setdefault(name, Levels()).add(audio_CT)
 
     def values(self) -> dict[str, Any]:
-        """Give the values under the report's names."""
+        """Return the values under the report's names."""
         shares = self.leakage.shares_db()
         return {
             "num_samples": self.num_samples,

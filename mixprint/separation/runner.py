@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixprint.memory import keep_freed_memory
+from mixprint.machine.memory import keep_freed_memory
 
 log = logging.getLogger("mixprint.separation")
 
@@ -48,7 +48,7 @@ class Runner:
     the same time. `num_ahead` says how many batches should be queued before one is waited for.
 
     On the CPU the process keeps freed memory from the first runner on, see
-    `mixprint.memory.keep_freed_memory`.
+    `mixprint.machine.memory.keep_freed_memory`.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Runner:
             keep_freed_memory()
 
     def start(self, audio_BCT: Tensor) -> list[Run]:
-        """Give windows to the network, in smaller batches where memory does not suffice.
+        """Run the network on windows, in smaller batches where memory does not suffice.
 
         Args:
             audio_BCT: float32, on the CPU.

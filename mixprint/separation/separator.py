@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixprint.audio import stream_audio
+from mixprint.audio.files import stream_audio
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import fingerprint
-from mixprint.separation.compiled import CompiledSCNet
 from mixprint.separation.runner import PRECISIONS, Run, Runner
-from mixprint.separation.scnet import SCNet
+from mixprint.separation.scnet.compiled import CompiledSCNet
+from mixprint.separation.scnet.model import SCNet
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 
 log = logging.getLogger("mixprint.separation")
@@ -227,7 +227,7 @@ class Separator:
         """Separate a file as `stream` does; it is read twice where its level is needed.
 
         Args:
-            path: see `mixprint.audio.stream_audio`.
+            path: see `mixprint.audio.files.stream_audio`.
             window_s: see `separate`.
             overlap: see `separate`.
             batch_size: see `separate`.
@@ -379,7 +379,7 @@ class _Song:
         self._weight_T[low:high] += fade_T
 
     def take(self, wanted_from: int | None) -> tuple[Tensor, Tensor]:
-        """Give back what no further window reaches, as mixture_CT and stems_SCT, and forget it.
+        """Return what no further window reaches, as mixture_CT and stems_SCT, and forget it.
 
         Args:
             wanted_from: start of the first window that is cut and not added; None: all are.

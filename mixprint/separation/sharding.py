@@ -5,10 +5,10 @@ Shape suffixes: S stem, C channel, T sample.
 
 from torch import Tensor
 
+from mixprint.collection.segments import SegmentCutter
+from mixprint.collection.shards import StemShardWriter
 from mixprint.errors import AudioError
-from mixprint.segments import SegmentCutter
 from mixprint.separation.nulltest import Levels, NullTest
-from mixprint.shards import StemShardWriter
 
 
 class ShardedSong:

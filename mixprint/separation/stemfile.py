@@ -15,7 +15,7 @@ import numpy as np
 import soundfile as sf
 from torch import Tensor
 
-from mixprint.audio import error_text, shown
+from mixprint.audio.files import error_text, shown
 from mixprint.errors import DataError
 from mixprint.stems import NUM_CHANNELS
 

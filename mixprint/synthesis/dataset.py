@@ -23,13 +23,19 @@ from typing import ClassVar, TypeVar
 
 import numpy as np
 
-from mixprint.atomic import atomic_folder, atomic_path, read_json, remove_leftovers, write_json
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, fingerprint
-from mixprint.processes import end_with_parent
+from mixprint.machine.processes import end_with_parent
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.storage.atomic import (
+    atomic_folder,
+    atomic_path,
+    read_json,
+    remove_leftovers,
+    write_json,
+)
 from mixprint.synthesis.compose import compose
 from mixprint.synthesis.exact import Rng, Signal
 from mixprint.synthesis.instruments import render

@@ -45,7 +45,7 @@ class Rng:
         return low + math.floor(self.uniform() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
-        """Return True with the given probability."""
+        """Draw True with the given probability."""
         return self.uniform() < probability
 
     def choice(self, options: Sequence[Any]) -> Any:

@@ -132,7 +132,7 @@ _MID_HZ = {"vocals": 2500.0, "bass": 700.0, "drums": 900.0, "other": 1200.0}
 
 
 def named_style(name: str) -> MixSettings:
-    """Give the centre of one of `STYLE_NAMES`."""
+    """Return the centre of one of `STYLE_NAMES`."""
     centre = _STYLES[name]
     return MixSettings(
         style=name,

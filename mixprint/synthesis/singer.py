@@ -190,7 +190,7 @@ def _take_apart(speech_T: Signal, rate_hz: int) -> Speech:
 
 
 def _sung_time(speech: Speech, slowness: float) -> Signal:
-    """Give the time at which each frame of the speech ends when it is sung: vowels last longer."""
+    """Return the time at which each frame of the speech ends when it is sung: vowels last longer."""
     ends_N: Signal = np.cumsum(_HOP_S * (1.0 + (slowness - 1.0) * speech.voiced_N))
     return ends_N
 
@@ -208,7 +208,7 @@ def _phrases(syllables: tuple[Syllable, ...]) -> list[list[Syllable]]:
 
 
 def _vibrato(time_N: Signal, rng: Rng) -> Signal:
-    """Give the relative deviation of the pitch: vibrato that comes and goes, and unsteadiness."""
+    """Return the relative deviation of the pitch: vibrato that comes and goes, and unsteadiness."""
     depth, rate_hz = rng.uniform(0.0, 0.015), rng.uniform(4.5, 6.5)
     presence_N = 0.5 + 0.5 * np.sin(2 * np.pi * rng.uniform(0.15, 0.4) * time_N)
     steps = max(2, int(time_N[-1] * 9))

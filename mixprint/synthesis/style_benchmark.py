@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mixprint.collection.sources import SPLITS
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.log import setup_logging
-from mixprint.sources import SPLITS
 from mixprint.synthesis.dataset import write_mix, write_mixes
 from mixprint.synthesis.exact import Rng
 from mixprint.synthesis.mixing import MixSettings, free_style, mix, varied
@@ -60,7 +60,7 @@ class StyleBenchmark:
         return [(split, n) for split in SPLITS for n in range(getattr(self, split).num_songs)]
 
     def styles(self, split: str, number: int) -> list[MixSettings]:
-        """Give the styles in which a song is mixed: dealt in turn, shuffled anew each round."""
+        """Return the styles in which a song is mixed: dealt in turn, shuffled anew each round."""
         size: SplitSize = getattr(self, split)
         deal, start = divmod(number, size.num_styles)
         order = Rng(self.seed, split, "deal", deal).shuffled(range(size.num_styles))

@@ -22,7 +22,7 @@ import numpy as np
 
 from mixprint.errors import ConfigError
 from mixprint.log import setup_logging
-from mixprint.processes import end_with_parent
+from mixprint.machine.processes import end_with_parent
 from mixprint.progress import Progress
 from mixprint.stems import STEMS
 from mixprint.synthesis import instruments, singer, soundbank
@@ -54,7 +54,7 @@ _Option = TypeVar("_Option")
 
 
 def _gm(*programs: int, bank: int = 0) -> tuple[tuple[int, int], ...]:
-    """Give sounds of the bank as (bank, program)."""
+    """Return sounds of the bank as (bank, program)."""
     return tuple((bank, program) for program in programs)
 
 
@@ -280,7 +280,7 @@ class SongSource:
         return total_CT
 
     def _layer(self, rng: Rng, role: str, notes: tuple[Note, ...]) -> list[soundbank.Part]:
-        """Give a layer to an instrument, now and then with a second one on top."""
+        """Choose a layer for an instrument, now and then with a second one on top."""
         parts = []
         position = rng.uniform(-0.7, 0.7)
         for copy in range(2 if rng.chance(0.3) else 1):

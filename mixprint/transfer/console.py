@@ -106,7 +106,7 @@ class Console(nn.Module):
 
     @property
     def hop_samples(self) -> int:
-        """Give the grid of the envelopes: a part of a song must start on it to be treated alike."""
+        """Return the grid of the envelopes: a part of a song must start on it to be treated alike."""
         return _envelope_hops(self.sample_rate_hz)[-1]
 
     @property
@@ -150,7 +150,7 @@ class Console(nn.Module):
         return stems_SCT * torch.exp(NEPER_PER_DB * balance_SC).unsqueeze(-1)
 
     def _controls(self, amount_S: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Give gain, balance, width and equaliser in dB, and the dynamics, times an amount."""
+        """Return gain, balance, width and equaliser in dB, and the dynamics, times an amount."""
         controls = (
             limited(self.gain_S, MAX_GAIN_DB),
             limited(self.balance_S, MAX_BALANCE_DB),
@@ -188,7 +188,7 @@ class Console(nn.Module):
         return torch.stack([cost.mean() for cost in costs]).sum()
 
     def settings(self, amount_S: Tensor | None = None) -> dict[str, dict[str, float]]:
-        """Give the fitted controls per stem, to be read by a person.
+        """Return the fitted controls per stem, to be read by a person.
 
         Args:
             amount_S: see `forward`.
@@ -257,7 +257,7 @@ def _equaliser_part(prepared: Prepared, gain_db_SF: Tensor, window_N: Tensor) ->
 
 
 def _envelope_hops(sample_rate_hz: int) -> tuple[int, ...]:
-    """Give half of each envelope window in samples, shortest first, each a multiple of the first.
+    """Return half of each envelope window in samples, shortest first, each a multiple of the first.
 
     So the grid of the longest is a grid of all.
     """

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mixprint.errors import ConfigError
 from mixprint.stems import NUM_STEMS, STEMS
 from mixprint.transfer.console import Console, Prepared
-from mixprint.transfer.tcn import TCN
+from mixprint.transfer.methods.tcn import TCN
 
 log = logging.getLogger("mixprint.transfer")
 

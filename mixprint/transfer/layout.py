@@ -1,7 +1,7 @@
 """Names of what transfers write, and how an earlier result is recognised by them."""
 
-from mixprint.outputs import Kind
 from mixprint.stems import STEMS
+from mixprint.storage.outputs import Kind
 
 METRICS_NAME = "metrics.json"
 METRICS_VERSION = 4

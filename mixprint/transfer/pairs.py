@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mixprint.audio import error_text, shown
-from mixprint.catalogue import Track
+from mixprint.audio.files import error_text, shown
+from mixprint.collection.catalogue import Track
 from mixprint.errors import ConfigError, DataError, MixprintError
-from mixprint.transfer.batch import Failure, Job
-from mixprint.transfer.library import SongSource
+from mixprint.transfer.inputs import SongSource
+from mixprint.transfer.jobs import Failure, Job
 from mixprint.transfer.settings import (
     ApplyTo,
     Controls,
@@ -55,7 +55,7 @@ class Pair:
 
     @property
     def name(self) -> str:
-        """Give what a person knows it by."""
+        """Return what a person knows it by."""
         return self.where or f"{shown(self.input)} to {shown(self.target)}"
 
 

@@ -13,12 +13,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mixprint.audio import SILENT_PEAK_DB
+from mixprint.audio.files import SILENT_PEAK_DB
+from mixprint.audio.streamed_levels import Levels
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 from mixprint.transfer.effect import check_amount
-from mixprint.transfer.levels import Levels
-from mixprint.transfer.optimise import MIN_DURATION_S, Method, OptimizeTarget
+from mixprint.transfer.methods.fitting import MIN_DURATION_S, Method, OptimizeTarget
 from mixprint.transfer.style_share import load_style_share
 
 log = logging.getLogger("mixprint.transfer")
@@ -59,7 +59,7 @@ class Hyperparameters:
         segment_offset: where the segment starts in both songs, in seconds; with several segments
             they are chosen instead.
         seed: of the TCN's start.
-        method: see `mixprint.transfer.optimise.Method`.
+        method: see `mixprint.transfer.methods.fitting.Method`.
         aim: see `Aim`; only features have a choice.
         segments: how many segments of each song are heard, see `choose_segments`.
     """
@@ -177,7 +177,7 @@ class Controls:
         return tuple(stem for stem in STEMS if self.amount[stem] == 0)
 
     def to_values(self) -> dict[str, Any]:
-        """Give plain values for JSON."""
+        """Return plain values for JSON."""
         return asdict(self) | {"amount": {stem: float(self.amount[stem]) for stem in STEMS}}
 
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixprint.atomic import read_json, write_json
-from mixprint.audio import loudness_lufs
+from mixprint.audio.files import loudness_lufs
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, SCHEMA_VERSION, extract
-from mixprint.outputs import check_file
 from mixprint.schema import Float32, Length, as_record, shortened
 from mixprint.stems import STEMS
+from mixprint.storage.atomic import read_json, write_json
+from mixprint.storage.outputs import check_file
 from mixprint.text import printable
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class Style:
         )
 
     def to_values(self) -> dict[str, Any]:
-        """Give plain values for JSON; `from_values` is the inverse, exact to the bit."""
+        """Return plain values for JSON; `from_values` is the inverse, exact to the bit."""
         embedding = None if self.embedding_E is None else self.embedding_E.tolist()
         return {
             "format": FORMAT,
@@ -321,7 +321,7 @@ def save_style(style: Style, path: Path, *, overwrite: bool) -> None:
     """Save a style, unless the file holds another one that is to stay; the same is left alone.
 
     Raises:
-        DataError: see `mixprint.outputs.check_file`.
+        DataError: see `mixprint.storage.outputs.check_file`.
     """
     if is_style(path) and read_json(path) == style.to_values():
         return
@@ -330,7 +330,7 @@ def save_style(style: Style, path: Path, *, overwrite: bool) -> None:
 
 
 def sweep_weights(num_mixes: int) -> list[tuple[float, float]]:
-    """Give the weights of two styles, from the first alone to the second alone in equal steps.
+    """Return the weights of two styles, from the first alone to the second alone in equal steps.
 
     Raises:
         ConfigError: fewer than 2 mixes are asked for, or more than can be told apart.

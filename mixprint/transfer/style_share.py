@@ -28,14 +28,14 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from mixprint.atomic import write_json
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
 from mixprint.errors import CheckpointError, DataError
 from mixprint.features import FEATURE_NAMES, SCHEMA_VERSION
 from mixprint.features.table import read_features
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
 from mixprint.schema import Range, WithOthers, read_record, shortened
+from mixprint.storage.atomic import write_json
 
 log = logging.getLogger("mixprint.transfer")
 

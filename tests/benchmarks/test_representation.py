@@ -15,8 +15,8 @@ import torch
 from benchmarks import representation, representation_work
 from benchmarks.representation_work import PARTS, READING, TRAINING, WORKS, Job, measure
 from benchmarks.training_rank import NO_ROOM
-from mixprint.atomic import read_json
 from mixprint.errors import TrainingError
+from mixprint.storage.atomic import read_json
 from tests.benchmarks.conftest import NUM_TRAIN, SEGMENT_S
 
 ROW: dict[str, Any] = {

@@ -6,11 +6,11 @@ import torch
 
 from benchmarks.segment_set import NUM_VALID, SEGMENTS_PER_TRACK
 from components.layout import CATALOGUE_FOLDER, FEATURES_FILES, FEATURES_FOLDER, STEMS_FOLDER
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
+from mixprint.collection.shards import read_index, read_segment
 from mixprint.encoder.data import tracks_of_split
 from mixprint.features import extract
 from mixprint.features.table import read_features
-from mixprint.shards import read_index, read_segment
 from mixprint.stems import SAMPLE_RATE_HZ
 from tests.benchmarks.conftest import NUM_TRAIN, SEGMENT_S
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from components.train.launch import rank_job
-from mixprint.distributed import barrier, process_group
 from mixprint.errors import DataError
+from mixprint.training.ranks import barrier, process_group
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ class FakeMlflow:
     address: str = ""
 
     def figures(self) -> list[int]:
-        """Give the steps of the losses that have come."""
+        """Return the steps of the losses that have come."""
         batches = [body for name, body in self.received if name == "runs/log-batch"]
         return [
             int(metric["step"])

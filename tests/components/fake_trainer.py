@@ -144,7 +144,7 @@ class FakeTrainer:
         return 200, {}
 
     def log(self, pod: str) -> Iterator[bytes]:
-        """Give a node's log while it grows."""
+        """Return a node's log while it grows."""
         name, _, number = pod.rpartition("-node-0-")
         job = self.jobs[name]
         node = job.nodes[int(number)]

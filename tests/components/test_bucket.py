@@ -15,7 +15,6 @@ import pytest
 from gcp_storage_emulator.server import create_server
 from mlflow.tracking import MlflowClient
 
-from components import tracking
 from components.evaluate.main import EvaluateConfig
 from components.evaluate.main import run as run_evaluate
 from components.features.main import FeaturesConfig
@@ -30,6 +29,7 @@ from components.layout import (
     promotion_manifest,
     stems_manifest,
 )
+from components.mlflow import client as tracking
 from components.promote.main import PromoteConfig
 from components.promote.main import run as run_promote
 from components.run_folder import MirroredRun, RunFolder, open_run, sole_use_of_root
@@ -41,12 +41,12 @@ from components.train.main import Job
 from components.train.main import run as run_train
 from components.transfer.main import TransferConfig
 from components.transfer.main import run as run_transfer
-from mixprint.atomic import read_json
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
 from mixprint.config import load_params
 from mixprint.errors import ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
-from mixprint.storage import open_bucket
+from mixprint.storage.atomic import read_json
+from mixprint.storage.bucket import open_bucket
 from tests.bucket import Bucket
 from tests.components.workplace import make_workplace
 from tests.encoder.conftest import tiny_config

@@ -17,13 +17,13 @@ from components.layout import (
     stems_manifest,
 )
 from components.step import section_json
-from mixprint.atomic import read_json, write_json
-from mixprint.catalogue import write_catalogue
+from mixprint.collection.catalogue import write_catalogue
+from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.config import load_params
 from mixprint.encoder.checkpoint import save_checkpoint
 from mixprint.features import extract
 from mixprint.features.table import write_features
-from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
+from mixprint.storage.atomic import read_json, write_json
 from tests.evaluation.test_baselines import RATE_HZ, make_encoder
 from tests.evaluation.test_evaluate import track
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from components import tracking
+from components.mlflow import client as tracking
 from components.promote.main import (
     Champion,
     Evaluated,
@@ -19,11 +19,11 @@ from components.promote.main import (
     run,
 )
 from components.step import Manifest
-from mixprint.atomic import read_json, write_json
 from mixprint.config import load_params
 from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
 from mixprint.errors import ConfigError, DataError
 from mixprint.evaluation.plots import plot_confusion
+from mixprint.storage.atomic import read_json, write_json
 from tests.encoder.trials import KilledError
 from tests.evaluation.test_baselines import make_encoder
 
@@ -60,7 +60,7 @@ def evaluated(
 
 
 def shares(value: float) -> list[float]:
-    """Give scores of 0 and 1 with this mean, in every song alike."""
+    """Return scores of 0 and 1 with this mean, in every song alike."""
     return [float(i % MIXES < value * MIXES) for i in range(NUM_SONGS * MIXES)]
 
 

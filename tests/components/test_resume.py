@@ -15,10 +15,10 @@ from components.features.main import run as run_features
 from components.layout import catalogue_manifest, stems_manifest
 from components.separate.main import ALL_SHARDS, SeparateConfig
 from components.separate.main import run as run_separate
-from mixprint.catalogue import read_catalogue
+from mixprint.collection.catalogue import read_catalogue
+from mixprint.collection.shards import done_path, list_shards, read_index
 from mixprint.features import FEATURE_NAMES
 from mixprint.features.table import read_features
-from mixprint.shards import done_path, list_shards, read_index
 from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
 
 NUM_SONGS, NUM_SHARDS = 6, 3

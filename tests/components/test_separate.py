@@ -25,17 +25,17 @@ from components.separate.main import (
     PRECISIONS,
     SeparateConfig,
 )
-from mixprint.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftovers
-from mixprint.audio import read_audio
-from mixprint.catalogue import read_catalogue, shard_of
-from mixprint.claims import Observer, take_claim
+from mixprint.audio.files import read_audio
+from mixprint.collection.catalogue import read_catalogue, shard_of
+from mixprint.collection.segments import segment_starts
+from mixprint.collection.shards import done_path, read_index, read_marker, read_segment, shard_name
 from mixprint.errors import AudioError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
-from mixprint.segments import segment_starts
 from mixprint.separation import SCNetConfig, Separator, build_scnet
 from mixprint.separation.sharding import ShardedSong
-from mixprint.shards import done_path, read_index, read_marker, read_segment, shard_name
 from mixprint.stems import STEMS
+from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftovers
+from mixprint.storage.claims import Observer, take_claim
 from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
 
 NUM_SONGS, NUM_SHARDS, DURATION_S, SEGMENT_S = 40, 40, 1.6, 0.75

@@ -12,9 +12,9 @@ import pytest
 from components.layout import described_stems, evaluation_manifest, stems_manifest
 from components.run_folder import RunFolder
 from components.step import Manifest, Sharding, once, recorded, section_json
-from mixprint.atomic import atomic_path, read_json
+from mixprint.collection.shards import SeparatorFingerprint, read_index, shard_name, write_shard
 from mixprint.errors import ConfigError, DataError
-from mixprint.shards import SeparatorFingerprint, read_index, shard_name, write_shard
+from mixprint.storage.atomic import atomic_path, read_json
 from pipelines.run_local import _raw_records
 
 
@@ -280,7 +280,7 @@ STEP = """
 import sys, time
 from pathlib import Path
 from components.step import recorded
-from mixprint.atomic import atomic_path
+from mixprint.storage.atomic import atomic_path
 with recorded(sys.argv[1], "demo") as run, atomic_path(run.path / "demo" / "out.txt") as path:
     path.write_text("half")
     print("at work", flush=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from components import store, tracking
+from components.mlflow import client as tracking
+from components.mlflow import store
 from mixprint.errors import DataError
 
 

@@ -22,7 +22,7 @@ from mlflow.tracking import MlflowClient
 from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 
-from components import tracking
+from components.mlflow import client as tracking
 from tests.processes import wait_until
 
 LOCKED = OperationalError("INSERT", {}, Exception("database is locked"))

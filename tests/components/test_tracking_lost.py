@@ -10,9 +10,9 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
-from components import tracking
 from components.evaluate import main as evaluate
-from components.store import LOST_VARIABLE, tracking_uri
+from components.mlflow import client as tracking
+from components.mlflow.store import LOST_VARIABLE, tracking_uri
 from mixprint.errors import ConfigError, DataError, TrainingError
 from tests.components.fake_mlflow import FakeMlflow, serving
 from tests.processes import wait_until
@@ -23,7 +23,7 @@ QUOTED = "a-password%2Fthat%20nobody%40may%3Asee"
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMlflow]:
-    """Give a server whose address holds the credentials."""
+    """Return a server whose address holds the credentials."""
     before = mlflow.get_tracking_uri()
     with serving(FakeMlflow(tmp_path / "artifacts")) as fake:
         # So that they are as before at the end, whoever sets them.

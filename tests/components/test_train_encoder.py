@@ -15,15 +15,15 @@ import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from components import tracking
 from components.layout import ENCODER_FILES, catalogue_manifest, features_manifest, stems_manifest
+from components.mlflow import client as tracking
 from components.train import main as encoder
 from components.train import worker
-from mixprint.atomic import read_json
-from mixprint.catalogue import write_catalogue
+from mixprint.collection.catalogue import write_catalogue
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import file_sha256
+from mixprint.storage.atomic import read_json
 from tests.components.workplace import REPOSITORY
 from tests.encoder.conftest import make_set, tiny_config
 
@@ -36,7 +36,7 @@ CONFIG = tiny_config(
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the root of a run with what the steps before leave."""
+    """Return the root of a run with what the steps before leave."""
     root = tmp_path_factory.mktemp("inputs")
     made = make_set(root, {"a": "train", "b": "train", "c": "valid"})
     write_catalogue(root / "catalogue", made.tracks, [])

@@ -14,9 +14,9 @@ import pytest
 
 from components.train import launch, watch
 from components.train.launch import Node, errors_told, start_workers
-from mixprint.atomic import write_json
 from mixprint.errors import ConfigError, DataError, TrainingError
 from mixprint.fingerprint import fingerprint
+from mixprint.storage.atomic import write_json
 from tests.components.workplace import REPOSITORY
 from tests.processes import is_alive, wait_until
 

@@ -11,12 +11,12 @@ import yaml
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from components import tracking
+from components.mlflow import client as tracking
 from components.train import __main__ as command
 from components.train import separator
 from mixprint.errors import ConfigError, DataError
-from mixprint.separation.recipe import Recipe
-from mixprint.separation.training import train_separator
+from mixprint.separation.scnet.recipe import Recipe
+from mixprint.separation.scnet.training import train_separator
 from mixprint.stems import STEMS
 from tests.components.workplace import REPOSITORY
 
@@ -103,7 +103,7 @@ def test_files_that_no_training_has_written_stay(tmp_path: Path, data_dir: Path,
 
 
 def _one_step() -> dict[str, Any]:
-    """Give the recipe for weights that have hardly moved."""
+    """Return the recipe for weights that have hardly moved."""
     values = {**VALUES["training"], "max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
     return {"variant": VALUES["variant"], "model": VALUES["model"], "training": values}
 

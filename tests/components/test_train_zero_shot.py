@@ -9,17 +9,17 @@ import yaml
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from components import tracking
 from components.layout import ZERO_SHOT_FILES, catalogue_manifest, stems_manifest
+from components.mlflow import client as tracking
 from components.train import __main__ as command
 from components.train import zero_shot
-from mixprint.catalogue import write_catalogue
+from mixprint.collection.catalogue import write_catalogue
 from mixprint.config import load_params
 from mixprint.encoder.settings import TrainConfig
-from mixprint.transfer.zero_shot import load_zero_shot
+from mixprint.zero_shot.model import load_zero_shot
 from tests.components.workplace import REPOSITORY
-from tests.transfer.zero_shot_trials import Collection, config, encoder_of, make_collection
-from tests.transfer.zero_shot_trials import run as train_alone
+from tests.zero_shot.trials import Collection, config, encoder_of, make_collection
+from tests.zero_shot.trials import run as train_alone
 
 
 @pytest.fixture

@@ -15,19 +15,19 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from components import tracking
 from components.layout import catalogue_manifest, features_manifest, stems_manifest
+from components.mlflow import client as tracking
 from components.train import launch, node, trainjob
 from components.train import main as encoder
 from components.train.launch import start_workers
 from components.train.trainjob import VARIABLE, Nodes
-from mixprint.atomic import read_json
-from mixprint.catalogue import write_catalogue
+from mixprint.collection.catalogue import write_catalogue
+from mixprint.collection.remote_shards import make_stand_in
+from mixprint.collection.shard_upload import Replaced, publish_shard
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.errors import ConfigError, DataError, TrainingError
-from mixprint.shard_upload import Replaced, publish_shard
-from mixprint.stand_in import make_stand_in
-from mixprint.storage import open_bucket
+from mixprint.storage.atomic import read_json
+from mixprint.storage.bucket import open_bucket
 from tests.bucket import Bucket
 from tests.components.fake_trainer import COMPLETE, FAILED, FakeTrainer, fake_trainer, lose
 from tests.encoder.conftest import make_set, tiny_config
@@ -57,7 +57,7 @@ spec:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTrainer]:
-    """Give a cluster, to the step, too."""
+    """Return a cluster, to the step, too."""
     logs = tmp_path / "logs"
     logs.mkdir()
     nodes = Nodes(
@@ -76,7 +76,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTra
 
 @pytest.fixture
 def idle(cluster: FakeTrainer) -> FakeTrainer:
-    """Give a cluster whose jobs do nothing."""
+    """Return a cluster whose jobs do nothing."""
     cluster.runs_nodes = False
     return cluster
 

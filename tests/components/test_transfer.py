@@ -11,14 +11,14 @@ from components.run_folder import RunFolder
 from components.step import Manifest
 from components.transfer import main
 from components.transfer.main import TransferConfig
-from mixprint.atomic import read_json
-from mixprint.catalogue import Track, write_catalogue
+from mixprint.collection.catalogue import Track, write_catalogue
+from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.errors import AudioError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.fingerprint import file_sha256
-from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
-from mixprint.transfer import songs as songs_module
-from mixprint.transfer.batch import Models
+from mixprint.storage.atomic import read_json
+from mixprint.transfer import pair as songs_module
+from mixprint.transfer.jobs import Models
 from tests.transfer.conftest import write_short_report
 
 RATE_HZ = 44_100

@@ -11,10 +11,10 @@ from components.ingest.main import run as run_ingest
 from components.layout import catalogue_manifest
 from components.separate.main import SeparateConfig
 from components.separate.main import run as run_separate
+from mixprint.collection.shards import list_shards
 from mixprint.config import load_params
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import SCNetConfig, build_scnet, export_separator
-from mixprint.shards import list_shards
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

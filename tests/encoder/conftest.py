@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch import multiprocessing as torch_multiprocessing
 
-from mixprint.catalogue import Track
+from mixprint.collection.catalogue import Track
+from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.config import load_params
 from mixprint.encoder.settings import TrainConfig
 from mixprint.features import Standardisation, extract
 from mixprint.features.table import write_features
-from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SAMPLE_RATE_HZ = 32_000  # the lowest that the features take, so the fastest
@@ -105,7 +105,7 @@ def longer_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
 
 
 def tiny_config(**changes: object) -> TrainConfig:
-    """Give the parameters of `params.yaml` with a network of a few thousand weights."""
+    """Return the parameters of `params.yaml` with a network of a few thousand weights."""
     base = TrainConfig.from_values(load_params(REPOSITORY / "params.yaml")["train"])
     small = dataclasses.replace(
         base,

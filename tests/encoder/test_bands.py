@@ -37,7 +37,7 @@ def make_films(encoder: MixEncoder, num_items: int) -> list[Tensor]:
 def results(
     run: Callable[..., Tensor], encoder: MixEncoder, levels: Tensor, films: list[Tensor]
 ) -> list[Tensor]:
-    """Give the output, and the gradients of a fixed projection by all that goes in."""
+    """Return the output, and the gradients of a fixed projection by all that goes in."""
     weights = [encoder.block_1.conv.weight, encoder.block_2.conv.weight]
     inputs = [levels.detach().requires_grad_(), *(f.detach().requires_grad_() for f in films)]
     output = run(inputs[0], inputs[1:])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from mixprint.collection.shards import SegmentRef, read_index, read_segment
 from mixprint.encoder.data import (
     NO_PARTNER,
     Batch,
@@ -25,7 +26,6 @@ from mixprint.encoder.data import (
 )
 from mixprint.errors import DataError
 from mixprint.features.table import read_features
-from mixprint.shards import SegmentRef, read_index, read_segment
 
 RATE_HZ, SEGMENT_S = 32_000, 3.0
 

@@ -18,13 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mixprint import torchfile
-from mixprint.atomic import TEMPORARY_PREFIX
+from mixprint.checkpoints import torchfile
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.data import SegmentSource
 from mixprint.encoder.model import LogMel
 from mixprint.encoder.settings import TrainConfig
 from mixprint.errors import CheckpointError
+from mixprint.storage.atomic import TEMPORARY_PREFIX
 from tests.encoder.trials import KilledError, as_rank, newest_state, result_hashes, run
 
 NUM_EPOCHS, STEPS_PER_EPOCH = 2, 3

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from mixprint import training_state
 from mixprint.encoder import training
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.outputs import TIMES
 from mixprint.encoder.settings import TrainConfig
 from mixprint.errors import ConfigError, TrainingError
+from mixprint.training import state as training_state
 from tests.encoder.conftest import make_set
 from tests.encoder.trials import as_rank, newest_state, run
 

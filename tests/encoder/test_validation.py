@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mixprint.collection.shards import SegmentRef
 from mixprint.encoder import validation
 from mixprint.encoder.data import TrackSegments
 from mixprint.encoder.validation import retrieval_metrics, style_retrieval_metrics
-from mixprint.shards import SegmentRef
 
 
 def segments(track: str, *starts_s: float) -> TrackSegments:

@@ -11,10 +11,16 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from mixprint.atomic import read_json, write_json
-from mixprint.catalogue import Track, read_catalogue, uri_of, write_catalogue
+from mixprint.collection.catalogue import Track, read_catalogue, uri_of, write_catalogue
+from mixprint.collection.shards import (
+    SegmentRef,
+    SeparatorFingerprint,
+    read_index,
+    shard_name,
+    write_shard,
+)
 from mixprint.errors import DataError
-from mixprint.evaluation import page, plots
+from mixprint.evaluation import plots
 from mixprint.evaluation.evaluate import (
     _feature_changes,
     evaluate,
@@ -23,13 +29,8 @@ from mixprint.evaluation.evaluate import (
 )
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features.table import write_features
-from mixprint.shards import (
-    SegmentRef,
-    SeparatorFingerprint,
-    read_index,
-    shard_name,
-    write_shard,
-)
+from mixprint.pages import page
+from mixprint.storage.atomic import read_json, write_json
 
 RATE_HZ = 44_100
 SEGMENT_SAMPLES = 8_820

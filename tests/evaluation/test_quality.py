@@ -8,12 +8,12 @@ import torch
 from typer.testing import CliRunner
 
 import mixprint.cli
-from mixprint.atomic import read_json, write_json
-from mixprint.catalogue import write_catalogue
+from mixprint.collection.catalogue import write_catalogue
+from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
 from mixprint.errors import CheckpointError, DataError
 from mixprint.evaluation.quality import QualityHead, cross_validate, read_scores
-from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
+from mixprint.storage.atomic import read_json, write_json
 from tests.evaluation.test_baselines import make_encoder
 from tests.evaluation.test_evaluate import track
 

@@ -5,8 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.atomic import write_json
-from mixprint.audio import read_audio, write_audio
+from mixprint.audio.files import read_audio, write_audio
 from mixprint.errors import DataError
 from mixprint.evaluation.transfer_benchmark import (
     BASELINES,
@@ -22,6 +21,7 @@ from mixprint.evaluation.transfer_benchmark import (
 )
 from mixprint.features import Standardisation
 from mixprint.stems import STEMS
+from mixprint.storage.atomic import write_json
 
 SAMPLE_RATE_HZ = 44_100
 DURATION_S = 3.5

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixprint.catalogue import Track
+from mixprint.collection.catalogue import Track
 from mixprint.errors import DataError
 from mixprint.evaluation.truth import read_settings
 from mixprint.synthesis.exact import Rng

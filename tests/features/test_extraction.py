@@ -9,13 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.features import (
-    FEATURE_NAMES,
-    FEATURE_UNITS,
-    extract,
-    feature_names,
-    loudness,
-)
+from mixprint.dsp import loudness
+from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, extract, feature_names
 from mixprint.features.schema import BAND_EDGES_HZ, MIX_FEATURES, STEM_FEATURES
 from mixprint.features.spectral import spectral_constants
 from mixprint.stems import STEMS

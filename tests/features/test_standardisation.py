@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixprint.atomic import read_json, write_json
 from mixprint.errors import CheckpointError, DataError
 from mixprint.features import FEATURE_NAMES, Standardisation, feature_distance
 from mixprint.features.standardisation import MIN_STD_BY_UNIT
+from mixprint.storage.atomic import read_json, write_json
 
 D = len(FEATURE_NAMES)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.atomic import write_json
-from mixprint.audio import write_audio
+from mixprint.audio.files import write_audio
+from mixprint.storage.atomic import write_json
 
 RATE_HZ = 44_100
 WriteResult = Callable[..., Path]

@@ -8,10 +8,10 @@ from scipy import stats
 from typer.testing import CliRunner
 
 import mixprint.cli
-from mixprint.atomic import read_json, write_json
 from mixprint.errors import ConfigError, DataError
 from mixprint.listening.analyse import analyse, condition_scores, results_text, t_interval
 from mixprint.listening.generate import ANCHOR, REFERENCE, UNCHANGED
+from mixprint.storage.atomic import read_json, write_json
 
 SCORES = {REFERENCE: 100, ANCHOR: 20, UNCHANGED: 40, "optimise": 80}
 

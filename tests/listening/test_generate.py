@@ -9,8 +9,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from mixprint.atomic import read_json
-from mixprint.audio import loudness_lufs, true_peak_dbtp
+from mixprint.audio.files import loudness_lufs, true_peak_dbtp
 from mixprint.errors import ConfigError, DataError
 from mixprint.listening.generate import (
     ANCHOR,
@@ -20,6 +19,7 @@ from mixprint.listening.generate import (
     low_pass,
     make_test,
 )
+from mixprint.storage.atomic import read_json
 from tests.listening.conftest import RATE_HZ, WriteResult, tone
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mixprint.atomic import read_json
 from mixprint.listening.analyse import analyse
 from mixprint.listening.generate import ANCHOR, REFERENCE, UNCHANGED, make_test
+from mixprint.storage.atomic import read_json
 from tests.browser import PHONE, TIMEOUT_S, Tab, browsing
 from tests.listening.conftest import WriteResult
 

@@ -41,7 +41,7 @@ def needs(task: Mapping[str, Any]) -> set[str]:
 
 
 def in_order(tasks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Give each task after those that it needs; there is only one such order in a chain."""
+    """Return each task after those that it needs; there is only one such order in a chain."""
     left, done = {task["name"]: task for task in tasks}, set[str]()
     while left:
         ready = sorted(name for name, task in left.items() if needs(task) <= done)

@@ -7,9 +7,9 @@ import yaml
 from hera.workflows.models import WorkflowTemplate
 
 from components.step import STEPS
-from mixprint.atomic import read_json
-from mixprint.audio import write_audio
+from mixprint.audio.files import write_audio
 from mixprint.config import load_params
+from mixprint.storage.atomic import read_json
 from pipelines import argo
 from pipelines.cluster import CLUSTER_FILE
 from pipelines.compile import cluster_parser

@@ -9,10 +9,10 @@ from kfp import compiler
 from components.features.component import features
 from components.layout import shard_manifest
 from components.step import STEPS, Manifest, section_json
-from mixprint.catalogue import write_catalogue
+from mixprint.collection.catalogue import write_catalogue
+from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.config import load_params
 from mixprint.errors import DataError
-from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
 from pipelines.mix_style import mix_style
 
 REPOSITORY = Path(__file__).resolve().parents[2]

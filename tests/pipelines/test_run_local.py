@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from components.run_folder import sole_use_of_root
-from mixprint.atomic import write_json
 from mixprint.config import load_params
 from mixprint.errors import ConfigError, DataError
+from mixprint.storage.atomic import write_json
 from pipelines.arguments import default_name
 from pipelines.run_local import (
     container_settings,

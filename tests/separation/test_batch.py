@@ -12,7 +12,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from mixprint.audio import stream_audio
+from mixprint.audio.files import stream_audio
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import batch, build_scnet, export_separator

@@ -14,8 +14,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from mixprint.atomic import read_json
-from mixprint.audio import read_audio, stream_audio
+from mixprint.audio.files import read_audio, stream_audio
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import Separator, build_scnet
@@ -23,6 +22,7 @@ from mixprint.separation.files import FileSettings, distribute_residual, separat
 from mixprint.separation.nulltest import NullTest
 from mixprint.separation.report import REPORT_NAME, SeparationReport
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.storage.atomic import read_json
 
 SHARES = (0.4, 0.3, 0.2, 0.05)  # of the mixture: 5 % are missing
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.audio import read_audio
+from mixprint.audio.files import read_audio
 from mixprint.errors import ConfigError
 from mixprint.separation import Separator, build_scnet, load_separator
 from mixprint.separation import separator as separator_module

@@ -9,9 +9,9 @@ import soundfile as sf
 import torch
 from torch import Tensor, nn
 
-from mixprint.audio import read_audio
+from mixprint.audio.files import read_audio
 from mixprint.separation.metrics import evaluate_separator
-from mixprint.separation.scnet import SCNET_STEMS, SCNetConfig, build_scnet
+from mixprint.separation.scnet.model import SCNET_STEMS, SCNetConfig, build_scnet
 from mixprint.separation.separator import Separator, song_level, window_fade
 from mixprint.stems import STEMS
 

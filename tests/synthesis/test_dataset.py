@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-from mixprint.atomic import read_json
 from mixprint.errors import ConfigError, DataError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.storage.atomic import read_json
 from mixprint.synthesis import STYLE_NAMES, DataConfig, dataset, generate
 from mixprint.synthesis.dataset import CODE, RECORD_NAME, styles_of
 
@@ -89,7 +89,7 @@ def test_the_truth_lies_beside_each_mix(folders: list[Path]) -> None:
 
 
 def _times(folder: Path) -> dict[str, int]:
-    """Give the times of folders and files, as names relative to a folder."""
+    """Return the times of folders and files, as names relative to a folder."""
     paths = [folder, *folder.rglob("*")]
     return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, Standardisation
-from mixprint.transfer import songs as songs_module
+from mixprint.transfer import pair as songs_module
 
 RATE_HZ = 44_100
 

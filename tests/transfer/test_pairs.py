@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 import mixprint.transfer
-from mixprint.atomic import read_json
-from mixprint.audio import read_audio, write_audio
-from mixprint.catalogue import Track, uri_of
+from mixprint.audio.files import read_audio, write_audio
+from mixprint.collection.catalogue import Track, uri_of
+from mixprint.collection.segments import segment_starts
+from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.errors import ConfigError, DataError
 from mixprint.features import Standardisation
-from mixprint.segments import segment_starts
-from mixprint.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.stems import STEMS
-from mixprint.transfer.batch import Done, Failure, Job, Models, Outcome, run_jobs
-from mixprint.transfer.library import SongSource
+from mixprint.storage.atomic import read_json
+from mixprint.transfer.inputs import SongSource
+from mixprint.transfer.jobs import Done, Failure, Job, Models, Outcome, run_jobs
 from mixprint.transfer.pairs import (
     Defaults,
     Pair,
@@ -28,11 +28,11 @@ from mixprint.transfer.pairs import (
     plan_pairs,
     read_pairs,
 )
-from mixprint.transfer.report import describe_settings
+from mixprint.transfer.report.page import describe_settings
+from mixprint.transfer.report.summary import write_summary
 from mixprint.transfer.settings import Controls, Hyperparameters, parse_amounts
-from mixprint.transfer.summary import write_summary
 from tests.transfer.metrics_schema import problems
-from tests.transfer.test_segments import settings as short_settings
+from tests.transfer.test_excerpts import settings as short_settings
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]

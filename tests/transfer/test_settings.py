@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
+from mixprint.audio.streamed_levels import Levels, stream_levels
 from mixprint.errors import ConfigError
-from mixprint.transfer.levels import Levels, stream_levels
 from mixprint.transfer.settings import (
     LOUDNESS_AT_PEAK_SHARE,
     Controls,
@@ -12,7 +12,7 @@ from mixprint.transfer.settings import (
     parse_amounts,
     parse_numbers,
 )
-from tests.transfer.test_segments import settings
+from tests.transfer.test_excerpts import settings
 
 
 @pytest.mark.parametrize(

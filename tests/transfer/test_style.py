@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.audio import loudness_lufs
+from mixprint.audio.files import loudness_lufs
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, extract
 from mixprint.transfer.style import STEM_OF_FEATURE_D, Style, sweep_weights
-from tests.transfer.test_optimise import LevelEncoder
+from tests.transfer.methods.test_fitting import LevelEncoder
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]

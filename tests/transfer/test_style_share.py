@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixprint.atomic import read_json, write_json
 from mixprint.errors import CheckpointError, DataError
 from mixprint.features import FEATURE_NAMES
+from mixprint.storage.atomic import read_json, write_json
 from mixprint.transfer.style_share import (
     SHIPPED_STYLE_SHARE,
     Mixed,

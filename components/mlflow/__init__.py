@@ -1,0 +1,1 @@
+"""MLflow as the steps use it: client and runs, registry, store."""

@@ -1,0 +1,1 @@
+"""Checkpoints: safetensors beside JSON, and foreign files read without executing anything."""

@@ -1,0 +1,351 @@
+"""Songs with true stems, as in MUSDB18-HQ: a folder per song with one file per stem.
+
+Shape suffixes: S stem (in the order of `STEMS`), C channel, T sample.
+"""
+
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile as sf
+import torch
+from torch import Tensor
+
+from mixprint.collection.sources import MIXTURE, stem_files
+from mixprint.errors import DataError
+from mixprint.schema import shortened
+from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
+from mixprint.storage.atomic import read_json
+
+log = logging.getLogger("mixprint.separation.songs")
+
+SETTINGS_FILE = "settings.json"
+MAX_REASONS = 10
+# Of MUSDB18-HQ; their spelling differs between copies, and so do upper and lower case.
+TRAIN_FOLDER, TEST_FOLDER = "train", "test"
+# What the authors of MUSDB18 set aside for validation (sigsep/sigsep-mus-db, configs/mus.yaml).
+MUSDB_VALIDATION = frozenset(
+    {
+        "ANiMAL - Rockshow",
+        "Actions - One Minute Smile",
+        "Alexander Ross - Goodbye Bolero",
+        "Clara Berry And Wooldog - Waltz For My Victims",
+        "Fergessen - Nos Palpitants",
+        "James May - On The Line",
+        "Johnny Lokke - Promises & Lies",
+        "Leaf - Summerghost",
+        "Meaxic - Take A Step",
+        "Patrick Talbot - A Reason To Leave",
+        "Skelpolu - Human Mistakes",
+        "Traffic Experiment - Sirens",
+        "Triviul - Angelsaint",
+        "Young Griffo - Pennies",
+    }
+)
+
+
+class UnreadableStemError(DataError):
+    """A song cannot be used: a stem is missing, broken, too short or of another kind."""
+
+    def __init__(self, song: Path, detail: str) -> None:
+        """Keep the song apart from the message.
+
+        Args:
+            song: its folder.
+            detail: names the file, what was expected and what was found.
+        """
+        super().__init__(detail)
+        self.song = song
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song with its true stems.
+
+    Attributes:
+        path: its folder.
+        composition: what the song is a mix of; all mixes of it go to one side of the split.
+        num_samples: length of the shortest stem.
+        files: of the four stems and, where there is one, of the mixture; see
+            `mixprint.collection.sources.stem_files`.
+    """
+
+    path: Path
+    composition: str
+    num_samples: int
+    files: Mapping[str, Path]
+
+
+def find_songs(folder: Path, *, max_bad_fraction: float = 0.0) -> list[Song]:
+    """List the songs under a folder, at any depth, by path.
+
+    Args:
+        folder: is searched for folders that hold a stem.
+        max_bad_fraction: songs that cannot be used are left out with a warning up to this part of
+            all; beyond it they are an error.
+
+    Raises:
+        DataError: there are no songs, or too many cannot be used: a stem is missing or
+            unreadable, has another sampling rate or more than two channels.
+    """
+    return _read_songs(folder, _song_folders(folder), max_bad_fraction)
+
+
+def _song_folders(folder: Path) -> list[Path]:
+    """List the folders that hold a stem, at any depth, links to folders left out."""
+    return sorted(
+        Path(path)
+        for path, _, names in os.walk(folder)
+        if names and not stem_files(Path(path)).keys().isdisjoint(STEMS)
+    )
+
+
+def _read_songs(folder: Path, paths: Sequence[Path], max_bad_fraction: float) -> list[Song]:
+    songs, reasons = [], []
+    for path in paths:
+        try:
+            songs.append(read_song(path))
+        except DataError as error:
+            reasons.append(str(error))
+    check_bad_songs(reasons, len(songs) + len(reasons), max_bad_fraction)
+    for reason in reasons:
+        log.warning("leaves out a song: %s", reason)
+    if not songs:
+        raise DataError(
+            f"{folder}: expected folders with {STEMS[0]}.wav or {STEMS[0]}.flac, found none"
+        )
+    return songs
+
+
+def check_bad_songs(reasons: Sequence[str], num_songs: int, max_bad_fraction: float) -> None:
+    """Refuse a collection of which too much cannot be used.
+
+    Args:
+        reasons: why, one per song.
+        num_songs: size of the collection.
+        max_bad_fraction: what is tolerable, rounded up: above 0 one bad song never stops a small
+            collection, unless it is the only one.
+
+    Raises:
+        DataError: it is too much; the message lists the reasons.
+    """
+    num_tolerable = min(math.ceil(max_bad_fraction * num_songs), max(num_songs - 1, 0))
+    if len(reasons) > num_tolerable:
+        shown = "; ".join(reasons[:MAX_REASONS])
+        more = f"; and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+        raise DataError(
+            f"expected at most {num_tolerable} of {num_songs} songs to be unusable, found "
+            f"{len(reasons)}: {shown}{more}"
+        )
+
+
+def read_song(path: Path) -> Song:
+    """Read the headers of a song's stems.
+
+    Raises:
+        DataError: a stem is missing or unreadable, or of another kind; or the settings are no
+            JSON.
+    """
+    lengths = []
+    files = stem_files(path)
+    for stem in STEMS:
+        file = files.setdefault(stem, path / f"{stem}.wav")
+        try:
+            info = sf.info(file)
+        except (sf.LibsndfileError, OSError) as error:
+            raise UnreadableStemError(
+                path, f"{file}: expected a readable stem, found: {error}"
+            ) from error
+        if info.samplerate != SAMPLE_RATE_HZ or info.channels > NUM_CHANNELS:
+            raise UnreadableStemError(
+                path,
+                f"{file}: expected {SAMPLE_RATE_HZ} Hz and at most {NUM_CHANNELS} channels, "
+                f"found {info.samplerate} Hz and {info.channels}",
+            )
+        lengths.append(info.frames)
+    return Song(path, _composition(path), min(lengths), files)
+
+
+def _composition(path: Path) -> str:
+    """Read what a song is a mix of; its own name where it does not say."""
+    settings = path / SETTINGS_FILE
+    if not settings.exists():
+        return path.name
+    values = read_json(settings)
+    composition = values.get("song", path.name) if isinstance(values, dict) else None
+    if not isinstance(composition, str):
+        raise UnreadableStemError(
+            path,
+            f"{settings}: expected a mapping with a text under `song`, found {shortened(values)}",
+        )
+    return composition
+
+
+def training_songs(
+    folder: Path, num_valid: int, *, max_bad_fraction: float = 0.0
+) -> tuple[list[Song], list[Song]]:
+    """Find the songs to train on and those to validate on.
+
+    Args:
+        folder: songs; or MUSDB18-HQ, at any depth, of which only `train` is looked at: `test` is
+            for what is published. Upper and lower case make no difference.
+        num_valid: how many compositions are held out, see `split_songs`. Where songs of MUSDB18's
+            own validation split are among the songs, these are held out instead.
+        max_bad_fraction: see `find_songs`.
+
+    Returns:
+        songs to train on, songs held out.
+
+    Raises:
+        DataError: see `find_songs` and `split_songs`; or there are songs in `test`, and none in
+            `train` beside it.
+    """
+    songs = _read_songs(folder, _for_training(folder, _song_folders(folder)), max_bad_fraction)
+    official = [song for song in songs if song.path.name in MUSDB_VALIDATION]
+    if not official or not num_valid:
+        return split_songs(songs, num_valid)
+    return [song for song in songs if song not in official], official
+
+
+def _for_training(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Choose from songs' folders those that MUSDB18-HQ's layout gives to the training.
+
+    Raises:
+        DataError: there are songs for tests, and none beside them to train on.
+    """
+    named = {path: path.relative_to(folder).parts for path in paths}
+    # A song's own folder may be called as it likes.
+    split = {
+        parts[:depth]
+        for parts in named.values()
+        for depth, name in enumerate(parts[:-1])
+        if name.casefold() == TRAIN_FOLDER
+    }
+    chosen = []
+    for path, parts in named.items():
+        if any(
+            parts[:depth] in split and name.casefold() != TRAIN_FOLDER
+            for depth, name in enumerate(parts)
+        ):
+            continue
+        for depth, name in enumerate(parts[:-1]):
+            if name.casefold() == TEST_FOLDER:
+                test = folder.joinpath(*parts[: depth + 1])
+                raise DataError(
+                    f"{test}: expected a folder {TRAIN_FOLDER} with songs beside it, found none; "
+                    "to train on songs for tests, name their folder itself"
+                )
+        chosen.append(path)
+    return chosen
+
+
+def long_enough(songs: Sequence[Song], num_samples: int) -> list[Song]:
+    """Choose the songs that have at least so many samples.
+
+    Raises:
+        DataError: none is long enough.
+    """
+    chosen = [song for song in songs if song.num_samples >= num_samples]
+    if not chosen:
+        raise DataError(
+            f"expected songs of at least {num_samples / SAMPLE_RATE_HZ:.1f} s, found "
+            f"{len(songs)} shorter ones"
+        )
+    if len(chosen) < len(songs):
+        log.warning("leaves out %d songs that are too short", len(songs) - len(chosen))
+    return chosen
+
+
+def split_songs(songs: Sequence[Song], num_valid: int) -> tuple[list[Song], list[Song]]:
+    """Hold out songs for validation, whole compositions only.
+
+    Args:
+        songs: the songs.
+        num_valid: how many compositions are held out: the first by a hash of their name.
+
+    Returns:
+        songs to train on, songs held out.
+
+    Raises:
+        DataError: nothing would be left to train on.
+    """
+    names = sorted(
+        {song.composition for song in songs}, key=lambda n: hashlib.sha256(n.encode()).hexdigest()
+    )
+    if num_valid >= len(names):
+        raise DataError(
+            f"expected more than {num_valid} compositions to hold out {num_valid}, "
+            f"found {len(names)}"
+        )
+    held_out = set(names[:num_valid])
+    train = [song for song in songs if song.composition not in held_out]
+    return train, [song for song in songs if song.composition in held_out]
+
+
+def read_stems(song: Song, start: int = 0, num_samples: int | None = None) -> Tensor:
+    """Read an excerpt of all stems.
+
+    Args:
+        song: the song.
+        start: first sample.
+        num_samples: length; to the end of the shortest stem when None.
+
+    Returns:
+        stems_SCT in the order of `STEMS`.
+    """
+    if num_samples is None:
+        num_samples = song.num_samples - start
+    return torch.stack([read_clip(song, stem, start, num_samples) for stem in STEMS])
+
+
+def read_mixture(song: Song, start: int = 0, num_samples: int | None = None) -> Tensor:
+    """Read an excerpt of the mixture: of its file if there is one, else the stems' sum.
+
+    A released mixture was mastered and is not quite the sum of its stems.
+
+    Args:
+        song: the song.
+        start: first sample.
+        num_samples: length; to the end of the shortest stem when None.
+
+    Returns:
+        mixture_CT.
+    """
+    if MIXTURE not in song.files:
+        return read_stems(song, start, num_samples).sum(dim=0)
+    return read_clip(song, MIXTURE, start, num_samples or song.num_samples - start)
+
+
+def read_clip(song: Song, stem: str, start: int, num_samples: int) -> Tensor:
+    """Read an excerpt of one stem.
+
+    Returns:
+        audio_CT; one channel is copied to both sides.
+
+    Raises:
+        UnreadableStemError: the file is broken, ends early, or holds NaN or infinities.
+    """
+    path = song.files[stem]
+    try:
+        audio_TC, _ = sf.read(
+            path, frames=num_samples, start=start, dtype="float32", always_2d=True
+        )
+    except (sf.LibsndfileError, OSError) as error:
+        raise UnreadableStemError(
+            song.path, f"{path}: expected a readable stem, found: {error}"
+        ) from error
+    if len(audio_TC) != num_samples:
+        raise UnreadableStemError(
+            song.path,
+            f"{path}: expected {num_samples} samples from {start} on, found {len(audio_TC)}",
+        )
+    audio_CT = torch.from_numpy(audio_TC).T.expand(NUM_CHANNELS, -1)
+    if not audio_CT.isfinite().all():
+        raise UnreadableStemError(
+            song.path, f"{path}: expected finite samples, found NaN or an infinity"
+        )
+    return audio_CT

@@ -1,0 +1,1 @@
+"""SCNet, a separator: network, compiled form, checkpoint, training."""

@@ -1,0 +1,1 @@
+"""Files that are whole or absent, on a disk and in a bucket."""

@@ -1,0 +1,74 @@
+"""Several training processes as one, started by `torchrun`; a single process needs none of it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+Shared = TypeVar("Shared")
+
+
+@contextmanager
+def process_group(device: torch.device, timeout: timedelta | None = None) -> Iterator[None]:
+    """Join the ranks that `torchrun` started; a group that exists already is used and left.
+
+    Args:
+        device: of this rank; GPUs talk by NCCL, processors by gloo.
+        timeout: how long a rank waits for the others; what torch thinks right when None.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
+        yield
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank_device(device: torch.device) -> torch.device:
+    """Choose the GPU of a rank's own number on this machine; other devices stay as they are."""
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if device.type != "cuda" or (device.index is not None and not several):
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def rank_and_world() -> tuple[int, int]:
+    """Return the number of this rank and how many there are."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Add the ranks' values up, in place."""
+    if distributed.is_initialized():
+        distributed.all_reduce(value)
+    return value
+
+
+def of_first_rank(value: Shared, device: torch.device) -> Shared:
+    """Share what the first rank has with every rank, whatever the others have.
+
+    Args:
+        value: plain values, and tensors on the CPU.
+        device: of this rank.
+    """
+    if not distributed.is_initialized():
+        return value
+    shared = [value]
+    distributed.broadcast_object_list(shared, src=0, device=device)
+    return shared[0]
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if distributed.is_initialized():
+        distributed.barrier()

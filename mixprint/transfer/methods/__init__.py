@@ -1,0 +1,1 @@
+"""Methods of transfer: ways from an input and a style to the output's stems."""

@@ -1,0 +1,541 @@
+"""Transfer between songs, and what is written of it.
+
+    <out>/input_original.wav  target_original.wav  output_transferred.wav     float
+    <out>/input_stems/  target_stems/  transferred_stems/                     float, one per stem
+    <out>/metrics.json        see metrics.schema.json beside this module
+    <out>/report.html         players and curves
+
+Input and output cover the segment that was asked for (several segments lie one after the other),
+or the whole song; the target what was heard of it. A second and third target song are
+target_2_original.wav, target_2_stems/ and so on; a style from a file has no audio. The output is
+the input with what the transfer changes of each stem: what the stems' sum lacks of the input passes
+as it is. Output and stems are written with one gain, which metrics.json names: that of the loudness
+asked for, and less where the output's true peak would exceed -1 dBTP. Where nothing is done to any
+stem and to the loudness, there is no gain, and the output is the input to the bit. All is stored
+as float, so nothing ever clips.
+
+Shape suffixes: S stem, C channel, T sample; N a mixture and its stems.
+"""
+
+import logging
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from torch import Tensor
+
+from mixprint import __version__
+from mixprint.audio.files import MAX_TRUE_PEAK_DBTP, shown, stream_audio
+from mixprint.audio.streamed_levels import peak_safe_gain_db, stream_levels
+from mixprint.errors import DataError
+from mixprint.features import FEATURE_NAMES, Standardisation
+from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
+from mixprint.fingerprint import code_version, fingerprint
+from mixprint.schema import Count, Length, WithOthers, read_record
+from mixprint.separation.files import CODE as SEPARATION_CODE
+from mixprint.separation.nulltest import NullTest
+from mixprint.separation.stemfile import FLOAT, StemFile
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path, write_json
+from mixprint.storage.outputs import remove_result, result_in
+from mixprint.transfer.effect import Effect, apply_to_blocks
+from mixprint.transfer.excerpts import Block, Segment, read_blocks, stem_files
+from mixprint.transfer.layout import (
+    INPUT_NAME,
+    INPUT_STEMS,
+    METRICS_NAME,
+    METRICS_VERSION,
+    OUTPUT_NAME,
+    REPORT_NAME,
+    TRANSFER,
+    TRANSFERRED_STEMS,
+)
+from mixprint.transfer.methods.fitting import TransferResult, fit_style, measure_style
+from mixprint.transfer.report.artefacts import artefacts, count_clipped, regular_blocks, silence
+from mixprint.transfer.report.page import write_report
+from mixprint.transfer.settings import Controls, Hyperparameters
+from mixprint.transfer.style import Style, segment_features, sounding
+
+if TYPE_CHECKING:
+    from mixprint.encoder.checkpoint import Encoder
+    from mixprint.zero_shot.model import ZeroShotModel
+
+log = logging.getLogger("mixprint.transfer")
+
+MIXTURE_NAME = "mixture.wav"
+# A multiple of the frames in which silence is looked for.
+COMPARED_SAMPLES = 1 << 18
+# What a transfer follows from, beside songs, settings and checkpoints.
+CODE = (
+    *SEPARATION_CODE,
+    "mixprint.encoder",
+    "mixprint.features",
+    "mixprint.collection.segments",
+    "mixprint.collection.shards",
+    "mixprint.transfer",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What a transfer aims at.
+
+    Attributes:
+        style: the style.
+        identity: JSON-able; equal for equal styles.
+        sources: what metrics.json says of each song or file: `title`, `audio`, `style`, `weight`.
+        songs: what was heard of the songs among them.
+    """
+
+    style: Style
+    identity: Mapping[str, Any]
+    sources: tuple[Mapping[str, Any], ...]
+    songs: tuple[Segment, ...] = ()
+
+    @classmethod
+    def of_song(
+        cls, song: Segment, *, encoder: "Encoder | None", device: torch.device | str
+    ) -> "Target":
+        """Measure the style of a song."""
+        style = Style.of(
+            song.title,
+            [stems_SCT.to(device) for stems_SCT in song.heard()],
+            SAMPLE_RATE_HZ,
+            mixtures_CT=[audio_CT for audio_CT, _ in song.pieces()],
+            encoder=encoder,
+        )
+        source = {"title": song.title, "audio": song.name, "style": None, "weight": 1.0}
+        return cls(style, song.identity, (source,), (song,))
+
+    @classmethod
+    def of_file(cls, path: Path) -> "Target":
+        """Read a stored style.
+
+        Raises:
+            CheckpointError, DataError: see `Style.load`.
+        """
+        style = Style.load(path)
+        source = {"title": style.title, "audio": None, "style": shown(path), "weight": 1.0}
+        return cls(style, {"style": fingerprint(style.to_values())}, (source,))
+
+    @classmethod
+    def mean(cls, targets: Sequence["Target"], weights: Sequence[float]) -> "Target":
+        """Mix targets, see `Style.mean`; a weight of 0 leaves one out.
+
+        Raises:
+            ConfigError, CheckpointError: see `Style.mean`.
+        """
+        used = [(t, w) for t, w in zip(targets, weights, strict=True) if w != 0]
+        style = Style.mean([t.style for t, _ in used], [w for _, w in used])
+        if len(used) == 1:
+            return used[0][0]
+        total = sum(weight for _, weight in used)
+        return cls(
+            style,
+            mean_identity([t.identity for t in targets], weights),
+            tuple({**source, "weight": w / total} for t, w in used for source in t.sources),
+            tuple(song for t, _ in used for song in t.songs),
+        )
+
+
+def mean_identity(
+    identities: Sequence[Mapping[str, Any]], weights: Sequence[float]
+) -> Mapping[str, Any]:
+    """Tell what `Target.mean` of targets will have as its identity."""
+    used = [(i, w) for i, w in zip(identities, weights, strict=True) if w != 0]
+    if len(used) == 1:
+        return used[0][0]
+    total = sum(weight for _, weight in used) or 1.0
+    return {"targets": [{"identity": dict(i), "weight": w / total} for i, w in used]}
+
+
+def transfer_fingerprint(
+    input_identity: Mapping[str, Any],
+    target_identity: Mapping[str, Any],
+    separator: Mapping[str, Any],
+    settings: Hyperparameters,
+    standardisation: Standardisation,
+    encoder: "Encoder | None",
+    *,
+    controls: Controls | None = None,
+    zero_shot: "ZeroShotModel | None" = None,
+) -> str:
+    """Hash all that the result depends on, so that a finished pair is not computed again."""
+    return fingerprint(
+        {
+            "input": dict(input_identity),
+            "target": dict(target_identity),
+            "separator": dict(separator),
+            "hyperparameters": asdict(settings),
+            "share": None if settings.share is None else settings.share.tolist(),
+            "controls": (controls or Controls()).to_values(),
+            "standardisation": standardisation.to_values(),
+            "encoder": None if encoder is None else encoder.fingerprint,
+            "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
+            "code": code_version(*CODE),
+        }
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DoneMetrics(WithOthers):
+    """What overviews read of a metrics.json; one that lacks it is of no finished transfer."""
+
+    fingerprint: str
+    input_audio: str
+    input_title: str
+    target_audio: str | None
+    target_style: str
+    targets: Annotated[tuple[Mapping[str, Any], ...], Length(1, 10_000)]
+    method: str
+    optimize_target: str
+    hyperparameters: Mapping[str, Any]
+    initial_embedding_distance: float | None
+    final_embedding_distance: float | None
+    initial_feature_distance: float
+    final_feature_distance: float
+    converged: bool
+    num_steps_run: Count
+    notes: tuple[str, ...]
+    output: Mapping[str, Any]
+    timings: Mapping[str, float]
+
+
+def is_done(out_dir: Path, wanted_fingerprint: str) -> bool:
+    """Tell whether a folder holds the whole result of exactly this transfer.
+
+    metrics.json is written last, so where it is, everything was; what a person listens to is
+    looked for all the same.
+    """
+    if not all((out_dir / name).is_file() for name in (OUTPUT_NAME, REPORT_NAME)):
+        return False
+    return made_as(out_dir) == wanted_fingerprint
+
+
+def made_as(out_dir: Path) -> str | None:
+    """Read the fingerprint of the transfer that a folder holds; None if it holds none."""
+    try:
+        return read_record(out_dir / METRICS_NAME, _DoneMetrics).fingerprint
+    except DataError:
+        return None
+
+
+def transfer_segments(
+    input_segment: Segment,
+    target: Target,
+    out_dir: Path,
+    settings: Hyperparameters,
+    *,
+    controls: Controls | None = None,
+    standardisation: Standardisation,
+    encoder: "Encoder | None",
+    zero_shot: "ZeroShotModel | None" = None,
+    device: torch.device | str,
+) -> dict[str, Any]:
+    """Transfer, and write the folder described at the top of this module.
+
+    Args:
+        input_segment: the song that is changed; with `apply_to` `song` its `whole` is written.
+        target: what is aimed at.
+        out_dir: the folder.
+        settings: how the effect is found.
+        controls: what is made of it; the defaults of the class when None.
+        standardisation: of the features.
+        encoder: see `fit_style`.
+        zero_shot: the model of that method.
+        device: where all is computed; encoder and model are there.
+
+    Returns:
+        what metrics.json holds.
+
+    Raises:
+        AudioError, ConfigError, CheckpointError, TrainingError: see `fit_style`.
+    """
+    controls = controls or Controls()
+    started_s = time.perf_counter()
+    heard_SCT = [stems_SCT.to(device, torch.float32) for stems_SCT in input_segment.heard()]
+    result = fit_style(
+        heard_SCT,
+        target.style,
+        SAMPLE_RATE_HZ,
+        optimize_target=settings.optimize_target,
+        standardisation=standardisation,
+        encoder=encoder,
+        share_D=settings.share,
+        num_steps=settings.num_steps,
+        lr=settings.lr,
+        receptive_field_s=settings.receptive_field,
+        seed=settings.seed,
+        method=settings.method,
+        zero_shot=zero_shot,
+        keep=controls.kept,
+        device=device,
+    )
+    fitted_s = time.perf_counter()
+
+    remove_result(out_dir, TRANSFER)
+    with result_in(out_dir, TRANSFER):
+        notes = [
+            *input_segment.notes,
+            *(note for song in target.songs for note in song.notes),
+            *result.notes,
+        ]
+        output = _write_audio(
+            input_segment, target, out_dir, controls, result.effect, device=device, notes=notes
+        )
+        written_s = time.perf_counter()
+
+        # What was heard, as it came out.
+        amount_S = controls.amounts.to(device)
+        processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
+        gain = 10 ** (output["gain_db"] / 20)
+        output_SCT = [gain * stems_SCT for stems_SCT in processed_SCT]
+        sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in heard_SCT])
+        with torch.no_grad():
+            features = {
+                "input": segment_features(heard_SCT, SAMPLE_RATE_HZ),
+                "target": target.style.features_D,
+                "output": segment_features(output_SCT, SAMPLE_RATE_HZ, sounding_KS),
+            }
+        final = measure_style(
+            output_SCT,
+            heard_SCT,
+            target.style,
+            SAMPLE_RATE_HZ,
+            optimize_target=settings.optimize_target,
+            standardisation=standardisation,
+            encoder=encoder,
+            left_alone=result.stems_left_alone,
+            share_D=settings.share,
+        )
+        separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
+        metrics = {
+            "schema_version": METRICS_VERSION,
+            "fingerprint": transfer_fingerprint(
+                input_segment.identity,
+                target.identity,
+                input_segment.separator,
+                settings,
+                standardisation,
+                encoder,
+                controls=controls,
+                zero_shot=zero_shot,
+            ),
+            "input_audio": input_segment.name,
+            "input_title": input_segment.title,
+            "target_audio": " + ".join(song.name for song in target.songs) or None,
+            "target_style": target.style.title,
+            "targets": [dict(source) for source in target.sources],
+            "optimize_target": settings.optimize_target,
+            "method": settings.method,
+            "amount": dict(controls.to_values()["amount"]),
+            "applied_to": controls.apply_to,
+            "hyperparameters": asdict(settings),
+            **_result_values(result),
+            "final_embedding_distance": final.embedding_distance,
+            "final_feature_distance": final.feature_distance,
+            "final_aim_distance": final.aim_distance,
+            "settings": result.effect.settings(controls.amounts),
+            "features": {
+                name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+                for name, values_D in features.items()
+            },
+            "artefacts": artefacts(
+                heard_SCT[0],
+                processed_SCT[0],
+                num_clipped=output.pop("clipped_samples"),
+                in_silence=output.pop("silence"),
+                tcn_residual_db=result.tcn_residual_db,
+            ),
+            "notes": notes,
+            "output": output | {"target_loudness_lufs": target.style.loudness_lufs},
+            "versions": {
+                "mixprint": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                "feature_schema": FEATURE_SCHEMA_VERSION,
+            },
+            "checkpoints": {
+                "separator": dict(input_segment.separator),
+                "encoder": None if encoder is None else encoder.fingerprint,
+                "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
+            },
+            "device": str(device),
+            "timings": {
+                "separation_s": separation_s,
+                "optimisation_s": fitted_s - started_s,
+                "application_s": written_s - fitted_s,
+                "measuring_s": time.perf_counter() - written_s,
+                "step_s": result.step_s,
+                "total_s": separation_s + time.perf_counter() - started_s,
+            },
+        }
+        # metrics.json comes last: it is the marker that the folder is whole.
+        write_report(out_dir / REPORT_NAME, metrics)
+        write_json(out_dir / METRICS_NAME, metrics)
+        return metrics
+
+
+def _write_audio(
+    song: Segment,
+    target: Target,
+    out_dir: Path,
+    controls: Controls,
+    effect: Effect,
+    *,
+    device: torch.device | str,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Write input, targets and output; give what metrics.json says of the output.
+
+    The transferred stems are written twice: a gain that depends on the whole song can be applied
+    to none of it before the end.
+    """
+    parts = _parts(song, controls)
+    num_samples = sum(length for length, _ in parts)
+    input_path, input_stems = out_dir / INPUT_NAME, out_dir / INPUT_STEMS
+
+    def processed_blocks() -> Iterator[Tensor]:
+        for _, read in parts:
+            stems = (stems_SCT for _, stems_SCT in read())
+            yield from apply_to_blocks(
+                effect,
+                stems,
+                controls.amounts,
+                sample_rate_hz=SAMPLE_RATE_HZ,
+                device=device,
+                notes=notes,
+            )
+
+    blocks = chain.from_iterable(read() for _, read in parts)
+    _write_song(input_path, input_stems, blocks, num_samples)
+    for number, heard in enumerate(target.songs, start=1):
+        name = "target" if number == 1 else f"target_{number}"
+        block = heard.audio_CT, heard.stems_SCT
+        original, stems = out_dir / f"{name}_original.wav", out_dir / f"{name}_stems"
+        _write_song(original, stems, [block], heard.audio_CT.shape[-1])
+    draft = out_dir / f"{TEMPORARY_PREFIX}{TRANSFERRED_STEMS}"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        null_test = NullTest()
+        before = read_blocks(input_path, input_stems)
+        changed = _changed_blocks(before, processed_blocks(), null_test)
+        _write_song(draft / MIXTURE_NAME, draft, changed, num_samples)
+
+        source = stream_levels(stream_audio(input_path))
+        processed = stream_levels(stream_audio(draft / MIXTURE_NAME))
+        loudness_gain_db = controls.gain_db(source, processed, target.style.loudness_lufs)
+        is_input = len(controls.kept) == len(STEMS) and loudness_gain_db == 0
+        peak_gain_db = (
+            0.0 if is_input else peak_safe_gain_db(processed.true_peak_dbtp + loudness_gain_db)
+        )
+        gain_db = loudness_gain_db + peak_gain_db
+        gain = 10 ** (gain_db / 20)
+        if peak_gain_db < 0:
+            notes.append(
+                f"output lowered by {-peak_gain_db:.2f} dB to keep its true peak at "
+                f"{MAX_TRUE_PEAK_DBTP:g} dBTP"
+            )
+        scaled = (
+            (gain * audio_CT, gain * stems_SCT)
+            for audio_CT, stems_SCT in read_blocks(draft / MIXTURE_NAME, draft)
+        )
+        _write_song(out_dir / OUTPUT_NAME, out_dir / TRANSFERRED_STEMS, scaled, num_samples)
+        mixtures = (
+            regular_blocks(stream_audio(path), COMPARED_SAMPLES)
+            for path in (input_path, draft / MIXTURE_NAME)
+        )
+        in_silence = silence(zip(*mixtures, strict=True))
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    written = stream_levels(stream_audio(out_dir / OUTPUT_NAME))
+    return {
+        "loudness": controls.loudness,
+        "gain_db": gain_db,
+        "loudness_gain_db": loudness_gain_db,
+        "peak_gain_db": peak_gain_db,
+        **asdict(written),
+        "input_loudness_lufs": source.loudness_lufs,
+        "null_depth_db": null_test.depth_db,
+        "clipped_samples": count_clipped(stream_audio(out_dir / OUTPUT_NAME)),
+        "silence": in_silence,
+    }
+
+
+def _changed_blocks(
+    before: Iterable[Block], processed: Iterable[Tensor], null_test: NullTest
+) -> Iterator[Block]:
+    """Lay what was changed of each stem over the input.
+
+    The difference is formed per stem, so that an untouched stem leaves the input as it is to the
+    bit, whatever the stems' sum lacks of it.
+
+    Args:
+        before: the input and its stems.
+        processed: what became of the stems, in blocks of other lengths.
+        null_test: is told how far the stems' sum is from the input.
+
+    Yields:
+        the output before its gain, and its stems.
+    """
+    stacked = (torch.cat((audio_CT.unsqueeze(0), stems_SCT)) for audio_CT, stems_SCT in before)
+    pairs = zip(
+        regular_blocks(stacked, COMPARED_SAMPLES),
+        regular_blocks(processed, COMPARED_SAMPLES),
+        strict=True,
+    )
+    for input_NCT, output_SCT in pairs:
+        audio_CT, stems_SCT = input_NCT[0], input_NCT[1:]
+        null_test.add(stems_SCT, audio_CT)
+        change_CT = (output_SCT.double() - stems_SCT.double()).sum(0)
+        yield (audio_CT.double() + change_CT).float(), output_SCT
+
+
+def _parts(song: Segment, controls: Controls) -> list[tuple[int, Callable[[], Iterable[Block]]]]:
+    """Return what is written of a song, part by part: its length, and what reads it."""
+    if controls.apply_to == "song":
+        if song.whole is None:
+            raise DataError(f"{song.name}: expected a song that is separated as a whole")
+        return [(song.whole.num_samples, song.whole.blocks)]
+    return [(piece[0].shape[-1], partial(list, [piece])) for piece in song.pieces()]
+
+
+def _write_song(
+    mixture_path: Path, stems_folder: Path, blocks: Iterable[Block], num_samples: int
+) -> None:
+    """Write a mixture and its stems as float."""
+    with (
+        atomic_path(mixture_path) as path,
+        StemFile(
+            path, bit_depth=FLOAT, sample_rate_hz=SAMPLE_RATE_HZ, num_declared=num_samples
+        ) as mixture,
+        stem_files(stems_folder, num_samples) as add,
+    ):
+        for audio_CT, stems_SCT in blocks:
+            mixture.add(audio_CT)
+            add(stems_SCT)
+
+
+def _result_values(result: TransferResult) -> dict[str, Any]:
+    """Return the part of metrics.json that comes from the fit."""
+    return {
+        "initial_embedding_distance": result.initial.embedding_distance,
+        "initial_feature_distance": result.initial.feature_distance,
+        "initial_aim_distance": result.initial.aim_distance,
+        "converged": result.converged,
+        "iterations": [asdict(iteration) for iteration in result.iterations],
+        "best_step": result.best_step,
+        "num_steps_run": result.num_steps,
+        "stems_left_alone": list(result.stems_left_alone),
+        "tcn": {
+            "receptive_field_samples": result.receptive_field_samples,
+            "residual_db": result.tcn_residual_db,
+        },
+    }

@@ -1,0 +1,1 @@
+"""Results of a transfer as files, pictures, words and pages."""

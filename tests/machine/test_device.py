@@ -1,0 +1,39 @@
+"""The choice of the device."""
+
+import logging
+
+import pytest
+import torch
+
+from mixprint.errors import ConfigError
+from mixprint.machine.device import resolve_device
+
+
+def test_cpu_is_the_cpu() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+def test_a_missing_gpu_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    logger = logging.getLogger("mixprint.device")
+    monkeypatch.setattr(logger.parent, "propagate", True)
+    with caplog.at_level(logging.INFO, "mixprint.machine.device"):
+        assert resolve_device("auto") == torch.device("cpu")
+        assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+        assert resolve_device("cuda") == torch.device("cpu")
+        assert [r for r in caplog.records if r.levelno == logging.WARNING]
+
+
+def test_a_gpu_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device("auto") == torch.device("cuda", 0)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+    assert resolve_device("cuda:2") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", ""])
+def test_unknown_names_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="device"):
+        resolve_device(name)

@@ -1,0 +1,604 @@
+"""Training: it learns, resumes exactly, exports what loads, and stops on what is broken."""
+
+import fcntl
+import json
+import logging
+import math
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile as sf
+import torch
+
+from mixprint.errors import CheckpointError, ConfigError, DataError, TrainingError
+from mixprint.fingerprint import file_sha256
+from mixprint.separation import SCNetConfig, build_scnet, export_separator, load_separator
+from mixprint.separation.material.songs import training_songs
+from mixprint.separation.metrics import score_separator
+from mixprint.separation.scnet import training
+from mixprint.separation.scnet.recipe import Recipe
+from mixprint.separation.scnet.training import spectral_rmse, train_separator
+from mixprint.stems import STEMS
+from mixprint.training import state as training_state
+
+MODEL = {"dims": [4, 4, 4], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2}
+TRAINING = {
+    "segment_s": 0.1,
+    "batch_size": 2,
+    "max_minutes": 0.0,
+    "max_steps": 4,
+    "warmup_steps": 2,
+    "log_steps": 2,
+    "save_steps": 2,
+    "valid_steps": 2,
+    "num_valid": 1,
+    "max_valid_songs": 1,
+    "valid_s": 0.3,
+    "max_bad_fraction": 0.0,
+    "precision": "float32",
+}
+
+
+def _recipe(variant: str = "masked", **changes: Any) -> Recipe:
+    return Recipe.from_values(
+        {"variant": variant, "model": MODEL, "training": {**TRAINING, **changes}}
+    )
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path, make_songs: Callable[..., Path]) -> Path:
+    return make_songs(tmp_path / "songs", 3)
+
+
+def _states(folder: Path) -> list[dict[str, Any]]:
+    """Read the states that are kept, the older one first."""
+    paths = (folder / "state").glob("state-*.pt")
+    return sorted((torch.load(p, weights_only=True) for p in paths), key=lambda s: s["step"])
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    return _states(folder)[-1]
+
+
+def _assert_equal_states(one: Path, other: Path) -> None:
+    for part in ("model", "average"):
+        first, second = _state(one)[part], _state(other)[part]
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert file_sha256(one / "separator.safetensors") == file_sha256(
+        other / "separator.safetensors"
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("variant", ["plain", "masked"])
+def test_outputs(tmp_path: Path, data_dir: Path, variant: str, precision: str) -> None:
+    recipe = _recipe(variant, precision=precision, waveform_weight=0.5)
+    path = train_separator(
+        data_dir, tmp_path / "out", recipe, device="cpu", extra_valid={"more": data_dir}
+    )
+    separator = load_separator(path)
+    assert separator.model.variant == variant
+    assert separator.window_s == 0.1
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [2, 4]
+    assert set(history[-1]) == {"step", "minutes", "held_out", "more"}
+    for name in ("held_out", "more"):
+        assert set(history[-1][name]) == {"utterance_sdr", "museval_sdr"}
+        for scores in history[-1][name].values():
+            assert set(scores) == {*STEMS, "average"}
+    best = max(history, key=lambda entry: entry["held_out"]["utterance_sdr"]["average"])
+    for name, entry in (("separator", best), ("separator-last", history[-1])):
+        description = json.loads((tmp_path / "out" / f"{name}.json").read_text())["training"]
+        assert description["steps"] == entry["step"]
+        assert description["validation"] == entry
+        assert description["recipe"] == recipe.to_values()
+
+
+def _scores_of_steps(
+    monkeypatch: pytest.MonkeyPatch, by_step: Mapping[int, float]
+) -> dict[int, dict[str, torch.Tensor]]:
+    """Let validations have these results; gives the averaged weights that were validated."""
+    validated: dict[int, dict[str, torch.Tensor]] = {}
+    validate = training._Trainer._validate
+
+    def noted(trainer: training._Trainer) -> None:
+        step = trainer._run.step
+        # Where all stems are silent there is no figure.
+        scores = {} if math.isnan(by_step[step]) else {"average": by_step[step]}
+        measured = {"utterance_sdr": scores, "museval_sdr": scores}
+        monkeypatch.setattr(training._ValidSongs, "score", lambda *_: measured)
+        state = trainer._run.average.state_dict()
+        validated[step] = {key: value.clone() for key, value in state.items()}
+        validate(trainer)
+
+    monkeypatch.setattr(training._Trainer, "_validate", noted)
+    return validated
+
+
+def _has_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> bool:
+    found = load_separator(path).model.state_dict()
+    # On disk they are rounded to float16.
+    return all(torch.equal(found[key], value.half().float()) for key, value in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("by_step", "best"),
+    [
+        ({2: 1.0, 4: 3.0, 6: 2.0}, 4),
+        ({2: 3.0, 4: 1.0, 6: 2.0}, 2),
+        ({2: 1.0, 4: 2.0, 6: 3.0}, 6),
+        ({2: -9.0, 4: math.nan, 6: math.nan}, 2),
+        ({2: math.nan, 4: math.nan, 6: math.nan}, 6),
+        ({2: 1.0, 4: 3.0, 6: 3.0}, 6),
+    ],
+    ids=["middle", "first", "last", "others silent", "all silent", "equal"],
+)
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_best_validated_weights_are_exported_and_the_last_beside_them(
+    tmp_path: Path,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    by_step: dict[int, float],
+    best: int,
+    killed: bool,
+) -> None:
+    validated = _scores_of_steps(monkeypatch, by_step)
+    step = training._Run.train_step
+
+    def stopped(run: training._Run, *batch: torch.Tensor) -> float:
+        if run.step == 5:
+            raise KeyboardInterrupt
+        return step(run, *batch)
+
+    out = tmp_path / "out"
+    if killed:
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Run, "train_step", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                train_separator(data_dir, out, _recipe(max_steps=6), device="cpu")
+    path = train_separator(data_dir, out, _recipe(max_steps=6), device="cpu")
+    assert _has_weights(path, validated[best])
+    assert _has_weights(out / "separator-last.safetensors", validated[6])
+    description = json.loads(path.with_suffix(".json").read_text())["training"]
+    assert description["steps"] == description["validation"]["step"] == best
+
+
+def test_a_best_validation_on_other_songs_is_not_compared(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated = _scores_of_steps(monkeypatch, {2: 9.0, 4: 1.0})
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=2), device="cpu")
+    recipe = _recipe(max_steps=4, valid_s=0.2)
+    path = train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    assert _has_weights(path, validated[4])
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from mixprint.separation import training
+from mixprint.separation.scnet.recipe import Recipe
+
+torch.set_num_threads(1)
+data_dir, out_dir, values = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
+step = training._Run.train_step
+
+def killed(run, *batch):
+    if run.step == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(run, *batch)
+
+training._Run.train_step = killed
+training.train_separator(data_dir, out_dir, Recipe.from_values(values), device="cpu")
+"""
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, data_dir: Path) -> None:
+    recipe = _recipe(max_steps=6)
+    train_separator(data_dir, tmp_path / "whole", recipe, device="cpu")
+    values = json.dumps(recipe.to_values())
+    command = [sys.executable, "-c", KILLED, str(data_dir), str(tmp_path / "killed"), values]
+    ended = subprocess.run(command, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [state["step"] for state in _states(tmp_path / "killed")] == [2, 4]
+    assert not (tmp_path / "killed" / "separator.safetensors").exists()
+    train_separator(data_dir, tmp_path / "killed", recipe, device="cpu")
+    _assert_equal_states(tmp_path / "whole", tmp_path / "killed")
+    history = (tmp_path / "whole" / "history.json", tmp_path / "killed" / "history.json")
+    steps = [[entry["step"] for entry in json.loads(path.read_text())] for path in history]
+    assert steps == [[2, 4, 6], [2, 4, 6]]
+
+
+def test_a_longer_training_goes_on_from_a_finished_one(tmp_path: Path, data_dir: Path) -> None:
+    train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    before = file_sha256(tmp_path / "out" / "separator.safetensors")
+    train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    assert file_sha256(tmp_path / "out" / "separator.safetensors") == before
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=5), device="cpu")
+    assert _state(tmp_path / "out")["step"] == 5
+
+
+def test_a_damaged_state_costs_no_more_than_the_steps_since_the_one_before(
+    tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, out_dir = _recipe(max_steps=6), tmp_path / "out"
+    train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
+    # With one flipped bit the state of step 4 still is an archive that torch would load.
+    markers = {p: json.loads(p.read_text())["step"] for p in (out_dir / "state").glob("*.json")}
+    newest = max(markers, key=lambda p: markers[p]).with_suffix(".pt")
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(bytes(content))
+    with caplog.at_level(logging.WARNING, "mixprint.separation.scnet.training"):
+        train_separator(data_dir, out_dir, recipe, device="cpu")
+    assert "expected SHA-256" in caplog.text
+    assert _state(out_dir)["step"] == 6
+
+    for path in (out_dir / "state").glob("*.pt"):
+        path.write_bytes(b"broken")
+    with pytest.raises(
+        CheckpointError, match=r"state: expected a whole state .* remove the folder"
+    ):
+        train_separator(data_dir, out_dir, recipe, device="cpu")
+
+
+def test_a_full_disk_keeps_the_state_before(tmp_path: Path, data_dir: Path) -> None:
+    out_dir = tmp_path / "out"
+    train_separator(data_dir, out_dir, _recipe(max_steps=2), device="cpu")
+    before = {path.name: file_sha256(path) for path in (out_dir / "state").iterdir()}
+    size = max(path.stat().st_size for path in (out_dir / "state").iterdir())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"state of step 4, found: .*kept: that of step 2"):
+            train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    after = {path.name: file_sha256(path) for path in (out_dir / "state").iterdir()}
+    assert after == before
+    train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
+    assert _state(out_dir)["step"] == 4
+
+
+def test_two_trainings_in_one_folder_are_refused(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_state, "LOCK_PATIENCE_S", 0.3)
+    (tmp_path / "out" / "state").mkdir(parents=True)
+    with (tmp_path / "out" / "state" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="found another at work"):
+            train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=1), device="cpu")
+
+
+def test_workers_change_no_weight(tmp_path: Path, data_dir: Path) -> None:
+    for num_workers in (0, 2):
+        recipe = _recipe(num_workers=num_workers)
+        train_separator(data_dir, tmp_path / str(num_workers), recipe, device="cpu")
+    _assert_equal_states(tmp_path / "0", tmp_path / "2")
+
+
+class NoiseWriter:
+    """Writes songs of noise, a hundredth of a second apart in length, and notes which."""
+
+    fingerprint = "noise" * 4
+
+    def __call__(self, number: int, folder: Path) -> None:
+        generator = torch.Generator().manual_seed(number)
+        for stem in STEMS:
+            audio_TC = 0.1 * torch.randn(22_050 + 441 * number, 2, generator=generator).clamp(-3, 3)
+            sf.write(folder / f"{stem}.wav", audio_TC.numpy(), 44_100)
+
+
+SONGS = {"pool_size": 3, "refresh_steps": 2, "new_songs": 2, "num_generators": 0}
+
+
+def _made_recipe(**changes: Any) -> Recipe:
+    values = _recipe(max_steps=6).to_values()
+    return Recipe.from_values({**values, "songs": {**SONGS, **changes}})
+
+
+def test_songs_are_made_while_the_training_goes_on(tmp_path: Path) -> None:
+    outs = {}
+    for name, recipe in (
+        ("inline", _made_recipe()),
+        ("ahead", _made_recipe(num_generators=2)),
+    ):
+        outs[name] = tmp_path / name
+        train_separator(None, outs[name], recipe, device="cpu", writer=NoiseWriter())
+    _assert_equal_states(outs["inline"], outs["ahead"])
+    made = {int(p.name) for p in (outs["inline"] / "songs").glob("*/[0-9]*")}
+    # Song 0 is held out. Step 6, the last, has songs 7 to 9 and takes none; the state before, of
+    # step 4, has 5 to 7: what lies before is gone.
+    assert 0 in made
+    assert made - {0} <= set(range(5, 10))
+
+
+def test_a_training_on_made_songs_resumes_exactly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = tmp_path / "whole"
+    train_separator(None, whole, _made_recipe(), device="cpu", writer=NoiseWriter())
+    step = training._Run.train_step
+
+    def killed(run: training._Run, *batch: torch.Tensor) -> float:
+        if run.step == 5:
+            raise KeyboardInterrupt
+        return step(run, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "train_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train_separator(
+                None, tmp_path / "killed", _made_recipe(), device="cpu", writer=NoiseWriter()
+            )
+    train_separator(None, tmp_path / "killed", _made_recipe(), device="cpu", writer=NoiseWriter())
+    _assert_equal_states(whole, tmp_path / "killed")
+
+
+def test_other_songs_are_noticed(
+    tmp_path: Path, data_dir: Path, make_songs: Callable[..., Path], caplog: Any
+) -> None:
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=2), device="cpu")
+    other = make_songs(tmp_path / "other", 4)
+    with caplog.at_level(logging.WARNING, "mixprint.separation.scnet.training"):
+        train_separator(other, tmp_path / "out", _recipe(), device="cpu")
+    assert "the songs are others than before" in caplog.text
+
+
+def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
+    # The stems are noise at levels 1:2:3:4, so the best guess is a share of the mixture.
+    recipe = _recipe(max_steps=60, valid_steps=60, save_steps=60, ema_decay=0.5, learning_rate=0.01)
+    quiet = {
+        "remix_probability": 0.0,
+        "gain_range_db": 0.0,
+        "equaliser_probability": 0.0,
+        "dropout_probability": 0.0,
+    }
+    recipe = Recipe.from_values({**recipe.to_values(), "remix": quiet})
+    train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    scores = json.loads((tmp_path / "out" / "history.json").read_text())[-1]["held_out"][
+        "utterance_sdr"
+    ]
+    # Wiener: the error of the loudest stem is its power times 14/30, so 3.3 dB; silence gives 0.
+    assert scores["other"] > 2.0
+    assert scores["average"] > 0.5
+
+
+def _unmoving(**changes: Any) -> Recipe:
+    """Return a recipe that names no model, and a rate at which nothing is learned."""
+    training_values = {**TRAINING, "max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
+    return Recipe.from_values({"training": training_values, **changes})
+
+
+@pytest.mark.parametrize("variant", ["plain", "masked"])
+def test_a_training_can_start_from_a_checkpoint_of_any_model(
+    tmp_path: Path, data_dir: Path, variant: str
+) -> None:
+    model = SCNetConfig.from_values({**MODEL, "dims": [4, 8, 4]})
+    first = export_separator(build_scnet(model, variant), tmp_path / "first", window_s=0.1)
+    second = train_separator(
+        data_dir, tmp_path / "second", _unmoving(), device="cpu", initial=first
+    )
+    before, after = (load_separator(path).model for path in (first, second))
+    assert after.variant == variant
+    assert after.config == model
+    for key, value in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[key], value, rtol=0, atol=1e-3)
+    # A resumption takes the model from its state, whether the checkpoint is named again or not.
+    train_separator(data_dir, tmp_path / "second", _unmoving(), device="cpu")
+
+
+def test_a_recipe_that_names_another_model_than_the_checkpoint_is_refused(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    network = build_scnet({**MODEL, "dims": [4, 8, 4]}, "plain")
+    first = export_separator(network, tmp_path / "first", window_s=0.1)
+    with pytest.raises(CheckpointError, match="do not fit"):
+        train_separator(
+            data_dir, tmp_path / "second", _unmoving(model=MODEL), device="cpu", initial=first
+        )
+
+
+def test_a_recipe_may_name_more_layers_than_the_checkpoint_has(
+    tmp_path: Path, data_dir: Path
+) -> None:
+    network = build_scnet(MODEL, "masked")
+    first = export_separator(network, tmp_path / "first", window_s=0.1)
+    recipe = _unmoving(model={**MODEL, "num_dplayer": 4})
+    paths = [
+        train_separator(data_dir, tmp_path / name, recipe, device="cpu", initial=first)
+        for name in ("second", "third")
+    ]
+    second, third = (load_separator(path).model for path in paths)
+    audio_BCT = 0.1 * torch.randn(1, 2, 4000)
+    assert torch.allclose(second(audio_BCT), network.eval()(audio_BCT), atol=1e-3)
+    # What the new layers begin with follows from the seed.
+    for key, value in second.state_dict().items():
+        assert torch.equal(third.state_dict()[key], value)
+
+
+def test_metrics_are_reported(tmp_path: Path, data_dir: Path) -> None:
+    seen: list[tuple[int, Mapping[str, float]]] = []
+    train_separator(
+        data_dir,
+        tmp_path / "out",
+        _recipe(),
+        device="cpu",
+        on_metrics=lambda step, metrics: seen.append((step, metrics)),
+    )
+    logged = [(step, set(metrics)) for step, metrics in seen if "train.relative_loss" in metrics]
+    assert logged == [
+        (step, {"train.relative_loss", "train.learning_rate", "train.step_s"}) for step in (2, 4)
+    ]
+    valid = [metrics for _, metrics in seen if "train.relative_loss" not in metrics]
+    names = {
+        f"valid.held_out.{measure}.{stem}"
+        for measure in ("utterance_sdr", "museval_sdr")
+        for stem in (*STEMS, "average")
+    }
+    assert [set(metrics) for metrics in valid] == [names, names]
+
+
+def test_broken_songs_are_left_out_until_there_are_too_many(
+    tmp_path: Path, make_songs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    data_dir = make_songs(tmp_path / "songs", 6)
+    (data_dir / "song1" / "bass.wav").unlink()
+    # Its header promises more than there is: found only when it is read.
+    cut = data_dir / "song2" / "other.wav"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    recipe = _recipe(max_bad_fraction=0.4, max_steps=6)
+    with caplog.at_level(logging.WARNING):
+        train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    assert "song1/bass.wav: expected a readable stem" in caplog.text
+    with pytest.raises(DataError, match=r"at most 0 of 6 songs .* found 1: .*song1/bass\.wav"):
+        train_separator(data_dir, tmp_path / "strict", _recipe(), device="cpu")
+
+
+def test_broken_songs_to_validate_on_are_left_out_until_there_are_too_many(
+    tmp_path: Path, make_songs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    data_dir = make_songs(tmp_path / "songs", 6)
+    held_out = [song.path for song in training_songs(data_dir, 3)[1]]
+    extra = make_songs(tmp_path / "extra", 4)
+    (extra / "song0" / "bass.wav").unlink()
+    # Found only when they are read: samples that are no numbers, and a mixture that ends early.
+    broken = (held_out[1] / "other.wav", extra / "song3" / "mixture.wav")
+    sf.write(broken[0], torch.full((22_050, 2), torch.nan).numpy(), 44_100, subtype="FLOAT")
+    sf.write(broken[1], torch.zeros(100, 2).numpy(), 44_100)
+    recipe = _recipe(num_valid=3, max_valid_songs=3, max_bad_fraction=0.4)
+    out_dir = tmp_path / "out"
+    with caplog.at_level(logging.WARNING, "mixprint.separation"):
+        path = train_separator(data_dir, out_dir, recipe, device="cpu", extra_valid={"more": extra})
+    for file in broken:
+        told = [text for text in caplog.messages if str(file) in text]
+        assert len(told) == 1, "at the first of two validations"
+        assert told[0].startswith("leaves out a song to validate on")
+    assert f"{extra}/song0/bass.wav" in caplog.text
+    history = json.loads((out_dir / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [2, 4]
+    # What is left counts as it would without the broken ones.
+    separator = load_separator(path)
+    for name, songs in (
+        ("held_out", [held_out[0], held_out[2]]),
+        ("more", [extra / "song1", extra / "song2"]),
+    ):
+        expected = score_separator(separator, songs, max_duration_s=0.3)
+        for measure, by_stem in expected.items():
+            # The weights on disk are rounded to float16.
+            assert history[-1][name][measure] == pytest.approx(by_stem, abs=0.02)
+
+    strict = _recipe(num_valid=3, max_valid_songs=3, max_bad_fraction=0.0)
+    with pytest.raises(DataError, match=r"at most 0 of 3 songs .* found 1: .*other\.wav"):
+        train_separator(data_dir, tmp_path / "strict", strict, device="cpu")
+
+
+def test_a_loss_that_is_not_finite_stops_it(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        training, "spectral_rmse", lambda a, b: spectral_rmse(a, b) * torch.tensor(torch.nan)
+    )
+    with pytest.raises(TrainingError, match="step 0"):
+        train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    assert not list((tmp_path / "out").rglob("*.pt"))
+
+
+def test_a_state_of_another_model_is_refused(tmp_path: Path, data_dir: Path) -> None:
+    train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
+    with pytest.raises(CheckpointError, match="variant"):
+        train_separator(data_dir, tmp_path / "out", _recipe("plain"), device="cpu")
+
+
+def _rewrite_states(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the saved states, as another version might have written them, hash and all."""
+    for path in (folder / "state").glob("state-*.pt"):
+        state = torch.load(path, weights_only=True)
+        change(state)
+        torch.save(state, path)
+        marker = json.loads(path.with_suffix(".json").read_text())
+        path.with_suffix(".json").write_text(json.dumps({**marker, "sha256": file_sha256(path)}))
+
+
+def _without_remix(state: dict[str, Any]) -> None:
+    values = json.loads(state["recipe"])
+    del values["remix"]
+    state["recipe"] = json.dumps(values)
+
+
+def _with_another_model(state: dict[str, Any]) -> None:
+    values = json.loads(state["recipe"])
+    values["model"]["depth"] = 3
+    state["recipe"] = json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("average"), r"state-0\.pt: .* found none of average"),
+        (_without_remix, r"state: expected a recipe with .* found none of remix"),
+        (_with_another_model, r"state: expected a model of mixprint.*depth"),
+        (lambda state: state["optimisers"][0].pop("param_groups"), r"of muon, .*param_groups"),
+        (lambda state: state["model"].popitem(), r"state: the tensors do not fit .* is missing"),
+    ],
+    ids=["key", "section", "model", "optimiser", "weights"],
+)
+def test_a_state_of_another_version_is_refused(
+    tmp_path: Path,
+    data_dir: Path,
+    change: Callable[[dict[str, Any]], object],
+    message: str,
+) -> None:
+    recipe = _recipe(max_steps=1)
+    train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    _rewrite_states(tmp_path / "out", change)
+    with pytest.raises(CheckpointError, match=message):
+        train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+
+
+def test_spectral_rmse_of_known_errors() -> None:
+    target = torch.zeros(1, 2, 1, 3, 4, dtype=torch.complex64)
+    estimate = target.clone()
+    estimate[:, 0] = 3 + 4j  # mean square over real and imaginary parts: 12.5
+    expected = (12.5**0.5 + 1e-4) / 2
+    assert spectral_rmse(estimate, target).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_silence_has_a_finite_gradient() -> None:
+    estimate = torch.zeros(1, 1, 1, 3, 4, dtype=torch.complex64, requires_grad=True)
+    spectral_rmse(estimate, torch.zeros_like(estimate)).backward()
+    assert estimate.grad is not None
+    assert torch.view_as_real(estimate.grad).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["step", "held_out", "my songs!", ""])
+def test_validation_songs_cannot_have_every_name(tmp_path: Path, data_dir: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"found {name!r}"):
+        train_separator(
+            data_dir, tmp_path / "out", _recipe(), device="cpu", extra_valid={name: data_dir}
+        )
+
+
+def test_no_rank_reads_a_state_before_the_first_has_the_folder_for_itself(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    load = training.StateFiles.load
+
+    def noted_load(states: training.StateFiles) -> Any:
+        seen.append("load")
+        return load(states)
+
+    monkeypatch.setattr(training, "barrier", lambda: seen.append("barrier"))
+    monkeypatch.setattr(training.StateFiles, "load", noted_load)
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=1), device="cpu")
+    assert seen[:2] == ["barrier", "load"]

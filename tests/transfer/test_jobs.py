@@ -1,0 +1,269 @@
+"""Batches of transfers: side by side, killed, short of memory, taken up again."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixprint.audio.files import read_audio, stream_audio, write_audio
+from mixprint.errors import CheckpointError, MixprintError
+from mixprint.features import FEATURE_NAMES, Standardisation
+from mixprint.stems import STEMS
+from mixprint.storage.atomic import read_json
+from mixprint.transfer import jobs as batch
+from mixprint.transfer import pair as songs_module
+from mixprint.transfer.inputs import SongSource
+from mixprint.transfer.jobs import (
+    SCRATCH_NAME,
+    Done,
+    Failure,
+    Job,
+    Models,
+    default_processes,
+    run_jobs,
+)
+from mixprint.transfer.settings import Controls
+from tests.transfer.conftest import write_short_report
+from tests.transfer.test_excerpts import settings
+
+pytestmark = pytest.mark.usefixtures("short_reports")
+
+RATE_HZ = 44_100
+Make = Callable[..., Tensor]
+
+
+class LoggingSeparator:
+    """Stands for a separator: each stem has its share. It writes a line for every separation.
+
+    Where the song is of 3.5 s, its process is killed.
+    """
+
+    fingerprint = {"model": "logging"}  # noqa: RUF012 (read only)
+
+    def __init__(self, log: Path, deadly: bool) -> None:
+        self._log = log
+        self._deadly = deadly
+
+    def separate(self, audio_CT: Tensor) -> Tensor:
+        if self._deadly and audio_CT.shape[-1] == round(3.5 * RATE_HZ):
+            os.kill(os.getpid(), signal.SIGKILL)
+        with self._log.open("a") as file:
+            file.write(f"{audio_CT.shape[-1]}\n")
+        return torch.tensor([0.4, 0.3, 0.2, 0.1]).view(-1, 1, 1) * audio_CT
+
+    def stream_file(self, path: Path) -> Iterator[tuple[Tensor, Tensor]]:
+        for block_CT in stream_audio(path):
+            yield block_CT, self.separate(block_CT)
+
+
+def load_models(log: Path, deadly: bool = False, *, broken: bool = False) -> Models:
+    if multiprocessing.parent_process() is not None:
+        songs_module.write_report = write_short_report
+    if broken:
+        raise CheckpointError("expected a model, found none")
+    ones_D = torch.ones(len(FEATURE_NAMES))
+    separator: Any = LoggingSeparator(log, deadly)
+    return Models(standardisation=Standardisation(-20 * ones_D, 5 * ones_D), separator=separator)
+
+
+def make_jobs(folder: Path, names: tuple[str, ...], **more: object) -> list[Job]:
+    """Every song of the folder gets the mix of `target`."""
+    source = SongSource(separator=LoggingSeparator.fingerprint)
+    wanted = settings(**({"method": "console", "segment_duration": 4.0} | more))
+    return [
+        Job(
+            name=f"job-{name}",
+            song=source.find(str(folder / f"{name}.wav")),
+            targets=(source.find(str(folder / "target.wav")),),
+            settings=wanted,
+            controls=Controls(),
+        )
+        for name in names
+    ]
+
+
+@pytest.fixture
+def songs(tmp_path: Path, make_stems: Make) -> Path:
+    lengths_s = {"a": 3.0, "b": 3.1, "deadly": 3.5, "c": 3.2, "target": 3.3, "short": 0.5}
+    for index, (name, length_s) in enumerate(lengths_s.items()):
+        audio_CT = make_stems(length_s, seed=index, gain=1 / (1 + index)).sum(0)
+        write_audio(tmp_path / f"{name}.wav", audio_CT, RATE_HZ, subtype="FLOAT")
+    return tmp_path
+
+
+def outputs(out_dir: Path) -> dict[str, Tensor]:
+    return {
+        str(path.relative_to(out_dir)): read_audio(path) for path in sorted(out_dir.rglob("*.wav"))
+    }
+
+
+def separations(log: Path) -> list[float]:
+    return sorted(int(line) / RATE_HZ for line in log.read_text().split())
+
+
+def test_side_by_side_is_one_after_the_other(songs: Path) -> None:
+    """A process that is killed takes its own job with it, and nothing else."""
+    jobs = make_jobs(songs, ("a", "deadly", "b", "short", "c"))
+    log, out_dir = songs / "log", songs / "side by side"
+    load = partial(load_models, log, deadly=True)
+    outcomes = run_jobs(jobs, out_dir, load(), load_models=load, num_processes=2)
+    assert [type(outcome) for outcome in outcomes] == [Done, Failure, Done, Failure, Done]
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
+    assert reasons == ["killed", "too_short"]
+    assert isinstance(outcomes[1], Failure)
+    assert "job-deadly" in str(outcomes[1].error)
+    assert "signal 9" in str(outcomes[1].error)
+    # The target of all was separated once, whichever process asked for it first.
+    assert separations(log) == [3.0, 3.1, 3.2, 3.3]
+    assert sorted(p.name for p in out_dir.iterdir()) == ["job-a", "job-b", "job-c"]
+
+    alone = songs / "alone"
+    run_jobs([jobs[0], jobs[2], jobs[4]], alone, load_models(songs / "log 2"))
+    found, wanted = outputs(out_dir), outputs(alone)
+    assert found.keys() == wanted.keys()
+    for name, audio_CT in wanted.items():
+        # Another number of threads may change the last bits.
+        torch.testing.assert_close(found[name], audio_CT, atol=1e-5, rtol=0)
+
+    again = run_jobs(jobs, out_dir, load_models(log), num_processes=1)
+    assert [isinstance(o, Done) and o.was_there for o in again] == [True, False, True, False, True]
+    assert isinstance(again[1], Done)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from mixprint.transfer import songs
+from mixprint.transfer.jobs import run_jobs
+from tests.transfer.conftest import write_short_report
+from tests.transfer.test_jobs import load_models, make_jobs
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+
+    def write_and_die(path, metrics):
+        write_short_report(path, metrics)
+        if path.parent.name == "job-b":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    songs.write_report = write_and_die
+    models = load_models(folder / "log")
+    run_jobs(make_jobs(folder, ("a", "b", "c")), folder / "out", models)
+"""
+
+
+def test_a_batch_that_is_killed_is_taken_up_again(songs: Path) -> None:
+    """Killed when all of job b is written but its metrics."""
+    (songs / "killed.py").write_text(KILLED)
+    command = [sys.executable, str(songs / "killed.py"), str(songs)]
+    killed = subprocess.run(
+        command,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert killed.returncode == -signal.SIGKILL
+    out_dir, log = songs / "out", songs / "log"
+    assert (out_dir / "job-a" / "metrics.json").is_file()
+    assert (out_dir / "job-b" / "report.html").is_file()
+    assert not (out_dir / "job-b" / "metrics.json").exists()
+    (out_dir / "job-b" / ".writing-half.wav").write_bytes(b"RIFF")
+    stamp = (out_dir / "job-a" / "metrics.json").stat().st_mtime_ns
+    assert separations(log) == [3.0, 3.1, 3.3]
+
+    jobs = make_jobs(songs, ("a", "b", "c"))
+    outcomes = run_jobs(jobs, out_dir, load_models(log))
+    assert [isinstance(o, Done) and o.was_there for o in outcomes] == [True, False, False]
+    assert (out_dir / "job-a" / "metrics.json").stat().st_mtime_ns == stamp
+    # Song c only: what the killed run had separated lay there.
+    assert separations(log) == [3.0, 3.1, 3.2, 3.3]
+    left = [p for p in out_dir.rglob("*") if p.name.startswith((".writing", SCRATCH_NAME))]
+    assert left == []
+
+    undisturbed = songs / "undisturbed"
+    run_jobs(jobs, undisturbed, load_models(songs / "log 2"))
+    found, wanted = outputs(out_dir), outputs(undisturbed)
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], audio_CT) for name, audio_CT in wanted.items())
+    for job in jobs:
+        metrics = [
+            read_json(folder / job.name / "metrics.json") for folder in (out_dir, undisturbed)
+        ]
+        assert metrics[0]["iterations"] == metrics[1]["iterations"]
+        assert metrics[0]["output"] == metrics[1]["output"]
+
+
+def test_memory_that_is_short_fails_one_job(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transfer = batch.transfer_segments
+
+    def short_of_memory(song: Any, *arguments: Any, **more: Any) -> dict[str, Any]:
+        if song.title == "a":
+            raise MemoryError
+        return transfer(song, *arguments, **more)
+
+    monkeypatch.setattr(batch, "transfer_segments", short_of_memory)
+    failed, done = run_jobs(make_jobs(songs, ("a", "b")), songs / "out", load_models(songs / "log"))
+    assert isinstance(failed, Failure)
+    assert failed.reason == "out_of_memory"
+    assert "job-a" in str(failed.error)
+    assert isinstance(done, Done)
+
+
+def test_models_that_do_not_load_in_a_process_end_the_batch(songs: Path) -> None:
+    jobs = make_jobs(songs, ("a", "b"))
+    with pytest.raises(MixprintError, match="expected a model"):
+        run_jobs(
+            jobs,
+            songs / "out",
+            load_models(songs / "log"),
+            load_models=partial(load_models, songs / "log", broken=True),
+            num_processes=2,
+        )
+
+
+def test_a_whole_song_is_separated_once_and_its_stems_go(songs: Path) -> None:
+    jobs = [
+        *make_jobs(songs, ("a",), segments=2, segment_duration=3.0),
+        *make_jobs(songs, ("b", "c")),
+    ]
+    seen = []
+    load = load_models(songs / "log")
+    scratch = songs / "out" / SCRATCH_NAME
+
+    class Watching(LoggingSeparator):
+        def separate(self, audio_CT: Tensor) -> Tensor:
+            seen.append(sum(1 for p in scratch.iterdir() if (p / "song.json").is_file()))
+            return super().separate(audio_CT)
+
+    load.separator.__class__ = Watching  # type: ignore[union-attr]
+    outcomes = run_jobs(jobs, songs / "out", load)
+    assert all(isinstance(outcome, Done) for outcome in outcomes)
+    # Job a leaves nothing; of job b the target is still needed.
+    assert seen == [0, 1, 0, 1, 1]
+    assert not scratch.exists()
+    assert all((songs / "out" / "job-a" / "input_stems" / f"{s}.wav").is_file() for s in STEMS)
+
+
+def test_how_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "threads_each", lambda num_processes: 8 // num_processes)
+
+    class Memory:
+        available = 5.5 * batch.PROCESS_BYTES
+
+    monkeypatch.setattr(batch.psutil, "virtual_memory", Memory)
+    assert default_processes("cpu", 3) == 3
+    assert default_processes("cpu", 20) == 5
+    assert default_processes("cuda", 20) == 1
+    Memory.available = 1e8
+    assert default_processes("cpu", 20) == 1
+    Memory.available = 1e12
+    assert default_processes("cpu", 20) == 8
