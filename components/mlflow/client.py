@@ -531,7 +531,7 @@ class Registry:
                     raise
 
     def find(self, encoder_fingerprint: str) -> ModelVersion | None:
-        """Return the version that holds this very encoder, if there is one; of several, the first."""
+        """Find the version that holds this very encoder; of several, the first."""
         return next(iter(self._versions_of(encoder_fingerprint)), None)
 
     def _versions_of(self, encoder_fingerprint: str) -> list[ModelVersion]:

@@ -216,7 +216,7 @@ def _warped(frequency_hz_J: Tensor, num_fft: int, sample_rate_hz: int) -> Tensor
 
 @lru_cache(maxsize=4)
 def _bin_tangents(num_fft: int) -> Tensor:
-    """Return tan(w / 2) of each bin; it is infinite at half the sample rate, 1e8 stands for that."""
+    """Return tan(w / 2) of each bin; infinite at half the sample rate: 1e8 stands for it."""
     angle_F = math.pi * torch.arange(num_fft // 2 + 1, dtype=torch.float64) / num_fft
     return torch.tan(angle_F).clamp_max(1e8).float()
 

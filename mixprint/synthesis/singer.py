@@ -190,7 +190,7 @@ def _take_apart(speech_T: Signal, rate_hz: int) -> Speech:
 
 
 def _sung_time(speech: Speech, slowness: float) -> Signal:
-    """Return the time at which each frame of the speech ends when it is sung: vowels last longer."""
+    """Return the times at which frames of the speech end when sung: vowels last longer."""
     ends_N: Signal = np.cumsum(_HOP_S * (1.0 + (slowness - 1.0) * speech.voiced_N))
     return ends_N
 

@@ -106,7 +106,7 @@ class Console(nn.Module):
 
     @property
     def hop_samples(self) -> int:
-        """Return the grid of the envelopes: a part of a song must start on it to be treated alike."""
+        """Grid of the envelopes: a part of a song must start on it to be treated alike."""
         return _envelope_hops(self.sample_rate_hz)[-1]
 
     @property

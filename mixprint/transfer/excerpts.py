@@ -104,7 +104,7 @@ class Segment:
         )
 
     def heard(self) -> list[Tensor]:
-        """Return the stems of each piece as they are measured: repeated where they are too short."""
+        """Return the stems of each piece as measured: repeated where they are too short."""
         return [measurable(stems_SCT, self.name) for _, stems_SCT in self.pieces()]
 
 

@@ -355,7 +355,7 @@ class Renderings:
         return Example(rng.choice(self._inputs(truth)), truth, rng.choice(self._references(truth)))
 
     def only(self, examples: Sequence[Example]) -> tuple[list[Rendering], list[Example]]:
-        """Return the renderings of some examples, and the examples with the numbers in that list."""
+        """Return the renderings of some examples, and the examples renumbered for that list."""
         used = sorted({n for e in examples for n in (e.input, e.truth, e.reference)})
         number = {old: new for new, old in enumerate(used)}
         renamed = [Example(number[e.input], number[e.truth], number[e.reference]) for e in examples]

@@ -384,7 +384,7 @@ class _Run:
 
 
 def _score(entry: Mapping[str, Any] | None) -> float | None:
-    """Return the figure that validations are compared by: of the songs held out, else of the others.
+    """Return the figure that validations are compared by: that of held-out songs if possible.
 
     Returns:
         the mean of the average utterance SDR in dB; None where no song has one.
