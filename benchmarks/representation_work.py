@@ -23,16 +23,10 @@ from components.layout import CATALOGUE_FOLDER, FEATURES_FILES, FEATURES_FOLDER,
 from components.train.launch import start_workers
 from mixprint.collection.catalogue import read_catalogue
 from mixprint.collection.shards import read_index
+from mixprint.collection.tracks import tracks_of_split
 from mixprint.config import load_params
 from mixprint.encoder.augment import apply_chains, draw_chains
-from mixprint.encoder.data import (
-    BATCHES_AHEAD,
-    Batch,
-    Epochs,
-    SegmentSource,
-    load_batches,
-    tracks_of_split,
-)
+from mixprint.encoder.data import BATCHES_AHEAD, Batch, Epochs, SegmentSource, load_batches
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig, TrainConfig
 from mixprint.errors import TrainingError

@@ -8,11 +8,10 @@ Shape suffixes: P view (anchor, positive), B pair of this rank, S stem, C channe
 D features.
 """
 
-import hashlib
 import logging
 import random
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -22,36 +21,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SegmentRef, read_segment
+from mixprint.collection.tracks import TrackSegments, overlapping
 from mixprint.errors import DataError, MixprintError
 from mixprint.features.table import FeatureTable
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
+from mixprint.training.loading import derive_seed, rank_rows
 
 log = logging.getLogger("mixprint.encoder")
 
 NO_PARTNER = -1
-ROUNDING_S = 1e-6  # of the times at which segments start
 _GIB = 1 << 30
 _PLANS_KEPT = 2  # reading processes run ahead into the next epoch
 BATCHES_AHEAD = 2  # that each reading process prepares
-
-
-@dataclass(frozen=True)
-class TrackSegments:
-    """The segments of one track, in order of time.
-
-    Attributes:
-        track_id: the track.
-        song: what it is a mix of.
-        references: its segments.
-        style: its known style, or empty.
-    """
-
-    track_id: str
-    song: str
-    references: tuple[SegmentRef, ...]
-    style: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,54 +72,6 @@ class Batch:
         """Lay the tensors where a GPU fetches them by itself; `DataLoader` asks for it."""
         features_PBD = None if self.features_PBD is None else self.features_PBD.pin_memory()
         return Batch(self.stems_PBSCT.pin_memory(), features_PBD)
-
-
-def derive_seed(*parts: object) -> int:
-    """Mix a seed with what it is for, equal on every machine and in every process."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1  # torch wants it signed
-
-
-def tracks_of_split(
-    references: Iterable[SegmentRef], tracks: Iterable[Track], split: str
-) -> list[TrackSegments]:
-    """Gather the segments of each track of a split.
-
-    Args:
-        references: all segments of the shards.
-        tracks: the catalogue.
-        split: `train`, `valid` or `test`.
-
-    Returns:
-        tracks with at least two segments, sorted by track id: one segment has no positive.
-    """
-    by_track: dict[str, list[SegmentRef]] = defaultdict(list)
-    for reference in references:
-        by_track[reference.track_id].append(reference)
-    found = [
-        TrackSegments(
-            track.track_id,
-            track.song,
-            tuple(sorted(by_track[track.track_id], key=lambda r: r.segment)),
-            track.style,
-        )
-        for track in sorted(tracks, key=lambda t: t.track_id)
-        if track.split == split and track.track_id in by_track
-    ]
-    usable = [track for track in found if len(track.references) > 1]
-    if len(usable) < len(found):
-        log.warning(
-            "%s: %d of %d tracks left out, they have one segment only",
-            split,
-            len(found) - len(usable),
-            len(found),
-        )
-    return usable
-
-
-def overlapping(a: SegmentRef, b: SegmentRef, segment_s: float) -> bool:
-    """Tell whether two segments of one track share audio."""
-    return abs(a.start_s - b.start_s) < segment_s - ROUNDING_S
 
 
 def whole_songs(tracks: Sequence[TrackSegments], limit: int, seed: int) -> list[TrackSegments]:
@@ -307,11 +241,6 @@ def chain_partners(batch: Sequence[Pair], *, same_style: bool) -> list[int]:
             if batch[i].track.song != batch[j].track.song:
                 partners[i], partners[j] = j, i
     return partners
-
-
-def rank_rows(size: int, rank: int, world_size: int) -> slice:
-    """Return a rank's consecutive rows of a batch; sizes differ by one at most."""
-    return slice(rank * size // world_size, (rank + 1) * size // world_size)
 
 
 class SegmentSource:

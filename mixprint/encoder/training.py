@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment
+from mixprint.collection.tracks import tracks_of_split
 from mixprint.encoder.augment import Chains, apply_chains, draw_chains
 from mixprint.encoder.data import (
     NO_PARTNER,
@@ -30,10 +31,7 @@ from mixprint.encoder.data import (
     Pair,
     SegmentSource,
     chain_partners,
-    derive_seed,
     load_batches,
-    rank_rows,
-    tracks_of_split,
     whole_songs,
 )
 from mixprint.encoder.losses import (
@@ -54,6 +52,7 @@ from mixprint.features.table import read_features
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
 from mixprint.training.curves import ScalarLog
+from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import (
     barrier,
     of_first_rank,

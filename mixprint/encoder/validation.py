@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from mixprint.encoder.data import ROUNDING_S, TrackSegments
+from mixprint.collection.tracks import ROUNDING_S, TrackSegments
 from mixprint.encoder.losses import UNKNOWN_STYLE, Views, contrastive_loss, numbered
 from mixprint.encoder.settings import Objective
 

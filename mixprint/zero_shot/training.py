@@ -37,6 +37,7 @@ from torch.nn import functional
 from mixprint.checkpoints.torchfile import read_tensors, write_tensors
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment
+from mixprint.collection.tracks import TrackSegments, tracks_of_split
 from mixprint.config import StepConfig
 from mixprint.dsp.spectral_distance import (
     FRAMES_PER_WINDOW,
@@ -45,18 +46,13 @@ from mixprint.dsp.spectral_distance import (
 )
 from mixprint.encoder.augment import apply_chains, draw_chains
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.encoder.data import (
-    TrackSegments,
-    derive_seed,
-    rank_rows,
-    tracks_of_split,
-)
 from mixprint.encoder.settings import AugmentRanges
 from mixprint.errors import CheckpointError, ConfigError, TrainingError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import write_json
+from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import (
     barrier,
     process_group,

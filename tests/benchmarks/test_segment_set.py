@@ -8,7 +8,7 @@ from benchmarks.segment_set import NUM_VALID, SEGMENTS_PER_TRACK
 from components.layout import CATALOGUE_FOLDER, FEATURES_FILES, FEATURES_FOLDER, STEMS_FOLDER
 from mixprint.collection.catalogue import read_catalogue
 from mixprint.collection.shards import read_index, read_segment
-from mixprint.encoder.data import tracks_of_split
+from mixprint.collection.tracks import tracks_of_split
 from mixprint.features import extract
 from mixprint.features.table import read_features
 from mixprint.stems import SAMPLE_RATE_HZ

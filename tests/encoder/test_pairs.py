@@ -1,4 +1,3 @@
-import hashlib
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations
@@ -9,19 +8,15 @@ import pytest
 import torch
 
 from mixprint.collection.shards import SegmentRef, read_index, read_segment
+from mixprint.collection.tracks import TrackSegments, overlapping, tracks_of_split
 from mixprint.encoder.data import (
     NO_PARTNER,
     Batch,
     Epochs,
     SegmentSource,
-    TrackSegments,
     chain_partners,
-    derive_seed,
     load_batches,
-    overlapping,
     plan_epoch,
-    rank_rows,
-    tracks_of_split,
     whole_songs,
 )
 from mixprint.errors import DataError
@@ -185,13 +180,6 @@ def test_the_plan_depends_on_seed_and_epoch_alone() -> None:
     assert plan(tracks) != plan(tracks, seed=2)
 
 
-def test_seeds_differ_by_purpose_and_suit_torch() -> None:
-    seeds = [derive_seed(1, purpose, step) for purpose in ("a", "b") for step in range(50)]
-    assert len(set(seeds)) == 100
-    assert all(0 <= seed < 2**63 for seed in seeds)
-    assert derive_seed(1, "a", 0) == int(hashlib.sha256(b"1/a/0").hexdigest()[:16], 16) // 2
-
-
 def test_partners_are_mutual_and_of_different_songs() -> None:
     (batch,) = plan(make_tracks(3, 3), batch_size=16)
     partners = chain_partners(batch, same_style=False)
@@ -217,25 +205,6 @@ def test_partners_are_of_one_style_if_asked_for() -> None:
             assert batch[i].track.song != batch[partner].track.song
             assert partners[partner] == i
     assert sum(partner != NO_PARTNER for partner in partners) == 12
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
-def test_ranks_divide_a_batch(world_size: int) -> None:
-    rows = [rank_rows(7, rank, world_size) for rank in range(world_size)]
-    assert [i for r in rows for i in range(7)[r]] == list(range(7))
-    sizes = [r.stop - r.start for r in rows]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_the_split_is_respected_and_single_segments_are_left_out(tiny_set: Any) -> None:
-    references = read_index(tiny_set.stems_dir)
-    train = tracks_of_split(references, tiny_set.tracks, "train")
-    assert [t.track_id for t in train] == ["a0", "a1", "b0", "b1"]
-    assert [t.song for t in train] == ["a", "a", "b", "b"]
-    assert all([r.segment for r in t.references] == [0, 1] for t in train)
-    first_only = [r for r in references if r.track_id != "a0" or r.segment == 0]
-    ids = [t.track_id for t in tracks_of_split(first_only, tiny_set.tracks, "train")]
-    assert ids == ["a1", "b0", "b1"]
 
 
 def make_source(tiny_set: Any, segment_s: float = SEGMENT_S, cache_gib: float = 0) -> SegmentSource:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mixprint.collection.shards import SegmentRef
+from mixprint.collection.tracks import TrackSegments
 from mixprint.encoder import validation
-from mixprint.encoder.data import TrackSegments
 from mixprint.encoder.validation import retrieval_metrics, style_retrieval_metrics
 
 

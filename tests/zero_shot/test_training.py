@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from mixprint.collection.shards import read_index
+from mixprint.collection.tracks import tracks_of_split
 from mixprint.config import load_params
-from mixprint.encoder.data import tracks_of_split
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.zero_shot import training as zero_shot_training
 from mixprint.zero_shot.model import load_zero_shot
