@@ -50,9 +50,9 @@ from benchmarks.representation_work import (
     Job,
     measure,
 )
-from mixprint.cores import threads_each
 from mixprint.encoder.data import BATCHES_AHEAD, batch_bytes
 from mixprint.log import setup_logging
+from mixprint.machine.processes import threads_each
 from mixprint.progress import progress
 from mixprint.storage.atomic import read_json
 

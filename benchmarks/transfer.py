@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from benchmarks.apart import run_apart
 from benchmarks.publish import publish
-from mixprint.audio.files import loudness_lufs
+from mixprint.audio.levels import loudness_lufs
 from mixprint.audio.streamed_levels import stream_levels
 from mixprint.cli import SHIPPED_ENCODER
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint

@@ -26,11 +26,10 @@ import psutil
 
 from components.run_folder import STEPS_DIR, DoneMarker, RunFolder, open_run
 from mixprint.config import BASE_PROFILE
-from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
-from mixprint.machine.processes import end_with, sigterm_exits
+from mixprint.machine.processes import end_with, sigterm_exits, threads_each
 from mixprint.schema import Number, Range, WithOthers, as_record
 from mixprint.storage.atomic import (
     read_json,

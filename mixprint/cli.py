@@ -389,8 +389,8 @@ def transfer(
     What an earlier call has made of the same songs in the same way is left as it is; what it has
     made of others is replaced with --overwrite only, and other files never.
     """
-    from mixprint.audio.files import shown
     from mixprint.machine.device import resolve_device
+    from mixprint.text import shown
     from mixprint.transfer.request import Request, transfer_songs
     from mixprint.transfer.settings import Controls, listed, parse_amounts, parse_numbers
 
@@ -502,10 +502,10 @@ def transfer_batch(
 
     Exit code: 0 if all is done, 1 if a pair failed, 2 if an option is wrong.
     """
-    from mixprint.audio.files import shown
     from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
     from mixprint.machine.device import resolve_device
     from mixprint.storage.outputs import check_folder, remove_result, reserved, temporary_folder
+    from mixprint.text import shown
     from mixprint.transfer.inputs import SongSource
     from mixprint.transfer.jobs import run_jobs
     from mixprint.transfer.layout import SUMMARY, TRANSFER
@@ -719,8 +719,8 @@ def listening_test(
     with a hidden reference, an anchor and the input as it was. Ratings are saved as files, which
     `mixprint listening-results` analyses.
     """
-    from mixprint.audio.files import shown
     from mixprint.listening.generate import PAGE_NAME, make_test
+    from mixprint.text import shown
 
     test = make_test(batch_dir, out, max_trials=max_trials, seed=seed, overwrite=overwrite)
     for trial in test["trials"]:
@@ -744,8 +744,8 @@ def listening_results(
 
     Files that cannot be used are named, and the exit code is then 1; the others are analysed.
     """
-    from mixprint.audio.files import shown
     from mixprint.listening.analyse import analyse, results_text
+    from mixprint.text import shown
 
     results = analyse(places, out, overwrite=overwrite)
     echo(results_text(results))
@@ -789,11 +789,12 @@ def features(
     """
     import torch
 
-    from mixprint.audio.files import read_audio, shown
+    from mixprint.audio.files import read_audio
     from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, SCHEMA_VERSION, extract
     from mixprint.machine.device import resolve_device
     from mixprint.separation.batch import name_songs
     from mixprint.stems import SAMPLE_RATE_HZ
+    from mixprint.text import shown
     from mixprint.transfer.settings import check_segment
 
     check_segment(segment_duration, segment_offset)

@@ -38,3 +38,11 @@ class CheckpointError(MixprintError):
 
 class TrainingError(MixprintError):
     """Training cannot go on, for example because a loss is not finite."""
+
+
+def error_text(error: Exception) -> str:
+    """Return a foreign error's message without the path, which the caller names in its own way."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = getattr(error, "error_string", None) or str(error)
+    return str(text).strip()

@@ -20,6 +20,7 @@ AUDIO_CODE = (
     "mixprint.audio.layouts",
     "mixprint.audio.mp3",
     "mixprint.audio.ogg",
+    "mixprint.audio.resampling",
     "mixprint.audio.signatures",
     "mixprint.audio.streams",
 )

@@ -4,8 +4,10 @@ A title, a tag or a file's name may hold escape sequences that a terminal obeys,
 the direction of what follows, and bytes that are no text, which no stream in UTF-8 takes.
 """
 
+import os
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 NUM_FINDINGS_SHOWN = 5
 
@@ -28,6 +30,11 @@ def printable(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(c) if _is_odd(c) and c not in keep else c for c in text)
+
+
+def shown(path: Path | str) -> str:
+    r"""Return a path as `printable` text; a byte that is no text reads ``\xe9``."""
+    return printable(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def _is_odd(character: str) -> bool:

@@ -5,11 +5,11 @@ import os
 import pytest
 
 from mixprint import log as mixprint_log
-from mixprint.text import printable
+from mixprint.text import printable, shown
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("plain text", "plain text"),
         ("Björk – Jóga  (日本語) \N{NO-BREAK SPACE}", "Björk – Jóga  (日本語) \N{NO-BREAK SPACE}"),
@@ -25,9 +25,13 @@ from mixprint.text import printable
         ("half \ud800", r"half \ud800"),
     ],
 )
-def test_what_a_terminal_would_obey_is_escaped(text: str, shown: str) -> None:
-    assert printable(text) == shown
+def test_what_a_terminal_would_obey_is_escaped(text: str, expected: str) -> None:
+    assert printable(text) == expected
     printable(text).encode("utf-8")
+
+
+def test_a_byte_of_a_path_that_is_no_text_reads_as_that_byte() -> None:
+    assert shown(os.fsdecode(b"caf\xe9\n.wav")) == r"caf\xe9\n.wav"
 
 
 def test_lines_stay_where_they_are_wanted() -> None:

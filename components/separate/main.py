@@ -293,11 +293,11 @@ def _separate_track(
     A song that cannot be separated is left out, with its reason. What is the machine's fault, as a
     volume that is away or too little memory, is an error: it would be no song's next time.
     """
-    from mixprint.audio.files import shown
     from mixprint.collection.locations import local_song
     from mixprint.errors import AudioError
     from mixprint.separation.files import FileSettings, separate_file
     from mixprint.separation.sharding import ShardedSong
+    from mixprint.text import shown
 
     song = ShardedSong(
         writer,

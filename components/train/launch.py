@@ -32,10 +32,9 @@ from components.train.watch import (
     signs_of_life,
     silence_limit_s,
 )
-from mixprint.cores import threads_each
 from mixprint.errors import ConfigError, DataError, MixprintError, TrainingError
 from mixprint.fingerprint import fingerprint
-from mixprint.machine.processes import end_with_starter
+from mixprint.machine.processes import end_with_starter, threads_each
 from mixprint.schema import as_record, read_record
 from mixprint.storage.atomic import read_json, write_json
 

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from components.train.launch import start_workers
-from mixprint.audio.files import shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.log import setup_logging
 from mixprint.separation.scnet.recipe import Recipe
 from mixprint.separation.scnet.training import OUTPUTS, STATE_FOLDER, WEIGHTS_FILE
 from mixprint.storage.outputs import check_place
-from mixprint.text import first_of
+from mixprint.text import first_of, shown
 
 log = logging.getLogger("mixprint.train")
 

@@ -1,4 +1,4 @@
-"""Read, write and resample audio.
+"""Reading and writing of audio files.
 
 Whatever a file holds, mixprint works on float32 stereo, full scale +-1. The conversions:
 
@@ -17,13 +17,11 @@ Shape suffixes: C channel, T sample; N channels as in the file.
 """
 
 import logging
-import math
 import os
 import stat
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,35 +43,31 @@ from mixprint.audio.layouts import (
     stream_layout,
     unknown_speakers,
 )
+from mixprint.audio.resampling import (
+    BLOCK_FRAMES,
+    FloatArray,
+    context_frames,
+    reduced_ratio,
+    resampled_length,
+    resampled_parts,
+)
 from mixprint.audio.signatures import HEAD_BYTES, foreign, looks_like
 from mixprint.audio.streams import LENGTH_TOLERANCE_S, StreamError
-from mixprint.errors import AudioError
+from mixprint.errors import AudioError, error_text
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
 from mixprint.storage.atomic import atomic_path
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.audio")
 
-FloatArray = NDArray[np.float32]
 
 MIN_SAMPLE_RATE_HZ = 4_000
 # A header may claim any rate; beyond this it is damaged, and resampling from it would not end.
 MAX_SAMPLE_RATE_HZ = 384_000
-TRUE_PEAK_OVERSAMPLING = 4
-MAX_TRUE_PEAK_DBTP = -1.0  # of what is written for listening
-SILENT_PEAK_DB = -200.0
-BLOCK_FRAMES = 1 << 18
 # FLAC has 36 bits for its number of frames; libsndfile gives more where that is unknown.
 MAX_STATED_FRAMES = 1 << 36
 # What is read. Of libsndfile's other formats nothing here would notice that the end is missing.
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "MP3")
-
-# A Kaiser-windowed sinc, cut off at 0.95 of the lower Nyquist frequency. With 64 zero crossings
-# a side and 100 dB of attenuation the transition is 0.1 of it wide (Kaiser's formula), so it is
-# flat to 0.90 (19.8 kHz at 44.1 kHz) and what folds back lies below the noise of 16 bits.
-_CUTOFF = 0.95
-_ZERO_CROSSINGS = 64
-_ATTENUATION_DB = 100.0
-# Four times 48 kHz, by ITU-R BS.1770-4; 44.1 kHz is raised as much.
 
 
 @dataclass(frozen=True)
@@ -259,8 +253,8 @@ def _open_part(
         raise ValueError(f"need start_s >= 0 and duration_s > 0, got {start_s=}, {duration_s=}")
     with open_audio(path) as audio:
         file = audio.file
-        up, down = _ratio(file.samplerate, sample_rate_hz)
-        num_available = _resampled_length(file.frames, up, down)
+        up, down = reduced_ratio(file.samplerate, sample_rate_hz)
+        num_available = resampled_length(file.frames, up, down)
         first = round(start_s * sample_rate_hz)
         last = num_available if duration_s is None else first + round(duration_s * sample_rate_hz)
         if first >= last or last > num_available:
@@ -270,13 +264,13 @@ def _open_part(
                 f"{last / sample_rate_hz:.3f} s, found {file.frames / file.samplerate:.3f} s",
             )
         # Start on a whole period of the rates, early enough for the filter to see its context.
-        context = _context_frames(up, down)
+        context = context_frames(up, down)
         begin = max(0, first // up * down - context)
         end = (
             file.frames if duration_s is None else min(file.frames, -(-last // up) * down + context)
         )
         file.seek(begin)
-        parts = _resampled_parts(stereo_blocks(audio, end - begin), up, down)
+        parts = resampled_parts(stereo_blocks(audio, end - begin), up, down)
         skip = first - begin // down * up
 
         def blocks() -> Iterator[FloatArray]:
@@ -381,114 +375,6 @@ def write_audio(
     check_finite(audio_TC, path, 0)
     with atomic_path(path) as temporary, temporary.open("wb") as raw:
         sf.write(raw, audio_TC, sample_rate_hz, format=container, subtype=subtype)
-
-
-def resample(audio_CT: Tensor, from_hz: int, to_hz: int) -> Tensor:
-    """Change the sample rate, by a windowed sinc of linear phase and no delay.
-
-    torchaudio's resampler builds a dense kernel of from_hz x to_hz values (7 GB for 44,099 Hz);
-    SciPy's polyphase filter needs none, so any pair of rates works, and by parts too.
-
-    Args:
-        audio_CT: audio, any number of channels.
-        from_hz: its rate in Hz.
-        to_hz: the asked rate in Hz.
-
-    Returns:
-        audio_CT, float32, with ceil(T * to_hz / from_hz) samples; equal rates return the input.
-    """
-    up, down = _ratio(from_hz, to_hz)
-    if up == down:
-        return audio_CT
-    source_CT = audio_CT.detach().to("cpu", torch.float32).numpy()
-    blocks = (
-        source_CT[:, start : start + BLOCK_FRAMES]
-        for start in range(0, source_CT.shape[1], BLOCK_FRAMES)
-    )
-    parts = list(_resampled_parts(blocks, up, down))
-    if not parts:
-        return audio_CT.new_zeros(audio_CT.shape)
-    return torch.from_numpy(np.concatenate(parts, axis=1))
-
-
-def resample_blocks(blocks: Iterable[Tensor], from_hz: int, to_hz: int) -> Iterator[Tensor]:
-    """Resample a stream of blocks as `resample` does the whole.
-
-    Args:
-        blocks: block_CT of any lengths.
-        from_hz: their rate in Hz.
-        to_hz: the asked rate in Hz.
-
-    Yields:
-        block_CT, float32.
-    """
-    up, down = _ratio(from_hz, to_hz)
-    sources = (block_CT.detach().to("cpu", torch.float32).numpy() for block_CT in blocks)
-    for part_CT in _resampled_parts(sources, up, down):
-        yield torch.from_numpy(part_CT)
-
-
-def loudness_lufs(audio_CT: Tensor, sample_rate_hz: int) -> float:
-    """Measure the integrated loudness, for checks and display (ITU-R BS.1770-4, in LUFS)."""
-    from mixprint.dsp.loudness import integrated_loudness
-
-    with torch.no_grad():
-        return float(integrated_loudness(audio_CT.unsqueeze(0), sample_rate_hz)[0])
-
-
-def true_peak(blocks: Iterable[Tensor], sample_rate_hz: int) -> float:
-    """Measure the highest magnitude, between samples too, full scale 1.
-
-    Args:
-        blocks: audio_CT in blocks of any lengths.
-        sample_rate_hz: their rate.
-
-    Source: ITU-R BS.1770-4, annex 2: four times oversampled.
-    """
-    sample_peak = 0.0
-
-    def watched() -> Iterator[Tensor]:
-        nonlocal sample_peak
-        for block_CT in blocks:
-            sample_peak = max(sample_peak, float(block_CT.abs().max()))
-            yield block_CT
-
-    oversampled_hz = TRUE_PEAK_OVERSAMPLING * sample_rate_hz
-    between = (
-        float(block_CT.abs().max())
-        for block_CT in resample_blocks(watched(), sample_rate_hz, oversampled_hz)
-        if block_CT.numel()
-    )
-    return max(max(between, default=0.0), sample_peak)
-
-
-def true_peak_dbtp(audio_CT: Tensor, sample_rate_hz: int) -> float:
-    """Measure `true_peak` in dBTP."""
-    return peak_db(true_peak([audio_CT], sample_rate_hz))
-
-
-def peak_db(amplitude: float) -> float:
-    """Return a magnitude, full scale 1, in dB; silence reads `SILENT_PEAK_DB`."""
-    return 20 * math.log10(amplitude) if amplitude > 0 else SILENT_PEAK_DB
-
-
-def shown(path: Path | str) -> str:
-    r"""Give a path that can be printed: bytes that are no valid text and line breaks escaped."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def resampling_notes(name: str, from_hz: int, to_hz: int) -> tuple[str, ...]:
-    """Say of what was read at another rate than its own; nothing of what was not."""
-    return () if from_hz == to_hz else (f"{name}: resampled from {from_hz} Hz to {to_hz} Hz",)
-
-
-def error_text(error: Exception) -> str:
-    """Return a foreign error's message without the path, which the caller names in its own way."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = getattr(error, "error_string", None) or str(error)
-    return str(text).strip()
 
 
 def _check_signature(path: Path | str, head: bytes) -> None:
@@ -623,70 +509,3 @@ def _check_header(path: Path | str, file: AudioFile, container: Container | None
             )
     if file.frames <= 0:
         raise AudioError("empty", f"{shown(path)}: expected audio, found 0 frames")
-
-
-def _ratio(from_hz: int, to_hz: int) -> tuple[int, int]:
-    """Reduce the ratio of two rates: (up, down)."""
-    if from_hz <= 0 or to_hz <= 0:
-        raise ValueError(f"sample rates must be > 0, got {from_hz} and {to_hz} Hz")
-    divisor = math.gcd(from_hz, to_hz)
-    return to_hz // divisor, from_hz // divisor
-
-
-def _resampled_length(num_frames: int, up: int, down: int) -> int:
-    return -(-num_frames * up // down)
-
-
-def _context_frames(up: int, down: int) -> int:
-    """How much of the source the filter sees on each side, as whole periods of `down` frames."""
-    if up == down:
-        return 0
-    half_length = _half_length(up, down)
-    return -(-half_length // (up * down)) * down
-
-
-def _half_length(up: int, down: int) -> int:
-    """Half of the filter, in samples of the common rate (source rate times `up`)."""
-    return math.ceil(_ZERO_CROSSINGS * max(up, down) / _CUTOFF)
-
-
-@lru_cache(maxsize=4)
-def _lowpass(up: int, down: int) -> FloatArray:
-    """Design the filter at the common rate; its sum is 1, as `resample_poly` expects."""
-    half_length = _half_length(up, down)
-    cutoff = _CUTOFF / max(up, down)
-    time_T = np.arange(-half_length, half_length + 1)
-    beta = 0.1102 * (_ATTENUATION_DB - 8.7)  # Kaiser's formula for more than 50 dB
-    taps_T = np.sinc(cutoff * time_T) * np.kaiser(2 * half_length + 1, beta)
-    return (taps_T / taps_T.sum()).astype(np.float32)
-
-
-def _resampled_parts(blocks: Iterator[FloatArray], up: int, down: int) -> Iterator[FloatArray]:
-    """Resample a stream of blocks as if it were one: each part is filtered with its context."""
-    if up == down:
-        yield from blocks
-        return
-    # Imported here: it takes half a second, and most files have the right rate.
-    from scipy.signal import resample_poly
-
-    taps = _lowpass(up, down)
-    context = _context_frames(up, down)
-    held_CT: FloatArray | None = None
-    for block_CT in blocks:
-        if held_CT is None:
-            held_CT = np.zeros((block_CT.shape[0], context), np.float32)
-        held_CT = np.concatenate([held_CT, block_CT], axis=1)
-        usable = (held_CT.shape[1] - 2 * context) // down * down
-        if usable <= 0:
-            continue
-        part_CT = resample_poly(held_CT[:, : usable + 2 * context], up, down, axis=1, window=taps)
-        skip = context // down * up
-        yield part_CT[:, skip : skip + usable // down * up]
-        held_CT = held_CT[:, usable:]
-    if held_CT is None:
-        return
-    rest = held_CT.shape[1] - context
-    held_CT = np.pad(held_CT, ((0, 0), (0, context)))
-    part_CT = resample_poly(held_CT, up, down, axis=1, window=taps)
-    skip = context // down * up
-    yield part_CT[:, skip : skip + _resampled_length(rest, up, down)]

@@ -14,19 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixprint.audio.decoding import AudioFile
-from mixprint.audio.files import (
-    BLOCK_FRAMES,
-    AudioInfo,
-    OpenedAudio,
-    check_finite,
-    check_length,
-    open_audio,
-    shown,
-)
+from mixprint.audio.files import AudioInfo, OpenedAudio, check_finite, check_length, open_audio
 from mixprint.audio.layouts import default_layout, downmix_gains
 from mixprint.audio.mp3 import audio_range
+from mixprint.audio.resampling import BLOCK_FRAMES
 from mixprint.errors import AudioError
 from mixprint.stems import NUM_CHANNELS
+from mixprint.text import shown
 
 # Level given to digital silence: below the noise of 24 bits, and finite.
 FLOOR_DBFS = -200.0

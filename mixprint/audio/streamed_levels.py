@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import MAX_TRUE_PEAK_DBTP, peak_db, true_peak
+from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP, peak_db, true_peak
 from mixprint.dsp.loudness import HOP_S, hop_energy, integrated_from_energy, k_weight
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
 
@@ -19,8 +19,8 @@ class Levels:
     """How loud audio is.
 
     Attributes:
-        loudness_lufs: integrated, as `mixprint.audio.files.loudness_lufs` measures the whole.
-        true_peak_dbtp: highest magnitude, between samples too, see `mixprint.audio.files.peak_db`.
+        loudness_lufs: integrated, as `mixprint.audio.levels.loudness_lufs` measures the whole.
+        true_peak_dbtp: highest magnitude, between samples too, see `mixprint.audio.levels.peak_db`.
         peak_dbfs: highest sample.
     """
 

@@ -52,7 +52,6 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import pyarrow as pa
 
-from mixprint.audio.files import shown
 from mixprint.audio.inspection import Inspection, InspectionRules, inspect_audio
 from mixprint.collection.sources import (
     SPLITS,
@@ -67,6 +66,7 @@ from mixprint.progress import progress
 from mixprint.schema import checked, parse_json
 from mixprint.stems import STEMS
 from mixprint.storage.tables import read_table, write_table
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.ingest")
 

@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixprint.audio.files import convert_advice, error_text, shown, stated_duration_s
-from mixprint.errors import AudioError, DataError
+from mixprint.audio.files import convert_advice, stated_duration_s
+from mixprint.errors import AudioError, DataError, error_text
 from mixprint.schema import shortened
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.ingest")
 

@@ -20,7 +20,6 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from mixprint.audio.files import shown
 from mixprint.checkpoints.folder import fitting_tensors
 from mixprint.checkpoints.torchfile import write_tensors
 from mixprint.collection.catalogue import Track
@@ -59,6 +58,7 @@ from mixprint.storage.outputs import (
     reserved,
     result_in,
 )
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.quality")
 

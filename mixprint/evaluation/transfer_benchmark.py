@@ -32,7 +32,8 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from mixprint.audio.files import loudness_lufs, read_audio
+from mixprint.audio.files import read_audio
+from mixprint.audio.levels import loudness_lufs
 from mixprint.collection.sources import SETTINGS
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import DataError

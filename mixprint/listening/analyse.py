@@ -19,7 +19,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
-from mixprint.audio.files import shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.listening.generate import REFERENCE, TEST_NAME, UNCHANGED
 from mixprint.pages import page
@@ -33,6 +32,7 @@ from mixprint.schema import (
 )
 from mixprint.storage.atomic import read_json, write_json
 from mixprint.storage.outputs import check_file
+from mixprint.text import shown
 
 KIND = "mixprint listening results"
 PAGE_TITLE = "Results of the listening test"

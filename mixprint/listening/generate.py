@@ -34,7 +34,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from mixprint.audio.files import probe, read_audio, shown
+from mixprint.audio.files import probe, read_audio
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, file_sha256, fingerprint
 from mixprint.pages import page
@@ -51,6 +51,7 @@ from mixprint.storage.outputs import (
     reserved,
     result_in,
 )
+from mixprint.text import shown
 from mixprint.transfer.report.page import pair_title
 
 log = logging.getLogger("mixprint.listening")

@@ -1,4 +1,4 @@
-"""Processes that do not outlive the one that started them."""
+"""Processes that share the cores, and do not outlive the one that started them."""
 
 import multiprocessing
 import os
@@ -22,6 +22,11 @@ SIGNAL_BASE = 128
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
+
+
+def threads_each(num_processes: int) -> int:
+    """Return the threads that each of several processes gets of the shared cores; at least 1."""
+    return max(1, len(os.sched_getaffinity(0)) // num_processes)
 
 
 def end_with_parent() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import soundfile as sf
 from torch import Tensor
 
-from mixprint.cores import threads_each
+from mixprint.machine.processes import threads_each
 from mixprint.pages import page
 from mixprint.pages.matching import Levels, match_levels
 

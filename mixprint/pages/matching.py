@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mixprint.audio.files import MAX_TRUE_PEAK_DBTP, loudness_lufs, true_peak_dbtp
+from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP, loudness_lufs, true_peak_dbtp
 
 # Loud enough for headphones; more would only shrink the peaks' room.
 MAX_LOUDNESS_LUFS = -16.0

@@ -14,7 +14,8 @@ from pathlib import Path
 import soundfile as sf
 from torch import Tensor
 
-from mixprint.audio.files import peak_db, resample
+from mixprint.audio.levels import peak_db
+from mixprint.audio.resampling import resample
 from mixprint.storage.atomic import atomic_path
 
 # Okabe and Ito: told apart by people with any of the common colour vision deficiencies.

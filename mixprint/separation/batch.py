@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import probe, shown
+from mixprint.audio.files import probe
 from mixprint.collection.sources import find_songs
-from mixprint.cores import threads_each
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.log import follow_logging, logging_level
 from mixprint.machine.device import resolve_device
 from mixprint.machine.memory import is_out_of_memory
-from mixprint.machine.processes import end_with_parent
+from mixprint.machine.processes import end_with_parent, threads_each
 from mixprint.progress import BAR_EVERY_S, Progress
 from mixprint.separation.files import FileSettings, separate_file
 from mixprint.separation.report import REPORT_NAME
 from mixprint.separation.scnet.checkpoint import load_separator
+from mixprint.text import shown
 
 if TYPE_CHECKING:
     from ctypes import Array, c_int64

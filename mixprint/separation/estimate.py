@@ -28,8 +28,8 @@ from mixprint.collection.shards import (
     write_shard,
 )
 from mixprint.collection.sources import find_songs
-from mixprint.cores import threads_each
 from mixprint.errors import AudioError, DataError
+from mixprint.machine.processes import threads_each
 from mixprint.progress import progress
 from mixprint.separation.runner import MAX_AUTO_BATCH_SIZE
 from mixprint.separation.separator import song_level

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from mixprint.audio.files import probe, resampling_notes, shown
+from mixprint.audio.files import probe
+from mixprint.audio.resampling import resampling_notes
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import AUDIO_CODE, code_version, file_sha256
 from mixprint.separation.nulltest import power_db
@@ -40,6 +41,7 @@ from mixprint.stems import STEMS, unpack
 from mixprint.storage.atomic import name_digest, write_errors_named, write_json
 from mixprint.storage.folders import restore_folder, whole_folder
 from mixprint.storage.locks import IN_USE_NAME, sole_use
+from mixprint.text import shown
 
 if TYPE_CHECKING:
     from mixprint.separation.separator import Separator

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import shown
 from mixprint.errors import DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.schema import read_record
 from mixprint.separation.nulltest import Leakage, Levels, NullTest
 from mixprint.stems import STEMS
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.separation.files")
 

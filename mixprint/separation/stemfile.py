@@ -15,9 +15,9 @@ import numpy as np
 import soundfile as sf
 from torch import Tensor
 
-from mixprint.audio.files import error_text, shown
-from mixprint.errors import DataError
+from mixprint.errors import DataError, error_text
 from mixprint.stems import NUM_CHANNELS
+from mixprint.text import shown
 
 CONTAINERS = ("wav", "flac")
 FLOAT = "float32"

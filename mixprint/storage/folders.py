@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from mixprint.audio.files import shown
 from mixprint.storage.atomic import TEMPORARY_PREFIX, name_digest
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.folders")
 

@@ -14,11 +14,10 @@ from fnmatch import fnmatchcase
 from glob import has_magic
 from pathlib import Path
 
-from mixprint.audio.files import error_text, shown
-from mixprint.errors import DataError
+from mixprint.errors import DataError, error_text
 from mixprint.storage.atomic import read_json
 from mixprint.storage.locks import sole_use
-from mixprint.text import first_of
+from mixprint.text import first_of, shown
 
 UNFINISHED_NAME = ".mixprint-unfinished"
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import probe, read_audio, resampling_notes, shown, stream_audio
+from mixprint.audio.files import probe, read_audio, stream_audio
+from mixprint.audio.resampling import resampling_notes
 from mixprint.errors import AudioError
 from mixprint.progress import Progress
 from mixprint.schema import Count, Float32, Length, read_record
@@ -27,6 +28,7 @@ from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import atomic_path, write_json
 from mixprint.storage.locks import locked
+from mixprint.text import shown
 from mixprint.transfer.methods.fitting import MIN_DURATION_S
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.transfer.style import SILENT_STEM_DBFS

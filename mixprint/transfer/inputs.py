@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
-from mixprint.audio.files import read_audio, resampling_notes, shown
+from mixprint.audio.files import read_audio
+from mixprint.audio.resampling import resampling_notes
 from mixprint.collection.catalogue import Track, path_from_uri
 from mixprint.collection.locations import fetched_song
 from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment, recipe_of
@@ -21,6 +22,7 @@ from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage.atomic import atomic_path
 from mixprint.storage.bucket import is_bucket
+from mixprint.text import shown
 from mixprint.transfer.excerpts import (
     Segment,
     hear,

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from mixprint.cores import threads_each
 from mixprint.errors import AudioError, DataError, MixprintError
 from mixprint.features import Standardisation
 from mixprint.machine.memory import is_out_of_memory
-from mixprint.machine.processes import ProcessEnded, side_by_side
+from mixprint.machine.processes import ProcessEnded, side_by_side, threads_each
 from mixprint.storage.atomic import TEMPORARY_PREFIX, read_json
 from mixprint.storage.outputs import check_folder, clear_unfinished
 from mixprint.transfer.inputs import Song

@@ -32,7 +32,8 @@ import torch
 from torch import Tensor
 
 from mixprint import __version__
-from mixprint.audio.files import MAX_TRUE_PEAK_DBTP, shown, stream_audio
+from mixprint.audio.files import stream_audio
+from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP
 from mixprint.audio.streamed_levels import peak_safe_gain_db, stream_levels
 from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
@@ -45,6 +46,7 @@ from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path, write_json
 from mixprint.storage.outputs import remove_result, result_in
+from mixprint.text import shown
 from mixprint.transfer.effect import Effect, apply_to_blocks
 from mixprint.transfer.excerpts import Block, Segment, read_blocks, stem_files
 from mixprint.transfer.layout import (

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mixprint.audio.files import error_text, shown
 from mixprint.collection.catalogue import Track
-from mixprint.errors import ConfigError, DataError, MixprintError
+from mixprint.errors import ConfigError, DataError, MixprintError, error_text
+from mixprint.text import shown
 from mixprint.transfer.inputs import SongSource
 from mixprint.transfer.jobs import Failure, Job
 from mixprint.transfer.settings import (

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mixprint.audio.files import shown
 from mixprint.errors import ConfigError, DataError
 from mixprint.storage.outputs import check_file, check_folder, remove_result, reserved
+from mixprint.text import shown
 from mixprint.transfer.inputs import SongSource
 from mixprint.transfer.jobs import Done, Failure, Job, Models, look, run_jobs
 from mixprint.transfer.layout import SUMMARY, TRANSFER

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import SILENT_PEAK_DB
+from mixprint.audio.levels import SILENT_PEAK_DB
 from mixprint.audio.streamed_levels import Levels
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS

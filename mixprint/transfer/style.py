@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixprint.audio.files import loudness_lufs
+from mixprint.audio.levels import loudness_lufs
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, SCHEMA_VERSION, extract
 from mixprint.schema import Float32, Length, as_record, shortened

@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.decoding import DecodedFile
-from mixprint.audio.files import (
-    probe,
-    read_audio,
-    resample,
-    shown,
-    stream_audio,
-    true_peak_dbtp,
-    write_audio,
-)
+from mixprint.audio.files import probe, read_audio, stream_audio, write_audio
 from mixprint.errors import AudioError
+from mixprint.text import shown
 
 MakeAudio = Callable[..., Tensor]
 HALF_POWER = math.sqrt(0.5)
@@ -107,34 +100,6 @@ def test_vorbis_has_an_order_of_its_own(tmp_path: Path) -> None:
 def test_too_many_channels(tmp_path: Path) -> None:
     sf.write(tmp_path / "a.wav", np.zeros((10, 9), np.float32), 44_100)
     assert reason_of(tmp_path / "a.wav") == "channel_layout"
-
-
-@pytest.mark.parametrize("from_hz", [8_000, 22_050, 48_000, 44_099, 96_000])
-def test_resampled_sine_is_the_sine(from_hz: int) -> None:
-    audio_CT = resample(sine(1_000, from_hz, from_hz), from_hz, 44_100)
-    assert audio_CT.shape == (2, 44_100)
-    inside = slice(2_000, -2_000)  # the tone is cut at both ends
-    error_CT = (audio_CT - sine(1_000, 44_100, 44_100))[:, inside]
-    assert error_CT.abs().max() < 2e-5
-
-
-def test_resampling_lets_nothing_fold_back() -> None:
-    audio_CT = resample(sine(23_000, 48_000, 48_000), 48_000, 44_100)
-    assert audio_CT[:, 2_000:-2_000].abs().max() < 0.5 * 10 ** (-90 / 20)
-
-
-def test_resampling_in_parts_is_resampling_the_whole(
-    make_audio: MakeAudio, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    audio_CT = make_audio(1.0, sample_rate_hz=48_000)
-    whole_CT = resample(audio_CT, 48_000, 44_100)
-    monkeypatch.setattr("mixprint.audio.files.BLOCK_FRAMES", 1_000)
-    assert torch.allclose(resample(audio_CT, 48_000, 44_100), whole_CT, atol=1e-6)
-
-
-def test_equal_rates_change_nothing(make_audio: MakeAudio) -> None:
-    audio_CT = make_audio(0.1)
-    assert resample(audio_CT, 44_100, 44_100) is audio_CT
 
 
 @pytest.mark.parametrize("name", ["a.flac", "a.ogg", "a.mp3"])
@@ -284,24 +249,3 @@ def test_real_files(shared_dir: Path) -> None:
     assert reason_of(audio / "bad" / "truncated.mp3") == "truncated"
     assert reason_of(audio / "bad" / "nan_float.wav") == "not_finite"
     assert reason_of(audio / "bad" / "random_bytes.flac") == "unreadable"
-
-
-def test_true_peak_lies_between_samples() -> None:
-    # At a quarter of the rate, sampled at 45 degrees, a sine's peaks lie 3 dB above its samples.
-    time_T = torch.arange(600_000, dtype=torch.float64)
-    audio_CT = torch.sin(torch.pi / 2 * time_T + torch.pi / 4).float().expand(2, -1)
-    # Faded, for a sine that begins suddenly overshoots.
-    audio_CT = audio_CT * torch.hann_window(600_000, periodic=False)
-    assert float(audio_CT.abs().max()) == pytest.approx(0.7071, abs=1e-3)
-    assert true_peak_dbtp(audio_CT, 44_100) == pytest.approx(0.0, abs=0.01)
-    assert true_peak_dbtp(0.1 * audio_CT, 48_000) == pytest.approx(-20.0, abs=0.01)
-
-
-def test_true_peak_of_one_sample_and_of_silence() -> None:
-    click_CT = torch.zeros(2, 1000)
-    click_CT[1, 300] = 0.5
-    assert true_peak_dbtp(click_CT, 44_100) == pytest.approx(-6.0206, abs=1e-3)
-    # Full scale up and down with every sample: half the rate, at its highest in the samples.
-    fastest_CT = torch.tensor([1.0, -1.0]).repeat(2, 50_000) * torch.hann_window(100_000)
-    assert true_peak_dbtp(fastest_CT, 44_100) == pytest.approx(0.0, abs=0.01)
-    assert true_peak_dbtp(torch.zeros(2, 1000), 44_100) == pytest.approx(-200.0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mixprint.audio.files import SILENT_PEAK_DB, loudness_lufs, peak_db, true_peak
+from mixprint.audio.levels import SILENT_PEAK_DB, loudness_lufs, peak_db, true_peak
 from mixprint.audio.streamed_levels import peak_safe_gain_db, stream_levels
 
 RATE_HZ = 44_100

@@ -9,7 +9,7 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import loudness_lufs, true_peak_dbtp
+from mixprint.audio.levels import loudness_lufs, true_peak_dbtp
 from mixprint.errors import ConfigError, DataError
 from mixprint.listening.generate import (
     ANCHOR,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import loudness_lufs, true_peak_dbtp
+from mixprint.audio.levels import loudness_lufs, true_peak_dbtp
 from mixprint.pages.matching import match_levels
 
 RATE_HZ = 44_100

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import mixprint.transfer
-from mixprint.audio.files import read_audio, true_peak_dbtp, write_audio
+from mixprint.audio.files import read_audio, write_audio
+from mixprint.audio.levels import true_peak_dbtp
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, Standardisation, extract
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import loudness_lufs
+from mixprint.audio.levels import loudness_lufs
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, extract
 from mixprint.transfer.style import STEM_OF_FEATURE_D, Style, sweep_weights

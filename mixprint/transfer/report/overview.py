@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
-from mixprint.audio.files import shown
 from mixprint.pages import page
 from mixprint.pages.comparison import SCRIPT, STYLE, comparison
 from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.text import shown
 from mixprint.transfer.report.page import (
     DISTANCE_HEADER,
     DISTANCES_EXPLAINED,

@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from mixprint.audio.files import probe, read_audio, shown
+from mixprint.audio.files import probe, read_audio
 from mixprint.features.schema import FEATURE_NAMES, FEATURE_UNITS
 from mixprint.pages import page
 from mixprint.pages.comparison import SCRIPT, STYLE, comparison
 from mixprint.separation.nulltest import FLOOR_DB
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.text import shown
 from mixprint.transfer.report.pictures import draw_songs
 from mixprint.transfer.report.words import describe_changes, sentence
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixprint.audio.files import shown
 from mixprint.storage.atomic import atomic_path, read_json, write_json
 from mixprint.storage.outputs import result_in
+from mixprint.text import shown
 from mixprint.transfer.jobs import Done, Failure, Outcome
 from mixprint.transfer.layout import (
     METRICS_NAME,
