@@ -89,11 +89,8 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
 
         def work() -> dict[str, float]:
             from mixprint.audio.inspection import InspectionRules
-            from mixprint.collection.catalogue import (
-                build_catalogue,
-                check_reject_fraction,
-                write_catalogue,
-            )
+            from mixprint.collection.building import build_catalogue, check_reject_fraction
+            from mixprint.collection.catalogue import write_catalogue
 
             folders = songs.folders()
             tracks, rejects = build_catalogue(
@@ -128,6 +125,7 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                 "config": {k: v for k, v in config.to_values().items() if k != "num_shards"},
                 "code": code_version(
                     *AUDIO_CODE,
+                    "mixprint.collection.building",
                     "mixprint.collection.catalogue",
                     "mixprint.audio.inspection",
                     "mixprint.collection.locations",

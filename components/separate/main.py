@@ -140,8 +140,8 @@ def _separate(
     catalogue_dir: Path,
     wanted: Sequence[int],
 ) -> None:
-    from mixprint.collection.catalogue import read_catalogue, shard_of
-    from mixprint.collection.shards import SeparatorFingerprint, shard_name
+    from mixprint.collection.catalogue import read_catalogue
+    from mixprint.collection.shards import SeparatorFingerprint, shard_name, shard_of
     from mixprint.machine.device import resolve_device
     from mixprint.separation import load_separator
     from mixprint.storage.claims import joint_work, work_through

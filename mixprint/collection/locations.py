@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mixprint.collection.catalogue import Origin, path_from_uri
+from mixprint.collection.building import Origin
+from mixprint.collection.catalogue import path_from_uri
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
 from mixprint.storage.atomic import read_json
@@ -118,7 +119,7 @@ class Collection(Origin):
         return listing
 
     def folders(self) -> list[Path]:
-        """Return local folders for `mixprint.collection.catalogue.build_catalogue`."""
+        """Return local folders for `mixprint.collection.building.build_catalogue`."""
         return [Path(location) for location in self._locations]
 
 

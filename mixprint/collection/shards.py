@@ -33,6 +33,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from mixprint.collection.catalogue import hash64
 from mixprint.collection.remote_shards import (
     ShardInBucket,
     index_path,
@@ -221,6 +222,17 @@ def pcm_gain(samples: np.ndarray) -> float:
     if round(highest * FULL_SCALE) <= MAX_PCM and round(lowest * FULL_SCALE) >= -FULL_SCALE:
         return 1.0
     return MAX_PCM / FULL_SCALE / max(highest, -lowest)
+
+
+def shard_of(track_id: str, num_shards: int) -> int:
+    """Deal a song to a shard, by its id alone.
+
+    Raises:
+        ValueError: num_shards is not positive.
+    """
+    if num_shards < 1:
+        raise ValueError(f"num_shards must be >= 1, got {num_shards}")
+    return hash64(f"shard:{track_id}") % num_shards
 
 
 def shard_name(index: int, num_shards: int) -> str:

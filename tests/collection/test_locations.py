@@ -7,7 +7,8 @@ from urllib.parse import unquote
 import pytest
 
 from mixprint.audio.inspection import InspectionRules
-from mixprint.collection.catalogue import Reject, Track, build_catalogue, uri_of
+from mixprint.collection.building import build_catalogue
+from mixprint.collection.catalogue import Reject, Track, uri_of
 from mixprint.collection.locations import collection, fetched_song, local_song, read_beside
 from mixprint.collection.sources import MIXTURE
 from mixprint.errors import ConfigError, DataError

@@ -26,9 +26,16 @@ from components.separate.main import (
     SeparateConfig,
 )
 from mixprint.audio.files import read_audio
-from mixprint.collection.catalogue import read_catalogue, shard_of
+from mixprint.collection.catalogue import read_catalogue
 from mixprint.collection.segments import segment_starts
-from mixprint.collection.shards import done_path, read_index, read_marker, read_segment, shard_name
+from mixprint.collection.shards import (
+    done_path,
+    read_index,
+    read_marker,
+    read_segment,
+    shard_name,
+    shard_of,
+)
 from mixprint.errors import AudioError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.separation import SCNetConfig, Separator, build_scnet

@@ -6,7 +6,8 @@ import pytest
 
 from components.ingest.main import MIN_TEST_SONGS, _check_size
 from components.promote.main import Evaluated, PromoteConfig, judge
-from mixprint.collection.catalogue import Track, deal_splits
+from mixprint.collection.building import deal_splits
+from mixprint.collection.catalogue import Track
 from mixprint.errors import DataError
 from mixprint.evaluation.evaluate import MIN_SONGS
 from tests.conftest import REPOSITORY
