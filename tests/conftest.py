@@ -1,6 +1,7 @@
 """Fixtures that several test modules share; all audio here is generated and seconds long."""
 
 import math
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 import soundfile as sf
 import torch
 from torch import Tensor
+from torch import multiprocessing as torch_multiprocessing
 
 from tests.bucket import Bucket, serving
 
@@ -86,3 +88,20 @@ def write_song(make_audio: Callable[..., Tensor]) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def start_ranks() -> Callable[..., None]:
+    """Start `function(rank, *arguments)` in two processes and wait for both."""
+    # A server that imports torch once and forks: spawned processes would each take seconds to
+    # import it, and forks of the test process itself break where autograd has threads (CUDA).
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["mixprint.encoder.training", "torch._dynamo"]
+    )
+
+    def start(function: Callable[..., None], *arguments: object) -> None:
+        torch_multiprocessing.start_processes(
+            function, arguments, nprocs=2, start_method="forkserver"
+        )
+
+    return start

@@ -31,9 +31,9 @@ class ScalarLog:
         self._writer.close()
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Log values by name; a name's part before the first `/` is its group."""
+        """Log values by name; a name's part before the first `.` is its group."""
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            self._writer.add_scalar(name.replace(".", "/", 1), value, step)
 
     def flush(self) -> None:
         """Write all to disk, so that a state that is saved next never knows more than the log."""

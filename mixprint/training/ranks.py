@@ -1,10 +1,10 @@
 """Several training processes as one, started by `torchrun`; a single process needs none of it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -66,6 +66,22 @@ def of_first_rank(value: Shared, device: torch.device) -> Shared:
     shared = [value]
     distributed.broadcast_object_list(shared, src=0, device=device)
     return shared[0]
+
+
+def of_all_ranks(value: Shared) -> list[Shared]:
+    """Gather plain values of all ranks, in their order."""
+    if not distributed.is_initialized():
+        return [value]
+    gathered: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def share_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors of all ranks by those of the first one."""
+    if distributed.is_initialized():
+        for tensor in tensors:
+            distributed.broadcast(tensor, src=0)
 
 
 def barrier() -> None:

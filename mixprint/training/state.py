@@ -21,7 +21,7 @@ from mixprint.storage.atomic import atomic_path, remove_leftovers, write_json
 from mixprint.storage.locks import locked
 from mixprint.training.ranks import of_first_rank, rank_and_world
 
-log = logging.getLogger("mixprint.training_state")
+log = logging.getLogger("mixprint.training.state")
 
 NUM_STATES = 2
 LOCK_FILE = "lock"
@@ -148,7 +148,7 @@ class StateFiles(Generic[State]):
         return of_first_rank(self.load() if rank_and_world()[0] == 0 else None, device)
 
     def save(self, state: State) -> None:
-        """Write a state in place of the older one.
+        """Write a state in place of the older one, or of one of the same step.
 
         Args:
             state: of the training.
@@ -158,7 +158,9 @@ class StateFiles(Generic[State]):
                 state stays as it is.
         """
         step: int = state["step"]
-        slot = 0 if self._newest is None else (self._newest + 1) % NUM_STATES
+        slot = self._newest or 0
+        if self.newest_step not in (None, step):
+            slot = (slot + 1) % NUM_STATES
         path, marker = self._path(slot), self._marker(slot)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """A tiny data set as the steps before training leave it: shards, features, standardisation."""
 
 import dataclasses
-import multiprocessing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from torch import multiprocessing as torch_multiprocessing
 
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
@@ -125,20 +123,3 @@ def tiny_config(**changes: object) -> TrainConfig:
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., TrainConfig]:
     return tiny_config
-
-
-@pytest.fixture(scope="session")
-def start_ranks() -> Callable[..., None]:
-    """Start `function(rank, *arguments)` in two processes and wait for both."""
-    # A server that imports torch once and forks: spawned processes would each take seconds to
-    # import it, and forks of the test process itself break where autograd has threads (CUDA).
-    multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["mixprint.encoder.training", "torch._dynamo"]
-    )
-
-    def start(function: Callable[..., None], *arguments: object) -> None:
-        torch_multiprocessing.start_processes(
-            function, arguments, nprocs=2, start_method="forkserver"
-        )
-
-    return start

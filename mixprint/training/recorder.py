@@ -1,0 +1,113 @@
+"""What the first rank writes while a training goes on: curves, states, weights and the log.
+
+An entry of the history, one per epoch:
+
+epoch       number of the epoch, from 1
+step        how many steps were taken
+minutes     of work so far, over all resumed runs
+train.*     means over the steps of the epoch: what `Task.learn` returns, `gradient_norm`,
+            `learning_rate` and `step_s`, the seconds that a step takes
+valid.*     what `Task.validate` returns, and `time_s`, the seconds that it took
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mixprint.training.curves import ScalarLog
+from mixprint.training.outputs import TrainingOutputs, TrainingState
+from mixprint.training.task import Task, Weights
+
+# What an entry holds that differs between equal trainings.
+TIMES = frozenset({"minutes", "train.step_s", "valid.time_s"})
+
+# Called on the first rank with a step and what was measured there: `train.*`, or the whole entry
+# of an epoch.
+MetricsCallback = Callable[[int, Mapping[str, float]], None]
+
+
+class Recorder:
+    """Curves, states and weights of a training under way."""
+
+    def __init__(
+        self,
+        task: Task[Any],
+        outputs: TrainingOutputs,
+        curves: ScalarLog,
+        on_metrics: MetricsCallback | None,
+        log: logging.Logger,
+    ) -> None:
+        self._task, self._outputs, self._curves = task, outputs, curves
+        self._on_metrics, self._log = on_metrics, log
+        self._sums: dict[str, float] = {}
+        self._num_steps = 0
+
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Take in a step that was taken, and log the mean of the last ones when it is time."""
+        add_to(self._sums, values)
+        self._num_steps += 1
+        if step % self._task.plan.log_steps:
+            return
+        means = prefixed("train", divided(self._sums, self._num_steps))
+        self._curves.add(step, means)
+        if self._on_metrics is not None:
+            self._on_metrics(step, means)
+        self._sums, self._num_steps = {}, 0
+
+    def save(self, state: TrainingState) -> None:
+        """Save a state."""
+        self._curves.flush()
+        self._outputs.states.save(state)
+        self._task.saved(self._outputs.states.oldest_step)
+
+    def epoch(self, state: TrainingState, entry: Mapping[str, float]) -> None:
+        """Log an epoch that has been validated, and save its state."""
+        figures = {n: v for n, v in entry.items() if n not in ("epoch", "step")}
+        self._curves.add(int(entry["step"]), figures)
+        self.save(state)
+
+    def tell(self, entry: Mapping[str, float]) -> None:
+        """Tell of an epoch that is safe on disk."""
+        shown = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in entry.items()
+            if name == "train.loss" or name.startswith("valid.")
+        )
+        self._log.info("epoch %d, step %d: %s", entry["epoch"], entry["step"], shown)
+        if self._on_metrics is not None:
+            self._on_metrics(int(entry["step"]), dict(entry))
+
+    def write(
+        self,
+        history: Sequence[Mapping[str, float]],
+        last: Weights | None,
+        best: Weights | None,
+    ) -> None:
+        """Write what follows from the state after an epoch; once more does no harm.
+
+        Args:
+            history: its entry is the last one.
+            last: its weights, unless they have gone on since.
+            best: its weights as the best ones, if they are.
+        """
+        if last is not None:
+            self._outputs.write_epoch(last, history[-1])
+        if best is not None:
+            self._outputs.write_best(best, history[-1])
+        self._outputs.write_history(history)
+
+
+def add_to(sums: dict[str, float], values: Mapping[str, float]) -> None:
+    """Add values up by name, in place."""
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value
+
+
+def divided(sums: Mapping[str, float], number: int) -> dict[str, float]:
+    """Return the means of sums of so many values."""
+    return {name: total / number for name, total in sums.items()}
+
+
+def prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Name values after what they were measured in, `train` or `valid`."""
+    return {f"{prefix}.{name}": value for name, value in values.items()}
