@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from mixprint.evaluation.retrieval import Estimate, FloatArray
 from mixprint.features.schema import FEATURE_NAMES, MIX_FEATURES, STEM_FEATURES
-from mixprint.pages.page import PALETTE
+from mixprint.pages.colours import PALETTE
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import atomic_path
 

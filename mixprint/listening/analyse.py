@@ -21,7 +21,8 @@ from scipy import stats
 
 from mixprint.errors import ConfigError, DataError
 from mixprint.listening.generate import REFERENCE, TEST_NAME, UNCHANGED
-from mixprint.pages import page
+from mixprint.pages.colours import PALETTE
+from mixprint.pages.page import is_page, write_page
 from mixprint.schema import (
     Length,
     Range,
@@ -225,7 +226,7 @@ def analyse(places: Sequence[Path], out_path: Path, *, overwrite: bool = False) 
     inputs = [*files, *([test_path] if test_path else [])]
     outputs: dict[Path, Callable[[Path], bool]] = {
         out_path: is_analysis,
-        page_path: partial(page.is_page, title=PAGE_TITLE),
+        page_path: partial(is_page, title=PAGE_TITLE),
     }
     for path, is_ours in outputs.items():
         check_file(path, is_ours, inputs=inputs, overwrite=True)
@@ -353,31 +354,18 @@ def _over(values: Mapping[str, float | None]) -> str:
 
 def _write_page(path: Path, results: Mapping[str, Any]) -> None:
     """Write the figures with a picture."""
-    conditions = results["conditions"]
-    sections = [
-        page.paragraph(
-            f"{results['num_listeners']} listeners, {results['num_trials']} trials. Means over "
-            f"listeners of their means over trials; interval: {results['interval']}."
-        ),
-        page.image(_draw(conditions), "means of the conditions with their intervals"),
-        page.table(
-            ["condition", "mean", "95 % interval", "median", "over the input"],
-            [
-                [name, f"{v['mean']:.1f}", _interval(v, ""), f"{v['median']:.1f}", _over(v)]
-                for name, v in conditions.items()
-            ],
-        ),
-    ]
-    sections += [
-        page.paragraph(
-            f"Left out: {out['listener']}, who rated the hidden reference below "
-            f"{SCREEN_SCORE:.0f} in {out['failed_fraction']:.0%} of the trials",
-            note=True,
-        )
-        for out in results["screened_out"]
-    ]
-    sections += [page.paragraph(f"Refused: {r['reason']}", note=True) for r in results["refused"]]
-    page.write_page(path, PAGE_TITLE, sections)
+    write_page(
+        path,
+        "listening/results.html",
+        PAGE_TITLE,
+        results=results,
+        scores_png=_draw(results["conditions"]),
+        rows=[
+            [name, f"{v['mean']:.1f}", _interval(v, ""), f"{v['median']:.1f}", _over(v)]
+            for name, v in results["conditions"].items()
+        ],
+        screen_score=SCREEN_SCORE,
+    )
 
 
 def _draw(conditions: Mapping[str, Mapping[str, Any]]) -> bytes:
@@ -387,8 +375,8 @@ def _draw(conditions: Mapping[str, Mapping[str, Any]]) -> bytes:
     for row, values in enumerate(conditions.values()):
         mean, low, high = values["mean"], values["low"], values["high"]
         if low is not None and high is not None:
-            axes.plot([low, high], [row, row], color=page.PALETTE[0], linewidth=2)
-        axes.plot([mean], [row], "o", color=page.PALETTE[0])
+            axes.plot([low, high], [row, row], color=PALETTE[0], linewidth=2)
+        axes.plot([mean], [row], "o", color=PALETTE[0])
     axes.set_yticks(range(len(conditions)), list(conditions))
     axes.invert_yaxis()
     axes.set_xlim(0, 100)

@@ -21,7 +21,6 @@ Shape suffixes: C channel, T sample, F frequency bin.
 
 import base64
 import hashlib
-import io
 import logging
 import random
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import soundfile as sf
 import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
@@ -37,9 +35,9 @@ from torch import Tensor
 from mixprint.audio.files import probe, read_audio
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, file_sha256, fingerprint
-from mixprint.pages import page
-from mixprint.pages.comparison import SYNC_SCRIPT
+from mixprint.pages.clips import encode_flac, faded
 from mixprint.pages.matching import match_levels
+from mixprint.pages.page import write_page
 from mixprint.schema import Range, WithOthers, as_record
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage.atomic import atomic_path, read_json, write_json
@@ -82,8 +80,6 @@ ANCHOR_STOP_HZ = 4000.0
 MAX_EXCERPT_S = 12.0
 # BS.1534-3: no more than 12 stimuli at once, the reference included.
 MAX_CONDITIONS = 12
-
-_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -282,7 +278,12 @@ def _write_test(out_dir: Path, trials: Sequence[Trial], seed: int, made_of: str)
         log.info("trial %d/%d: %d conditions", index + 1, len(trials), len(made[-1]["conditions"]))
     test: dict[str, Any] = {"version": TEST_VERSION, "seed": seed, "trials": made}
     test["fingerprint"] = fingerprint(test)
-    _write_page(out_dir / PAGE_NAME, test)
+    write_page(
+        out_dir / PAGE_NAME,
+        "listening/test.html",
+        "Listening test",
+        test={**test, "reference": REFERENCE},
+    )
     test["made_of"] = made_of
     write_json(out_dir / TEST_NAME, test)
     return test
@@ -300,7 +301,9 @@ def _write_trial(out_dir: Path, name: str, trial: Trial) -> dict[str, Any]:
     conditions = {}
     for condition in sorted(sounds):
         gain_db = levels.gain_db[condition]
-        data = _flac(10 ** (gain_db / 20) * sounds[condition])
+        # Faded at both ends, for the loop.
+        sound_CT = faded(10 ** (gain_db / 20) * sounds[condition], SAMPLE_RATE_HZ)
+        data = encode_flac(sound_CT.clamp(-1, 1), SAMPLE_RATE_HZ)
         # From the content and the trial, for a name that gives nothing away.
         digest = hashlib.sha256(name.encode() + condition.encode() + data).hexdigest()[
             :STIMULUS_DIGITS
@@ -340,22 +343,3 @@ def low_pass(audio_CT: Tensor, sample_rate_hz: int) -> Tensor:
     spectrum_CF = torch.fft.rfft(audio_CT, n=length)
     filtered_CF = spectrum_CF * (0.5 + 0.5 * torch.cos(torch.pi * fall_F))
     return torch.fft.irfft(filtered_CF, n=length)[..., :num_samples]
-
-
-def _flac(audio_CT: Tensor) -> bytes:
-    """Encode in 16 bits, which are quieter than any room, faded at both ends for the loop."""
-    buffer = io.BytesIO()
-    faded_CT = page.faded(audio_CT, SAMPLE_RATE_HZ).clamp(-1, 1)
-    sf.write(buffer, faded_CT.T.numpy(), SAMPLE_RATE_HZ, format="FLAC", subtype="PCM_16")
-    return buffer.getvalue()
-
-
-def _write_page(path: Path, test: Mapping[str, Any]) -> None:
-    """Write the page: text and script lie beside this module."""
-    body = (_HERE / "test.html").read_text(encoding="utf-8")
-    script = SYNC_SCRIPT + (_HERE / "test.js").read_text(encoding="utf-8")
-    style = (_HERE / "test.css").read_text(encoding="utf-8")
-    shown = {**test, "reference": REFERENCE}
-    page.write_page(
-        path, "Listening test", [body, page.script_json(shown)], style=style, script=script
-    )

@@ -105,14 +105,10 @@ const letter = (index) => String.fromCharCode(65 + index);
 
 function makeRow(condition, index) {
   const name = letter(index);
-  const row = document.createElement("div");
-  row.className = "condition";
-  row.innerHTML = `
-    <button type="button" class="choice" aria-pressed="false">${name}</button>
-    <input type="range" min="0" max="100" step="1" value="0" aria-label="rating of ${name}"
-      aria-valuetext="not rated">
-    <output>–</output>`;
+  const row = byId("condition").content.firstElementChild.cloneNode(true);
   const [button, slider, output] = row.children;
+  button.textContent = name;
+  slider.setAttribute("aria-label", `rating of ${name}`);
   button.dataset.name = name;
   slider.dataset.name = name;
   button.addEventListener("click", () => hear(name));

@@ -1,20 +1,19 @@
-"""A player for a page that switches between sounds in step, at equal loudness or at their own.
+"""A player that switches between sounds in step, at equal loudness or at their own.
+
+`comparison` in `parts.html` shows it, in a page that extends `comparisons.html`.
 
 Shape suffixes: C channel, T sample.
 """
 
 import base64
-import io
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from html import escape
-from pathlib import Path
+from dataclasses import dataclass
 
-import soundfile as sf
 from torch import Tensor
 
 from mixprint.machine.processes import threads_each
-from mixprint.pages import page
+from mixprint.pages.clips import encode_mp3, faded
 from mixprint.pages.matching import Levels, match_levels
 
 # LAME's variable bit rate, 0 the best: about 215 and 150 kbit/s. What is judged in the end are the
@@ -22,28 +21,35 @@ from mixprint.pages.matching import Levels, match_levels
 FIRST_PART_QUALITY = 0.0
 OTHER_PARTS_QUALITY = 0.2
 
-_HERE = Path(__file__).parent
-SYNC_SCRIPT = (_HERE / "sync.js").read_text(encoding="utf-8")
-SCRIPT = SYNC_SCRIPT + (_HERE / "comparison.js").read_text(encoding="utf-8")
-"""What a page with such players needs once."""
-STYLE = (_HERE / "comparison.css").read_text(encoding="utf-8")
-"""Their look, for the page's style."""
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a player shows and plays.
+
+    Attributes:
+        name: plain text; different for each player of a page.
+        heard: the clip that is heard first.
+        parts: part -> clip -> what `comparison.js` plays.
+    """
+
+    name: str
+    heard: str
+    parts: Mapping[str, Mapping[str, Mapping[str, object]]]
 
 
-def comparison(
+def compare(
     name: str, parts: Mapping[str, Mapping[str, Tensor]], sample_rate_hz: int, *, heard: str
-) -> str:
-    """Make a player.
+) -> Comparison:
+    """Encode sounds for a player.
 
     Clips that are as long as each other play in step; one of another length keeps its length.
-    Audio is MP3 of a variable bit rate, which all browsers play.
 
     Args:
-        name: plain text; different for each player of a page.
+        name: see `Comparison`.
         parts: part (for example the mix, a stem) -> clip -> audio_CT of 0.4 s or longer; every
             part has the same clips, and the position in time refers to the first clip.
         sample_rate_hz: rate of all clips.
-        heard: the clip that is heard first.
+        heard: see `Comparison`.
 
     Raises:
         ValueError: parts do not have the same clips, or `heard` is none of them.
@@ -63,30 +69,7 @@ def comparison(
             part: _part(sounds, match_levels(sounds, sample_rate_hz), encoded)
             for part, sounds in parts.items()
         }
-    label = escape(name)
-    choices = _choices(name, "clip", "Hear", clips, heard)
-    if len(parts) > 1:
-        choices += _choices(name, "part", "of the", list(parts), next(iter(parts)))
-    return (
-        f'<div class="comparison" role="group" aria-label="{label}">'
-        '<div class="bar"><button type="button" class="play">Play</button>'
-        '<input type="range" class="position" min="0" max="1000" step="1" value="0" '
-        'aria-label="position"><span class="time">0.0 s</span></div>'
-        f"{choices}"
-        '<label class="matched"><input type="checkbox" checked> equally loud</label>'
-        f'<p class="levels" aria-live="polite"></p>{page.script_json({"parts": values})}</div>'
-    )
-
-
-def _choices(player: str, kind: str, legend: str, names: list[str], checked: str) -> str:
-    """Make a row of buttons of which one is pressed."""
-    group = escape(f"{kind} {player}")
-    labels = "".join(
-        f'<label><input type="radio" name="{group}" value="{escape(name)}"'
-        f"{' checked' if name == checked else ''}>{escape(name)}</label>"
-        for name in names
-    )
-    return f'<fieldset class="{kind}"><legend>{escape(legend)}</legend>{labels}</fieldset>'
+    return Comparison(name, heard, values)
 
 
 def _part(
@@ -113,17 +96,8 @@ def _gain(gain_db: float) -> str:
 
 
 def _encoded(audio_CT: Tensor, sample_rate_hz: int, quality: float) -> tuple[str, float]:
-    """Encode a clip; give it as text, and the factor that kept it within full scale."""
-    faded_CT = page.faded(audio_CT, sample_rate_hz)
+    """Return a clip as text, and the factor that kept it within full scale."""
+    faded_CT = faded(audio_CT, sample_rate_hz)
     scale = min(1.0, 1.0 / max(float(faded_CT.abs().max()), 1e-10))
-    buffer = io.BytesIO()
-    sf.write(
-        buffer,
-        (scale * faded_CT).T.numpy(),
-        sample_rate_hz,
-        format="MP3",
-        subtype="MPEG_LAYER_III",
-        compression_level=quality,
-        bitrate_mode="VARIABLE",
-    )
-    return base64.b64encode(buffer.getvalue()).decode("ascii"), scale
+    mp3 = encode_mp3(scale * faded_CT, sample_rate_hz, quality)
+    return base64.b64encode(mp3).decode("ascii"), scale

@@ -29,7 +29,6 @@ from mixprint.evaluation.evaluate import (
 )
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features.table import write_features
-from mixprint.pages import page
 from mixprint.storage.atomic import read_json, write_json
 
 RATE_HZ = 44_100
@@ -377,25 +376,3 @@ def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         plots.plot_training(tmp_path / name, [{"epoch": 1, "train_loss": 2.0}])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-
-
-def test_a_player_fades_and_is_cut() -> None:
-    html = page.player(
-        "<i>", torch.ones(2, RATE_HZ), RATE_HZ, max_duration_s=0.5, player_rate_hz=RATE_HZ
-    )
-    assert "&lt;i&gt;" in html
-    flac = base64.b64decode(re.findall(r"base64,([^\"]+)", html)[0])
-    audio, _ = sf.read(io.BytesIO(flac))
-    assert len(audio) == RATE_HZ // 2
-    assert audio[0, 0] == audio[-1, 0] == 0
-    assert audio[RATE_HZ // 4, 0] == pytest.approx(1, abs=1e-3)
-
-
-def test_a_player_lowers_what_is_beyond_full_scale_and_says_so() -> None:
-    wave_CT = 2.0 * torch.sin(torch.arange(RATE_HZ) / 10).expand(2, -1)
-    html = page.player("hot", wave_CT, RATE_HZ, max_duration_s=1.0, player_rate_hz=RATE_HZ)
-    assert "hot (played 6.0 dB lower)" in html
-    flac = base64.b64decode(re.findall(r"base64,([^\"]+)", html)[0])
-    audio, _ = sf.read(io.BytesIO(flac))
-    inner = slice(RATE_HZ // 4, RATE_HZ // 2)
-    np.testing.assert_allclose(audio[inner], wave_CT.T.numpy()[inner] / 2, atol=1e-4)

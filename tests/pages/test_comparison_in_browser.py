@@ -7,11 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.pages import page
-from mixprint.pages.comparison import SCRIPT, STYLE, comparison
+from mixprint.pages.comparison import compare
+from mixprint.pages.page import ENVIRONMENT
 from tests.browser import browsing
 
 RATE_HZ = 44_100
+PAGE = """
+{% extends "pages/comparisons.html" %}
+{% from "pages/parts.html" import comparison %}
+{% block content %}{{ comparison(player) }}{% endblock %}
+"""
 # Tones in the middle of the analyser's bins, so that it reads their levels right.
 BIN_HZ = RATE_HZ / 4096
 LOW_HZ, MIDDLE_HZ, HIGH_HZ = (round(f / BIN_HZ) * BIN_HZ for f in (500, 1000, 2000))
@@ -53,8 +58,8 @@ def write(path: Path) -> Path:
             "target": torch.zeros(2, RATE_HZ),
         },
     }
-    section = comparison("<b>pair</b>", parts, RATE_HZ, heard="output")
-    page.write_page(path, "title", [section], style=STYLE, script=SCRIPT)
+    player = compare("<b>pair</b>", parts, RATE_HZ, heard="output")
+    path.write_text(ENVIRONMENT.from_string(PAGE).render(title="title", player=player))
     return path
 
 
@@ -145,9 +150,9 @@ def test_a_clip_of_another_length_loops_by_itself(tmp_path: Path) -> None:
 def test_parts_must_have_the_same_clips() -> None:
     sound_CT = tone(500, 0.1, 0.5)
     with pytest.raises(ValueError, match="same clips"):
-        comparison("x", {"a": {"b": sound_CT}, "c": {"d": sound_CT}}, RATE_HZ, heard="b")
+        compare("x", {"a": {"b": sound_CT}, "c": {"d": sound_CT}}, RATE_HZ, heard="b")
     with pytest.raises(ValueError, match="same clips"):
-        comparison("x", {"a": {"b": sound_CT}}, RATE_HZ, heard="other")
+        compare("x", {"a": {"b": sound_CT}}, RATE_HZ, heard="other")
 
 
 def test_faults_in_a_page_are_noticed(tmp_path: Path) -> None:

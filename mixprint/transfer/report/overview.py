@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes
 
-from mixprint.pages import page
-from mixprint.pages.comparison import SCRIPT, STYLE, comparison
+from mixprint.pages.comparison import compare
+from mixprint.pages.page import write_page
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.text import shown
 from mixprint.transfer.report.page import (
-    DISTANCE_HEADER,
-    DISTANCES_EXPLAINED,
     MIXES,
     clips_of,
     distance_cells,
@@ -48,52 +46,61 @@ def write_overview(
         failures: what could not be done.
         summary: see `mixprint.transfer.report.summary`.
     """
-    sections = [_medians(summary)]
-    if failures:
-        sections += [
-            page.heading("Not done"),
-            page.table(["where", "reason", ""], ([f.where, f.reason, f.error] for f in failures)),
-        ]
     others = {row["folder"] for row in summary["transfers"] if not row["is_asked_for"]}
-    pairs: dict[tuple[str, str], list[Done]] = {}
+    groups: dict[tuple[str, str], list[Done]] = {}
     for each in done:
         key = each.metrics["input_audio"], target_of(each.metrics)
-        pairs.setdefault(key, []).append(each)
-    sections += [page.heading("All transfers"), page.paragraph(DISTANCES_EXPLAINED)]
+        groups.setdefault(key, []).append(each)
+    pairs = []
     num_left = MAX_CLIPS
-    for number, group in enumerate(pairs.values(), start=1):
-        name = pair_title(group[0].metrics)
+    for number, group in enumerate(groups.values(), start=1):
         labels = _labels(path.parent, group, others)
-        sections += [
-            page.heading(name, 3),
-            page.table(
-                ["transfer", *DISTANCE_HEADER],
-                (
-                    [label, *distance_cells(d.metrics)]
-                    for label, d in zip(labels, group, strict=True)
-                ),
-            ),
-        ]
         files = _clips(labels, group)
-        if len(files) <= num_left:
+        if has_player := len(files) <= num_left:
             num_left -= len(files)
-            clips = {
-                label: excerpt(folder / file, each.metrics)
-                for label, (folder, file, each) in files.items()
+        pairs.append(_pair(path.parent, number, labels, group, files if has_player else {}))
+    write_page(
+        path,
+        "transfer/report/overview.html",
+        "Mixing style transfers",
+        medians=_medians(summary),
+        failures=[(f.where, f.reason, f.error) for f in failures],
+        pairs=pairs,
+    )
+
+
+def _pair(
+    page_dir: Path,
+    number: int,
+    labels: Sequence[str],
+    group: Sequence["Done"],
+    files: Mapping[str, tuple[Path, str, "Done"]],
+) -> dict[str, Any]:
+    """Return what the page shows of the transfers of a pair; without files there is no player."""
+    title = pair_title(group[0].metrics)
+    clips = {
+        label: excerpt(folder / file, each.metrics) for label, (folder, file, each) in files.items()
+    }
+    return {
+        "title": title,
+        "player": compare(f"{number}. {title}", {"mix": clips}, SAMPLE_RATE_HZ, heard=labels[0])
+        if clips
+        else None,
+        "transfers": [
+            {
+                "label": label,
+                "distances": distance_cells(each.metrics),
+                "links": _links(page_dir, each),
+                "told": words(each.metrics),
             }
-            player = comparison(
-                f"{number}. {name}", {"mix": clips}, SAMPLE_RATE_HZ, heard=labels[0]
-            )
-            sections.append(player)
-        for label, each in zip(labels, group, strict=True):
-            told = page.links(_links(path.parent, each)) + "".join(words(each.metrics))
-            sections.append(page.folded(f"{label}: files, and what changed", told))
-    page.write_page(path, "Mixing style transfers", sections, style=STYLE, script=SCRIPT)
+            for label, each in zip(labels, group, strict=True)
+        ],
+    }
 
 
-def _medians(summary: Mapping[str, Any]) -> str:
-    header = ["method", "transfers", "features nearer", "embedding nearer", "time"]
-    rows = [
+def _medians(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row per method."""
+    return [
         [
             name,
             str(values["num_transfers"]),
@@ -102,7 +109,6 @@ def _medians(summary: Mapping[str, Any]) -> str:
         ]
         for name, values in summary["methods"].items()
     ]
-    return page.heading("Methods, medians") + page.table(header, rows)
 
 
 def _percent(reduction: float | None) -> str:

@@ -6,7 +6,7 @@ Shape suffixes: C channel, T sample.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from mixprint.audio.files import probe, read_audio
 from mixprint.features.schema import FEATURE_NAMES, FEATURE_UNITS
-from mixprint.pages import page
-from mixprint.pages.comparison import SCRIPT, STYLE, comparison
+from mixprint.pages.comparison import compare
+from mixprint.pages.page import write_page
 from mixprint.separation.nulltest import FLOOR_DB
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.text import shown
@@ -36,21 +36,6 @@ STEM_FOLDERS = {
 # Smaller changes of the console's controls are not worth a word.
 AUDIBLE_DB = 0.5
 AUDIBLE_DYNAMICS = 0.05
-DISTANCE_HEADER = (
-    "method",
-    "optimised",
-    "features",
-    "",
-    "embedding",
-    "",
-    "converged",
-    "steps",
-)
-DISTANCES_EXPLAINED = (
-    "Distances before and after, smaller is nearer: of the features the root mean square "
-    "difference in standard deviations of the training songs, of the embeddings the cosine "
-    "distance. Converged means that a plateau was reached before the last step."
-)
 
 
 def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -61,15 +46,25 @@ def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
         metrics: what its metrics.json holds.
     """
     name = shown(path.absolute().parent.name)
-    sections = [
-        page.table(["transfer", *DISTANCE_HEADER], [[name, *distance_cells(metrics)]]),
-        page.paragraph(DISTANCES_EXPLAINED),
-        page.heading(pair_title(metrics)),
-        *_heard(path.parent, name, metrics),
-        *words(metrics),
-        *_figures(metrics),
-    ]
-    page.write_page(path, "Mixing style transfer", sections, style=STYLE, script=SCRIPT)
+    sounds = _excerpts(path.parent, metrics)
+    write_page(
+        path,
+        "transfer/report/pair.html",
+        "Mixing style transfer",
+        name=name,
+        distances=distance_cells(metrics),
+        pair=pair_title(metrics),
+        player=compare(name, sounds, SAMPLE_RATE_HZ, heard="output"),
+        songs_png=draw_songs(sounds["mix"], SAMPLE_RATE_HZ),
+        told=words(metrics),
+        songs=list(MIXES),
+        features=[
+            [name, unit, *(float(metrics["features"][song][name]) for song in MIXES)]
+            for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
+        ],
+        curves=_curves(metrics),
+        figures=_figures(metrics),
+    )
 
 
 def describe_settings(settings: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -118,7 +113,7 @@ def _decibels(value_db: float, more: str, less: str) -> str:
 
 
 def distance_cells(metrics: Mapping[str, Any]) -> list[object]:
-    """Make the cells below `DISTANCE_HEADER`."""
+    """Return how near a transfer came, for a row of the table of distances."""
     cells: list[object] = [metrics["method"], metrics["optimize_target"]]
     for kind in ("feature", "embedding"):
         initial, final = (metrics[f"{when}_{kind}_distance"] for when in ("initial", "final"))
@@ -154,21 +149,15 @@ def reduction_text(initial: float, final: float) -> str:
     return f"{1 - final / initial:+.0%} nearer"
 
 
-def _heard(folder: Path, name: str, metrics: Mapping[str, Any]) -> list[str]:
-    """Make the player and the picture."""
+def _excerpts(folder: Path, metrics: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """Read the mixes and their stems: part -> clip -> audio_CT."""
     parts = {"mix": {c: excerpt(folder / f, metrics) for c, f in clips_of(MIXES, metrics).items()}}
     for stem in STEMS:
         parts[stem] = {
             clip: excerpt(folder / stems / f"{stem}.wav", metrics)
             for clip, stems in clips_of(STEM_FOLDERS, metrics).items()
         }
-    return [
-        comparison(name, parts, SAMPLE_RATE_HZ, heard="output"),
-        page.image(
-            draw_songs(parts["mix"], SAMPLE_RATE_HZ),
-            "waveforms and spectrograms of input, output, target",
-        ),
-    ]
+    return parts
 
 
 def excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
@@ -181,52 +170,43 @@ def excerpt(path: Path, metrics: Mapping[str, Any]) -> Tensor:
     return read_audio(path, start_s=start_s, duration_s=length_s)
 
 
-def words(metrics: Mapping[str, Any]) -> list[str]:
-    """Say what changed in each stem, and what was done to it."""
+def words(metrics: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """Say what changed in each stem, what was done to it, and what to know of the transfer."""
     changes = describe_changes(metrics["features"], left_alone=metrics["stems_left_alone"])
-    sections = [
-        page.heading("What changed, and what the target has", 3),
-        page.bullets(sentence(stem, told) for stem, told in changes.items()),
-    ]
-    if metrics["settings"]:
-        done = page.bullets(describe_settings(metrics["settings"]))
-        sections.append(page.folded("what was done: the settings that were found", done))
-    return sections + [page.paragraph(text, note=True) for text in metrics["notes"]]
+    return {
+        "changes": [sentence(stem, told) for stem, told in changes.items()],
+        "settings": describe_settings(metrics["settings"]),
+        "notes": metrics["notes"],
+    }
 
 
-def _figures(metrics: Mapping[str, Any]) -> list[str]:
-    """Make the features' table, the curves and the figures of a pair."""
-    rows = [
-        [name, unit, *(float(metrics["features"][song][name]) for song in MIXES)]
-        for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
-    ]
-    sections = [page.folded("all 64 features", page.table(["feature", "unit", *MIXES], rows))]
-    for kind, label in (("feature", "feature distance"), ("embedding", "embedding distance")):
-        points = [
+def _curves(metrics: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
+    """Return the points (step, distance) of each distance that was measured more than once."""
+    curves = {
+        f"{kind} distance": [
             (i["step"], i[f"{kind}_distance"])
             for i in metrics["iterations"]
             if i[f"{kind}_distance"] is not None
         ]
-        if len(points) > 1:
-            sections.append(page.line_chart({label: points}, x_label="step", y_label=label))
+        for kind in ("feature", "embedding")
+    }
+    return {name: points for name, points in curves.items() if len(points) > 1}
+
+
+def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return the figures of a pair."""
     output = metrics["output"]
-    sections.append(
-        page.definitions(
-            {
-                "input": metrics["input_audio"],
-                "target": target_of(metrics),
-                "loudness": f"{output['input_loudness_lufs']:.1f} LUFS in, "
-                f"{output['loudness_lufs']:.1f} LUFS out, "
-                f"{output['target_loudness_lufs']:.1f} LUFS in the target",
-                "true peak": f"{output['true_peak_dbtp']:.1f} dBTP "
-                f"(gain {output['gain_db']:.1f} dB)",
-                **_null_depth(output),
-                "device": metrics["device"],
-                "time": f"{metrics['timings']['total_s']:.0f} s",
-            }
-        )
-    )
-    return sections
+    return {
+        "input": metrics["input_audio"],
+        "target": target_of(metrics),
+        "loudness": f"{output['input_loudness_lufs']:.1f} LUFS in, "
+        f"{output['loudness_lufs']:.1f} LUFS out, "
+        f"{output['target_loudness_lufs']:.1f} LUFS in the target",
+        "true peak": f"{output['true_peak_dbtp']:.1f} dBTP (gain {output['gain_db']:.1f} dB)",
+        **_null_depth(output),
+        "device": metrics["device"],
+        "time": f"{metrics['timings']['total_s']:.0f} s",
+    }
 
 
 def _null_depth(output: Mapping[str, Any]) -> dict[str, str]:

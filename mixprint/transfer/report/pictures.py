@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixprint.pages.page import PALETTE
+from mixprint.pages.colours import PALETTE
 
 DPI = 100
 FFT_SIZE = 4096
