@@ -55,7 +55,7 @@ from mixprint.transfer.methods.fitting import TransferResult, fit_style
 from mixprint.transfer.methods.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
 from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
 from mixprint.transfer.style import Style
-from mixprint.zero_shot.model import load_zero_shot
+from mixprint.zero_shot.checkpoint import load_zero_shot
 
 log = logging.getLogger("mixprint.benchmarks")
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mixprint.separation import Separator
     from mixprint.transfer.jobs import Models
     from mixprint.transfer.settings import Hyperparameters
-    from mixprint.zero_shot.model import ZeroShotModel
+    from mixprint.zero_shot.checkpoint import ZeroShotModel
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED_STANDARDISATION = WEIGHTS / "standardisation.json"
@@ -1072,7 +1072,7 @@ def _load_encoder(checkpoint: str, device: "torch.device") -> "Encoder | None":
 
 def _load_zero_shot(folder: Path | None, device: "torch.device") -> "ZeroShotModel":
     """Load the zero-shot model that is named, else the shipped one."""
-    from mixprint.zero_shot.model import SHIPPED_ZERO_SHOT, load_zero_shot
+    from mixprint.zero_shot.checkpoint import SHIPPED_ZERO_SHOT, load_zero_shot
 
     return load_zero_shot(folder or SHIPPED_ZERO_SHOT, device)
 

@@ -48,6 +48,23 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def make_stems() -> Callable[..., Tensor]:
+    """Make stems_SCT: filtered noise that swells, a different level per stem."""
+
+    def make(duration_s: float = 3.0, *, seed: int = 0, gain: float = 1.0) -> Tensor:
+        num_samples = round(duration_s * SAMPLE_RATE_HZ)
+        generator = torch.Generator().manual_seed(seed)
+        noise_SCT = torch.randn(4, 2, num_samples, generator=generator)
+        smooth_SCT = 0.7 * noise_SCT.roll(1, -1) + 0.3 * noise_SCT
+        time_T = torch.arange(num_samples) / SAMPLE_RATE_HZ
+        swell_T = 0.6 + 0.4 * torch.sin(2 * torch.pi * (1.5 + 0.3 * seed) * time_T)
+        levels_S = torch.tensor([0.1, 0.05, 0.08, 0.03]).view(-1, 1, 1)
+        return gain * levels_S * swell_T * smooth_SCT
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def make_audio() -> Callable[..., Tensor]:
     """Make stereo audio_CT that no rule rejects: two detuned tones and a little noise."""
 

@@ -43,12 +43,9 @@ from mixprint.storage.atomic import read_json, write_json
 from mixprint.training.state import StateFiles
 from mixprint.transfer.style import Style
 from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE, load_style_share
-from mixprint.zero_shot.model import (
-    ZeroShotConfig,
-    ZeroShotNetwork,
-    load_zero_shot,
-    save_zero_shot,
-)
+from mixprint.zero_shot.checkpoint import load_zero_shot, save_zero_shot
+from mixprint.zero_shot.model import ZeroShotNetwork
+from mixprint.zero_shot.settings import ZeroShotConfig
 from pipelines.cluster import Cluster
 
 NUM_MUTATIONS = 25

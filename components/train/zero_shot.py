@@ -22,7 +22,8 @@ from components.train.launch import Node, ranks_device, start_workers
 from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.storage.bucket import is_bucket
-from mixprint.zero_shot.training import CODE, STATE_FOLDER, ZeroShotTrainConfig
+from mixprint.zero_shot.settings import ZeroShotTrainConfig
+from mixprint.zero_shot.training import CODE, STATE_FOLDER
 
 WORKER = "components.train.zero_shot_worker"
 

@@ -14,12 +14,8 @@ from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.settings import TrainConfig
 from mixprint.log import setup_logging
 from mixprint.machine.memory import keep_freed_memory
-from mixprint.zero_shot.training import (
-    STATE_FOLDER,
-    MetricsCallback,
-    ZeroShotTrainConfig,
-    train_zero_shot,
-)
+from mixprint.zero_shot.settings import ZeroShotTrainConfig
+from mixprint.zero_shot.training import STATE_FOLDER, MetricsCallback, train_zero_shot
 
 
 def main() -> None:

@@ -264,7 +264,7 @@ def _load_models(config: TransferConfig, champion: Path) -> "Models":
     encoder = load_checkpoint(champion, device)
     zero_shot = None
     if config.zero_shot_checkpoint:
-        from mixprint.zero_shot.model import load_zero_shot
+        from mixprint.zero_shot.checkpoint import load_zero_shot
 
         zero_shot = load_zero_shot(Path(config.zero_shot_checkpoint), device)
     return Models(

@@ -67,7 +67,7 @@ from mixprint.transfer.style import Style, segment_features, sounding
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
-    from mixprint.zero_shot.model import ZeroShotModel
+    from mixprint.zero_shot.checkpoint import ZeroShotModel
 
 log = logging.getLogger("mixprint.transfer")
 

@@ -12,7 +12,7 @@ from components.train.main import TrainConfig
 from components.transfer.main import TransferConfig
 from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError
-from mixprint.zero_shot.training import ZeroShotTrainConfig
+from mixprint.zero_shot.settings import ZeroShotTrainConfig
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 CONFIGS: list[type[StepConfig]] = [

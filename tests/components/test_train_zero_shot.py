@@ -16,7 +16,7 @@ from components.train import zero_shot
 from mixprint.collection.catalogue import write_catalogue
 from mixprint.config import load_params
 from mixprint.encoder.settings import TrainConfig
-from mixprint.zero_shot.model import load_zero_shot
+from mixprint.zero_shot.checkpoint import load_zero_shot
 from tests.components.workplace import REPOSITORY
 from tests.zero_shot.trials import Collection, config, encoder_of, make_collection
 from tests.zero_shot.trials import run as train_alone

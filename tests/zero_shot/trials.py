@@ -15,7 +15,8 @@ from mixprint.encoder.checkpoint import Encoder, load_checkpoint, save_checkpoin
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import AugmentRanges, TrainConfig
 from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, Standardisation
-from mixprint.zero_shot.training import ZeroShotTrainConfig, train_zero_shot
+from mixprint.zero_shot.settings import ZeroShotTrainConfig
+from mixprint.zero_shot.training import train_zero_shot
 from tests.encoder.conftest import REPOSITORY, make_track, tiny_config
 
 RATE_HZ = 44_100

@@ -42,7 +42,7 @@ from mixprint.transfer.style import (
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
-    from mixprint.zero_shot.model import ZeroShotModel
+    from mixprint.zero_shot.checkpoint import ZeroShotModel
 
 log = logging.getLogger("mixprint.transfer")
 
