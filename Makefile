@@ -212,8 +212,9 @@ sbom: ## list what is in the image, as CycloneDX, in results/sbom.json [IMAGE=]
 # ---- cluster ----
 
 .PHONY: pipeline-compile
-pipeline-compile: $(INSTALLED) ## compile the DAG to pipelines/mixprint.yaml, which is committed
+pipeline-compile: $(INSTALLED) ## compile the DAG to pipelines/mixprint.yaml, and the code behind each stage into dvc.yaml; both are committed
 	$(BIN)/python -m pipelines.compile --out pipelines/mixprint.yaml
+	$(BIN)/python -m pipelines.stages
 
 .PHONY: argo
 argo: $(INSTALLED_DEV) ## write the same DAG for Argo without Kubeflow to pipelines/mixprint-argo.yaml, which is committed

@@ -1,7 +1,7 @@
 """Fingerprints: what a result was made from, in one comparable text."""
 
+import ast
 import hashlib
-import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -10,20 +10,39 @@ from typing import Any
 from mixprint.errors import DataError
 
 READ_BYTES = 1 << 20
-# The modules between a file and its samples: what is made from songs follows from all of them.
-AUDIO_CODE = (
-    "mixprint.audio.files",
-    "mixprint.audio.containers",
-    "mixprint.audio.decoding",
-    "mixprint.audio.fileview",
-    "mixprint.audio.flac",
-    "mixprint.audio.layouts",
-    "mixprint.audio.mp3",
-    "mixprint.audio.ogg",
-    "mixprint.audio.resampling",
-    "mixprint.audio.signatures",
-    "mixprint.audio.streams",
-)
+# Modules and packages whose edits make no result another, by the reason. All others that a step
+# imports, directly or not, count.
+NEUTRAL = {
+    "say what is wrong, and how far a run is": (
+        "mixprint.errors",
+        "mixprint.log",
+        "mixprint.progress",
+        "mixprint.text",
+        "mixprint.training.curves",
+    ),
+    "read settings, whose values are part of every recipe": ("mixprint.config", "mixprint.schema"),
+    "names results, and makes none": ("mixprint.fingerprint",),
+    "choose where the work is done, which changes rounding at most": ("mixprint.machine",),
+    "carry files as they are, and see that they are whole or absent": (
+        "mixprint.checkpoints.registry",
+        "mixprint.checkpoints.torchfile",
+        "mixprint.collection.remote_shards",
+        "mixprint.collection.shard_upload",
+        "mixprint.storage.atomic",
+        "mixprint.storage.bucket",
+        "mixprint.storage.claim_files",
+        "mixprint.storage.claims",
+        "mixprint.storage.download",
+        "mixprint.storage.folders",
+        "mixprint.storage.locks",
+        "mixprint.storage.outputs",
+        "mixprint.storage.scratch",
+    ),
+}
+# Beside modules: what pages are made of.
+PAGE_PARTS = frozenset({".css", ".html", ".j2", ".js"})
+_FOLDER = Path(__file__).resolve().parents[1]
+_LIBRARY = "mixprint"
 
 
 def fingerprint(value: Any) -> str:
@@ -59,40 +78,86 @@ def file_sha256(path: Path | str) -> str:
 
 
 @cache
-def code_version(*packages: str) -> str:
-    """Hash the Python sources of packages or modules, so that a cache knows when code changed.
+def code_version(*roots: str) -> str:
+    """Hash the sources that a result follows from, so that a cache knows when code changed.
 
     Args:
-        packages: dotted names, for example ``mixprint.separation``; none means ``mixprint``.
+        roots: dotted names of the modules that make the result, see `code_files`.
 
     Returns:
         SHA-256 over relative names and contents, in hexadecimal. Other files (weights, JSON) do
         not count: they have fingerprints of their own.
 
     Raises:
-        DataError: a name is no importable package or module with source files.
+        DataError: see `code_files`.
     """
     digest = hashlib.sha256()
-    for package in sorted(packages or ("mixprint",)):
-        for name, path in _sources(package):
-            digest.update(f"{name}\0{file_sha256(path)}\n".encode())
+    for name in code_files(*roots):
+        digest.update(f"{name}\0{file_sha256(_FOLDER / name)}\n".encode())
     return digest.hexdigest()
 
 
-def _sources(package: str) -> list[tuple[str, Path]]:
-    """List a package's source files with names that do not depend on where it is installed."""
-    try:
-        spec = importlib.util.find_spec(package)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None:
-        raise DataError(f"code_version: expected an importable package, found none: {package!r}")
-    if spec.submodule_search_locations is None:
-        if spec.origin is None or not spec.origin.endswith(".py"):
-            raise DataError(f"code_version: {package!r} has no source file: {spec.origin}")
-        return [(package, Path(spec.origin))]
-    return [
-        (f"{package}/{path.relative_to(folder).as_posix()}", path)
-        for folder in sorted(spec.submodule_search_locations)
-        for path in sorted(Path(folder).rglob("*.py"))
-    ]
+def code_files(*roots: str) -> list[str]:
+    """List the sources behind some modules: they, what they import of the library, and so on.
+
+    Imports inside functions count, those of `NEUTRAL` modules do not, and with the parts of pages
+    that lie beside a module they are complete. Of the steps (`components`) only the roots count:
+    what they import of each other moves files and keeps records.
+
+    Args:
+        roots: dotted names of modules.
+
+    Returns:
+        paths relative to the folder of the packages, sorted.
+
+    Raises:
+        DataError: a root is no module with a source file.
+    """
+    found: dict[str, Path] = {}
+    waiting = list(roots)
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        source = _source(module)
+        if source is None or (module in roots and source.name == "__init__.py"):
+            raise DataError(f"code_files: expected the name of a module, found {module!r}")
+        found[module] = source
+        waiting += _imported(module)
+    folders = {source.parent for source in found.values()}
+    parts = [path for f in folders for path in f.iterdir() if path.suffix in PAGE_PARTS]
+    return sorted(path.relative_to(_FOLDER).as_posix() for path in (*found.values(), *parts))
+
+
+@cache
+def _imported(module: str) -> tuple[str, ...]:
+    """List the modules of the library, less the neutral ones, that a module imports."""
+    source = _source(module)
+    assert source is not None
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    # Importing a module imports the packages around it, but for the library's own, which is the
+    # door for programs and imports whatever these ask for.
+    parts = [name.split(".") for name in names]
+    modules = {
+        ".".join(part[:depth])
+        for part in parts
+        if part[0] == _LIBRARY
+        for depth in range(2, len(part) + 1)
+    }
+    return tuple(sorted(m for m in modules if not _is_neutral(m) and _source(m) is not None))
+
+
+def _is_neutral(module: str) -> bool:
+    return any(f"{module}.".startswith(f"{name}.") for names in NEUTRAL.values() for name in names)
+
+
+def _source(module: str) -> Path | None:
+    """Find the source of a module or package of mixprint or of the steps."""
+    path = _FOLDER / module.replace(".", "/")
+    candidates = (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    return next((candidate for candidate in candidates if candidate.is_file()), None)

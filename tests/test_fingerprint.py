@@ -1,10 +1,13 @@
 import hashlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
+import mixprint.fingerprint
 from mixprint.errors import DataError
-from mixprint.fingerprint import code_version, file_sha256, fingerprint
+from mixprint.fingerprint import NEUTRAL, code_files, code_version, file_sha256, fingerprint
 
 
 def test_order_of_keys_does_not_count_and_order_of_lists_does() -> None:
@@ -29,25 +32,84 @@ def test_file_hash(tmp_path: Path) -> None:
         file_sha256(tmp_path / "missing")
 
 
-def test_code_version_follows_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = []
-    for number in (1, 2):
-        folder = tmp_path / f"copy{number}" / "fingerprinted"
-        folder.mkdir(parents=True)
-        (folder / "__init__.py").write_text("")
-        (folder / "part.py").write_text("x = 1\n")
-        (folder / "notes.txt").write_text(f"{number}")
-        monkeypatch.syspath_prepend(str(folder.parent))
+Write = Callable[[Mapping[str, str]], None]
+
+
+@pytest.fixture
+def sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[Mapping[str, str]], None]]:
+    """Let a few files stand for the sources of the product."""
+
+    def write(files: Mapping[str, str]) -> None:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         code_version.cache_clear()
-        versions.append(code_version("fingerprinted"))
-    # Neither the place nor files that are no code count; an edit does.
-    assert versions[0] == versions[1]
-    (folder / "part.py").write_text("x = 2\n")
+        mixprint.fingerprint._imported.cache_clear()
+
+    monkeypatch.setattr("mixprint.fingerprint._FOLDER", tmp_path)
+    yield write
+    monkeypatch.undo()
     code_version.cache_clear()
-    assert code_version("fingerprinted") != versions[0]
+    mixprint.fingerprint._imported.cache_clear()
 
 
-def test_code_version_of_one_module_and_of_none() -> None:
-    assert code_version("mixprint.stems") != code_version("mixprint.errors")
-    with pytest.raises(DataError, match=r"mixprint\.nothing"):
-        code_version("mixprint.nothing")
+TREE = {
+    "components/made/main.py": "from components import step\nfrom mixprint.a.first import work\n",
+    "components/step.py": "import mixprint.b.other\n",
+    "mixprint/__init__.py": "def door():\n    import mixprint.b.other\n",
+    "mixprint/errors.py": "import mixprint.b.other\n",
+    "mixprint/a/__init__.py": "",
+    "mixprint/a/first.py": "import json\nimport mixprint\nfrom mixprint import a, errors\n"
+    "def work():\n    from mixprint.a import second as it\n",
+    "mixprint/a/second.py": "from mixprint.b.third import name\nimport mixprint.a.first\n",
+    "mixprint/a/alone.py": "",
+    "mixprint/a/data.json": "{}",
+    "mixprint/b/__init__.py": "",
+    "mixprint/b/third.py": "",
+    "mixprint/b/other.py": "",
+    "mixprint/b/page.html": "",
+}
+
+
+def test_code_is_all_that_modules_import_less_what_is_neutral(sources: Write) -> None:
+    sources(TREE)
+    assert code_files("components.made.main") == [
+        "components/made/main.py",
+        "mixprint/a/__init__.py",
+        "mixprint/a/first.py",
+        "mixprint/a/second.py",
+        "mixprint/b/__init__.py",
+        "mixprint/b/page.html",
+        "mixprint/b/third.py",
+    ]
+    assert code_files("mixprint.b.other", "mixprint.a.alone") == [
+        "mixprint/a/alone.py",
+        "mixprint/b/other.py",
+        "mixprint/b/page.html",
+    ]
+
+
+def test_code_version_follows_the_sources_that_count(sources: Write) -> None:
+    sources(TREE)
+    before = code_version("components.made.main")
+    for name in TREE:
+        sources({**TREE, name: "# edited\n" + TREE[name]})
+        changed = code_version("components.made.main") != before
+        assert changed == (name in code_files("components.made.main")), name
+    sources(TREE)
+    assert code_version("components.made.main") == before
+
+
+@pytest.mark.parametrize("name", ["mixprint.nothing", "mixprint.encoder", "mixprint"])
+def test_code_starts_at_modules(name: str) -> None:
+    with pytest.raises(DataError, match=f"'{name}'"):
+        code_version(name)
+
+
+def test_what_is_neutral_is_there() -> None:
+    for names in NEUTRAL.values():
+        for name in names:
+            assert importlib.util.find_spec(name) is not None, name

@@ -5,20 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
-
-from components.separate.main import SEPARATING_CODE
-from mixprint.separation.files import CODE as CODE_OF_STEM_FILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-# Through these pass files, errors and settings, and no sample.
-PLUMBING = {
-    f"mixprint.{name}"
-    for name in (
-        *("atomic", "claims", "device", "download", "errors", "fingerprint", "folders", "locks"),
-        *("memory", "schema", "stand_in", "storage", "tables", "text", "torchfile"),
-    )
-} | {"mixprint.dsp.loudness"}  # measures what is transferred, not what is separated
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 
 
@@ -79,31 +67,3 @@ def test_only_entry_points_set_up_logging() -> None:
         and "def main(" not in path.read_text()
     }
     assert callers <= allowed
-
-
-def reached(name: str) -> set[str]:
-    """The modules of mixprint that a module imports, but for the plumbing."""
-    path = REPOSITORY / f"{name.replace('.', '/')}.py"
-    found = set()
-    for dotted in imported(path):
-        parts = dotted.split(".")
-        for depth in range(2, len(parts) + 1):
-            if (REPOSITORY / "/".join(parts[:depth])).with_suffix(".py").is_file():
-                found.add(".".join(parts[:depth]))
-    return found - PLUMBING
-
-
-@pytest.mark.parametrize("code", [SEPARATING_CODE, CODE_OF_STEM_FILES], ids=["shards", "files"])
-def test_the_code_that_stems_follow_from_is_all_that_their_samples_pass_through(
-    code: tuple[str, ...],
-) -> None:
-    missing = {needed for name in code for needed in reached(name)} - set(code)
-    assert missing == set()
-
-
-def test_dvc_makes_stems_again_when_code_or_configuration_changes() -> None:
-    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
-    deps = stages["separate"]["deps"]
-    assert {f"{name.replace('.', '/')}.py" for name in SEPARATING_CODE} <= set(deps)
-    shipped = ["mixprint/weights/separator.json", "mixprint/weights/separator.safetensors"]
-    assert [dep for dep in deps if "/weights/" in dep] == shipped

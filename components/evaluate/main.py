@@ -28,6 +28,9 @@ from mixprint.storage.atomic import write_json
 
 log = logging.getLogger("mixprint.evaluate")
 
+# What the results follow from, with all that it imports.
+CODE = ("components.evaluate.main",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(StepConfig):
@@ -114,12 +117,7 @@ def run(
                 "data": data_fingerprint,
                 "encoder": encoder.fingerprint,
                 "config": config.to_values(),
-                "code": code_version(
-                    "mixprint.evaluation",
-                    "mixprint.encoder",
-                    "mixprint.features",
-                    "components.evaluate.main",
-                ),
+                "code": code_version(*CODE),
             },
             files=lambda: [
                 METRICS_FILE,

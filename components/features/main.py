@@ -22,6 +22,9 @@ from mixprint.fingerprint import code_version
 
 log = logging.getLogger("mixprint.features")
 
+# What the results follow from, with all that it imports.
+CODE = ("components.features.main",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesConfig(StepConfig):
@@ -66,12 +69,7 @@ def run(*, root: str, config: FeaturesConfig, catalogue: Manifest, stems: Manife
             recipe={
                 "catalogue": catalogue.fingerprint,
                 "stems": stems.fingerprint,
-                "code": code_version(
-                    "mixprint.features",
-                    "mixprint.collection.shards",
-                    "mixprint.storage.tables",
-                    "components.features.main",
-                ),
+                "code": code_version(*CODE),
             },
             files=FEATURES_FILES,
             work=work,

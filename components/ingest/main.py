@@ -12,13 +12,16 @@ from components.layout import CATALOGUE_FILES, CATALOGUE_FOLDER
 from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.config import StepConfig
 from mixprint.errors import ConfigError, DataError
-from mixprint.fingerprint import AUDIO_CODE, code_version
+from mixprint.fingerprint import code_version
 from mixprint.storage.atomic import write_json
 
 if TYPE_CHECKING:
     from mixprint.collection.catalogue import Track
 
 log = logging.getLogger("mixprint.ingest")
+
+# What the results follow from, with all that it imports.
+CODE = ("components.ingest.main",)
 
 # One has nothing to be told from.
 MIN_TRAIN_TRACKS = 2
@@ -123,16 +126,7 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                 "locations": list(locations),
                 "files": songs.listing(),
                 "config": {k: v for k, v in config.to_values().items() if k != "num_shards"},
-                "code": code_version(
-                    *AUDIO_CODE,
-                    "mixprint.collection.building",
-                    "mixprint.collection.catalogue",
-                    "mixprint.audio.inspection",
-                    "mixprint.collection.locations",
-                    "mixprint.collection.sources",
-                    "mixprint.storage.tables",
-                    "components.ingest.main",
-                ),
+                "code": code_version(*CODE),
             },
             files=CATALOGUE_FILES,
             work=work,

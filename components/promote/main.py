@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mixprint.promote")
 
+# What the results follow from, with all that it imports.
+CODE = ("components.promote.main",)
+
 _GATE_TAG = "mixprint.gate"
 # More is better in these, and the evaluation keeps their score of every track.
 GATE_METRICS = (

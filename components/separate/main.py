@@ -27,7 +27,7 @@ from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
 from components.step import Manifest, Sharding, clear_errors, recorded, share_cores, step_parser
 from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError, DataError
-from mixprint.fingerprint import AUDIO_CODE, code_version, fingerprint
+from mixprint.fingerprint import code_version, fingerprint
 from mixprint.stems import STEMS
 from mixprint.storage.bucket import Storage, in_parallel, open_bucket
 from mixprint.storage.download import check_url, is_url
@@ -42,20 +42,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint.separate")
 
 EXPORT_FOLDER = "stems_audio"
-# What the stems depend on; an edit elsewhere, of the training say, leaves finished shards alone.
-SEPARATING_CODE = (
-    *AUDIO_CODE,
-    "mixprint.collection.segments",
-    "mixprint.separation.scnet.checkpoint",
-    "mixprint.separation.scnet.compiled",
-    "mixprint.separation.nulltest",
-    "mixprint.separation.runner",
-    "mixprint.separation.scnet.model",
-    "mixprint.separation.separator",
-    "mixprint.separation.sharding",
-    "mixprint.collection.shards",
-    "mixprint.stems",
-)
+# What the stems follow from, with all that it imports; an edit elsewhere, of the training say,
+# leaves finished shards alone.
+CODE = ("mixprint.separation.sharding",)
 # As in mixprint.separation.runner, which takes a second to import.
 PRECISIONS = ("float32", "bfloat16", "float16")
 ALL_SHARDS = -1
@@ -155,7 +144,7 @@ def _separate(
     made_with = SeparatorFingerprint(
         model=separator.fingerprint["model"],
         checkpoint_sha256=separator.fingerprint["checkpoint_sha256"],
-        code_version=code_version(*SEPARATING_CODE),
+        code_version=code_version(*CODE),
     )
     members: dict[str, list[Track]] = {shard_name(index, num_shards): [] for index in wanted}
     catalogue = sorted(read_catalogue(catalogue_dir), key=lambda track: track.track_id)
@@ -233,7 +222,7 @@ def _recipe(
         "precision": config.precision,
         "export": config.export,
         "separator": separator.fingerprint,
-        "code": code_version(*SEPARATING_CODE),
+        "code": code_version(*CODE),
     }
 
 

@@ -25,6 +25,9 @@ __all__ = ["Job", "TrainConfig", "run"]
 
 WORKER = "components.train.worker"
 
+# What an encoder follows from, with all that it imports.
+CODE = ("mixprint.encoder.training",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -89,12 +92,7 @@ def run(
         recipe = {
             "data": data_fingerprint,
             "config": config.identity(),
-            "code": code_version(
-                "mixprint.encoder",
-                "mixprint.features",
-                "mixprint.collection.shards",
-                "mixprint.stems",
-            ),
+            "code": code_version(*CODE),
         }
 
         def work() -> dict[str, float]:

@@ -23,9 +23,11 @@ from mixprint.encoder.settings import TrainConfig
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.storage.bucket import is_bucket
 from mixprint.zero_shot.settings import ZeroShotTrainConfig
-from mixprint.zero_shot.training import CODE, STATE_FOLDER
+from mixprint.zero_shot.training import STATE_FOLDER
 
 WORKER = "components.train.zero_shot_worker"
+# What a network follows from, with all that it imports.
+CODE = ("mixprint.zero_shot.training",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,7 @@ def run(
             "encoder": load_checkpoint(local_encoder).fingerprint,
             "config": config.identity(),
             "ranges": ranges,
-            "code": code_version(*CODE, "mixprint.collection.shards", "mixprint.stems"),
+            "code": code_version(*CODE),
         }
 
         def work() -> dict[str, float]:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mixprint.transfer")
 
+# What the results follow from, with all that it imports.
+CODE = ("components.transfer.main",)
+
 _CHAMPION_FOLDER = "champion"
 SHIPPED_ENCODER = Path(mixprint.__file__).parent / "weights" / "encoder"
 
@@ -142,7 +145,6 @@ def run(
         # torch and MLflow take seconds to import; a process that only wires needs neither.
         from components.mlflow.client import Registry
         from mixprint.transfer.layout import SUMMARY_NAME, SUMMARY_NAMES
-        from mixprint.transfer.pair import CODE
         from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE
 
         out_dir = run_folder.path / TRANSFER_FOLDER
@@ -193,7 +195,7 @@ def run(
                 "pairs": file_sha256(config.pairs) if config.pairs else "",
                 "songs": _named_songs(Path(config.pairs)) if config.pairs else {},
                 "style_share": file_sha256(SHIPPED_STYLE_SHARE),
-                "code": code_version(*CODE, "components.transfer.main"),
+                "code": code_version(*CODE),
             },
             files=outputs,
             work=work,

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mixprint.audio.inspection import Inspection, InspectionRules, inspect_audio
-from mixprint.collection.catalogue import Reject, Track, hash64, uri_of
+from mixprint.collection.catalogue import SPLITS, Reject, Track, hash64, uri_of
 from mixprint.collection.sources import (
-    SPLITS,
     UNKNOWN_LICENCE,
     Candidate,
     Refusal,

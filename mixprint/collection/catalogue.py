@@ -51,6 +51,7 @@ from mixprint.errors import ConfigError, DataError
 from mixprint.schema import checked, parse_json
 from mixprint.storage.tables import read_table, write_table
 
+SPLITS = ("train", "valid", "test")
 CATALOGUE_NAME = "catalogue.parquet"
 REJECTS_NAME = "rejects.parquet"
 LOCATIONS_KEY = b"mixprint.locations"

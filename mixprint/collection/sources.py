@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixprint.audio.files import convert_advice, stated_duration_s
+from mixprint.collection.catalogue import SPLITS
 from mixprint.errors import AudioError, DataError, error_text
 from mixprint.schema import shortened
 from mixprint.stems import STEMS
@@ -47,7 +48,6 @@ UNKNOWN_LICENCE = "unknown"
 SYNTHETIC_LICENCE = "CC0-1.0"
 # Stems of one song may come from tools that pad or cut a few milliseconds.
 STEM_TOLERANCE_S = 0.05
-SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)

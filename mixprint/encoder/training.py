@@ -584,7 +584,7 @@ class _Trainer:
             {
                 "config": self.config.identity(),
                 "data": data_fingerprint,
-                "code": code_version("mixprint.encoder", "mixprint.features"),
+                "code": code_version(__name__),
             }
         )
 

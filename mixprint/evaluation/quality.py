@@ -71,13 +71,6 @@ QUALITY = Kind(
     keys=frozenset({"num_mixes", "num_songs", "labels", "encoder_fingerprint"}),
     names=(WEIGHTS_NAME, CONFIG_NAME, RESULTS_NAME),
 )
-# What a regression follows from, beside the scores, the stems and the encoder.
-CODE = (
-    "mixprint.encoder",
-    "mixprint.evaluation",
-    "mixprint.features",
-    "mixprint.collection.shards",
-)
 MAX_VARIANTS = 10_000
 MAX_BOOTSTRAP = 1_000_000
 MAX_SEED = 2**32 - 1
@@ -535,7 +528,7 @@ def regress_quality(
             "num_variants": num_variants,
             "num_bootstrap": num_bootstrap,
             "seed": seed,
-            "code": code_version(*CODE),
+            "code": code_version(__name__),
         }
     )
     with reserved(out_dir, "a regression of quality"):

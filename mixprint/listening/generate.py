@@ -253,9 +253,7 @@ def _made_of(trials: Sequence[Trial], seed: int) -> str:
                 }
                 for trial in trials
             ],
-            "code": code_version(
-                "mixprint.audio.files", "mixprint.evaluation", "mixprint.listening"
-            ),
+            "code": code_version(__name__),
         }
     )
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from mixprint.audio.files import probe
 from mixprint.audio.resampling import resampling_notes
 from mixprint.errors import ConfigError
-from mixprint.fingerprint import AUDIO_CODE, code_version, file_sha256
+from mixprint.fingerprint import code_version, file_sha256
 from mixprint.separation.nulltest import power_db
 from mixprint.separation.report import (
     REPORT_NAME,
@@ -50,21 +50,6 @@ log = logging.getLogger("mixprint.separation.files")
 
 RESIDUAL_MODES = ("none", "stem", "distribute")
 ACCOMPANIMENT_PREFIX = "no_"
-
-# What the stems follow from, beside weights and settings.
-CODE = (
-    *AUDIO_CODE,
-    "mixprint.separation.scnet.checkpoint",
-    "mixprint.separation.scnet.compiled",
-    "mixprint.separation.files",
-    "mixprint.separation.nulltest",
-    "mixprint.separation.report",
-    "mixprint.separation.runner",
-    "mixprint.separation.scnet.model",
-    "mixprint.separation.separator",
-    "mixprint.separation.stemfile",
-    "mixprint.stems",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +146,7 @@ def separate_file(
     recipe: dict[str, Any] = {
         "sha256": file_sha256(path),
         "separator": dict(separator.fingerprint),
-        "code_version": code_version(*CODE),
+        "code_version": code_version(__name__),
         "settings": _recipe_settings(settings, separator),
         "schema_version": SCHEMA_VERSION,
     }

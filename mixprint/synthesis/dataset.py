@@ -50,15 +50,6 @@ LICENCE_NAME = "LICENCE.txt"
 SETTINGS_NAME = "settings.json"
 MIXTURE = "mixture"
 FILE_NAMES = (*(f"{name}.wav" for name in (MIXTURE, *STEMS)), SETTINGS_NAME)
-# What the songs follow from, beside the parameters.
-CODE = (
-    "mixprint.stems",
-    "mixprint.synthesis.compose",
-    "mixprint.synthesis.dataset",
-    "mixprint.synthesis.exact",
-    "mixprint.synthesis.instruments",
-    "mixprint.synthesis.mixing",
-)
 
 _LICENCE = """\
 These songs were composed, played and mixed by the program mixprint (mixprint.synthesis).
@@ -110,7 +101,7 @@ def generate(out_dir: Path, config: DataConfig, num_workers: int = 1) -> list[Pa
         for index, song in enumerate(f"song{index:02d}" for index in range(config.num_songs))
     }
     made_with = fingerprint(
-        {"seed": config.seed, "duration_s": config.duration_s, "code": code_version(*CODE)}
+        {"seed": config.seed, "duration_s": config.duration_s, "code": code_version(__name__)}
     )
     licence = out_dir / LICENCE_NAME
     is_right = licence.is_file() and licence.read_bytes() == _LICENCE.encode()

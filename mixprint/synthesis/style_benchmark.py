@@ -16,16 +16,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mixprint.collection.sources import SPLITS
+from mixprint.collection.catalogue import SPLITS
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.log import setup_logging
 from mixprint.synthesis.dataset import write_mix, write_mixes
 from mixprint.synthesis.exact import Rng
 from mixprint.synthesis.mixing import MixSettings, free_style, mix, varied
 from mixprint.synthesis.training_songs import SongSource, check_installed
-
-# What the songs follow from, beside the parameters.
-CODE = ("mixprint.stems", "mixprint.synthesis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +123,9 @@ def generate_benchmark(
         }
         for split, number in benchmark.songs()
     }
-    made_with = fingerprint({**asdict(benchmark), "code": code_version(*CODE)})
+    # Started as a program, this module has another name.
+    code = code_version("mixprint.synthesis.style_benchmark")
+    made_with = fingerprint({**asdict(benchmark), "code": code})
     return write_mixes(out_dir, mixes, benchmark.write, made_with, num_workers)
 
 

@@ -40,7 +40,6 @@ from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.schema import Count, Length, WithOthers, read_record
-from mixprint.separation.files import CODE as SEPARATION_CODE
 from mixprint.separation.nulltest import NullTest
 from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
@@ -74,15 +73,6 @@ log = logging.getLogger("mixprint.transfer")
 MIXTURE_NAME = "mixture.wav"
 # A multiple of the frames in which silence is looked for.
 COMPARED_SAMPLES = 1 << 18
-# What a transfer follows from, beside songs, settings and checkpoints.
-CODE = (
-    *SEPARATION_CODE,
-    "mixprint.encoder",
-    "mixprint.features",
-    "mixprint.collection.segments",
-    "mixprint.collection.shards",
-    "mixprint.transfer",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +171,7 @@ def transfer_fingerprint(
             "standardisation": standardisation.to_values(),
             "encoder": None if encoder is None else encoder.fingerprint,
             "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
-            "code": code_version(*CODE),
+            "code": code_version(__name__),
         }
     )
 

@@ -67,13 +67,6 @@ from mixprint.zero_shot.settings import ZeroShotTrainConfig
 
 log = logging.getLogger("mixprint.zero_shot")
 
-# What the network follows from, beside the parameters and the data.
-CODE = (
-    "mixprint.zero_shot",
-    "mixprint.dsp.spectral_distance",
-    "mixprint.encoder",
-    "mixprint.features",
-)
 STATE_FOLDER = "state"
 MEASURED_FOLDER = "state/measured"
 HISTORY_NAME = "history.json"
@@ -206,7 +199,7 @@ class _Trainer:
             "ranges": asdict(ranges),
             "data": data_fingerprint,
             "encoder": encoder.fingerprint,
-            "code": code_version(*CODE),
+            "code": code_version(__name__),
         }
         identity = fingerprint(source)[:_IDENTITY_DIGITS]
         self.states = StateFiles(out_dir / STATE_FOLDER / identity, TrainingState)
@@ -237,7 +230,7 @@ class _Trainer:
         identity = fingerprint(
             {
                 "data": self.metadata["data_fingerprint"],
-                "code": code_version("mixprint.encoder", "mixprint.features"),
+                "code": code_version("mixprint.zero_shot.renderings"),
                 "encoder": self.encoder.fingerprint,
                 "bands": [architecture.n_fft, architecture.hop_samples, architecture.num_bands],
                 "ranges": asdict(self.ranges),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from mixprint.collection.sources import SPLITS, find_songs
+from mixprint.collection.catalogue import SPLITS
+from mixprint.collection.sources import find_songs
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
 from mixprint.synthesis.training_songs import SongSource

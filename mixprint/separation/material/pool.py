@@ -112,7 +112,9 @@ class SynthesisWriter:
     @property
     def fingerprint(self) -> str:
         """Hash what the songs depend on, the code included."""
-        return fingerprint({**asdict(self), "code": code_version("mixprint.synthesis")})
+        return fingerprint(
+            {**asdict(self), "code": code_version("mixprint.synthesis.training_songs")}
+        )
 
     def __call__(self, number: int, folder: Path) -> None:
         """Make a song."""
