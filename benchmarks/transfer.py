@@ -35,7 +35,6 @@ from benchmarks.apart import run_apart
 from benchmarks.publish import publish
 from mixprint.audio.levels import loudness_lufs
 from mixprint.audio.streamed_levels import stream_levels
-from mixprint.cli import SHIPPED_ENCODER
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.evaluation.retrieval import Estimate
 from mixprint.evaluation.transfer_benchmark import (
@@ -55,6 +54,7 @@ from mixprint.transfer.methods.fitting import TransferResult, fit_style
 from mixprint.transfer.methods.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
 from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
 from mixprint.transfer.style import Style
+from mixprint.weights import SHIPPED_ENCODER
 from mixprint.zero_shot.checkpoint import load_zero_shot
 
 log = logging.getLogger("mixprint.benchmarks")
@@ -297,7 +297,7 @@ def pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name in progress(args.ways, len(args.ways), "measured", "commands", log):
         way = WAYS[name]
         with tempfile.TemporaryDirectory() as out:
-            command = [sys.executable, "-m", "mixprint.cli", "transfer", "--output_dir", out]
+            command = [sys.executable, "-m", "mixprint", "transfer", "--output_dir", out]
             command += ["--input_audio", str(case.input / "mixture.wav")]
             command += ["--target_audio", str(case.target / "mixture.wav")]
             command += ["--optimize_target", way.optimize_target, "--method", way.method]

@@ -1,5 +1,35 @@
-"""Learn what a mix sounds like, and give one song the mix of another."""
+"""Learn what a mix sounds like, and give one song the mix of another.
 
+The functions for programs are here: `separate`, `measure`, `embed` and `transfer_style`. What
+they need is imported when the first of them is asked for.
+"""
+
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixprint.api.songs import embed, measure, separate
+    from mixprint.api.transfers import Transferred, transfer_style
+
+__all__ = ["Transferred", "__version__", "embed", "measure", "separate", "transfer_style"]
 
 __version__ = version("mixprint")
+
+_HOMES = {
+    "embed": "mixprint.api.songs",
+    "measure": "mixprint.api.songs",
+    "separate": "mixprint.api.songs",
+    "Transferred": "mixprint.api.transfers",
+    "transfer_style": "mixprint.api.transfers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

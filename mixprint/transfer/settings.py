@@ -65,12 +65,12 @@ class Hyperparameters:
     """
 
     optimize_target: OptimizeTarget
-    num_steps: int
-    lr: float
-    receptive_field: float
-    segment_duration: float
-    segment_offset: float
-    seed: int
+    num_steps: int = 500
+    lr: float = 0.001
+    receptive_field: float = 2.0
+    segment_duration: float = TRAINED_SEGMENT_S
+    segment_offset: float = 0.0
+    seed: int = 1
     method: Method = "optimise"
     aim: Aim = "style"
     segments: int = 1

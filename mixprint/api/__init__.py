@@ -1,0 +1,1 @@
+"""The door for programs: the functions that `from mixprint import ...` gives."""

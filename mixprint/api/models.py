@@ -1,0 +1,94 @@
+"""Models by name, or those that mixprint ships, for the command line and for programs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
+from mixprint.encoder.checkpoint import Encoder, load_checkpoint
+from mixprint.errors import CheckpointError, ConfigError
+from mixprint.features import Standardisation
+from mixprint.separation import load_separator
+from mixprint.storage.outputs import temporary_folder
+from mixprint.transfer.jobs import Models
+from mixprint.transfer.settings import Hyperparameters
+from mixprint.weights import SHIPPED_ENCODER, SHIPPED_STANDARDISATION
+from mixprint.zero_shot.model import SHIPPED_ZERO_SHOT, load_zero_shot
+
+
+def load_models(
+    device: torch.device,
+    settings: Sequence[Hyperparameters],
+    *,
+    encoder: str | Path = "",
+    zero_shot: Path | None = None,
+    separator: str | Path = "default",
+    separator_config: str | Path | None = None,
+) -> Models:
+    """Load what transfers of these settings are made with.
+
+    Args:
+        device: where all is computed.
+        settings: of the transfers.
+        encoder: see `load_encoder`.
+        zero_shot: folder of a zero-shot model; the shipped one when None.
+        separator: see `mixprint.separation.load_separator`.
+        separator_config: see there.
+
+    Raises:
+        CheckpointError, DataError: a model is missing, broken or of another kind.
+        ConfigError: the settings need an encoder, and there is none.
+    """
+    loaded = load_encoder(encoder, device)
+    needs_zero_shot = any(each.method == "zero-shot" for each in settings)
+    needs_embedding = any(each.optimize_target == "embeddings" for each in settings)
+    if loaded is None and (needs_embedding or needs_zero_shot):
+        raise ConfigError(
+            "embeddings and zero-shot: expected --mixing_checkpoint with an encoder, got none "
+            f"(and mixprint ships none in {SHIPPED_ENCODER.name})"
+        )
+    return Models(
+        standardisation=_load_standardisation(loaded),
+        encoder=loaded,
+        separator=load_separator(separator, separator_config, device),
+        zero_shot=load_zero_shot(zero_shot or SHIPPED_ZERO_SHOT, device)
+        if needs_zero_shot
+        else None,
+        device=device,
+    )
+
+
+def load_encoder(checkpoint: str | Path, device: torch.device) -> Encoder | None:
+    """Load an encoder.
+
+    Args:
+        checkpoint: its folder, or a name such as `models:/name@champion`; empty for the shipped
+            one.
+        device: where it computes.
+
+    Returns:
+        the encoder; None if none is named and none is shipped.
+
+    Raises:
+        CheckpointError: see `load_checkpoint`.
+        ConfigError: see `fetch_checkpoint`.
+    """
+    if is_registered(str(checkpoint)):
+        with temporary_folder() as folder:
+            return load_checkpoint(fetch_checkpoint(str(checkpoint), folder), device)
+    if str(checkpoint):
+        return load_checkpoint(Path(checkpoint), device)
+    return load_checkpoint(SHIPPED_ENCODER, device) if SHIPPED_ENCODER.is_dir() else None
+
+
+def _load_standardisation(encoder: Encoder | None) -> Standardisation:
+    """Take the encoder's standardisation, else the shipped one."""
+    if encoder is not None:
+        return encoder.standardisation
+    if not SHIPPED_STANDARDISATION.is_file():
+        raise CheckpointError(
+            f"{SHIPPED_STANDARDISATION}: expected the shipped standardisation, found none; "
+            "give an encoder by --mixing_checkpoint"
+        )
+    return Standardisation.load(SHIPPED_STANDARDISATION)
