@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixprint.api.models import load_encoder
-from mixprint.audio.files import check_finite, read_audio, resample
+from mixprint.audio.files import check_finite, read_audio
+from mixprint.audio.resampling import resample
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.errors import AudioError, CheckpointError
 from mixprint.features import FEATURE_NAMES, extract

@@ -45,7 +45,7 @@ def test_the_project_offers_its_registry() -> None:
 
     from components.mlflow.client import fetch_model
 
-    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     offered = tomllib.loads(project.read_text())["project"]["entry-points"][GROUP]
     point = EntryPoint("models", offered["models"], GROUP)
     assert point.load() is fetch_model

@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import mixprint.cli
+from mixprint.cli import app, exits
 from mixprint.collection.catalogue import write_catalogue
 from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
@@ -158,7 +158,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the command line from setting one up: it would outlive the runner's stream."""
-    monkeypatch.setattr(mixprint.cli, "setup_logging", lambda: None)
+    monkeypatch.setattr(exits, "setup_logging", lambda: None)
 
 
 def arguments(root: Path, out: Path) -> list[str]:
@@ -175,9 +175,7 @@ def arguments(root: Path, out: Path) -> list[str]:
 
 @pytest.mark.usefixtures("no_handler")
 def test_generated_degradations_from_the_command_line(workplace: Path, tmp_path: Path) -> None:
-    result = CliRunner().invoke(
-        mixprint.cli.app, [*arguments(workplace, tmp_path / "out"), "--variants=4"]
-    )
+    result = CliRunner().invoke(app, [*arguments(workplace, tmp_path / "out"), "--variants=4"])
     assert result.exit_code == 0, result.output
     assert "12 mixes of 3 songs" in result.output
     assert re.search(r"64 features: R2 -?\d+\.\d+ \[.*Kendall's tau", result.output)
@@ -200,17 +198,17 @@ def test_generated_degradations_from_the_command_line(workplace: Path, tmp_path:
 def test_a_table_from_the_command_line(workplace: Path, tmp_path: Path) -> None:
     path = table(tmp_path, "id0,1", "id1,2", "id2,4")
     call = [*arguments(workplace, tmp_path / "out"), f"--scores={path}"]
-    assert CliRunner().invoke(mixprint.cli.app, call).exit_code == 0
+    assert CliRunner().invoke(app, call).exit_code == 0
     results = read_json(tmp_path / "out" / "quality.json")
     assert (results["num_mixes"], results["labels"]) == (3, "scores.csv")
     before = (tmp_path / "out" / "head.safetensors").stat().st_mtime_ns
-    assert CliRunner().invoke(mixprint.cli.app, call).exit_code == 0
-    other = CliRunner().invoke(mixprint.cli.app, [*call, "--seed=2"])
+    assert CliRunner().invoke(app, call).exit_code == 0
+    other = CliRunner().invoke(app, [*call, "--seed=2"])
     assert other.exit_code == 1
     assert "found a regression of quality of another call" in other.output.replace("\n", " ")
     assert (tmp_path / "out" / "head.safetensors").stat().st_mtime_ns == before
-    assert CliRunner().invoke(mixprint.cli.app, [*call, "--seed=-1"]).exit_code == 2
+    assert CliRunner().invoke(app, [*call, "--seed=-1"]).exit_code == 2
     table(tmp_path, "id0,1", "id7,2")
-    failed = CliRunner().invoke(mixprint.cli.app, call)
+    failed = CliRunner().invoke(app, call)
     assert failed.exit_code == 1
     assert "unknown track 'id7'" in failed.output

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-import mixprint.cli
+from mixprint.cli import app, exits
 from mixprint.errors import ConfigError, DataError
 from mixprint.listening.analyse import analyse, condition_scores, results_text, t_interval
 from mixprint.listening.generate import ANCHOR, REFERENCE, UNCHANGED
@@ -164,19 +164,17 @@ def test_the_test_beside_the_files_says_what_belongs(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixprint.cli, "setup_logging", lambda: None)
+    monkeypatch.setattr(exits, "setup_logging", lambda: None)
     write(tmp_path, results("ann", SCORES), results("bob", SCORES))
     (tmp_path / "broken.json").write_text("{")
     out = tmp_path / "out" / "results.json"
-    done = CliRunner().invoke(
-        mixprint.cli.app, ["listening-results", str(tmp_path), "--out", str(out)]
-    )
+    done = CliRunner().invoke(app, ["listening-results", str(tmp_path), "--out", str(out)])
     assert done.exit_code == 1
     assert "broken.json" in done.output
     assert "80.0 to 80.0" in done.output
     assert json.loads(out.read_text())["num_listeners"] == 2
     empty = tmp_path / "empty"
     empty.mkdir()
-    done = CliRunner().invoke(mixprint.cli.app, ["listening-results", str(empty)])
+    done = CliRunner().invoke(app, ["listening-results", str(empty)])
     assert done.exit_code == 1
     assert "expected result files" in done.output

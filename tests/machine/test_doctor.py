@@ -10,7 +10,7 @@ from mixprint.cli import app
 from mixprint.machine import doctor
 from mixprint.machine.doctor import Finding, look_here
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 FOUND = [Finding("a", "there")]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mixprint.cli import _command
+from mixprint.cli.exits import clear_exits
 from mixprint.errors import AudioError
 from mixprint.machine.processes import ProcessEnded, side_by_side
 from mixprint.storage.atomic import atomic_path
@@ -89,7 +89,7 @@ def test_what_is_wrong_reaches_who_asked(tmp_path: Path) -> None:
 
 
 def test_a_command_that_is_told_to_end_leaves_no_half_file(tmp_path: Path) -> None:
-    @_command
+    @clear_exits
     def write() -> None:
         with atomic_path(tmp_path / "out.wav") as temporary:
             temporary.write_bytes(b"half")

@@ -10,9 +10,9 @@ import yaml
 from torch import Tensor
 from typer.testing import CliRunner
 
-import mixprint.cli
 import mixprint.separation
 from mixprint.audio.files import stream_audio
+from mixprint.cli import app, exits
 from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.config import load_params
 from mixprint.errors import DataError
@@ -28,7 +28,7 @@ from mixprint.separation.estimate import (
 )
 from mixprint.separation.sharding import ShardedSong
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PLAN = SeparationPlan(
     segment_s=1.0,
     window_s=0.5,
@@ -209,7 +209,7 @@ def test_storage_is_that_of_shards_truly_written(
 def test_command_line(
     tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mixprint.cli, "setup_logging", lambda: None)
+    monkeypatch.setattr(exits, "setup_logging", lambda: None)
     separator = CountingSeparator()
     monkeypatch.setattr(mixprint.separation, "load_separator", lambda *_: separator)
     write_song(tmp_path / "songs" / "a.wav", 3.0)
@@ -219,15 +219,15 @@ def test_command_line(
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     arguments = ["estimate", "--task", "separate", str(tmp_path / "songs")]
     arguments += ["--params", str(tmp_path / "params.yaml")]
-    result = CliRunner().invoke(mixprint.cli.app, [*arguments, "--format", "json"])
+    result = CliRunner().invoke(app, [*arguments, "--format", "json"])
     assert result.exit_code == 0, result.output
     values = json.loads(result.stdout)
     assert (values["num_songs"], values["num_segments"]) == (1, 3)
     assert math.isfinite(values["hours"])
     assert separator.compiled is True
-    result = CliRunner().invoke(mixprint.cli.app, arguments)
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "storage, shards" in result.stdout
-    result = CliRunner().invoke(mixprint.cli.app, [*arguments, "--source", "tapes"])
+    result = CliRunner().invoke(app, [*arguments, "--source", "tapes"])
     assert result.exit_code == 1
     assert "tapes" in result.output

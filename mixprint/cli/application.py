@@ -1,0 +1,57 @@
+"""The application: all commands, in the order of `mixprint --help`."""
+
+from typing import Annotated
+
+import typer
+
+from mixprint.cli.exits import clear_exits
+from mixprint.cli.groups import ungrouped
+from mixprint.cli.listening import listening_results, listening_test
+from mixprint.cli.machine import doctor, estimate
+from mixprint.cli.measure import features, quality
+from mixprint.cli.separate import separate
+from mixprint.cli.transfer import transfer, transfer_batch
+from mixprint.progress import echo
+
+COMMANDS = (
+    transfer,
+    transfer_batch,
+    separate,
+    listening_test,
+    listening_results,
+    features,
+    quality,
+    estimate,
+    doctor,
+)
+
+app = typer.Typer(
+    help="Learn what a mix sounds like, and give one song the mix of another.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+)
+for command in COMMANDS:
+    app.command()(clear_exits(ungrouped(command)))
+
+
+def _show_version(wanted: bool) -> None:
+    """Print the version, and end."""
+    if wanted:
+        from mixprint import __version__
+
+        echo(f"mixprint {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Learn what a mix sounds like, and give one song the mix of another."""

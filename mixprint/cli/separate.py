@@ -1,0 +1,192 @@
+"""The command `separate`."""
+
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixprint.cli.options import DeviceOption
+from mixprint.progress import echo
+
+if TYPE_CHECKING:
+    from mixprint.separation.files import FileSettings
+
+
+class Container(StrEnum):
+    """Format of stem files."""
+
+    wav = "wav"
+    flac = "flac"
+
+
+class BitDepth(StrEnum):
+    """Sample format of stem files."""
+
+    int16 = "16"
+    int24 = "24"
+    float32 = "float32"
+
+
+class Precision(StrEnum):
+    """Arithmetic of the network."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Residual(StrEnum):
+    """Use of the difference between a song and its stems' sum."""
+
+    none = "none"
+    stem = "stem"
+    distribute = "distribute"
+
+
+# WAV keeps every level as it is; FLAC has no float.
+DEFAULT_BIT_DEPTHS = {Container.wav: BitDepth.float32, Container.flac: BitDepth.int24}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOptions:
+    """Options of what is separated and written."""
+
+    container: Annotated[
+        Container, typer.Option("--format", help="Of the files that are written.")
+    ] = Container.wav
+    bit_depth: Annotated[
+        BitDepth | None,
+        typer.Option("--bit-depth", help="Default: float32, and 24 with flac.", show_default=False),
+    ] = None
+    stems: Annotated[
+        str | None,
+        typer.Option(
+            "--stems",
+            help="Which to write, for example vocals,drums. Default: all.",
+            show_default=False,
+        ),
+    ] = None
+    two_stems: Annotated[
+        str | None,
+        typer.Option("--two-stems", help="Write this stem, and all the rest as one other file."),
+    ] = None
+    residual: Annotated[
+        Residual,
+        typer.Option(
+            "--residual",
+            help="What the stems' sum lacks of the song: leave it out, write it as a file of its "
+            "own, or distribute it among the stems.",
+        ),
+    ] = Residual.none
+    window: Annotated[
+        float | None,
+        typer.Option(
+            "--window",
+            help="What the network sees at once, in s. Default: as in its training.",
+            show_default=False,
+        ),
+    ] = None
+    overlap: Annotated[
+        float, typer.Option("--overlap", help="Part of a window that it shares with the next.")
+    ] = 0.25
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            min=0,
+            help="Windows at a time. 0: what a GPU's memory holds, 1 on a CPU.",
+        ),
+    ] = 0
+
+    def settings(self) -> "FileSettings":
+        """Return them as the library takes them.
+
+        Raises:
+            ConfigError: a value is not known or out of range.
+        """
+        from mixprint.separation.files import FileSettings
+        from mixprint.stems import STEMS
+
+        return FileSettings(
+            container=self.container.value,
+            bit_depth=(self.bit_depth or DEFAULT_BIT_DEPTHS[self.container]).value,
+            stems=tuple(stem.strip() for stem in self.stems.split(",")) if self.stems else STEMS,
+            two_stems=self.two_stems,
+            residual=self.residual.value,
+            window_s=self.window,
+            overlap=self.overlap,
+            batch_size=self.batch_size,
+        )
+
+
+def separate(
+    songs: Annotated[
+        list[Path], typer.Argument(help="Audio files, and folders of them.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Receives a folder per song.")],
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint",
+            help="`default` is the shipped one; else a file, or https://...#sha256=<its hash>.",
+        ),
+    ] = "default",
+    config: Annotated[
+        str | None,
+        typer.Option("--config", help="YAML of a published checkpoint; a file or such a URL."),
+    ] = None,
+    *,
+    files: FileOptions,
+    precision: Annotated[
+        Precision, typer.Option("--precision", help="Of the network; half precision suits GPUs.")
+    ] = Precision.float32,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Compile the network first, on a GPU to CUDA graphs; pays where much is to do.",
+        ),
+    ] = False,
+    device: DeviceOption = "auto",
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Songs side by side, which share the CPU's cores.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier separation has written.")
+    ] = False,
+) -> None:
+    """Separate songs into vocals, bass, drums and other.
+
+    Each song gets a folder with its stems and a report, separation.json: how far their sum is
+    from the song, how much they leak into each other, their levels, and the gain that was needed
+    to stay within full scale (16 and 24 bits only; float32 keeps all levels). A folder that holds
+    the same song, separated in the same way, is left as it is.
+
+    Exit code: 0 if all songs are done, 1 if one failed, 2 if an option is wrong.
+    """
+    from mixprint.separation.batch import SeparatorSource, find_jobs, separate_files
+    from mixprint.storage.outputs import check_place
+
+    settings = files.settings()
+    check_place(out, is_folder=True)
+    counts = Counter[str]()
+    found, failures = find_jobs(songs, out)
+    source = SeparatorSource(checkpoint, config, device, precision.value, compiled)
+    done = separate_files(found, source, settings, num_processes=jobs, overwrite=overwrite)
+    for outcome in chain(failures, done):
+        counts[outcome.status] += 1
+        if outcome.status == "failed":
+            echo(f"failed: {outcome.detail}", err=True)
+        else:
+            note = " (was there already)" if outcome.status == "present" else ""
+            echo(f"{outcome.detail}{note}")
+            for note in outcome.notes:
+                echo(f"note: {note}", err=True)
+    summary = f"{counts['separated']} separated, {counts['present']} there already"
+    echo(f"{summary}, {counts['failed']} failed", err=True)
+    if counts["failed"]:
+        raise typer.Exit(1)
