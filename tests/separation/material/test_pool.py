@@ -135,7 +135,7 @@ if __name__ == "__main__":
 def test_no_process_outlives_a_training_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(KILLED)
-    repository = Path(__file__).resolve().parents[2]
+    repository = Path(__file__).resolve().parents[3]
     process = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "songs")],
         stdout=subprocess.PIPE,
