@@ -14,7 +14,7 @@ from mixprint.storage.outputs import temporary_folder
 from mixprint.transfer.jobs import Models
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.weights import SHIPPED_ENCODER, SHIPPED_STANDARDISATION
-from mixprint.zero_shot.model import SHIPPED_ZERO_SHOT, load_zero_shot
+from mixprint.zero_shot.checkpoint import SHIPPED_ZERO_SHOT, load_zero_shot
 
 
 def load_models(
