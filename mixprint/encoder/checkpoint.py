@@ -1,31 +1,33 @@
-"""Encoders on disk, in the form of `mixprint.checkpoints.folder`.
+"""Encoders on disk, in the form of `mixprint.checkpoints.form`.
 
 Shape suffixes: B batch, S stem, C channel, T sample, D features, E embedding.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from mixprint.checkpoints.folder import (
-    CONFIG_NAME,
-    read_architecture,
-    read_config,
-    read_weights,
-    write_folder,
-)
+from mixprint.checkpoints.form import CheckpointFiles, Form
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig
 from mixprint.errors import CheckpointError
 from mixprint.features import FEATURE_NAMES, Standardisation, extract
-from mixprint.fingerprint import fingerprint
+from mixprint.schema import WithOthers
 
-FORMAT = "mixprint-encoder"
-FORMAT_VERSION = 1
+FORM = Form("mixprint-encoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description(WithOthers):
+    """The part of an encoder's description that is read."""
+
+    architecture: EncoderConfig
+    standardisation: Any
+    metadata: Mapping[str, Any]
 
 
 class Encoder:
@@ -82,7 +84,7 @@ class Encoder:
 def save_checkpoint(
     folder: Path, model: MixEncoder, standardisation: Standardisation, metadata: Mapping[str, Any]
 ) -> None:
-    """Write an encoder, see `mixprint.checkpoints.folder`.
+    """Write an encoder, see `mixprint.checkpoints.form`.
 
     Args:
         folder: created if missing; files of an older encoder are replaced.
@@ -90,12 +92,10 @@ def save_checkpoint(
         standardisation: of the training split, all 64 features.
         metadata: JSON values that describe how it came to be: metrics, data fingerprint.
     """
-    write_folder(
-        folder,
+    FORM.write(
+        CheckpointFiles.in_folder(folder),
         model.state_dict(),
         {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
             "architecture": asdict(model.config),
             "standardisation": standardisation.to("cpu").to_values(),
             "metadata": dict(metadata),
@@ -114,24 +114,18 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Encoder
         CheckpointError: a file is missing, broken, of another format or feature schema, or does
             not fit the architecture; the message names file, expected and found.
     """
-    folder = Path(folder)
-    path = folder / CONFIG_NAME
-    keys = ("architecture", "standardisation", "metadata")
-    config = read_config(folder, FORMAT, FORMAT_VERSION, keys)
-    standardisation = Standardisation.from_values(config["standardisation"], str(path))
+    files = CheckpointFiles.in_folder(Path(folder))
+    checkpoint = FORM.read(files)
+    known = checkpoint.described(_Description)
+    standardisation = Standardisation.from_values(known.standardisation, str(files.description))
     if standardisation.mean_D.shape != (len(FEATURE_NAMES),):
         raise CheckpointError(
-            f"{path}: expected a standardisation of {len(FEATURE_NAMES)} features, "
+            f"{files.description}: expected a standardisation of {len(FEATURE_NAMES)} features, "
             f"found {len(standardisation.mean_D)}"
         )
-    architecture = read_architecture(EncoderConfig, config["architecture"], folder)
-    # An outline on the meta device takes no memory, whatever the architecture asks for.
-    with torch.device("meta"):
-        outline = MixEncoder(architecture)
-    weights = read_weights(folder, outline.state_dict(), config["weights_sha256"])
-    model = MixEncoder(architecture)
-    model.load_state_dict(weights)
-    identity = {key: config[key] for key in ("architecture", "standardisation", "weights_sha256")}
     return Encoder(
-        model, standardisation, metadata=config["metadata"], fingerprint=fingerprint(identity)
+        checkpoint.restored(lambda: MixEncoder(known.architecture)),
+        standardisation,
+        metadata=known.metadata,
+        fingerprint=checkpoint.fingerprint("architecture", "standardisation"),
     ).to(device)

@@ -20,8 +20,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor, nn
 
-from mixprint.checkpoints.folder import fitting_tensors
-from mixprint.checkpoints.torchfile import write_tensors
+from mixprint.checkpoints.form import CheckpointFiles, Form
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import list_shards, read_index, recipe_of
 from mixprint.encoder.checkpoint import Encoder
@@ -48,7 +47,7 @@ from mixprint.evaluation.retrieval import (
 )
 from mixprint.features import extract
 from mixprint.fingerprint import code_version, file_sha256, fingerprint
-from mixprint.schema import Range, WithOthers, as_record, shortened
+from mixprint.schema import Range, WithOthers, shortened
 from mixprint.storage.atomic import read_json, write_json
 from mixprint.storage.outputs import (
     Kind,
@@ -63,13 +62,14 @@ from mixprint.text import shown
 log = logging.getLogger("mixprint.quality")
 
 COLUMNS = ("track", "score")
-WEIGHTS_NAME, CONFIG_NAME, RESULTS_NAME = "head.safetensors", "head.json", "quality.json"
-FORMAT = "mixprint-quality-head"
+HEAD_NAME, RESULTS_NAME = "head", "quality.json"
+# The first heads did not say their version.
+FORM = Form("mixprint-quality-head", unstated={"format_version": 1})
 QUALITY = Kind(
     noun="a regression of quality",
     marker=RESULTS_NAME,
     keys=frozenset({"num_mixes", "num_songs", "labels", "encoder_fingerprint"}),
-    names=(WEIGHTS_NAME, CONFIG_NAME, RESULTS_NAME),
+    names=(*map(str, CheckpointFiles.named(Path(), HEAD_NAME)), RESULTS_NAME),
 )
 MAX_VARIANTS = 10_000
 MAX_BOOTSTRAP = 1_000_000
@@ -157,12 +157,11 @@ def _row(cells: Sequence[str], named: Mapping[str, set[str]]) -> tuple[str, str,
 
 
 @dataclass(frozen=True, kw_only=True)
-class _HeadConfig(WithOthers):
-    """The JSON file beside a head's weights, as far as it is read."""
+class _Description(WithOthers):
+    """The part of a head's description that is read."""
 
     embedding_dim: Annotated[int, Range(1, 1 << 14)]
     encoder: str
-    weights_sha256: str
 
 
 class QualityHead(nn.Module):
@@ -260,15 +259,12 @@ class QualityHead(nn.Module):
             encoder_fingerprint: of the encoder whose embeddings the head takes.
             results: how good it is.
         """
-        weights = {k: v.contiguous() for k, v in self.state_dict().items()}
-        write_tensors(folder / WEIGHTS_NAME, weights)
-        write_json(
-            folder / CONFIG_NAME,
+        FORM.write(
+            CheckpointFiles.named(folder, HEAD_NAME),
+            self.state_dict(),
             {
-                "format": FORMAT,
                 "embedding_dim": len(self.mean_E),
                 "encoder": encoder_fingerprint,
-                "weights_sha256": file_sha256(folder / WEIGHTS_NAME),
                 "results": dict(results),
             },
         )
@@ -280,29 +276,14 @@ class QualityHead(nn.Module):
         Raises:
             CheckpointError: it is no head, is damaged, or was fitted to another encoder.
         """
-        path = folder / WEIGHTS_NAME
-        try:
-            config = read_json(folder / CONFIG_NAME)
-            found = file_sha256(path)
-        except (DataError, OSError) as error:
-            raise CheckpointError(f"{folder}: expected a quality head, found: {error}") from error
-        if not isinstance(config, dict) or config.get("format") != FORMAT:
-            raise CheckpointError(f"{folder / CONFIG_NAME}: expected a {FORMAT}, found another")
-        known = as_record(config, folder / CONFIG_NAME, _HeadConfig, CheckpointError)
-        if found != known.weights_sha256:
-            raise CheckpointError(
-                f"{path}: expected SHA-256 {shortened(known.weights_sha256)}, found {found}"
-            )
+        checkpoint = FORM.read(CheckpointFiles.named(folder, HEAD_NAME))
+        known = checkpoint.described(_Description)
         if known.encoder != encoder_fingerprint:
             raise CheckpointError(
                 f"{folder}: the head takes embeddings of the encoder {shortened(known.encoder)}, "
                 f"got those of {encoder_fingerprint}"
             )
-        with torch.device("meta"):
-            outline = cls(known.embedding_dim)
-        weights = fitting_tensors(path, outline.state_dict())
-        head = cls(known.embedding_dim)
-        head.load_state_dict(weights)
+        head = checkpoint.restored(lambda: cls(known.embedding_dim))
         return head.eval().requires_grad_(False)
 
 

@@ -4,7 +4,7 @@ Shape suffixes: B batch, S stem, C channel, T sample, E embedding.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,20 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixprint.checkpoints.folder import (
-    read_architecture,
-    read_config,
-    read_weights,
-    write_folder,
-)
+from mixprint.checkpoints.form import CheckpointFiles, Form
 from mixprint.errors import CheckpointError
-from mixprint.fingerprint import fingerprint
+from mixprint.schema import WithOthers
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
 from mixprint.zero_shot.model import Conditioning, ZeroShotNetwork
 from mixprint.zero_shot.settings import ZeroShotConfig
 
-FORMAT = "mixprint-zero-shot"
-FORMAT_VERSION = 1
+FORM = Form("mixprint-zero-shot")
 SHIPPED_ZERO_SHOT = Path(__file__).parents[1] / "weights" / "zero_shot"
 
 
@@ -142,6 +136,15 @@ class ZeroShotEffect:
         return {}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Description(WithOthers):
+    """The part of a network's description that is read."""
+
+    architecture: ZeroShotConfig
+    encoder: str
+    metadata: Mapping[str, Any]
+
+
 def save_zero_shot(
     folder: Path,
     network: ZeroShotNetwork,
@@ -150,7 +153,7 @@ def save_zero_shot(
     *,
     half: bool = False,
 ) -> None:
-    """Write a network, see `mixprint.checkpoints.folder`.
+    """Write a network, see `mixprint.checkpoints.form`.
 
     Args:
         folder: created if missing; files of an older one are replaced.
@@ -159,17 +162,15 @@ def save_zero_shot(
         metadata: JSON values that describe how it came to be.
         half: store 16-bit numbers, half the size; it computes in 32 bits all the same.
     """
-    dtype = torch.float16 if half else torch.float32
-    write_folder(
-        folder,
-        {name: value.to(dtype) for name, value in network.state_dict().items()},
+    FORM.write(
+        CheckpointFiles.in_folder(folder),
+        network.state_dict(),
         {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
             "architecture": asdict(network.config),
             "encoder": encoder_fingerprint,
             "metadata": dict(metadata),
         },
+        dtype=torch.float16 if half else torch.float32,
     )
 
 
@@ -186,22 +187,11 @@ def load_zero_shot(
         CheckpointError: a file is missing, broken, of another format, or does not fit the
             architecture.
     """
-    folder = Path(folder)
-    keys = ("architecture", "encoder", "metadata")
-    config = read_config(folder, FORMAT, FORMAT_VERSION, keys)
-    architecture = read_architecture(ZeroShotConfig, config["architecture"], folder)
-    # An outline on the meta device takes no memory, whatever the architecture asks for.
-    with torch.device("meta"):
-        outline = ZeroShotNetwork(architecture)
-    weights = read_weights(
-        folder, outline.state_dict(), config["weights_sha256"], is_any_precision=True
-    )
-    network = ZeroShotNetwork(architecture)
-    network.load_state_dict(weights)
-    identity = {key: config[key] for key in ("architecture", "encoder", "weights_sha256")}
+    checkpoint = FORM.read(CheckpointFiles.in_folder(Path(folder)))
+    known = checkpoint.described(_Description)
     return ZeroShotModel(
-        network,
-        encoder_fingerprint=config["encoder"],
-        metadata=config["metadata"],
-        fingerprint=fingerprint(identity),
+        checkpoint.restored(lambda: ZeroShotNetwork(known.architecture)),
+        encoder_fingerprint=known.encoder,
+        metadata=known.metadata,
+        fingerprint=checkpoint.fingerprint("architecture", "encoder"),
     ).to(device)

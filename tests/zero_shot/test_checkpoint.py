@@ -53,7 +53,7 @@ def test_broken_checkpoints_are_refused(tmp_path: Path) -> None:
         ({"format_version": 99}, "99"),
         ({"architecture": {**architecture, "unknown": 1}}, "unknown"),
         ({"architecture": {**architecture, "kernel_size": 4}}, "kernel_size"),
-        ({"architecture": {**architecture, "channels": 9}}, "does not fit"),
+        ({"architecture": {**architecture, "channels": 9}}, "do not fit"),
         ({"weights_sha256": "0" * 64}, "SHA-256"),
     ]:
         path.write_text(json.dumps(config | changes))
