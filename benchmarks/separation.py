@@ -35,6 +35,7 @@ from mixprint.progress import progress
 from mixprint.separation import SCNetConfig, Separator, build_scnet, load_separator
 from mixprint.separation.metrics import utterance_sdr
 from mixprint.separation.runner import AUTO_BATCH_SIZE
+from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.separator import DEFAULT_OVERLAP
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
 
@@ -171,7 +172,9 @@ def measure(job: Job) -> dict[str, Any]:
     separator = load(job)
     window_s = separator.window_s
     audio_CT = None if job.runs == 0 else torch.cat(list(noise(job.duration_s)), dim=1)
-    model = PlainSCNet(separator.model) if job.is_plain else None
+    assert isinstance(separator.network, TrainedSCNet)
+    trained = separator.network.model
+    model = PlainSCNet(trained) if job.is_plain else None
 
     def once() -> float:
         started_s = time.perf_counter()
@@ -197,7 +200,7 @@ def measure(job: Job) -> dict[str, Any]:
     if audio_CT is not None and not job.is_plain:
         window_CT = audio_CT[:, : round(window_s * SAMPLE_RATE_HZ)]
         stems_SCT = separator.separate(window_CT, batch_size=job.batch_size)
-        plain = PlainSCNet(separator.model.cpu())
+        plain = PlainSCNet(trained.cpu())
         expected_SCT = separate(plain, window_CT, window_CT.shape[1], 0.0)
         values["sdr_db"] = round(utterance_sdr(stems_SCT, expected_SCT).min().item(), 1)
         values["max_difference"] = (stems_SCT - expected_SCT).abs().max().item()
@@ -212,8 +215,8 @@ def load(job: Job) -> Separator:
     else:
         model = build_scnet(SCNetConfig(**(TINY if job.model == "tiny" else {})), "plain")
         window_s = 0.5 if job.model == "tiny" else SMALL_WINDOW_S
-        separator = Separator(model, fingerprint={}, window_s=window_s)
-    separator.model.to(job.device)
+        separator = Separator(TrainedSCNet(model, window_s=window_s))
+    separator.network.to(torch.device(job.device))
     separator.precision = job.precision
     separator.compiled = job.is_compiled
     return separator

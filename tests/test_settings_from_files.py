@@ -34,9 +34,9 @@ from mixprint.evaluation.transfer_benchmark import draw_cases
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.fingerprint import file_sha256
 from mixprint.listening.analyse import KIND, read_session
+from mixprint.separation import export_separator, load_separator
 from mixprint.separation.material.songs import _composition
 from mixprint.separation.report import REPORT_NAME, earlier_report
-from mixprint.separation.scnet.checkpoint import export_separator, load_separator
 from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet
 from mixprint.separation.scnet.recipe import Recipe
 from mixprint.storage.atomic import read_json, write_json

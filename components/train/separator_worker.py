@@ -8,11 +8,11 @@ from pathlib import Path
 
 from components.train.launch import errors_told, rank_job
 from components.train.separator import SeparatorJob
+from mixprint.checkpoints.form import DESCRIPTION_SUFFIX
 from mixprint.config import flattened
 from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
 from mixprint.machine.memory import keep_freed_memory
-from mixprint.separation.scnet.checkpoint import CONFIG_SUFFIX
 from mixprint.separation.scnet.recipe import Recipe
 from mixprint.separation.scnet.training import (
     HISTORY_FILE,
@@ -64,7 +64,7 @@ def work(job: SeparatorJob) -> None:
     ) as tracked:
         weights = rank_train(tracked.log_metrics)
         exported = [weights, out_dir / LAST_FILE]
-        described = [path.with_suffix(CONFIG_SUFFIX) for path in exported]
+        described = [path.with_suffix(DESCRIPTION_SUFFIX) for path in exported]
         files = [*exported, *described, out_dir / HISTORY_FILE]
         tracked.log_files(files, tracking.MODEL_FOLDER)
 

@@ -1,6 +1,7 @@
-"""Source separation: SCNet, its checkpoints, its training, and overlap-add over long audio."""
+"""Source separation: networks of several kinds, and overlap-add over long audio."""
 
-from mixprint.separation.scnet.checkpoint import export_separator, load_separator
+from mixprint.separation.loading import load_separator
+from mixprint.separation.scnet.checkpoint import export_separator
 from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet
 from mixprint.separation.separator import Separator
 

@@ -26,8 +26,8 @@ from mixprint.machine.memory import is_out_of_memory
 from mixprint.machine.processes import end_with_parent, threads_each
 from mixprint.progress import BAR_EVERY_S, Progress
 from mixprint.separation.files import FileSettings, separate_file
+from mixprint.separation.loading import load_separator
 from mixprint.separation.report import REPORT_NAME
-from mixprint.separation.scnet.checkpoint import load_separator
 from mixprint.text import shown
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class SeparatorSource:
 
 
 @dataclass(frozen=True)
-class Job:
+class SeparationJob:
     """A song and the folder that receives its stems."""
 
     song: Path
@@ -86,7 +86,7 @@ class Outcome:
     notes: Sequence[str] = ()
 
 
-def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome]]:
+def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[SeparationJob], list[Outcome]]:
     """Choose a folder for each song.
 
     A song is called as its file without the suffix; one that was found in a folder keeps the
@@ -105,7 +105,7 @@ def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome
     named, failures = name_songs(songs)
     counts = Counter(_folded(name) for name in named.values())
     between = {parent for name in counts for parent in name.parents}
-    jobs: dict[Path, Job] = {}
+    jobs: dict[Path, SeparationJob] = {}
     for song, name in named.items():
         if counts[_folded(name)] > 1 or _folded(name) in between:
             try:
@@ -117,12 +117,12 @@ def find_jobs(songs: Sequence[Path], out: Path) -> tuple[list[Job], list[Outcome
         folder = out / name
         if folder in jobs:
             log.info("%s: the same file as %s", shown(song), shown(jobs[folder].song))
-        jobs.setdefault(folder, Job(song, folder))
+        jobs.setdefault(folder, SeparationJob(song, folder))
     return list(jobs.values()), failures
 
 
 def separate_files(
-    jobs: Sequence[Job],
+    jobs: Sequence[SeparationJob],
     source: SeparatorSource,
     settings: FileSettings,
     *,
@@ -163,7 +163,7 @@ def separate_files(
         yield from _one_by_one(jobs, source.load(), settings, overwrite)
 
 
-def _inputs_in_the_way(jobs: Sequence[Job]) -> dict[Job, Outcome]:
+def _inputs_in_the_way(jobs: Sequence[SeparationJob]) -> dict[SeparationJob, Outcome]:
     """Refuse jobs in whose folder an input lies: it would go when the folder is replaced."""
     parents: dict[str, Path] = {}
     for job in jobs:
@@ -226,7 +226,7 @@ def _stem(path: Path) -> str:
 
 
 def _one_by_one(
-    jobs: Sequence[Job], separator: "Separator", settings: FileSettings, overwrite: bool
+    jobs: Sequence[SeparationJob], separator: "Separator", settings: FileSettings, overwrite: bool
 ) -> Iterator[Outcome]:
     lengths_s = [_length_s(job.song) for job in jobs]
     finished_s = 0
@@ -244,7 +244,7 @@ def _one_by_one(
 
 
 def _separate(
-    job: Job,
+    job: SeparationJob,
     separator: "Separator",
     settings: FileSettings,
     overwrite: bool,
@@ -279,7 +279,7 @@ def _separate(
 
 
 def _side_by_side(
-    jobs: Sequence[Job],
+    jobs: Sequence[SeparationJob],
     source: SeparatorSource,
     settings: FileSettings,
     num_processes: int,
@@ -319,7 +319,7 @@ def _side_by_side(
         pool.shutdown(cancel_futures=True)
 
 
-def _outcome(job: Job, future: "Future[Outcome]") -> Outcome:
+def _outcome(job: SeparationJob, future: "Future[Outcome]") -> Outcome:
     try:
         return future.result()
     except BrokenProcessPool:
@@ -357,7 +357,7 @@ def _start_worker(
     _Worker.done_s = done_s
 
 
-def _run_job(index: int, job: Job, settings: FileSettings, overwrite: bool) -> Outcome:
+def _run_job(index: int, job: SeparationJob, settings: FileSettings, overwrite: bool) -> Outcome:
     def show(done_s: int) -> None:
         _Worker.done_s[index] = done_s
 

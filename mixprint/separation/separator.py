@@ -6,7 +6,7 @@ Shape suffixes: B window of a batch, S stem, C channel, T sample.
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,9 @@ from torch.nn import functional
 
 from mixprint.audio.files import stream_audio
 from mixprint.errors import ConfigError
-from mixprint.fingerprint import fingerprint
+from mixprint.separation.network import Network
 from mixprint.separation.runner import PRECISIONS, Run, Runner
-from mixprint.separation.scnet.compiled import CompiledSCNet
-from mixprint.separation.scnet.model import SCNet
-from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
+from mixprint.stems import NUM_CHANNELS, STEMS
 
 log = logging.getLogger("mixprint.separation")
 
@@ -32,62 +30,48 @@ BLOCK_SAMPLES = 1 << 18  # of audio in memory, handed to `stream` at a time
 class Separator:
     """A trained network and what is needed to run it over songs."""
 
-    def __init__(
-        self,
-        model: SCNet,
-        *,
-        fingerprint: Mapping[str, Any],
-        window_s: float,
-        sample_rate_hz: int = SAMPLE_RATE_HZ,
-        normalised: bool = False,
-        precision: str = "float32",
-    ) -> None:
-        """Take the network in evaluation mode, on the device it is on.
+    def __init__(self, network: Network, *, precision: str = "float32") -> None:
+        """Take a network on the device it is on.
 
         Args:
-            model: the network.
-            fingerprint: what tells its weights from others: `model` and `checkpoint_sha256`.
-            window_s: window that suits it, usually that of its training.
-            sample_rate_hz: rate that it was trained at.
-            normalised: it was trained on songs of level 1 (see `song_level`) and is shown such.
+            network: of any kind.
             precision: see the property.
 
         Raises:
             ConfigError: the precision is not known.
         """
-        self.model = model.eval()
-        self._weights = dict(fingerprint)
-        self.window_s = window_s
-        self.sample_rate_hz = sample_rate_hz
-        self.normalised = normalised
+        self.network = network
         self.precision = precision
-        self._compiled: CompiledSCNet | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
         # Window, batch size that was asked for, precision -> the batch size that was run.
         self._batch_sizes: dict[tuple[int, int, str], int] = {}
         # The network's order of stems becomes ours here and nowhere else.
-        self._order = [model.config.sources.index(stem) for stem in STEMS]
+        self._order = [network.stems.index(stem) for stem in STEMS]
 
     @property
     def device(self) -> torch.device:
         """Where the network runs."""
-        return self.model.stft_window.device
+        return self.network.device
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the audio that it takes."""
+        return self.network.sample_rate_hz
+
+    @property
+    def window_s(self) -> float:
+        """Window that suits the network."""
+        return self.network.window_s
+
+    @property
+    def normalised(self) -> bool:
+        """Whether the network is shown songs of level 1; see `song_level`."""
+        return self.network.normalised
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """What tells it from others: its weights', and `config_sha256` of all else that it is.
-
-        The same weights make other stems when the architecture's numbers, the order of the stems,
-        the rate, the window or the level of songs are others. How it is run (precision, a window
-        of the caller's, overlap) belongs to whatever it is run for.
-        """
-        config = {
-            "architecture": self.model.config.to_values(),
-            "variant": self.model.variant,
-            "window_s": self.window_s,
-            "sample_rate_hz": self.sample_rate_hz,
-            "normalised": self.normalised,
-        }
-        return {**self._weights, "config_sha256": fingerprint(config)}
+        """The network's, which tells it from others."""
+        return dict(self.network.fingerprint)
 
     @property
     def precision(self) -> str:
@@ -119,7 +103,7 @@ class Separator:
     @compiled.setter
     def compiled(self, wanted: bool) -> None:
         if wanted != self.compiled:
-            self._compiled = CompiledSCNet(self.model) if wanted else None
+            self._compiled = self.network.compiled() if wanted else None
             self._batch_sizes.clear()
 
     def separate(
@@ -263,7 +247,7 @@ class Separator:
         # chosen or halved, stays.
         kind = (window, batch_size, self.precision)
         runner = Runner(
-            ordered(self.model),
+            ordered(self.network),
             self.device,
             precision=self.precision,
             batch_size=self._batch_sizes.get(kind, batch_size),

@@ -39,6 +39,7 @@ from mixprint.collection.shards import (
 from mixprint.errors import AudioError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.separation import SCNetConfig, Separator, build_scnet
+from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.sharding import ShardedSong
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftovers
@@ -426,12 +427,13 @@ def test_the_precisions_are_those_that_the_network_knows() -> None:
 def test_a_shards_recipe_names_all_that_its_stems_follow_from() -> None:
     def network(*, window_s: float = 0.5, normalised: bool = False, **config: Any) -> Separator:
         values = SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2, **config)
-        return Separator(
+        network = TrainedSCNet(
             build_scnet(values, "plain"),
-            fingerprint={"model": "tiny", "checkpoint_sha256": "0"},
             window_s=window_s,
+            weights={"model": "tiny", "checkpoint_sha256": "0"},
             normalised=normalised,
         )
+        return Separator(network)
 
     def recipe(separator: Separator, *overrides: str, tracks: tuple[str, ...] = ("a",)) -> str:
         config = SeparateConfig.load(REPOSITORY / "params.yaml", overrides=overrides)

@@ -16,7 +16,7 @@ from mixprint.audio.files import stream_audio
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import batch, build_scnet, export_separator
-from mixprint.separation.batch import Job, SeparatorSource, find_jobs, separate_files
+from mixprint.separation.batch import SeparationJob, SeparatorSource, find_jobs, separate_files
 from mixprint.separation.files import FileSettings
 from mixprint.separation.report import REPORT_NAME
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
@@ -102,7 +102,7 @@ from mixprint.separation.files import FileSettings
 
 def main():
     source = batch.SeparatorSource(sys.argv[1], None, "cpu")
-    jobs = [batch.Job(Path(sys.argv[2]), Path(sys.argv[3]) / str(i)) for i in range(50)]
+    jobs = [batch.SeparationJob(Path(sys.argv[2]), Path(sys.argv[3]) / str(i)) for i in range(50)]
     for outcome in batch.separate_files(jobs, source, FileSettings(), num_processes=2):
         print(outcome.status, flush=True)
 
@@ -241,7 +241,7 @@ def test_errors_of_our_own_are_not_taken_for_a_song_that_fails(
 
     write_song(tmp_path / "large.wav", 0.5)
     monkeypatch.setattr(SeparatorSource, "load", lambda _: ShortOfMemory(fail))
-    jobs = [Job(tmp_path / "large.wav", tmp_path / "out")]
+    jobs = [SeparationJob(tmp_path / "large.wav", tmp_path / "out")]
     with pytest.raises(RuntimeError, match="shapes"):
         list(separate_files(jobs, SeparatorSource(), FileSettings()))
 
@@ -249,7 +249,7 @@ def test_errors_of_our_own_are_not_taken_for_a_song_that_fails(
 def test_a_bad_separator_is_said_before_work_begins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [Job(tmp_path / f"{i}.wav", tmp_path / str(i)) for i in range(2)]
+    jobs = [SeparationJob(tmp_path / f"{i}.wav", tmp_path / str(i)) for i in range(2)]
     source = SeparatorSource("nowhere.safetensors", None, "cpu")
     for num_processes in (1, 2):
         with pytest.raises(CheckpointError, match="nowhere"):

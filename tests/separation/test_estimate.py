@@ -26,7 +26,9 @@ from mixprint.separation.estimate import (
     measure_separation,
     survey,
 )
+from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.sharding import ShardedSong
+from tests.separation.networks import ToyNetwork
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PLAN = SeparationPlan(
@@ -97,15 +99,12 @@ def test_windows_are_counted_as_they_are_placed(
     assert count_windows(duration_s, 4.0, overlap) == expected
     rate_hz, seen = 100, []
 
-    class Model(torch.nn.Module):
-        config = SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2)
-        stft_window = torch.ones(1)
-
-        def forward(self, audio_BCT: Tensor) -> Tensor:
+    class Noting(ToyNetwork):
+        def __call__(self, audio_BCT: Tensor) -> Tensor:
             seen.extend(audio_BCT)
-            return torch.stack([audio_BCT] * 4, dim=1)
+            return super().__call__(audio_BCT)
 
-    separator = Separator(Model(), fingerprint={}, window_s=4.0, sample_rate_hz=rate_hz)
+    separator = Separator(Noting(window_s=4.0, sample_rate_hz=rate_hz))
     separator.separate(torch.ones(2, round(duration_s * rate_hz)), overlap=overlap)
     assert len(seen) == expected
 
@@ -180,7 +179,7 @@ def test_storage_is_that_of_shards_truly_written(
 ) -> None:
     torch.manual_seed(0)
     network = build_scnet(SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2), "plain")
-    separator = Separator(network, fingerprint={}, window_s=0.5)
+    separator = Separator(TrainedSCNet(network, window_s=0.5))
     paths = [write_song(tmp_path / f"{i}.wav", 2.0 + i, seed=i) for i in range(3)]
     songs = [Song(path, 2.0 + i) for i, path in enumerate(paths)]
     wanted = plan(export=export)

@@ -21,6 +21,7 @@ from mixprint.separation import Separator, build_scnet
 from mixprint.separation.files import FileSettings, distribute_residual, separate_file
 from mixprint.separation.nulltest import NullTest
 from mixprint.separation.report import REPORT_NAME, SeparationReport
+from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import read_json
 
@@ -85,11 +86,9 @@ def test_stems_are_those_of_the_separator(tmp_path: Path, song: Path) -> None:
 def test_a_network_gives_the_same_as_in_memory(tmp_path: Path, song: Path) -> None:
     torch.manual_seed(0)
     values = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
-    separator = Separator(
-        build_scnet(values, "plain"),
-        fingerprint={"model": "tiny", "checkpoint_sha256": "0"},
-        window_s=0.5,
-    )
+    weights = {"model": "tiny", "checkpoint_sha256": "0"}
+    network = TrainedSCNet(build_scnet(values, "plain"), window_s=0.5, weights=weights)
+    separator = Separator(network)
     separate(song, tmp_path / "out", separator, overlap=0.5, batch_size=2)
     expected_SCT = separator.separate(read_audio(song), overlap=0.5)
     found = read_stems(tmp_path / "out")

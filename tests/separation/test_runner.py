@@ -13,6 +13,7 @@ from mixprint.separation import Separator, build_scnet, load_separator
 from mixprint.separation import separator as separator_module
 from mixprint.separation.metrics import utterance_sdr
 from mixprint.separation.runner import MAX_AUTO_BATCH_SIZE, PRECISIONS, Runner, fitting_batch_size
+from mixprint.separation.scnet.network import TrainedSCNet
 
 CPU = torch.device("cpu")
 TINY = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
@@ -38,7 +39,7 @@ class _Network:
 def _separator() -> Separator:
     torch.manual_seed(0)
     model = build_scnet(TINY, "masked")
-    return Separator(model, fingerprint={"model": "test"}, window_s=0.05)
+    return Separator(TrainedSCNet(model, window_s=0.05))
 
 
 def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
@@ -69,14 +70,15 @@ def test_a_song_survives_memory_that_runs_out(monkeypatch: pytest.MonkeyPatch) -
     separator = _separator()
     audio_CT = 0.1 * torch.randn(2, 20_000, generator=torch.Generator().manual_seed(0))
     expected_SCT = separator.separate(audio_CT)
-    forward = separator.model.forward
+    model = separator.network.model
+    forward = model.forward
 
     def limited(audio_BCT: Tensor) -> Tensor:
         if len(audio_BCT) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(audio_BCT)
 
-    monkeypatch.setattr(separator.model, "forward", limited)
+    monkeypatch.setattr(model, "forward", limited)
     stems_SCT = separator.separate(audio_CT, batch_size=5)
     torch.testing.assert_close(stems_SCT, expected_SCT, rtol=0, atol=1e-5)
 
@@ -116,7 +118,7 @@ def test_an_unknown_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="int8"):
         separator.precision = "int8"
     with pytest.raises(ConfigError, match="half"):
-        Separator(separator.model, fingerprint={}, window_s=1.0, precision="half")
+        Separator(separator.network, precision="half")
 
 
 def test_half_precision_is_40_db_from_float32_on_real_music(shared_dir: Path) -> None:

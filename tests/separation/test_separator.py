@@ -7,28 +7,28 @@ from pathlib import Path
 import pytest
 import soundfile as sf
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mixprint.audio.files import read_audio
 from mixprint.separation.metrics import evaluate_separator
-from mixprint.separation.scnet.model import SCNET_STEMS, SCNetConfig, build_scnet
+from mixprint.separation.scnet.model import SCNET_STEMS, build_scnet
+from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.separator import Separator, song_level, window_fade
 from mixprint.stems import STEMS
+from tests.separation.networks import ToyNetwork
 
 RATE_HZ = 44_100
 GAIN = {"drums": 0.1, "bass": 0.2, "other": 0.3, "vocals": 0.4}
 
 
-class _Gains(nn.Module):
+class _Gains(ToyNetwork):
     """Stands in for the network: each stem is the mixture at the gain of its name."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.config = SCNetConfig()
-        self.register_buffer("stft_window", torch.ones(1))
+    def __init__(self, window_s: float = 0.1, *, normalised: bool = False) -> None:
+        super().__init__(stems=SCNET_STEMS, window_s=window_s, normalised=normalised)
         self.batches: list[int] = []
 
-    def forward(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor) -> Tensor:
         self.batches.append(len(audio_BCT))
         gains = torch.tensor([GAIN[name] for name in SCNET_STEMS])
         return audio_BCT.unsqueeze(1) * gains.view(1, -1, 1, 1)
@@ -37,30 +37,30 @@ class _Gains(nn.Module):
 class _Edges(_Gains):
     """Gives each window back turned round: what a sample becomes depends on its window."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, window_s: float) -> None:
+        super().__init__(window_s)
         self.starts: list[float] = []
 
-    def forward(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor) -> Tensor:
         self.starts += audio_BCT[:, 0, 0].tolist()
-        return super().forward(audio_BCT.flip(-1))
+        return super().__call__(audio_BCT.flip(-1))
 
 
 class _Numbers(_Gains):
     """Gives each window its number: 0 for the first, 1 for the next."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, window_s: float) -> None:
+        super().__init__(window_s)
         self.number = 0
 
-    def forward(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor) -> Tensor:
         numbers_B = torch.arange(len(audio_BCT)) % 3 + self.number
         self.number = (self.number + len(audio_BCT)) % 3
         return numbers_B.view(-1, 1, 1, 1).float().expand(-1, 4, *audio_BCT.shape[1:])
 
 
-def _separator(model: nn.Module | None = None, window_s: float = 0.1) -> Separator:
-    return Separator(model or _Gains(), fingerprint={"model": "test"}, window_s=window_s)  # type: ignore[arg-type]
+def _separator(network: ToyNetwork | None = None) -> Separator:
+    return Separator(network or _Gains())
 
 
 @pytest.mark.parametrize("length", [1, 100, 4409, 4410, 4411, 8820, 20_000])
@@ -84,7 +84,7 @@ def test_windows_go_through_the_network_in_batches() -> None:
 def test_result_does_not_depend_on_the_batch_size(variant: str) -> None:
     torch.manual_seed(0)
     config = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
-    separator = _separator(build_scnet(config, variant))
+    separator = Separator(TrainedSCNet(build_scnet(config, variant), window_s=0.1))
     audio_CT = 0.1 * torch.randn(2, 20_000)
     one, three = (separator.separate(audio_CT, batch_size=size) for size in (1, 3))
     torch.testing.assert_close(one, three, rtol=0, atol=1e-5)
@@ -112,7 +112,7 @@ def _joined(pieces: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.75])
 def test_neither_blocks_nor_batches_change_the_result(length: int, overlap: float) -> None:
     audio_CT = torch.randn(2, length, generator=torch.Generator().manual_seed(length))
-    separator = _separator(_Edges(), window_s=1000 / RATE_HZ)
+    separator = _separator(_Edges(1000 / RATE_HZ))
     expected_SCT = separator.separate(audio_CT, overlap=overlap)
     for lengths in ([length], [1, 0, 37], [333, 2048], [1000], [1001, 250]):
         for batch_size in (1, 2, 3, 8):
@@ -136,7 +136,7 @@ def test_no_more_is_read_ahead_than_the_batch_needs(block: int, batch_size: int)
             num_read = min(start + block, total)
             yield torch.zeros(2, num_read - start)
 
-    separator = _separator(window_s=window / RATE_HZ)
+    separator = _separator(_Gains(window / RATE_HZ))
     for mixture_CT, _ in separator.stream(blocks(), batch_size=batch_size):
         num_given += mixture_CT.shape[1]
         # The audio may end where it has been read to: a window's length stays open.
@@ -145,17 +145,17 @@ def test_no_more_is_read_ahead_than_the_batch_needs(block: int, batch_size: int)
 
 
 def test_windows_are_cut_in_steps_of_a_hop_and_the_last_ends_with_the_audio() -> None:
-    model = _Edges()
+    model = _Edges(1000 / RATE_HZ)
     # Sample n is n, so the first sample of a window tells where it was cut.
     audio_CT = torch.arange(3100.0).expand(2, -1)
-    _separator(model, window_s=1000 / RATE_HZ).separate(audio_CT, overlap=0.5, batch_size=2)
+    _separator(model).separate(audio_CT, overlap=0.5, batch_size=2)
     assert model.starts == [0, 500, 1000, 1500, 2000, 2100]
 
 
 def test_first_and_last_windows_are_told_apart_within_a_batch() -> None:
     # Each window gives its own number, so the fades can be read from the sums.
     audio_CT = torch.zeros(2, 20)
-    separator = _separator(_Numbers(), window_s=8 / RATE_HZ)
+    separator = _separator(_Numbers(8 / RATE_HZ))
     whole_SCT = separator.separate(audio_CT, overlap=0.25, batch_size=8)
     expected_T = torch.tensor([0.0] * 6 + [1 / 3, 2 / 3] + [1.0] * 4 + [4 / 3, 5 / 3] + [2.0] * 6)
     torch.testing.assert_close(whole_SCT, expected_T.expand(4, 2, -1))
@@ -224,8 +224,8 @@ def test_evaluation_of_known_gains(tmp_path: Path) -> None:
 class _Bent(_Gains):
     """Bends what it is given, so that its output depends on the level."""
 
-    def forward(self, audio_BCT: Tensor) -> Tensor:
-        return super().forward(audio_BCT.tanh())
+    def __call__(self, audio_BCT: Tensor) -> Tensor:
+        return super().__call__(audio_BCT.tanh())
 
 
 def test_a_normalised_separator_does_not_look_at_the_level(
@@ -233,12 +233,7 @@ def test_a_normalised_separator_does_not_look_at_the_level(
 ) -> None:
     path = write_song(tmp_path / "song.wav", 0.5)
     audio_CT = read_audio(path)
-    separator = Separator(
-        _Bent(),  # type: ignore[arg-type]
-        fingerprint={"model": "test"},
-        window_s=0.1,
-        normalised=True,
-    )
+    separator = Separator(_Bent(normalised=True))
     stems_SCT = separator.separate(audio_CT)
     torch.testing.assert_close(separator.separate(audio_CT / 8), stems_SCT / 8)
     deviation = audio_CT.mean(dim=0).std(correction=0)

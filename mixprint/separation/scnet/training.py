@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from mixprint.checkpoints.form import WEIGHTS_SUFFIX, CheckpointFiles, load_weights
 from mixprint.errors import (
     CheckpointError,
     ConfigError,
@@ -37,6 +38,7 @@ from mixprint.fingerprint import fingerprint
 from mixprint.machine.device import resolve_device
 from mixprint.progress import progress
 from mixprint.schema import checked_mapping, parse_json
+from mixprint.separation.loading import load_separator
 from mixprint.separation.material.pool import (
     FixedPool,
     MadePool,
@@ -62,14 +64,9 @@ from mixprint.separation.metrics import (
     median_sdr,
     score_separator,
 )
-from mixprint.separation.scnet.checkpoint import (
-    SUFFIXES,
-    WEIGHTS_SUFFIX,
-    export_separator,
-    load_separator,
-    load_weights,
-)
+from mixprint.separation.scnet.checkpoint import export_separator
 from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet, deepened
+from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.scnet.recipe import DEFAULT_MODEL, DEFAULT_VARIANT, Recipe, TrainingConfig
 from mixprint.separation.separator import Separator
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
@@ -95,7 +92,8 @@ EXPORT_NAME, LAST_NAME = "separator", "separator-last"
 WEIGHTS_FILE, LAST_FILE = f"{EXPORT_NAME}{WEIGHTS_SUFFIX}", f"{LAST_NAME}{WEIGHTS_SUFFIX}"
 # What a training writes beside its states.
 OUTPUTS = (
-    *(f"{name}{suffix}" for name in (EXPORT_NAME, LAST_NAME) for suffix in SUFFIXES),
+    *map(str, CheckpointFiles.named(Path(), EXPORT_NAME)),
+    *map(str, CheckpointFiles.named(Path(), LAST_NAME)),
     HISTORY_FILE,
     SONGS_FOLDER,
 )
@@ -534,7 +532,10 @@ def _start(
         return run
     if initial is None:
         return _Run(recipe.completed(DEFAULT_VARIANT, DEFAULT_MODEL), device)
-    network = load_separator(initial, initial_config).model
+    trained = load_separator(initial, initial_config).network
+    if not isinstance(trained, TrainedSCNet):
+        raise CheckpointError(f"{initial}: expected an SCNet to start from, found another kind")
+    network = trained.model
     if recipe.model is not None and recipe.model.num_dplayer > network.config.num_dplayer:
         torch.manual_seed(recipe.training.seed)
         network = deepened(network, recipe.model.num_dplayer)
@@ -771,7 +772,7 @@ class _Trainer:
     def _validate(self) -> None:
         """Measure the averaged weights on songs that were held out, and note the figures."""
         run, config = self._run, self._run.recipe.training
-        separator = Separator(run.average, fingerprint={}, window_s=config.segment_s)
+        separator = Separator(TrainedSCNet(run.average, window_s=config.segment_s))
         minutes = round(run.clock.elapsed_s() / SECONDS_PER_MINUTE, 2)
         entry: dict[str, Any] = {"step": run.step, "minutes": minutes}
         reported: dict[str, float] = {}

@@ -16,8 +16,14 @@ from torch import Tensor
 
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256
-from mixprint.separation import SCNet, Separator, build_scnet, export_separator, load_separator
-from mixprint.separation.scnet import checkpoint
+from mixprint.separation import (
+    SCNet,
+    Separator,
+    build_scnet,
+    export_separator,
+    load_separator,
+    loading,
+)
 
 VALUES = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
 YAML = """
@@ -62,9 +68,9 @@ def test_own_format_round_trip(tmp_path: Path, model: SCNet, dtype: torch.dtype)
     path = export_separator(model, tmp_path, window_s=4.0, dtype=dtype, training={"steps": 3})
     separator = load_separator(path)
     expected = {key: value.to(dtype).float() for key, value in model.state_dict().items()}
-    assert _same(separator.model, expected)
+    assert _same(separator.network.model, expected)
     assert separator.window_s == 4.0
-    assert separator.model.variant == "masked"
+    assert separator.network.model.variant == "masked"
     assert set(separator.fingerprint) == {"model", "checkpoint_sha256", "config_sha256"}
     assert json.loads(path.with_suffix(".json").read_text())["training"] == {"steps": 3}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["separator.json", "separator.safetensors"]
@@ -90,8 +96,8 @@ def test_published_forms_load(
     path = tmp_path / f"model{suffix}"
     torch.save(wrap(state), path)
     separator = load_separator(path, config_path)
-    assert separator.model.variant == variant
-    assert _same(separator.model, state)
+    assert separator.network.model.variant == variant
+    assert _same(separator.network.model, state)
     assert separator.window_s == 0.5
 
 
@@ -146,7 +152,7 @@ def test_the_authors_configuration_loads(tmp_path: Path) -> None:
     separator = load_separator(tmp_path / "checkpoint.th", tmp_path / "config.yaml")
     assert separator.window_s == 3.0
     assert separator.normalised
-    assert _same(separator.model, state)
+    assert _same(separator.network.model, state)
 
 
 MORE_SECTIONS = """
@@ -176,7 +182,7 @@ def test_what_concerns_training_alone_is_left_out(
     assert "use_checkpointing" in caplog.text
     assert not separator.normalised
     # The targets were stacked in this order, so it is that of the outputs.
-    assert separator.model.config.sources == ("vocals", "bass", "drums", "other")
+    assert separator.network.model.config.sources == ("vocals", "bass", "drums", "other")
     assert "training.instruments" in caplog.text
 
 
@@ -201,11 +207,11 @@ def test_checkpoint_and_configuration_behind_urls(
     torch.save(model.state_dict(), tmp_path / "model.ckpt")
     checkpoint_url = _pinned(tmp_path / "model.ckpt", monkeypatch)
     separator = load_separator(checkpoint_url, _pinned(config_path, monkeypatch))
-    assert _same(separator.model, model.state_dict())
+    assert _same(separator.network.model, model.state_dict())
     own = export_separator(model, tmp_path, window_s=2.0, dtype=torch.float32)
     description_url = _pinned(own.with_suffix(".json"), monkeypatch)
     separator = load_separator(_pinned(own, monkeypatch), description_url)
-    assert _same(separator.model, model.state_dict())
+    assert _same(separator.network.model, model.state_dict())
     assert separator.window_s == 2.0
     with pytest.raises(ConfigError, match="sha256sum"):
         load_separator("https://nowhere.invalid/model.ckpt", config_path)
@@ -217,7 +223,7 @@ def test_a_checkpoint_that_cannot_be_downloaded_is_a_checkpoint_error(
     def refuse(source: str, max_bytes: int) -> Path:
         raise DataError(f"{source}: 404")
 
-    monkeypatch.setattr(checkpoint, "fetch", refuse)
+    monkeypatch.setattr(loading, "fetch", refuse)
     with pytest.raises(CheckpointError, match="404"):
         load_separator("https://nowhere.invalid/model.ckpt", "config.yaml")
 
@@ -231,7 +237,7 @@ def test_published_shapes_load(shared_dir: Path, tmp_path: Path, name: str) -> N
     torch.save({"best_state": state}, tmp_path / "model.th")  # expanded: a few bytes each
     (tmp_path / "config.json").write_text(json.dumps({"model": published["config"]}))
     separator = load_separator(tmp_path / "model.th", tmp_path / "config.json")
-    assert separator.model.variant == published["variant"]
+    assert separator.network.model.variant == published["variant"]
 
 
 def test_a_mismatch_names_tensors(tmp_path: Path, model: SCNet, config_path: Path) -> None:
@@ -260,7 +266,7 @@ def test_a_configuration_behind_a_url_is_small(
         allowed.append(max_bytes)
         raise DataError("too large")
 
-    monkeypatch.setattr(checkpoint, "fetch", refuse)
+    monkeypatch.setattr(loading, "fetch", refuse)
     with pytest.raises(CheckpointError, match="too large"):
         load_separator(tmp_path / "model.ckpt", "https://nowhere.invalid/config.yaml")
     assert allowed == [1 << 20]
@@ -336,7 +342,7 @@ def test_weights_of_any_real_type_become_float32(
 ) -> None:
     state = {key: value.to(dtype) for key, value in model.state_dict().items()}
     torch.save(state, tmp_path / "model.ckpt")
-    loaded = load_separator(tmp_path / "model.ckpt", config_path).model
+    loaded = load_separator(tmp_path / "model.ckpt", config_path).network.model
     assert _same(loaded, {key: value.float() for key, value in state.items()})
 
 
@@ -396,9 +402,8 @@ def test_an_alias_is_read(tmp_path: Path, model: SCNet) -> None:
     config = {"model": values, "training": {"instruments": values["sources"]}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     assert "*id" in (tmp_path / "config.yaml").read_text()
-    assert load_separator(tmp_path / "model.ckpt", tmp_path / "config.yaml").model.config == (
-        model.config
-    )
+    separator = load_separator(tmp_path / "model.ckpt", tmp_path / "config.yaml")
+    assert separator.network.model.config == model.config
 
 
 @pytest.mark.parametrize(
@@ -476,7 +481,7 @@ def test_a_checkpoint_without_checksums_is_loaded_with_a_warning(
     path = tmp_path / "model.th"
     torch.save(model.state_dict(), path, _use_new_zipfile_serialization=False)
     with caplog.at_level("WARNING", "mixprint.checkpoints.torchfile"):
-        assert _same(load_separator(path, config_path).model, model.state_dict())
+        assert _same(load_separator(path, config_path).network.model, model.state_dict())
     assert "has no checksums" in caplog.text
 
 

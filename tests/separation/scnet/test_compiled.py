@@ -13,6 +13,7 @@ from mixprint.separation.runner import Runner
 from mixprint.separation.scnet import compiled
 from mixprint.separation.scnet import model as scnet
 from mixprint.separation.scnet.compiled import CompiledSCNet, check_compiler
+from mixprint.separation.scnet.network import TrainedSCNet
 
 CPU = torch.device("cpu")
 WINDOW = 2205
@@ -33,7 +34,7 @@ def _network(variant: str = "plain") -> SCNet:
 
 
 def _separator() -> Separator:
-    return Separator(_network(), fingerprint={"model": "test"}, window_s=WINDOW / 44_100)
+    return Separator(TrainedSCNet(_network(), window_s=WINDOW / 44_100))
 
 
 def _noise(*shape: int) -> Tensor:

@@ -83,7 +83,7 @@ def test_outputs(tmp_path: Path, data_dir: Path, variant: str, precision: str) -
         data_dir, tmp_path / "out", recipe, device="cpu", extra_valid={"more": data_dir}
     )
     separator = load_separator(path)
-    assert separator.model.variant == variant
+    assert separator.network.model.variant == variant
     assert separator.window_s == 0.1
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert [entry["step"] for entry in history] == [2, 4]
@@ -122,7 +122,7 @@ def _scores_of_steps(
 
 
 def _has_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> bool:
-    found = load_separator(path).model.state_dict()
+    found = load_separator(path).network.model.state_dict()
     # On disk they are rounded to float16.
     return all(torch.equal(found[key], value.half().float()) for key, value in expected.items())
 
@@ -388,7 +388,7 @@ def test_a_training_can_start_from_a_checkpoint_of_any_model(
     second = train_separator(
         data_dir, tmp_path / "second", _unmoving(), device="cpu", initial=first
     )
-    before, after = (load_separator(path).model for path in (first, second))
+    before, after = (load_separator(path).network.model for path in (first, second))
     assert after.variant == variant
     assert after.config == model
     for key, value in before.state_dict().items():
@@ -418,7 +418,7 @@ def test_a_recipe_may_name_more_layers_than_the_checkpoint_has(
         train_separator(data_dir, tmp_path / name, recipe, device="cpu", initial=first)
         for name in ("second", "third")
     ]
-    second, third = (load_separator(path).model for path in paths)
+    second, third = (load_separator(path).network.model for path in paths)
     audio_BCT = 0.1 * torch.randn(1, 2, 4000)
     assert torch.allclose(second(audio_BCT), network.eval()(audio_BCT), atol=1e-3)
     # What the new layers begin with follows from the seed.
