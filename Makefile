@@ -303,6 +303,10 @@ benchmark-transfer: $(INSTALLED) ## hold the methods of transfer against the tru
 benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and measure its memory; half an hour
 	$(BIN)/python -m benchmarks.separation
 
+.PHONY: check-gpu
+check-gpu: ## what only a GPU does, against the CPU, in 8 minutes; takes any Python that has torch [OUT=]
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.check_gpu $(if $(OUT),--out "$(OUT)")
+
 .PHONY: clean
 clean: ## remove results, tracking and caches; .venv and data/ stay
 	rm -rf results mlstore .pytest_cache .mypy_cache .ruff_cache

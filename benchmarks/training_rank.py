@@ -5,16 +5,13 @@
 
 import os
 import resource
-import shutil
-import subprocess
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
+from benchmarks.busy import BusyMeter
 from components.layout import CATALOGUE_FOLDER, FEATURES_FOLDER, STEMS_FOLDER
 from components.train.launch import rank_job
 from mixprint.collection.catalogue import read_catalogue
@@ -25,8 +22,6 @@ from mixprint.machine.memory import keep_freed_memory
 from mixprint.storage.atomic import write_json
 
 NO_ROOM = "the GPU's memory does not hold this batch"
-# The driver's figure is itself a mean over 1/6 to 1 s.
-BUSY_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,37 +102,6 @@ def figures_path(out_dir: Path, rank: int) -> Path:
 
 def _gpu_id() -> str:
     return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
-
-
-class BusyMeter:
-    """How busy a GPU is, by sampling the `nvidia-smi` that comes with its driver."""
-
-    def __init__(self, gpu_id: str) -> None:
-        """Take the id by which `nvidia-smi` knows the GPU."""
-        self._command = ["nvidia-smi", f"--id={gpu_id}", "--query-gpu=utilization.gpu"]
-        self._command += ["--format=csv,noheader,nounits"]
-        self._percents: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def start(self) -> None:
-        """Begin to sample, if the program is there."""
-        if shutil.which(self._command[0]) is not None:
-            self._thread.start()
-
-    def stop(self) -> float | None:
-        """End, and give the mean in percent of the time; None where nothing could be read."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        return round(fmean(self._percents), 1) if self._percents else None
-
-    def _watch(self) -> None:
-        while not self._stop.wait(BUSY_EVERY_S):
-            done = subprocess.run(self._command, capture_output=True, check=False, text=True)
-            # Parts of a GPU that was divided (MIG) have no such figure.
-            if done.returncode == 0 and (text := done.stdout.strip()).isdecimal():
-                self._percents.append(float(text))
 
 
 if __name__ == "__main__":

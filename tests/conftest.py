@@ -20,6 +20,12 @@ SAMPLE_RATE_HZ = 44_100
 torch.set_num_threads(1)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Start with one thread: steps choose for themselves, and more threads change the last bits."""

@@ -33,6 +33,12 @@ def test_a_gpu_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_device("cuda:2") == torch.device("cpu")
 
 
+@pytest.mark.gpu
+def test_a_gpu_is_found() -> None:
+    device = resolve_device("auto")
+    assert torch.zeros(1, device=device).device == torch.device("cuda", 0)
+
+
 @pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", ""])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="device"):

@@ -142,3 +142,17 @@ def test_batch_size_is_chosen_by_memory_between_one_and_a_most() -> None:
 
 def test_on_the_cpu_a_batch_of_no_size_is_one_window() -> None:
     assert Runner(_Network(), CPU, precision="float32", batch_size=0).batch_size == 1
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_every_window_back_in_its_place() -> None:
+    audio_BCT = torch.randn(5, 2, 1000, generator=torch.Generator().manual_seed(0))
+    runner = Runner(
+        lambda audio_BCT: 2 * audio_BCT.unsqueeze(1),
+        torch.device("cuda"),
+        precision="float32",
+        batch_size=2,
+    )
+    stems_BSCT = runner.finish(runner.start(audio_BCT))
+    assert stems_BSCT.device.type == "cpu"
+    assert torch.equal(stems_BSCT, 2 * audio_BCT.unsqueeze(1))

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import training_rank
-from benchmarks.training_rank import BusyMeter
+from benchmarks import busy
+from benchmarks.busy import BusyMeter
 from tests.processes import wait_until
 
 
@@ -22,7 +22,7 @@ def test_how_busy_a_gpu_is_comes_from_its_driver(
     program.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n{script}\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(training_rank, "BUSY_EVERY_S", 0.01)
+    monkeypatch.setattr(busy, "BUSY_EVERY_S", 0.01)
     meter = BusyMeter("GPU-1234")
     meter.start()
     # The second question comes when the first answer is taken.
