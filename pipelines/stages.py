@@ -13,7 +13,7 @@ from mixprint.fingerprint import code_files
 STAGES_FILE = Path(__file__).parents[1] / "dvc.yaml"
 _STAGE = re.compile(r"^  (?=\w+:$)", re.MULTILINE)
 _MODULE = re.compile(r"^    cmd: \S+ -m (\S+)", re.MULTILINE)
-_CODE = re.compile(r"^      - (?:components|mixprint)/(?!weights/)\S+\n", re.MULTILINE)
+_CODE = re.compile(r"^      - (?:components|mixprint)/(?!weights/(?!\S+\.py\n))\S+\n", re.MULTILINE)
 _PARAMS = re.compile(r"^    params:", re.MULTILINE)
 
 

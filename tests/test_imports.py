@@ -1,28 +1,42 @@
-"""The arrows between the packages point one way: pipelines -> components -> mixprint."""
+"""The arrows point one way: pipelines -> components -> mixprint, and within the library."""
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.arrows import GROUND, ORDER, REPOSITORY, circles, imported, module_arrows, room_arrows
+
+# Which room of the library may import which, beside the ground.
+ALLOWED = {
+    "machine": "",
+    "weights": "",
+    "storage": "machine",
+    "dsp": "",
+    "audio": "dsp storage",
+    "checkpoints": "storage",
+    "collection": "audio storage",
+    "pages": "audio machine storage",
+    "training": "checkpoints machine storage",
+    "features": "dsp storage",
+    "synthesis": "collection machine storage",
+    "encoder": "checkpoints collection dsp features storage training",
+    "zero_shot": "checkpoints collection dsp encoder features storage training",
+    "separation": "audio checkpoints collection machine storage synthesis training",
+    "transfer": "audio collection dsp encoder features machine pages separation storage zero_shot",
+    "evaluation": "audio checkpoints collection dsp encoder features pages storage synthesis",
+    "listening": "audio pages storage transfer",
+    "api": "audio checkpoints encoder features machine separation storage transfer weights "
+    "zero_shot",
+    "cli": "api audio checkpoints collection encoder evaluation features listening machine "
+    "separation storage transfer weights zero_shot",
+}
+MAX_FILES_IN_ROOT = 10
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 
 
 def modules(package: str) -> list[Path]:
     return sorted((REPOSITORY / package).rglob("*.py"))
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Every dotted name that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            assert node.module is not None
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def starts_with(name: str, packages: tuple[str, ...]) -> bool:
@@ -67,3 +81,41 @@ def test_only_entry_points_set_up_logging() -> None:
         and "def main(" not in path.read_text()
     }
     assert callers <= allowed
+
+
+def test_rooms_import_only_what_lies_below_them_as_listed() -> None:
+    assert set(ALLOWED) == set(ORDER) - {GROUND}
+    for here, targets in room_arrows(REPOSITORY).items():
+        allowed = {GROUND, *ALLOWED.get(here, "").split()}
+        assert targets.keys() <= allowed, f"{here}: {dict(targets)}"
+    for here, allowed in ALLOWED.items():
+        above = ORDER[ORDER.index(here) :]
+        assert not set(allowed.split()) & set(above), f"{here} may not import what lies above it"
+
+
+def test_nothing_goes_in_circles() -> None:
+    assert circles(module_arrows(REPOSITORY)) == []
+    rooms = {here: set(targets) for here, targets in room_arrows(REPOSITORY).items()}
+    assert circles(rooms) == []
+
+
+def test_circles_are_found() -> None:
+    arrows = {"a": {"b", "d"}, "b": {"c"}, "c": {"b"}, "d": set()}
+    assert circles(arrows) == [{"b", "c"}]
+
+
+def test_of_the_library_itself_others_take_no_more_than_its_version() -> None:
+    taken = {
+        name
+        for path in modules("mixprint")
+        for name in imported(path)
+        if name.partition(".")[0] == "mixprint"
+        and not (REPOSITORY / "/".join(name.split(".")[:2])).with_suffix(".py").is_file()
+        and not (REPOSITORY / "/".join(name.split(".")[:2])).is_dir()
+    }
+    assert taken <= {"mixprint.__version__"}
+
+
+def test_the_root_of_the_library_is_small() -> None:
+    files = sorted(path.name for path in (REPOSITORY / "mixprint").glob("*.py"))
+    assert len(files) <= MAX_FILES_IN_ROOT, files

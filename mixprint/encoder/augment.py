@@ -8,8 +8,7 @@ generator: the same chain can be put on another song.
 Shape suffixes: B segment, S stem, C channel, T sample, F frequency bin, N control block,
 J stem of any segment on which an effect is active.
 
-Sources: compressor with a peak-hold release decoupled from the attack, Giannoulis, Massberg and
-Reiss 2012 (JAES 60(6)); reverb as exponentially decaying noise, Moorer 1979 (CMJ 3(2)).
+Source of the reverb as exponentially decaying noise: Moorer 1979 (CMJ 3(2)).
 """
 
 import math
@@ -22,6 +21,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional
 
+from mixprint.dsp.dynamics import compressor_gain_db
 from mixprint.encoder.settings import MAX_DECAY_S, PARAMETERS, AugmentRanges
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
 
@@ -115,44 +115,6 @@ def apply_chains(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Ten
         compressed_BSCT = _compress(part_BSCT, part, sample_rate_hz)
         parts.append(_filter(compressed_BSCT, part, sample_rate_hz))
     return torch.cat(parts)
-
-
-def compressor_gain_db(
-    level_db_BSN: Tensor,
-    threshold_db_BS: Tensor,
-    ratio_BS: Tensor,
-    attack_ms_BS: Tensor,
-    release_ms_BS: Tensor,
-    block_s: float,
-) -> Tensor:
-    """Follow a level with attack and release.
-
-    Release: the reduction r of the past falls by 10 dB per release time, so that the held
-    reduction is max over past blocks j of r[j] - slope * (n - j), a running maximum in closed
-    form. Attack: a one-pole low-pass of the held reduction, applied as a causal convolution.
-
-    Args:
-        level_db_BSN: level of each control block.
-        threshold_db_BS: level above which the gain falls.
-        ratio_BS: dB of input for a dB of output.
-        attack_ms_BS: time constant.
-        release_ms_BS: time for 10 dB.
-        block_s: length of a control block.
-
-    Returns:
-        gain_db_BSN, at most 0.
-    """
-    N = level_db_BSN.shape[-1]
-    over_BSN = (level_db_BSN - threshold_db_BS[..., None]).clamp_min(0)
-    reduction_BSN = over_BSN * (1 - 1 / ratio_BS)[..., None]
-    # Double precision: over minutes of blocks the ramp grows to 1e5 dB.
-    ramp_N = torch.arange(N, device=level_db_BSN.device, dtype=torch.float64)
-    ramp_BSN = (10.0 * block_s * 1_000 / release_ms_BS.double())[..., None] * ramp_N
-    held_BSN = ((reduction_BSN + ramp_BSN).cummax(dim=-1).values - ramp_BSN).clamp_min(0).float()
-    pole_BS1 = torch.exp(-block_s * 1_000 / attack_ms_BS)[..., None]
-    kernel_BSN = (1 - pole_BS1) * pole_BS1 ** torch.arange(N, device=pole_BS1.device)
-    spectrum = torch.fft.rfft(held_BSN, n=2 * N) * torch.fft.rfft(kernel_BSN, n=2 * N)
-    return -torch.fft.irfft(spectrum, n=2 * N)[..., :N].clamp_min(0)
 
 
 def _compress(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Tensor:

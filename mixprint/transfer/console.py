@@ -16,10 +16,10 @@ from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mixprint.dsp.decibels import NEPER_PER_DB, limited
 from mixprint.errors import ConfigError
 from mixprint.stems import NUM_STEMS, STEMS
 
-NEPER_PER_DB = 0.11512925464970229  # ln(10) / 20
 NUM_BANDS = 20
 LOWEST_BAND_HZ = 40.0
 HIGHEST_BAND_HZ = 16_000.0
@@ -220,11 +220,6 @@ class Console(nn.Module):
             }
             for i, stem in enumerate(STEMS)
         }
-
-
-def limited(value: Tensor, limit: float) -> Tensor:
-    """Keep a value within +-limit, with slope one at zero."""
-    return limit * torch.tanh(value / limit)
 
 
 def _band_centres_hz() -> Tensor:

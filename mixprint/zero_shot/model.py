@@ -22,8 +22,8 @@ from scipy.fft import next_fast_len
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mixprint.dsp.decibels import NEPER_PER_DB, limited
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
-from mixprint.transfer.console import NEPER_PER_DB, limited
 from mixprint.zero_shot.settings import (
     HIGHEST_BAND_HZ,
     LOWEST_BAND_HZ,

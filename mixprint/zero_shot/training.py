@@ -34,6 +34,7 @@ from torch.nn import functional
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import read_index, read_row, read_segment
 from mixprint.collection.tracks import TrackSegments, tracks_of_split
+from mixprint.dsp.decibels import NEPER_PER_DB
 from mixprint.dsp.spectral_distance import RESOLUTIONS, multi_resolution_stft
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.encoder.settings import AugmentRanges
@@ -51,7 +52,6 @@ from mixprint.training.ranks import (
 )
 from mixprint.training.schedules import warmed_up_rate
 from mixprint.training.state import StateFiles, only_training
-from mixprint.transfer.console import NEPER_PER_DB
 from mixprint.zero_shot.checkpoint import save_zero_shot
 from mixprint.zero_shot.model import LEVEL_FLOOR, Conditioning, ZeroShotNetwork
 from mixprint.zero_shot.renderings import (
