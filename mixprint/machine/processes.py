@@ -135,9 +135,22 @@ class ProcessEnded:
 
     signal: int
 
+    @property
+    def reason(self) -> str:
+        """Return the most likely cause, and what helps."""
+        return (
+            f"its process was ended by signal {self.signal}, most likely for want of memory; try "
+            "fewer jobs at a time"
+        )
+
 
 def side_by_side(
-    tasks: Sequence[Task], num_processes: int, start: Callable[[], Callable[[Task], Result]]
+    tasks: Sequence[Task],
+    num_processes: int,
+    start: Callable[[], Callable[[Task], Result]],
+    *,
+    meanwhile: Callable[[], None] | None = None,
+    every_s: float = 1.0,
 ) -> Generator[tuple[int, Result | ProcessEnded], None, None]:
     """Do tasks in several processes; one that is killed takes no other task with it.
 
@@ -148,6 +161,8 @@ def side_by_side(
         tasks: each travels to a process.
         num_processes: how many work at a time.
         start: called once in each process; gives what does a task there.
+        meanwhile: called here while tasks are done, to show how far they are.
+        every_s: time between two such calls.
 
     Yields:
         the index of a task and its result, as they finish.
@@ -171,7 +186,10 @@ def side_by_side(
                 there.close()
                 busy[here] = process, left.popleft()
                 _send(here, tasks[busy[here][1]])
-            for connection in wait(list(busy)):
+            ended = wait(list(busy), None if meanwhile is None else every_s)
+            if meanwhile is not None:
+                meanwhile()
+            for connection in ended:
                 assert isinstance(connection, Connection)
                 worker, index = busy[connection]
                 try:
@@ -193,6 +211,7 @@ def side_by_side(
     finally:
         for worker, _ in busy.values():
             worker.terminate()
+        for worker, _ in busy.values():
             worker.join()
 
 
@@ -204,10 +223,11 @@ def _send(connection: Connection, task: object) -> None:
 
 def _ended(process: BaseProcess) -> ProcessEnded:
     process.join()
-    assert process.exitcode is not None
-    if process.exitcode >= 0:
-        raise RuntimeError(f"a process ended with code {process.exitcode} while it was at work")
-    return ProcessEnded(-process.exitcode)
+    code = process.exitcode
+    assert code is not None
+    if 0 <= code <= SIGNAL_BASE:
+        raise RuntimeError(f"a process ended with code {code} while it was at work")
+    return ProcessEnded(-code if code < 0 else code - SIGNAL_BASE)
 
 
 def _serve(connection: Connection, start: Callable[[], Callable[[Task], Result]]) -> None:
@@ -219,9 +239,11 @@ def _serve(connection: Connection, start: Callable[[], Callable[[Task], Result]]
     except MixprintError as error:
         connection.send((False, error))
         return
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        connection.send((True, work(task)))
+    # What a task has begun to write goes when it is ended.
+    with sigterm_exits():
+        while True:
+            try:
+                task = connection.recv()
+            except EOFError:
+                return
+            connection.send((True, work(task)))

@@ -1,14 +1,11 @@
 """Many songs, separated one after the other or side by side: names, jobs, what became of each."""
 
 import logging
-import multiprocessing
 import os
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -23,7 +20,7 @@ from mixprint.fingerprint import file_sha256
 from mixprint.log import follow_logging, logging_level
 from mixprint.machine.device import resolve_device
 from mixprint.machine.memory import is_out_of_memory
-from mixprint.machine.processes import end_with_parent, threads_each
+from mixprint.machine.processes import ProcessEnded, side_by_side, threads_each
 from mixprint.progress import BAR_EVERY_S, Progress
 from mixprint.separation.files import FileSettings, separate_file
 from mixprint.separation.loading import load_separator
@@ -291,43 +288,49 @@ def _side_by_side(
     lengths_s = {job: _length_s(job.song) for job in jobs}
     order = sorted(jobs, key=lambda job: lengths_s[job], reverse=True)
     done_s: Seconds = RawArray("q", len(order))
-    # Forking a process whose torch has started threads can lock up.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        num_processes,
-        context,
-        initializer=_start_worker,
-        initargs=(source, threads_each(num_processes), done_s, logging_level()),
+    start = partial(
+        _worker, source, settings, overwrite, done_s, threads_each(num_processes), logging_level()
     )
-    try:
-        futures: dict[Future[Outcome], int] = {
-            pool.submit(_run_job, index, job, settings, overwrite): index
-            for index, job in enumerate(order)
-        }
-        total_s = sum(lengths_s.values())
-        with Progress(log, "separated", total=total_s, unit="s of audio") as progress:
-            left = set(futures)
-            while left:
-                ended, left = wait(left, BAR_EVERY_S, FIRST_COMPLETED)
-                for future in ended:
-                    # Failed and there already, too: that is no work that is left.
-                    done_s[futures[future]] = lengths_s[order[futures[future]]]
-                progress.advance(sum(done_s) - progress.done)
-                for future in ended:
-                    yield _outcome(order[futures[future]], future)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with Progress(log, "separated", total=sum(lengths_s.values()), unit="s of audio") as progress:
+
+        def show() -> None:
+            progress.advance(sum(done_s) - progress.done)
+
+        for index, outcome in side_by_side(
+            list(enumerate(order)), num_processes, start, meanwhile=show, every_s=BAR_EVERY_S
+        ):
+            job = order[index]
+            # Failed and there already, too: that is no work that is left.
+            done_s[index] = lengths_s[job]
+            show()
+            if isinstance(outcome, ProcessEnded):
+                yield Outcome(job.song, "failed", f"{shown(job.song)}: {outcome.reason}")
+            else:
+                yield outcome
 
 
-def _outcome(job: SeparationJob, future: "Future[Outcome]") -> Outcome:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        detail = (
-            f"{shown(job.song)}: a process ended while it was at work, most likely for want of "
-            "memory; try fewer jobs"
-        )
-        return Outcome(job.song, "failed", detail)
+def _worker(
+    source: SeparatorSource,
+    settings: FileSettings,
+    overwrite: bool,
+    done_s: "Seconds",
+    num_threads: int,
+    level: int | None,
+) -> Callable[[tuple[int, SeparationJob]], Outcome]:
+    """Begin a process of `_side_by_side`: return what separates a song there."""
+    follow_logging(level)
+    torch.set_num_threads(num_threads)
+    separator = source.load()
+
+    def work(task: tuple[int, SeparationJob]) -> Outcome:
+        index, job = task
+
+        def show(seconds: int) -> None:
+            done_s[index] = seconds
+
+        return _separate(job, separator, settings, overwrite, show)
+
+    return work
 
 
 def _length_s(song: Path) -> int:
@@ -336,33 +339,3 @@ def _length_s(song: Path) -> int:
         return round(probe(song).duration_s)
     except AudioError:
         return 0
-
-
-class _Worker:
-    """What a process of `_side_by_side` keeps between its songs."""
-
-    separator: "Separator"
-    done_s: "Seconds"
-
-
-def _start_worker(
-    source: SeparatorSource, num_threads: int, done_s: "Seconds", level: int | None
-) -> None:
-    end_with_parent()
-    follow_logging(level)
-    # Ctrl-C reaches all processes; one that waits for a song has nothing to tidy up.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(num_threads)
-    _Worker.separator = source.load()
-    _Worker.done_s = done_s
-
-
-def _run_job(index: int, job: SeparationJob, settings: FileSettings, overwrite: bool) -> Outcome:
-    def show(done_s: int) -> None:
-        _Worker.done_s[index] = done_s
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return _separate(job, _Worker.separator, settings, overwrite, show)
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -255,11 +255,8 @@ def _outcomes(
     start = partial(_worker, load_models, out_dir, threads_each(num_processes))
     for index, outcome in side_by_side(jobs, num_processes, start):
         if isinstance(outcome, ProcessEnded):
-            detail = (
-                f"{jobs[index].name}: its process was ended by signal {outcome.signal}, most "
-                "likely for want of memory; try fewer jobs at a time"
-            )
-            yield index, Failure(jobs[index].name, DataError(detail), "killed")
+            error = DataError(f"{jobs[index].name}: {outcome.reason}")
+            yield index, Failure(jobs[index].name, error, "killed")
         else:
             yield index, outcome
 

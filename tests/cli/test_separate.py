@@ -1,7 +1,9 @@
 """The command `separate`."""
 
 import os
-from collections.abc import Callable
+import re
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from typer.testing import CliRunner
 from mixprint.audio.files import write_audio
 from mixprint.cli import app
 from mixprint.separation import batch
+from mixprint.separation.batch import SeparatorSource
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
 from tests.cli.stand_ins import QuarterSeparator
@@ -173,3 +176,33 @@ def test_separate_does_the_others_where_one_song_breaks_off_or_may_not_be_read(
         assert result.stderr.count(f"failed: {path}") == 1, path
     assert f"2 separated, 0 there already, {len(failed)} failed" in result.stderr
     assert len(list(out.iterdir())) == 2
+
+
+class DeadlySeparator(QuarterSeparator):
+    """Ends its process at a song that is called so."""
+
+    def stream_file(self, path: Path, **_: object) -> Iterator[tuple[Tensor, Tensor]]:
+        if path.stem == "deadly":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().stream_file(path)
+
+
+class DeadlySource(SeparatorSource):
+    def load(self) -> DeadlySeparator:  # type: ignore[override]
+        return DeadlySeparator()
+
+
+def test_a_killed_process_fails_one_song(
+    tmp_path: Path, write_song: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("deadly", "one", "two", "three"):
+        write_song(tmp_path / "songs" / f"{name}.wav", 0.5)
+    monkeypatch.setattr(batch, "SeparatorSource", DeadlySource)
+    arguments = ["separate", str(tmp_path / "songs"), "--out", str(tmp_path / "out")]
+    result = runner.invoke(app, [*arguments, "--device", "cpu", "--jobs", "2"])
+    assert result.exit_code == 1
+    [failed] = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    assert re.search(r"deadly\.wav: its process was ended by signal 9.*fewer jobs", failed)
+    assert "3 separated, 0 there already, 1 failed" in result.stderr
+    written = {path.name for path in (tmp_path / "out").glob("[!.]*")}
+    assert written == {"one", "two", "three"}

@@ -80,6 +80,36 @@ def test_no_process_is_left_when_nobody_asks_on(tmp_path: Path) -> None:
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
 
 
+def start_slow(folder: Path) -> Callable[[int], int]:
+    def work(task: int) -> int:
+        path = folder / f"half {task}"
+        path.touch()
+        try:
+            time.sleep(60)
+        finally:
+            path.unlink()
+        return task
+
+    return work
+
+
+def test_tasks_that_are_given_up_put_their_things_in_order(tmp_path: Path) -> None:
+    num_looks = 0
+
+    def give_up() -> None:
+        nonlocal num_looks
+        num_looks += 1
+        if len(list(tmp_path.glob("half *"))) == 2:
+            raise KeyboardInterrupt
+
+    started_s = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        list(side_by_side([1, 2], 2, partial(start_slow, tmp_path), meanwhile=give_up, every_s=0.1))
+    assert num_looks > 1
+    assert list(tmp_path.iterdir()) == []
+    assert time.monotonic() - started_s < 60
+
+
 def test_what_is_wrong_reaches_who_asked(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match="expected a folder") as caught:
         list(side_by_side([1], 1, partial(start, tmp_path / "nowhere")))
