@@ -53,12 +53,13 @@ APPLY_TO ?=
 OVERWRITE ?=
 export MODE INPUT OUT STEPS LR CHECKPOINT METHOD APPLY_TO OVERWRITE
 
-# make train-separator
+# make train-encoder, train-separator, train-zero-shot
+CONFIG ?=
 SONGS ?=
 RECIPE ?=
 MINUTES ?=
 PROCESSES ?= 1
-export SONGS RECIPE MINUTES PROCESSES
+export CONFIG SONGS RECIPE MINUTES PROCESSES
 
 # make fuzz
 SEED ?=
@@ -184,13 +185,26 @@ rollback: $(INSTALLED) ## give `champion` back to the version before [MODEL=name
 mlflow-ui: $(INSTALLED) ## browse runs and registry on http://127.0.0.1:5000 [PORT=]
 	$(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlstore/mlflow.db}" --port "$$PORT"
 
+define TRAIN
+if [ -n "$$CONFIG" ]; then arguments+=(--config "$$CONFIG"); fi; \
+	read -ra sets <<< "$$SET"; for text in "$${sets[@]}"; do arguments+=(--set "$$text"); done; \
+	$(BIN)/python -m components.train --task $(@:train-%=%) --profile "$$PROFILE" "$${arguments[@]}"
+endef
+
+.PHONY: train-encoder train-zero-shot
+train-encoder: ## train the encoder on a run whose steps before are done [ROOT= PROFILE= CONFIG= SET="section.key=value"]
+train-zero-shot: ## train the network of the zero-shot transfer on a run and its encoder [ROOT= PROFILE= CONFIG= SET=]
+train-encoder train-zero-shot: $(INSTALLED)
+	@arguments=(); if [ -n "$$ROOT" ]; then arguments+=(--root "$$ROOT"); fi; \
+	$(TRAIN)
+
 .PHONY: train-separator
-train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= RECIPE= MINUTES= PROCESSES=]
+train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= RECIPE= MINUTES= PROCESSES= PROFILE= CONFIG= SET=]
 	@arguments=(--out results/separator --processes "$$PROCESSES"); \
 	if [ -n "$$SONGS" ]; then arguments+=(--data "$$SONGS"); else arguments+=(--generate); fi; \
 	if [ -n "$$RECIPE" ]; then arguments+=(--recipe "$$RECIPE"); fi; \
-	if [ -n "$$MINUTES" ]; then arguments+=(--set "training.max_minutes=$$MINUTES"); fi; \
-	$(BIN)/python -m components.train --task separator "$${arguments[@]}"
+	if [ -n "$$MINUTES" ]; then arguments+=(--set "separator.training.max_minutes=$$MINUTES"); fi; \
+	$(TRAIN)
 
 # ---- containers ----
 

@@ -220,10 +220,13 @@ class MirroredRun(RunFolder):
 
     def localised(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """See `RunFolder.localised`; what is in the folders is fetched, as `local` does it."""
-        return {
-            name: str(self.local(value)) if str(value).startswith(f"{self.root}/") else value
-            for name, value in values.items()
-        }
+
+        def here(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return self.localised(value)
+            return str(self.local(value)) if str(value).startswith(f"{self.root}/") else value
+
+        return {name: here(value) for name, value in values.items()}
 
     def private(self, name: str) -> Path:
         """See `RunFolder.private`."""

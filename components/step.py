@@ -300,12 +300,22 @@ class _MemoryMeter:
 def step_parser(description: str | None) -> argparse.ArgumentParser:
     """Make the command line that all steps share; a step adds its own arguments."""
     parser = argparse.ArgumentParser(description=description)
+    add_root_argument(parser)
+    add_params_arguments(parser)
+    return parser
+
+
+def add_root_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the run."""
     parser.add_argument(
         "--root", default="results/tiny", help="root of the run: a folder, or gs://bucket/prefix"
     )
+
+
+def add_params_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name the file of parameters and a profile in it."""
     parser.add_argument("--params", type=Path, default=Path("params.yaml"))
     parser.add_argument("--profile", default=BASE_PROFILE)
-    return parser
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Parameters: `params.yaml` is read once and each section becomes a frozen dataclass."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -45,12 +45,20 @@ class StepConfig:
         return cls.from_values(parse_json(text, cls.section, ConfigError))
 
     @classmethod
-    def load(cls, path: Path, profile: str = BASE_PROFILE, overrides: Iterable[str] = ()) -> Self:
-        """Read the section from `params.yaml` (see `load_params`)."""
-        params = load_params(path, profile, overrides)
+    def of_params(cls, params: Mapping[str, Any], path: Path) -> Self:
+        """Take the section out of all of them, as `load_params` has read them.
+
+        Raises:
+            ConfigError: there is none, or see `from_values`.
+        """
         if cls.section not in params:
             raise ConfigError(f"{path}: expected a section {cls.section!r}, found {sorted(params)}")
         return cls.from_values(params[cls.section])
+
+    @classmethod
+    def load(cls, path: Path, profile: str = BASE_PROFILE, overrides: Iterable[str] = ()) -> Self:
+        """Read the section from `params.yaml` (see `load_params`)."""
+        return cls.of_params(load_params(path, profile, overrides), path)
 
     def to_values(self) -> dict[str, Any]:
         """Return the section back as plain values, for fingerprints and tracking."""
@@ -67,21 +75,29 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def load_params(
-    path: Path, profile: str = BASE_PROFILE, overrides: Iterable[str] = ()
+    path: Path,
+    profile: str = BASE_PROFILE,
+    overrides: Iterable[str] = (),
+    *,
+    layers: Iterable[Path] = (),
+    section: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Read `params.yaml`, lay a profile over it, then single values.
+    """Read `params.yaml`, lay a profile over it, then other files, then single values.
 
     Args:
         path: the YAML file: one mapping per step, and `profiles` with overlays; or JSON, if its
             name says so.
         profile: `tiny` for the file as it is, else the name of an overlay.
-        overrides: `section.key=value` texts; the value is read as YAML.
+        overrides: `section.key=value` texts, the key of any depth; the value is read as YAML.
+        layers: files that hold a part of the sections, each laid over those before it.
+        section: of the task whose parameters are read: what layers and overrides name outside of
+            any section belongs to it.
 
     Returns:
         section name -> values, without the overlays.
 
     Raises:
-        ConfigError: the file, the profile or an override does not fit.
+        ConfigError: a file, the profile or an override does not fit.
     """
     loaded = _sections(str(path), read_plain_file(path, ConfigError))
     overlays = checked_mapping(f"{path}: {PROFILES_KEY}", loaded.pop(PROFILES_KEY, {}))
@@ -90,13 +106,19 @@ def load_params(
             known = [BASE_PROFILE, *overlays]
             raise ConfigError(f"{path}: unknown profile {profile!r}; known are {known}")
         _overlay(loaded, overlays[profile], f"{path}: profile {profile}")
+    for layer in layers:
+        values = checked_mapping(str(layer), read_plain_file(layer, ConfigError))
+        _overlay(loaded, _sectioned(values, loaded, section), str(layer))
     for text in overrides:
         key, equals, value = text.partition("=")
-        section, dot, name = key.partition(".")
-        if not (equals and dot):
+        names = key.split(".")
+        if not equals or (len(names) == 1 and not section):
             raise ConfigError(f"override {text!r}: expected section.key=value")
         where = f"override {text!r}"
-        _overlay(loaded, {section: {name: parse_yaml(value, where)}}, where)
+        nested = parse_yaml(value, where)
+        for name in reversed(names):
+            nested = {name: nested}
+        _overlay(loaded, _sectioned(nested, loaded, section), where)
     return loaded
 
 
@@ -106,6 +128,15 @@ def _sections(where: str, values: Any) -> dict[str, dict[str, Any]]:
     return {name: checked_mapping(f"{where}: {name}", section) for name, section in named.items()}
 
 
+def _sectioned(values: Mapping[str, Any], known: Container[str], section: str) -> dict[str, Any]:
+    """Put what names no known section into the given one."""
+    own = {name: value for name, value in values.items() if name not in known}
+    if section not in known or not own:
+        return dict(values)
+    others = {name: value for name, value in values.items() if name in known}
+    return {**others, section: own | checked_mapping(section, others.get(section, {}))}
+
+
 def _overlay(params: dict[str, Any], overlay: Any, where: str) -> None:
     """Replace values in place; an overlay may not invent sections or keys."""
     for section, values in _sections(where, overlay).items():
@@ -113,4 +144,15 @@ def _overlay(params: dict[str, Any], overlay: Any, where: str) -> None:
             raise ConfigError(f"{where}: unknown section {section!r}")
         if unknown := sorted(values.keys() - params[section].keys()):
             raise ConfigError(f"{where}: unknown keys {unknown} in section {section!r}")
-        params[section].update(values)
+        params[section] = _laid_over(params[section], values)
+
+
+def _laid_over(values: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with others in their place; of mappings only what the others name."""
+    merged = dict(values)
+    for name, other in others.items():
+        known = merged.get(name)
+        if isinstance(known, Mapping) and isinstance(other, Mapping):
+            other = _laid_over(known, other)
+        merged[name] = other
+    return merged

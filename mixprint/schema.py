@@ -73,6 +73,17 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Above:
+    """Range of a number whose lower end is excluded; beside a type in `Annotated`."""
+
+    limit: float
+
+    def fault(self, value: Any) -> str | None:
+        """Say what was expected in place of a number that is not above the limit."""
+        return None if value > self.limit else f"a value above {self.limit:g}"
+
+
+@dataclass(frozen=True)
 class Length:
     """Number of items of a list, a mapping or a text; beside a type in `Annotated`."""
 
@@ -252,7 +263,7 @@ def checked(where: str, value: Any, hint: Any) -> Any:
         value: as it was read.
         hint: `int`, `float` (finite), `str`, `bool`, `Any`, `Literal[...]`, `T | None`,
             `int | float`, `tuple[T, ...]`, `Mapping[str, T]`, a dataclass with such fields, or any
-            of them in `Annotated` with `Range` or `Length`.
+            of them in `Annotated` with `Range`, `Above` or `Length`.
 
     Raises:
         ConfigError: it does not fit; names the path.

@@ -30,7 +30,9 @@ TARGETS = {
     "transfer": ("INPUT", "TARGET", "OUT", "CHECKPOINT", "METHOD", "STEPS", "LR", "APPLY_TO"),
     "pipeline-run": ("DATA", "MIXED", "NAME", "ROOT", "SET", "PROFILE", "NETWORK"),
     "pipeline-submit": ("KFP_HOST", "DATA", "SOURCE", "MIXED", "ROOT", "NAME", "SET"),
-    "train-separator": ("SONGS", "RECIPE"),
+    "train-encoder": ("ROOT", "PROFILE", "CONFIG"),
+    "train-separator": ("SONGS", "RECIPE", "CONFIG"),
+    "train-zero-shot": ("ROOT", "CONFIG"),
     "promote": ("VERSION", "MODEL"),
     "dvc-remote": ("URL",),
     "containers": ("IMAGE",),
@@ -96,3 +98,10 @@ def test_what_is_not_given_keeps_its_default_on_a_cluster(folder: Path) -> None:
 
     assert "--source" in found, "it is in the environment here"
     assert "--data" not in found
+
+
+def test_a_training_takes_several_values(folder: Path) -> None:
+    found = make(folder, "train-zero-shot", {"SET": "zero_shot.seed=2 train.seed=3"})
+
+    assert found[:4] == ["-m", "components.train", "--task", "zero-shot"]
+    assert found[6:10] == ["--set", "zero_shot.seed=2", "--set", "train.seed=3"]

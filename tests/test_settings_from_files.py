@@ -38,7 +38,7 @@ from mixprint.separation import export_separator, load_separator
 from mixprint.separation.material.songs import _composition
 from mixprint.separation.report import REPORT_NAME, earlier_report
 from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet
-from mixprint.separation.scnet.recipe import Recipe
+from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.storage.atomic import read_json, write_json
 from mixprint.training.state import StateFiles
 from mixprint.transfer.style import Style
@@ -47,6 +47,7 @@ from mixprint.zero_shot.checkpoint import load_zero_shot, save_zero_shot
 from mixprint.zero_shot.model import ZeroShotNetwork
 from mixprint.zero_shot.settings import ZeroShotConfig
 from pipelines.cluster import Cluster
+from tests.components.workplace import REPOSITORY
 
 NUM_MUTATIONS = 25
 MOST_SECONDS = 60.0  # each takes milliseconds; the machine may be busy
@@ -100,6 +101,13 @@ def standardisation() -> Standardisation:
 def style() -> Style:
     embedding_E = torch.nn.functional.normalize(torch.ones(8), dim=0)
     return Style("title", torch.zeros(len(FEATURE_NAMES)), embedding_E, "ab", -14.0, ("vocals",))
+
+
+def read_separator_layer(path: Path) -> SeparatorTrainConfig:
+    base = REPOSITORY / "params.yaml"
+    return SeparatorTrainConfig.of_params(
+        load_params(base, layers=[path], section="separator"), base
+    )
 
 
 def own_separator(folder: Path) -> Kind:
@@ -224,10 +232,10 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "settings of a benchmark": of_values(
         "mix/settings.json", TRUTH, lambda path: draw_cases(path.parent.parent, 1)
     ),
-    "recipe": of_values(
+    "layer of parameters": of_values(
         "r.yaml",
         {"model": TINY, "training": {"seed": 1, "segment_s": 1.0}},
-        lambda path: Recipe.load([path]),
+        read_separator_layer,
     ),
     "params": of_repository("params.yaml", lambda path: load_params(path, "full")),
     "cluster": of_repository("cluster.yaml", Cluster.load),

@@ -51,8 +51,6 @@ from mixprint.storage.locks import locked
 log = logging.getLogger("mixprint.tracking")
 
 EXPERIMENT = "mixprint"
-SEPARATOR_EXPERIMENT = "mixprint-separator"
-ZERO_SHOT_EXPERIMENT = "mixprint-zero-shot"
 NOTE_FILE = "mlflow.json"
 RECIPE_TAG = "mixprint.recipe"
 TRAINING_TAG = "mixprint.training"
@@ -75,6 +73,11 @@ _PASSING_STATUS, _SERVER_ERROR, _NOT_IMPLEMENTED = frozenset({408, 409, 429}), 5
 _LAST_RETRY_S = 1.0
 _SYSTEM_PREFIX = "system/"  # by it MLflow's pages find them
 _NUM_SHOWN = 5
+
+
+def own_experiment(task: str) -> str:
+    """Name the experiment of a training that is no step of the pipeline."""
+    return f"{EXPERIMENT}-{task}"
 
 
 def connect(experiment: str = EXPERIMENT) -> str:

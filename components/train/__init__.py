@@ -1,1 +1,1 @@
-"""The step train: `main.run`, its command line, and its KFP component."""
+"""The step train: a training of any task (`components.train.job`), on one machine or several."""

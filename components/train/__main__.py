@@ -3,10 +3,7 @@
 import argparse
 
 from components.step import clear_errors
-from components.train import main as encoder
-from components.train import separator, zero_shot
-
-TASKS = {"encoder": encoder.main, "separator": separator.main, "zero-shot": zero_shot.main}
+from components.train.job import TASKS, find_task, run_command
 
 
 def main() -> None:
@@ -25,7 +22,7 @@ def main() -> None:
     if args.help:
         rest.append("--help")
     with clear_errors():
-        TASKS[args.task](rest)
+        run_command(find_task(args.task), rest)
 
 
 if __name__ == "__main__":

@@ -1,72 +1,87 @@
-"""Train the encoder: `torchrun` starts the workers of this machine.
+"""The task `encoder`, which is the step `train` of the pipeline.
 
 How several machines train together says `components.train.launch`.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.layout import (
     ENCODER_FILES,
     ENCODER_FOLDER,
     catalogue_manifest,
-    described_stems,
     features_manifest,
     stems_manifest,
 )
-from components.step import Manifest, clear_errors, once, recorded, step_parser
-from components.train.launch import Node, ranks_device, start_workers
+from components.step import Manifest, add_root_argument, clear_errors
+from components.train.job import Job, MetricsCallback, TrainTask, run_command, train_in_run
 from mixprint.encoder.settings import TrainConfig
-from mixprint.fingerprint import code_version, fingerprint
 
-__all__ = ["Job", "TrainConfig", "run"]
+if TYPE_CHECKING:
+    from components.mlflow.client import BackgroundRun
 
-WORKER = "components.train.worker"
+__all__ = ["TASK", "TrainConfig", "run"]
 
 # What an encoder follows from, with all that it imports.
 CODE = ("mixprint.encoder.training",)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What the worker processes have to do; passed to them as a JSON file.
+class EncoderTask(TrainTask):
+    """Train the encoder on the songs of a run."""
 
-    Attributes:
-        config: the section `train`.
-        catalogue_dir: folder of the catalogue; the folders are local ones for a worker, and as
-            `RunFolder.uri` names them before.
-        stems_dir: folder of the stem shards.
-        features_dir: folder of the features.
-        out_dir: folder of the encoder.
-        data_fingerprint: of stems, features and catalogue.
-        recipe: of all that the encoder depends on; a resumed run has the same.
-        device: where to compute.
-    """
+    name, step, section = "encoder", "train", TrainConfig.section
+    module = "components.train.main"
+    files = ENCODER_FILES
+    in_pipeline = True
 
-    config: dict[str, Any]
-    catalogue_dir: str
-    stems_dir: str
-    features_dir: str
-    out_dir: str
-    data_fingerprint: str
-    recipe: str
-    device: str
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """See `TrainTask`."""
+        add_root_argument(parser)
+
+    def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
+        """See `TrainTask`."""
+        run(
+            root=args.root,
+            config=TrainConfig.of_params(params, args.params),
+            catalogue=catalogue_manifest(args.root),
+            stems=stems_manifest(args.root),
+            features=features_manifest(args.root),
+        )
+
+    def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
+        """See `TrainTask`."""
+        from mixprint.collection.catalogue import read_catalogue
+        from mixprint.encoder.training import train
+
+        return train(
+            job.config(TrainConfig),
+            tracks=read_catalogue(job.folder("catalogue")),
+            stems_dir=job.folder("stems"),
+            features_dir=job.folder("features"),
+            out_dir=Path(job.out_dir),
+            data_fingerprint=job.data_fingerprint,
+            device=job.device,
+            on_epoch=on_metrics,
+        )
+
+    def log_results(self, run: "BackgroundRun", job: Job, result: Mapping[str, float]) -> None:
+        """See `TrainTask`; the run becomes that of the encoder, for its evaluation."""
+        from mixprint.encoder.checkpoint import load_checkpoint
+
+        best = {f"best.{name}": value for name, value in result.items()}
+        run.log_metrics(int(result["best_epoch"]), best)
+        run.log_encoder(load_checkpoint(Path(job.out_dir)).fingerprint, Path(job.out_dir))
 
 
-def state_dir(out_dir: Path) -> Path:
-    """Return the folder of what only the training itself needs."""
-    return out_dir / "state"
+TASK = EncoderTask()
 
 
 def run(
     *, root: str, config: TrainConfig, catalogue: Manifest, stems: Manifest, features: Manifest
 ) -> Manifest:
     """Train the encoder; a run that was killed goes on from the state saved last.
-
-    Of several machines the first one keeps the step's marker and its record; the others have a
-    record of their own, and all return the same manifest.
 
     Args:
         root: root folder of the run.
@@ -79,65 +94,12 @@ def run(
         manifest of the encoder.
 
     Raises:
-        TrainingError: a worker failed; the message is its own.
-        ConfigError: there are several machines, and this one has no number among them.
+        MixprintError: see `train_in_run`.
     """
-    node = Node.from_environment()
-    name = "train" if node.is_first else f"train-{node.number}"
-    with recorded(root, name) as run_folder:
-        folder = run_folder.path / ENCODER_FOLDER
-        data_fingerprint = fingerprint(
-            {m.step: m.fingerprint for m in (catalogue, stems, features)}
-        )
-        recipe = {
-            "data": data_fingerprint,
-            "config": config.identity(),
-            "code": code_version(*CODE),
-        }
-
-        def work() -> dict[str, float]:
-            run_folder.check_machines(is_alone=node.is_alone)
-            job = Job(
-                config=config.to_values(),
-                catalogue_dir=catalogue.uri,
-                stems_dir=stems.uri,
-                features_dir=features.uri,
-                out_dir=run_folder.uri(folder),
-                data_fingerprint=data_fingerprint,
-                recipe=fingerprint(recipe),
-                device=ranks_device(config.device),
-            )
-            with described_stems(run_folder, stems), run_folder.followed("train"):
-                start_workers(
-                    WORKER, asdict(job), state_dir(folder), config.num_processes, run_folder
-                )
-            # Other nodes may have made it.
-            run_folder.restore(folder)
-            return {"processes": config.num_processes}
-
-        return once(
-            step="train",
-            run=run_folder,
-            folder=folder,
-            recipe=recipe,
-            files=ENCODER_FILES,
-            work=work,
-            owns_marker=node.is_first,
-        )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and run."""
-    args = step_parser(__doc__).parse_args(arguments)
-    run(
-        root=args.root,
-        config=TrainConfig.load(args.params, args.profile),
-        catalogue=catalogue_manifest(args.root),
-        stems=stems_manifest(args.root),
-        features=features_manifest(args.root),
-    )
+    data = {"catalogue": catalogue, "stems": stems, "features": features}
+    return train_in_run(TASK, root=root, folder=ENCODER_FOLDER, config=config, data=data, code=CODE)
 
 
 if __name__ == "__main__":
     with clear_errors():
-        main()
+        run_command(TASK)

@@ -1,4 +1,4 @@
-"""Train a separator: songs with true stems in, weights that every step can load out.
+"""The task `separator`: songs with true stems in, weights that every step can load out.
 
 `python -m components.train --task separator --data DIR --out DIR`
 """
@@ -6,54 +6,96 @@
 import argparse
 import logging
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.train.launch import start_workers
+from components.train.job import (
+    STATE_FOLDER,
+    Job,
+    MetricsCallback,
+    TrainTask,
+    machine_at_work,
+    start_ranks,
+)
 from mixprint.errors import ConfigError, DataError
-from mixprint.log import setup_logging
-from mixprint.separation.scnet.recipe import Recipe
-from mixprint.separation.scnet.training import OUTPUTS, STATE_FOLDER, WEIGHTS_FILE
+from mixprint.separation.scnet.settings import SeparatorTrainConfig
+from mixprint.separation.scnet.training import MODEL_FILES, OUTPUTS, WEIGHTS_FILE, train_separator
 from mixprint.storage.outputs import check_place
 from mixprint.text import first_of, shown
 
 log = logging.getLogger("mixprint.train")
 
-WORKER = "components.train.separator_worker"
+# Before the name of a folder of songs to validate on, among the inputs of a job.
+_VALID = "valid."
 
 
-@dataclass(frozen=True, kw_only=True)
-class SeparatorJob:
-    """What the worker processes have to do; passed to them as a JSON file.
+class SeparatorTask(TrainTask):
+    """Train a separator on songs with true stems."""
 
-    Attributes:
-        recipe: the training.
-        data_dir: the songs; empty: they are made while the training goes on.
-        out_dir: receives weights, history and state.
-        device: where to compute.
-        extra_valid: name -> folder of more songs to validate on.
-        initial: checkpoint to start from; empty: fresh weights.
-        initial_config: its configuration, where it needs one.
-    """
+    name, step, section = "separator", "separator", SeparatorTrainConfig.section
+    module = "components.train.separator"
+    files = MODEL_FILES
 
-    recipe: dict[str, Any]
-    data_dir: str
-    out_dir: str
-    device: str
-    extra_valid: dict[str, str]
-    initial: str
-    initial_config: str
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """See `TrainTask`."""
+        songs = parser.add_mutually_exclusive_group(required=True)
+        songs.add_argument("--data", type=Path, help="songs in MUSDB18-HQ's layout")
+        songs.add_argument(
+            "--generate", action="store_true", help="make songs while the training goes on"
+        )
+        add = parser.add_argument
+        add("--out", type=Path, required=True, help="folder for weights and state")
+        for option, key, shown_help in (
+            ("--processes", "num_processes", "ranks; on GPUs one each"),
+            ("--device", "device", "auto, cpu or cuda"),
+        ):
+            setting = f"{self.section}.{key}={{}}".format
+            add(option, dest="set", action="append", type=setting, help=shown_help)
+        add("--valid", action="append", default=[], metavar="NAME=DIR", help="more to validate on")
+        add("--initial", type=Path, help="checkpoint to start from")
+        add("--initial-config", type=Path, help="its configuration")
+
+    def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
+        """See `TrainTask`."""
+        path = run(
+            out_dir=args.out,
+            config=SeparatorTrainConfig.of_params(params, args.params),
+            data_dir=args.data,
+            extra_valid=dict(_named_folder(text) for text in args.valid),
+            initial=args.initial,
+            initial_config=args.initial_config,
+        )
+        log.info("wrote %s", path)
+
+    def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
+        """See `TrainTask`."""
+        valid = {name: path for name, path in job.inputs.items() if name.startswith(_VALID)}
+        train_separator(
+            job.inputs.get("data_dir"),
+            job.out_dir,
+            job.config(SeparatorTrainConfig),
+            device=job.device,
+            extra_valid={name.removeprefix(_VALID): path for name, path in valid.items()},
+            initial=job.inputs.get("initial"),
+            initial_config=job.inputs.get("initial_config"),
+            on_metrics=on_metrics,
+        )
+        return {}
+
+    def params(self, job: Job) -> Mapping[str, Any]:
+        """See `TrainTask`."""
+        return {name: job.inputs.get(name, "") for name in ("data_dir", "initial")}
+
+
+TASK = SeparatorTask()
 
 
 def run(
     *,
     out_dir: Path,
-    recipe: Recipe,
+    config: SeparatorTrainConfig,
     data_dir: Path | None = None,
-    num_processes: int = 1,
-    device: str = "auto",
     extra_valid: Mapping[str, Path] | None = None,
     initial: Path | None = None,
     initial_config: Path | None = None,
@@ -62,10 +104,8 @@ def run(
 
     Args:
         out_dir: receives weights, history and state.
-        recipe: the training.
+        config: parameters of the training.
         data_dir: songs in MUSDB18-HQ's layout; None: they are made while the training goes on.
-        num_processes: ranks on this machine, on GPUs one each.
-        device: see `mixprint.machine.device.resolve_device`.
         extra_valid: name -> folder of more songs to validate on.
         initial: checkpoint to start from.
         initial_config: its configuration, where it needs one.
@@ -78,22 +118,24 @@ def run(
         DataError: `out_dir` cannot be written, or files lie there that no training has written.
         TrainingError: a worker failed; the message is its own.
     """
-    if num_processes < 1 or recipe.training.batch_size % num_processes:
+    if config.training.batch_size % config.num_processes:
         raise ConfigError(
             f"training.batch_size: expected a multiple of the number of processes, found "
-            f"{recipe.training.batch_size} and {num_processes}"
+            f"{config.training.batch_size} and {config.num_processes}"
         )
     _check_folder(out_dir)
-    job = SeparatorJob(
-        recipe=recipe.to_values(),
-        data_dir=_text(data_dir),
-        out_dir=str(out_dir),
-        device=device,
-        extra_valid={name: str(folder) for name, folder in (extra_valid or {}).items()},
-        initial=_text(initial),
-        initial_config=_text(initial_config),
-    )
-    start_workers(WORKER, asdict(job), out_dir / STATE_FOLDER, num_processes)
+    named = {"data_dir": data_dir, "initial": initial, "initial_config": initial_config}
+    inputs = {name: str(path) for name, path in named.items() if path is not None}
+    valid = {f"{_VALID}{name}": str(folder) for name, folder in (extra_valid or {}).items()}
+    with machine_at_work(out_dir, TASK.step) as (run_folder, _):
+        start_ranks(
+            TASK,
+            run_folder,
+            run_folder.path,
+            config,
+            inputs=inputs | valid,
+            recipe=[config.identity(), inputs.get("data_dir", ""), inputs.get("initial", "")],
+        )
     return out_dir / WEIGHTS_FILE
 
 
@@ -106,54 +148,6 @@ def _check_folder(out_dir: Path) -> None:
             f"{shown(out_dir)}: expected a new folder or that of a training, found "
             f"{first_of(theirs, ', ')} and no {STATE_FOLDER}/; choose another folder"
         )
-
-
-def _text(path: Path | None) -> str:
-    return "" if path is None else str(path)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and run."""
-    parser = argparse.ArgumentParser(
-        prog="python -m components.train --task separator",
-        description="Train a separator on songs with true stems.",
-    )
-    songs = parser.add_mutually_exclusive_group(required=True)
-    songs.add_argument("--data", type=Path, help="songs in MUSDB18-HQ's layout")
-    songs.add_argument(
-        "--generate", action="store_true", help="make songs while the training goes on"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights and state")
-    parser.add_argument(
-        "--recipe", type=Path, action="append", default=[], help="YAML, laid over the default one"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="laid over the recipe, for example training.max_minutes=30.0",
-    )
-    parser.add_argument("--processes", type=int, default=1, help="ranks; on GPUs one each")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--valid", action="append", default=[], metavar="NAME=DIR", help="more songs to validate on"
-    )
-    parser.add_argument("--initial", type=Path, help="checkpoint to start from")
-    parser.add_argument("--initial-config", type=Path, help="its configuration")
-    args = parser.parse_args(arguments)
-    setup_logging()
-    path = run(
-        out_dir=args.out,
-        recipe=Recipe.load(args.recipe, args.set),
-        data_dir=args.data,
-        num_processes=args.processes,
-        device=args.device,
-        extra_valid=dict(_named_folder(text) for text in args.valid),
-        initial=args.initial,
-        initial_config=args.initial_config,
-    )
-    log.info("wrote %s", path)
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

@@ -1,17 +1,15 @@
-"""One rank of the training, started by `torchrun`; rank 0 tracks the run in MLflow.
+"""One rank of a training, started by `torchrun`; rank 0 tracks the run in MLflow.
 
 `python -m components.train.torchrun --standalone --nproc-per-node 2 -m components.train.worker JOB`
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from components.train.job import STATE_FOLDER, Job, MetricsCallback, load_task
 from components.train.launch import errors_told, rank_job
-from components.train.main import Job, state_dir
-from mixprint.collection.catalogue import read_catalogue
-from mixprint.encoder.checkpoint import load_checkpoint
-from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.training import EpochCallback, train
+from mixprint.config import flattened
 from mixprint.log import setup_logging
 from mixprint.machine.memory import keep_freed_memory
 
@@ -26,22 +24,12 @@ def main() -> None:
 def work(job: Job) -> None:
     """Train on this rank."""
     keep_freed_memory()
-    config = TrainConfig.from_values(job.config)
-    tracks = read_catalogue(Path(job.catalogue_dir))
-    out_dir = Path(job.out_dir)
+    task = load_task(job.task)
+    state_dir = Path(job.out_dir) / STATE_FOLDER
 
-    def rank_train(on_epoch: EpochCallback | None) -> dict[str, float]:
-        with errors_told(state_dir(out_dir)):
-            return train(
-                config,
-                tracks=tracks,
-                stems_dir=Path(job.stems_dir),
-                features_dir=Path(job.features_dir),
-                out_dir=out_dir,
-                data_fingerprint=job.data_fingerprint,
-                device=job.device,
-                on_epoch=on_epoch,
-            )
+    def rank_train(on_metrics: MetricsCallback | None) -> Mapping[str, float]:
+        with errors_told(state_dir):
+            return task.train(job, on_metrics)
 
     if int(os.environ["RANK"]) > 0:
         rank_train(None)
@@ -49,19 +37,17 @@ def work(job: Job) -> None:
     # MLflow takes seconds to import, and only rank 0 needs it.
     from components.mlflow import client as tracking
 
+    data = job.data_fingerprint
     with tracking.BackgroundRun(
-        tracking.EXPERIMENT,
-        "train",
-        note=state_dir(out_dir) / tracking.NOTE_FILE,
+        tracking.EXPERIMENT if task.in_pipeline else tracking.own_experiment(task.name),
+        task.step,
+        note=state_dir / tracking.NOTE_FILE,
         recipe=job.recipe,
-        params=config.to_values(),
-        tags={tracking.TRAINING_DATA_TAG: job.data_fingerprint},
-        texts={"data_fingerprint.txt": job.data_fingerprint},
+        params={**dict(flattened(job.sections[task.section])), **task.params(job)},
+        tags={tracking.TRAINING_DATA_TAG: data} if data else {},
+        texts={"data_fingerprint.txt": data} if data else {},
     ) as tracked:
-        result = rank_train(tracked.log_metrics)
-        best = {f"best.{name}": value for name, value in result.items()}
-        tracked.log_metrics(int(result["best_epoch"]), best)
-        tracked.log_encoder(load_checkpoint(out_dir).fingerprint, out_dir)
+        task.log_results(tracked, job, rank_train(tracked.log_metrics))
 
 
 if __name__ == "__main__":

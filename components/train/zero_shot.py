@@ -1,10 +1,8 @@
-"""Train the network of the zero-shot transfer on the songs of a run and its encoder.
+"""The task `zero-shot`: the network of the zero-shot transfer."""
 
-`python -m components.train --task zero-shot --root RUN`
-"""
-
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import argparse
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,47 +12,62 @@ from components.layout import (
     ZERO_SHOT_FILES,
     ZERO_SHOT_FOLDER,
     catalogue_manifest,
-    described_stems,
     stems_manifest,
 )
-from components.step import Manifest, clear_errors, once, recorded, step_parser
-from components.train.launch import Node, ranks_device, start_workers
+from components.run_folder import RunFolder
+from components.step import Manifest, add_root_argument
+from components.train.job import Job, MetricsCallback, TrainTask, train_in_run
+from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.settings import TrainConfig
-from mixprint.fingerprint import code_version, fingerprint
 from mixprint.storage.bucket import is_bucket
 from mixprint.zero_shot.settings import ZeroShotTrainConfig
-from mixprint.zero_shot.training import STATE_FOLDER
+from mixprint.zero_shot.training import train_zero_shot
 
-WORKER = "components.train.zero_shot_worker"
 # What a network follows from, with all that it imports.
 CODE = ("mixprint.zero_shot.training",)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ZeroShotJob:
-    """What the worker processes have to do; passed to them as a JSON file.
+class ZeroShotTask(TrainTask):
+    """Train the network of the zero-shot transfer on the songs of a run and its encoder."""
 
-    Attributes:
-        config: the section `zero_shot`.
-        train_config: the section `train`, for the ranges of the effects.
-        catalogue_dir: folder of the catalogue.
-        stems_dir: folder of the stem shards.
-        encoder_dir: folder of the encoder.
-        out_dir: folder of the network.
-        data_fingerprint: of stems and catalogue.
-        recipe: of all that the network depends on; a resumed run has the same.
-        device: where to compute.
-    """
+    name, step, section = "zero-shot", "zero-shot", ZeroShotTrainConfig.section
+    module = "components.train.zero_shot"
+    files = ZERO_SHOT_FILES
 
-    config: dict[str, Any]
-    train_config: dict[str, Any]
-    catalogue_dir: str
-    stems_dir: str
-    encoder_dir: str
-    out_dir: str
-    data_fingerprint: str
-    recipe: str
-    device: str
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """See `TrainTask`."""
+        add_root_argument(parser)
+        parser.add_argument("--encoder", help="folder of the encoder; by default that of the run")
+
+    def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
+        """See `TrainTask`."""
+        run(
+            root=args.root,
+            config=ZeroShotTrainConfig.of_params(params, args.params),
+            train_config=TrainConfig.of_params(params, args.params),
+            catalogue=catalogue_manifest(args.root),
+            stems=stems_manifest(args.root),
+            encoder_dir=args.encoder or f"{args.root}/{ENCODER_FOLDER}",
+        )
+
+    def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
+        """See `TrainTask`."""
+        from mixprint.collection.catalogue import read_catalogue
+
+        return train_zero_shot(
+            job.config(ZeroShotTrainConfig),
+            tracks=read_catalogue(job.folder("catalogue")),
+            stems_dir=job.folder("stems"),
+            encoder=load_checkpoint(job.folder("encoder")),
+            ranges=job.config(TrainConfig).augment_ranges(),
+            out_dir=Path(job.out_dir),
+            data_fingerprint=job.data_fingerprint,
+            device=job.device,
+            on_metrics=on_metrics,
+        )
+
+
+TASK = ZeroShotTask()
 
 
 def run(
@@ -81,77 +94,25 @@ def run(
 
     Raises:
         CheckpointError: the encoder cannot be loaded.
-        TrainingError: a worker failed; the message is its own.
-        ConfigError: there are several machines, and this one has no number among them.
+        MixprintError: see `train_in_run`.
     """
-    node = Node.from_environment()
-    name = "zero-shot" if node.is_first else f"zero-shot-{node.number}"
-    with recorded(root, name) as run_folder:
-        from mixprint.encoder.checkpoint import load_checkpoint
+    encoder = str(encoder_dir)
 
-        folder = run_folder.path / ZERO_SHOT_FOLDER
-        local_encoder = (
-            run_folder.local(str(encoder_dir), *ENCODER_FILES)
-            if is_bucket(str(encoder_dir))
-            else Path(encoder_dir)
-        )
-        data_fingerprint = fingerprint({m.step: m.fingerprint for m in (catalogue, stems)})
-        ranges = asdict(train_config.augment_ranges())
-        recipe = {
-            "data": data_fingerprint,
-            "encoder": load_checkpoint(local_encoder).fingerprint,
-            "config": config.identity(),
-            "ranges": ranges,
-            "code": code_version(*CODE),
+    def depends(run_folder: RunFolder) -> dict[str, Any]:
+        local = run_folder.local(encoder, *ENCODER_FILES) if is_bucket(encoder) else Path(encoder)
+        return {
+            "encoder": load_checkpoint(local).fingerprint,
+            "ranges": asdict(train_config.augment_ranges()),
         }
 
-        def work() -> dict[str, float]:
-            run_folder.check_machines(is_alone=node.is_alone)
-            job = ZeroShotJob(
-                config=config.to_values(),
-                train_config=train_config.to_values(),
-                catalogue_dir=catalogue.uri,
-                stems_dir=stems.uri,
-                encoder_dir=str(encoder_dir),
-                out_dir=run_folder.uri(folder),
-                data_fingerprint=data_fingerprint,
-                recipe=fingerprint(recipe),
-                device=ranks_device(config.device),
-            )
-            with described_stems(run_folder, stems), run_folder.followed("zero-shot"):
-                start_workers(
-                    WORKER, asdict(job), folder / STATE_FOLDER, config.num_processes, run_folder
-                )
-            # Other nodes may have made it.
-            run_folder.restore(folder)
-            return {"processes": config.num_processes}
-
-        return once(
-            step="zero-shot",
-            run=run_folder,
-            folder=folder,
-            recipe=recipe,
-            files=ZERO_SHOT_FILES,
-            work=work,
-            owns_marker=node.is_first,
-        )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Read the command line and run."""
-    parser = step_parser("Train the network of the zero-shot transfer.")
-    parser.add_argument("--encoder", help="folder of the encoder; by default that of the run")
-    args = parser.parse_args(arguments)
-    run(
-        root=args.root,
-        config=ZeroShotTrainConfig.load(args.params, args.profile),
-        train_config=TrainConfig.load(args.params, args.profile),
-        catalogue=catalogue_manifest(args.root),
-        stems=stems_manifest(args.root),
-        encoder_dir=args.encoder or f"{args.root}/{ENCODER_FOLDER}",
+    return train_in_run(
+        TASK,
+        root=root,
+        folder=ZERO_SHOT_FOLDER,
+        config=config,
+        sections=[train_config],
+        data={"catalogue": catalogue, "stems": stems},
+        inputs={"encoder": encoder},
+        code=CODE,
+        depends=depends,
     )
-
-
-if __name__ == "__main__":
-    with clear_errors():
-        main()

@@ -12,6 +12,7 @@ from components.train.main import TrainConfig
 from components.transfer.main import TransferConfig
 from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError
+from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.zero_shot.settings import ZeroShotTrainConfig
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
@@ -24,6 +25,7 @@ CONFIGS: list[type[StepConfig]] = [
     PromoteConfig,
     TransferConfig,
     ZeroShotTrainConfig,
+    SeparatorTrainConfig,
 ]
 
 
@@ -74,3 +76,52 @@ def test_a_file_of_json_keeps_numbers_that_yaml_reads_as_text(tmp_path: Path) ->
     (tmp_path / "params.json").write_text(text[:-1])
     with pytest.raises(ConfigError, match=r"params.json: expected a readable"):
         load_params(tmp_path / "params.json")
+
+
+def test_layers_and_values_lie_over_the_file_in_their_order(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.json"
+    first.write_text("separator: {training: {batch_size: 2, seed: 3}, model: {num_dplayer: 2}}\n")
+    second.write_text('{"training": {"batch_size": 4}, "zero_shot": {"seed": 5}}')
+    values = load_params(
+        PARAMS,
+        overrides=["separator.training.seed=9", "variant=plain", "model.expand=2"],
+        layers=[first, second],
+        section="separator",
+    )
+    training, known = values["separator"]["training"], load_params(PARAMS)["separator"]["training"]
+    assert training == known | {"batch_size": 4, "seed": 9}
+    assert values["separator"]["variant"] == "plain"
+    assert values["separator"]["model"] == {"num_dplayer": 2, "expand": 2}
+    assert values["zero_shot"]["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "message"),
+    [
+        ("training: {seed: 1}\n", "", r"layer\.yaml: unknown section 'training'"),
+        ("trainig: {}\n", "separator", r"unknown keys \['trainig'\] in section 'separator'"),
+        ("separator: 3\n", "separator", r"layer\.yaml: separator: expected a mapping"),
+        ("- 1\n", "separator", r"layer\.yaml: expected a mapping"),
+    ],
+)
+def test_layers_that_do_not_fit_are_named(
+    tmp_path: Path, text: str, section: str, message: str
+) -> None:
+    layer = tmp_path / "layer.yaml"
+    layer.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_params(PARAMS, layers=[layer], section=section)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training", "section.key=value"),
+        ("seed=1", "section.key=value"),
+        ("trainig.seed=1", "trainig"),
+        ("separator.training.seed=[1", "override 'separator.training.seed=\\[1': expected YAML"),
+    ],
+)
+def test_values_that_do_not_fit_are_named(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_params(PARAMS, overrides=[text])

@@ -31,7 +31,7 @@ MIGRATION = CommandError("Online migration expected to match one row when updati
 
 def _background_run(tmp_path: Path, recipe: str = "a", **changes: float) -> tracking.BackgroundRun:
     return tracking.BackgroundRun(
-        tracking.SEPARATOR_EXPERIMENT,
+        tracking.own_experiment("separator"),
         "test",
         note=tmp_path / tracking.NOTE_FILE,
         recipe=recipe,
@@ -95,7 +95,7 @@ def test_the_tag_of_an_encoder_means_that_its_files_are_there(
 
 
 def _runs(client: MlflowClient) -> list[Run]:
-    experiment = client.get_experiment_by_name(tracking.SEPARATOR_EXPERIMENT)
+    experiment = client.get_experiment_by_name(tracking.own_experiment("separator"))
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
 
@@ -246,7 +246,7 @@ def test_what_is_refused_for_good_is_said_once_and_the_rest_goes_on(
 def test_a_run_that_cannot_be_opened_is_said_once(
     tmp_path: Path, client: MlflowClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client.delete_experiment(tracking.connect(tracking.SEPARATOR_EXPERIMENT))
+    client.delete_experiment(tracking.connect(tracking.own_experiment("separator")))
     with (
         caplog.at_level(logging.WARNING, "mixprint.tracking"),
         _background_run(tmp_path, retry_s=60.0) as run,

@@ -19,6 +19,7 @@ from components.layout import ENCODER_FILES, catalogue_manifest, features_manife
 from components.mlflow import client as tracking
 from components.train import main as encoder
 from components.train import worker
+from components.train.job import Job
 from mixprint.collection.catalogue import write_catalogue
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.settings import TrainConfig
@@ -104,12 +105,11 @@ def test_two_machines_learn_what_two_processes_of_one_learn(
         assert run(roots["two"], CONFIG).fingerprint == alone.fingerprint
 
 
-def make_job(root: Path) -> encoder.Job:
-    return encoder.Job(
-        config=CONFIG.to_values(),
-        catalogue_dir=str(root / "catalogue"),
-        stems_dir=str(root / "stems"),
-        features_dir=str(root / "features"),
+def make_job(root: Path) -> Job:
+    return Job(
+        task=encoder.TASK.module,
+        sections={"train": CONFIG.to_values()},
+        inputs={name: str(root / name) for name in ("catalogue", "stems", "features")},
         out_dir=str(root / "encoder"),
         data_fingerprint="data",
         recipe="recipe",

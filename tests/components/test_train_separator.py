@@ -1,6 +1,7 @@
 """Training a separator through its component: processes, tracking, command line, errors."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import yaml
 from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
-from components.mlflow import client as tracking
 from components.train import __main__ as command
 from components.train import separator
 from mixprint.errors import ConfigError, DataError
-from mixprint.separation.scnet.recipe import Recipe
 from mixprint.separation.scnet.training import train_separator
 from mixprint.stems import STEMS
 from tests.components.workplace import REPOSITORY
+from tests.separation.trials import separator_config
 
 VALUES = {
     "variant": "plain",
@@ -58,17 +58,16 @@ NETWORKS = ("separator", "separator-last")  # of the best validation, of the las
 def test_two_processes_learn_together_what_one_learns(
     tmp_path: Path, data_dir: Path, client: MlflowClient
 ) -> None:
-    recipe = Recipe.from_values(VALUES)
-    alone = train_separator(data_dir, tmp_path / "alone", recipe, device="cpu")
+    config = separator_config(VALUES)
+    alone = train_separator(data_dir, tmp_path / "alone", config, device="cpu")
     both = separator.run(
-        out_dir=tmp_path / "both", recipe=recipe, data_dir=data_dir, num_processes=2, device="cpu"
+        out_dir=tmp_path / "both",
+        config=replace(config, num_processes=2, device="cpu"),
+        data_dir=data_dir,
     )
     first, second = load_file(alone), load_file(both)
     fresh = train_separator(
-        data_dir,
-        tmp_path / "fresh",
-        Recipe.load([], [f"{key}={yaml.safe_dump(value)}" for key, value in _one_step().items()]),
-        device="cpu",
+        data_dir, tmp_path / "fresh", separator_config(_one_step()), device="cpu"
     )
     moved = max((load_file(fresh)[key] - first[key]).abs().max().item() for key in first)
     assert moved > 1e-4, "the weights have moved by more than the tolerance below"
@@ -76,7 +75,7 @@ def test_two_processes_learn_together_what_one_learns(
         # Stored as float16: a difference of rounding may move the last of its ten bits.
         torch.testing.assert_close(second[key], value, rtol=2e-3, atol=2e-5)
 
-    experiment = client.get_experiment_by_name(tracking.SEPARATOR_EXPERIMENT)
+    experiment = client.get_experiment_by_name("mixprint-separator")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
@@ -98,7 +97,7 @@ def test_files_that_no_training_has_written_stay(tmp_path: Path, data_dir: Path,
     (out_dir / name).mkdir(parents=True)
     message = rf"out: expected a new folder or that of a training, found {name} and no state/"
     with pytest.raises(DataError, match=message):
-        separator.run(out_dir=out_dir, recipe=Recipe.from_values(VALUES), data_dir=data_dir)
+        separator.run(out_dir=out_dir, config=separator_config(VALUES), data_dir=data_dir)
     assert [path.name for path in out_dir.iterdir()] == [name]
 
 
@@ -136,9 +135,8 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, data_dir: Pat
     with pytest.raises(ConfigError, match="found 4 and 3"):
         separator.run(
             out_dir=tmp_path / "out",
-            recipe=Recipe.from_values(VALUES),
+            config=separator_config({**VALUES, "num_processes": 3}),
             data_dir=data_dir,
-            num_processes=3,
         )
     assert not (tmp_path / "out").exists()
 
@@ -150,6 +148,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         seen.update(arguments)
         return tmp_path
 
+    monkeypatch.chdir(REPOSITORY)
     monkeypatch.setattr(separator, "run", run)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(VALUES))
@@ -157,12 +156,12 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line += " --set training.seed=5 --valid real=folder --initial weights.ckpt"
     monkeypatch.setattr(sys, "argv", ["train", *line.split()])
     command.main()
-    assert seen.pop("recipe").training.seed == 5
+    config = seen.pop("config")
+    assert (config.training.seed, config.variant) == (5, "plain")
+    assert (config.num_processes, config.device) == (2, "auto")
     assert seen == {
         "out_dir": Path("out"),
         "data_dir": Path("songs"),
-        "num_processes": 2,
-        "device": "auto",
         "extra_valid": {"real": Path("folder")},
         "initial": Path("weights.ckpt"),
         "initial_config": None,

@@ -10,7 +10,6 @@ from mlflow.tracking import MlflowClient
 from safetensors.torch import load_file
 
 from components.layout import ZERO_SHOT_FILES, catalogue_manifest, stems_manifest
-from components.mlflow import client as tracking
 from components.train import __main__ as command
 from components.train import zero_shot
 from mixprint.collection.catalogue import write_catalogue
@@ -56,7 +55,7 @@ def test_two_processes_learn_together_what_one_learns(
     moved = max(value.abs().max().item() for n, value in first.items() if n.startswith("gain_head"))
     assert moved > 1e-3, "they start at zero"
 
-    experiment = client.get_experiment_by_name(tracking.ZERO_SHOT_EXPERIMENT)
+    experiment = client.get_experiment_by_name("mixprint-zero-shot")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"

@@ -12,12 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import torch
 
-from mixprint.errors import ConfigError, DataError
+from mixprint.errors import DataError
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.schema import Range
 from mixprint.separation.material.songs import Song, read_song
 from mixprint.storage.atomic import atomic_folder
 from mixprint.storage.locks import locked
@@ -63,26 +64,13 @@ class PoolConfig:
         num_generators: processes that make songs ahead of time. It changes no song.
     """
 
-    pool_size: int = 96
-    refresh_steps: int = 20
-    new_songs: int = 1
-    duration_s: float = 16.0
-    seed: int = 7
-    sampled: bool = True
-    num_generators: int = 1
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("pool_size", 1),
-            ("refresh_steps", 0),
-            ("new_songs", 1),
-            ("num_generators", 0),
-            ("duration_s", 1.0),
-        ):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"songs.{name}: expected {least} or more, found {getattr(self, name)}"
-                )
+    pool_size: Annotated[int, Range(1)]
+    refresh_steps: Annotated[int, Range(0)]
+    new_songs: Annotated[int, Range(1)]
+    duration_s: Annotated[float, Range(1.0)]
+    seed: int
+    sampled: bool
+    num_generators: Annotated[int, Range(0)]
 
 
 @dataclass(frozen=True)

@@ -78,50 +78,50 @@ class RemixConfig:
         lowpass_hz: lowest and highest such frequency.
     """
 
-    remix_probability: float = 0.75
-    level_dbfs: float = -22.0
-    level_range_db: float = 7.0
-    gain_range_db: float = 5.0
-    speed_probability: float = 0.5
-    speed_range_semitones: float = 3.5
-    tempo_probability: float = 0.0
-    tempo_range: float = 0.1
-    pitch_probability: float = 0.0
-    pitch_range_semitones: float = 2.0
-    shift_probability: float = 0.0
-    shift_range_s: float = 0.5
-    double_other_probability: float = 0.4
-    double_vocals_probability: float = 0.15
-    double_range_db: tuple[float, float] = (-8.0, 3.0)
-    saturation_probability: float = 0.12
-    saturation_drive: tuple[float, float] = (2.0, 12.0)
-    width_probability: float = 0.25
-    width_limit: float = 1.8
-    pan_probability: float = 0.2
-    pan_lowest_gain: float = 0.4
-    swap_probability: float = 0.5
-    invert_probability: float = 0.5
-    dropout_probability: float = 0.08
-    equaliser_probability: float = 0.6
-    equaliser_range_db: float = 7.0
-    lowpass_probability: float = 0.1
-    lowpass_hz: tuple[float, float] = (11_000.0, 20_000.0)
+    remix_probability: float
+    level_dbfs: float
+    level_range_db: float
+    gain_range_db: float
+    speed_probability: float
+    speed_range_semitones: float
+    tempo_probability: float
+    tempo_range: float
+    pitch_probability: float
+    pitch_range_semitones: float
+    shift_probability: float
+    shift_range_s: float
+    double_other_probability: float
+    double_vocals_probability: float
+    double_range_db: tuple[float, float]
+    saturation_probability: float
+    saturation_drive: tuple[float, float]
+    width_probability: float
+    width_limit: float
+    pan_probability: float
+    pan_lowest_gain: float
+    swap_probability: float
+    invert_probability: float
+    dropout_probability: float
+    equaliser_probability: float
+    equaliser_range_db: float
+    lowpass_probability: float
+    lowpass_hz: tuple[float, float]
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith("_probability") and not 0 <= value <= 1:
-                raise ConfigError(f"remix.{name}: expected 0 to 1, found {value}")
+                raise ConfigError(f"{name}: expected 0 to 1, found {value}")
             if isinstance(value, tuple) and (len(value) != 2 or value[0] > value[1]):
-                raise ConfigError(f"remix.{name}: expected lowest and highest, found {value}")
+                raise ConfigError(f"{name}: expected lowest and highest, found {value}")
             if (
                 name.endswith(("_range_db", "_semitones", "_range_s"))
                 and not isinstance(value, tuple)
                 and (value < 0)
             ):
-                raise ConfigError(f"remix.{name}: expected 0 or more, found {value}")
+                raise ConfigError(f"{name}: expected 0 or more, found {value}")
         if not 0 <= self.tempo_range <= MAX_TEMPO_RANGE:
             raise ConfigError(
-                f"remix.tempo_range: expected 0 to {MAX_TEMPO_RANGE}, found {self.tempo_range}"
+                f"tempo_range: expected 0 to {MAX_TEMPO_RANGE}, found {self.tempo_range}"
             )
 
     def longest_clip(self, num_samples: int) -> int:

@@ -67,7 +67,12 @@ from mixprint.separation.metrics import (
 from mixprint.separation.scnet.checkpoint import export_separator
 from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet, deepened
 from mixprint.separation.scnet.network import TrainedSCNet
-from mixprint.separation.scnet.recipe import DEFAULT_MODEL, DEFAULT_VARIANT, Recipe, TrainingConfig
+from mixprint.separation.scnet.settings import (
+    DEFAULT_MODEL,
+    DEFAULT_VARIANT,
+    SeparatorTrainConfig,
+    TrainingConfig,
+)
 from mixprint.separation.separator import Separator
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import write_json
@@ -90,13 +95,13 @@ HISTORY_FILE = "history.json"
 # The averaged weights of the best validation, and those of the last step.
 EXPORT_NAME, LAST_NAME = "separator", "separator-last"
 WEIGHTS_FILE, LAST_FILE = f"{EXPORT_NAME}{WEIGHTS_SUFFIX}", f"{LAST_NAME}{WEIGHTS_SUFFIX}"
-# What a training writes beside its states.
-OUTPUTS = (
+MODEL_FILES = (
     *map(str, CheckpointFiles.named(Path(), EXPORT_NAME)),
     *map(str, CheckpointFiles.named(Path(), LAST_NAME)),
     HISTORY_FILE,
-    SONGS_FOLDER,
 )
+# What a training writes beside its states.
+OUTPUTS = (*MODEL_FILES, SONGS_FOLDER)
 HELD_OUT = "held_out"
 # What an entry of the history holds beside the songs of `extra_valid`.
 NO_SONGS = ("step", "minutes")
@@ -213,7 +218,7 @@ class _Material:
 class _Run:
     """A training under way: all that changes from step to step."""
 
-    def __init__(self, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, recipe: SeparatorTrainConfig, device: torch.device) -> None:
         assert recipe.model is not None
         assert recipe.variant is not None
         config = recipe.training
@@ -323,7 +328,7 @@ class _Run:
     def state(self, data_fingerprint: str) -> TrainingState:
         """Return everything that the next run needs to go on."""
         return {
-            "recipe": json.dumps(self.recipe.to_values()),
+            "recipe": json.dumps(self.recipe.identity()),
             "data": data_fingerprint,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
@@ -359,7 +364,7 @@ class _Run:
         found = _known_recipe(state, where)
         # The length may change between runs; what is learned, and from what, may not.
         for section in RECIPE_KEPT:
-            expected = self.recipe.to_values()[section]
+            expected = self.recipe.identity()[section]
             if found[section] != expected:
                 raise CheckpointError(
                     f"{where}: expected a state of {section} {expected}, found {found[section]}"
@@ -426,7 +431,7 @@ def spectral_rmse(estimate: Tensor, target: Tensor) -> Tensor:
 def train_separator(
     data_dir: str | Path | None,
     out_dir: str | Path,
-    recipe: Recipe | None = None,
+    recipe: SeparatorTrainConfig,
     *,
     device: str = "auto",
     extra_valid: Mapping[str, str | Path] | None = None,
@@ -444,7 +449,7 @@ def train_separator(
         out_dir: receives `separator.safetensors` and `separator.json` (the averaged weights of
             the best validation), `separator-last.*` (those of the last step), the states to
             resume from, the history of validations, and the songs that are made.
-        recipe: the training; the one of the shipped separator when None.
+        recipe: the training.
         device: see `mixprint.machine.device.resolve_device`; ranks take the GPU of their number.
         extra_valid: name -> folder of more songs to validate on, for example real recordings.
         initial: a checkpoint to start from, see `load_separator`. A model that the recipe names
@@ -465,7 +470,6 @@ def train_separator(
             training works in `out_dir`.
         CheckpointError: the state in `out_dir`, or `initial`, does not fit.
     """
-    recipe = recipe or Recipe()
     out_dir = Path(out_dir)
     _check_names(extra_valid or {})
     resolved = rank_device(resolve_device(device))
@@ -511,7 +515,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 def _start(
-    recipe: Recipe,
+    recipe: SeparatorTrainConfig,
     state: TrainingState | None,
     device: torch.device,
     where: Path,
@@ -560,7 +564,7 @@ def _known_recipe(state: TrainingState, where: Path) -> dict[str, Any]:
     return values
 
 
-def _songs_of_folder(data_dir: Path, recipe: Recipe) -> _Material:
+def _songs_of_folder(data_dir: Path, recipe: SeparatorTrainConfig) -> _Material:
     config = recipe.training
     songs, held_out = training_songs(
         data_dir, config.num_valid, max_bad_fraction=config.max_bad_fraction
@@ -827,7 +831,7 @@ class _Trainer:
             window_s=run.recipe.training.segment_s,
             name=name,
             training={
-                "recipe": run.recipe.to_values(),
+                "recipe": run.recipe.identity(),
                 "steps": entry["step"],
                 "minutes": entry["minutes"],
                 "songs": self._material.num_songs,

@@ -1,12 +1,12 @@
 """Songs that are made on the fly: which there are at a step, and who makes them."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -15,12 +15,13 @@ import soundfile as sf
 import torch
 
 from mixprint.errors import ConfigError, DataError
-from mixprint.separation.material.pool import MadePool, MakingAhead, PoolConfig, SynthesisWriter
+from mixprint.separation.material.pool import MadePool, MakingAhead, SynthesisWriter
 from mixprint.separation.material.songs import find_songs
 from mixprint.stems import STEMS
 from mixprint.synthesis.training_songs import SongSource
+from tests.separation.trials import separator_config
 
-CONFIG = PoolConfig(pool_size=4, refresh_steps=10, new_songs=2)
+CONFIG = replace(separator_config().songs, pool_size=4, refresh_steps=10, new_songs=2)
 
 
 class ToneWriter:
@@ -56,8 +57,8 @@ def _written(pool: MadePool) -> list[int]:
 )
 def test_numbers_of_a_step(tmp_path: Path, step: int, first: int) -> None:
     assert _pool(tmp_path).numbers(step) == range(first, first + 4)
-    still = MadePool(tmp_path, ToneWriter(), PoolConfig(refresh_steps=0), first_number=2)
-    assert still.numbers(step) == range(2, 98)
+    still = MadePool(tmp_path, ToneWriter(), replace(CONFIG, refresh_steps=0), first_number=2)
+    assert still.numbers(step) == range(2, 6)
 
 
 def test_a_song_is_made_when_it_is_asked_for_and_once(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_what_goes_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"00000001: expected to make a song, found: .*No space"):
         pool.song(0, 1)
     with pytest.raises(ConfigError, match=r"songs\.new_songs: expected 1 or more, found 0"):
-        PoolConfig(new_songs=0)
+        separator_config({"songs": {"new_songs": 0}})
 
 
 @pytest.mark.parametrize("sampled", [False, True])
@@ -175,9 +176,9 @@ def test_songs_of_the_synthesis_depend_on_seed_and_number(tmp_path: Path, sample
     assert contents[0] == contents[1] != contents[2]
     names = [json.loads(content["settings.json"])["song"] for content in (contents[0], contents[2])]
     assert names == ["valid3-00000", "train3-00001"]
-    other = SynthesisWriter(dataclasses.replace(source, seed=4), num_held_out=1)
+    other = SynthesisWriter(replace(source, seed=4), num_held_out=1)
     assert writer.fingerprint != other.fingerprint
-    assert writer.fingerprint != dataclasses.replace(writer, num_held_out=2).fingerprint
+    assert writer.fingerprint != replace(writer, num_held_out=2).fingerprint
 
 
 def test_the_synthesis_is_imported_only_by_who_uses_it() -> None:

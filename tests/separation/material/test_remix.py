@@ -12,17 +12,16 @@ import torch
 
 from mixprint.errors import ConfigError, DataError
 from mixprint.separation.material.pool import FixedPool
-from mixprint.separation.material.remix import RemixConfig, Remixer, stretched
+from mixprint.separation.material.remix import Remixer, stretched
 from mixprint.separation.material.songs import find_songs, read_stems
 from mixprint.stems import STEMS
+from tests.separation.trials import separator_config
 
 NUM_SAMPLES = 8000
-PLAIN = RemixConfig(
-    **{
-        field.name: 0.0
-        for field in dataclasses.fields(RemixConfig)
-        if field.name.endswith("_probability")
-    },
+CONFIG = separator_config().remix
+PLAIN = dataclasses.replace(
+    CONFIG,
+    **{name: 0.0 for name in vars(CONFIG) if name.endswith("_probability")},
     gain_range_db=0.0,
 )
 
@@ -40,7 +39,7 @@ def _remixer(folder: Path, seed: int = 0, **changes: float) -> Remixer:
 
 def test_batches_depend_on_seed_and_step_alone(songs_dir: Path) -> None:
     first, again = (
-        Remixer(FixedPool(find_songs(songs_dir)), RemixConfig(), num_samples=NUM_SAMPLES, seed=1)
+        Remixer(FixedPool(find_songs(songs_dir)), CONFIG, num_samples=NUM_SAMPLES, seed=1)
         for _ in range(2)
     )
     batches = [first.batch(step, 2) for step in range(3)]
@@ -112,9 +111,7 @@ def test_lowpass_cuts_all_stems_at_one_frequency(songs_dir: Path) -> None:
 
 
 def test_parts_of_a_batch_are_those_of_the_whole(songs_dir: Path) -> None:
-    remixer = Remixer(
-        FixedPool(find_songs(songs_dir)), RemixConfig(), num_samples=NUM_SAMPLES, seed=1
-    )
+    remixer = Remixer(FixedPool(find_songs(songs_dir)), CONFIG, num_samples=NUM_SAMPLES, seed=1)
     for whole, parts in (
         (remixer.batch(3, 4), [remixer.batch(3, 2, first) for first in (0, 2)]),
         (remixer.equalisers(3, 4, 9), [remixer.equalisers(3, 2, 9, first) for first in (0, 2)]),
@@ -231,7 +228,7 @@ def test_a_song_that_is_too_short_is_named(tmp_path: Path, make_songs: Callable[
 )
 def test_wrong_values_are_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        RemixConfig(**wrong)
+        dataclasses.replace(CONFIG, **wrong)
 
 
 def test_linear_speed_change_keeps_the_length(songs_dir: Path) -> None:

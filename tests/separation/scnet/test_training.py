@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,15 @@ import torch
 from mixprint.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
 from mixprint.separation import SCNetConfig, build_scnet, export_separator, load_separator
+from mixprint.separation.material.pool import PoolConfig
 from mixprint.separation.material.songs import training_songs
 from mixprint.separation.metrics import score_separator
 from mixprint.separation.scnet import training
-from mixprint.separation.scnet.recipe import Recipe
+from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.separation.scnet.training import spectral_rmse, train_separator
 from mixprint.stems import STEMS
 from mixprint.training import state as training_state
+from tests.separation.trials import separator_config
 
 MODEL = {"dims": [4, 4, 4], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2}
 TRAINING = {
@@ -45,8 +48,8 @@ TRAINING = {
 }
 
 
-def _recipe(variant: str = "masked", **changes: Any) -> Recipe:
-    return Recipe.from_values(
+def _recipe(variant: str = "masked", **changes: Any) -> SeparatorTrainConfig:
+    return separator_config(
         {"variant": variant, "model": MODEL, "training": {**TRAINING, **changes}}
     )
 
@@ -97,7 +100,7 @@ def test_outputs(tmp_path: Path, data_dir: Path, variant: str, precision: str) -
         description = json.loads((tmp_path / "out" / f"{name}.json").read_text())["training"]
         assert description["steps"] == entry["step"]
         assert description["validation"] == entry
-        assert description["recipe"] == recipe.to_values()
+        assert description["recipe"] == recipe.identity()
 
 
 def _scores_of_steps(
@@ -183,8 +186,8 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from mixprint.separation import training
-from mixprint.separation.scnet.recipe import Recipe
+from mixprint.separation.scnet import training
+from mixprint.separation.scnet.settings import SeparatorTrainConfig
 
 torch.set_num_threads(1)
 data_dir, out_dir, values = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
@@ -196,7 +199,7 @@ def killed(run, *batch):
     return step(run, *batch)
 
 training._Run.train_step = killed
-training.train_separator(data_dir, out_dir, Recipe.from_values(values), device="cpu")
+training.train_separator(data_dir, out_dir, SeparatorTrainConfig.from_values(values), device="cpu")
 """
 
 
@@ -301,9 +304,9 @@ class NoiseWriter:
 SONGS = {"pool_size": 3, "refresh_steps": 2, "new_songs": 2, "num_generators": 0}
 
 
-def _made_recipe(**changes: Any) -> Recipe:
-    values = _recipe(max_steps=6).to_values()
-    return Recipe.from_values({**values, "songs": {**SONGS, **changes}})
+def _made_recipe(**changes: Any) -> SeparatorTrainConfig:
+    songs = PoolConfig(**{**vars(separator_config().songs), **SONGS, **changes})
+    return replace(_recipe(max_steps=6), songs=songs)
 
 
 def test_songs_are_made_while_the_training_goes_on(tmp_path: Path) -> None:
@@ -363,7 +366,7 @@ def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
         "equaliser_probability": 0.0,
         "dropout_probability": 0.0,
     }
-    recipe = Recipe.from_values({**recipe.to_values(), "remix": quiet})
+    recipe = replace(recipe, remix=replace(recipe.remix, **quiet))
     train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
     scores = json.loads((tmp_path / "out" / "history.json").read_text())[-1]["held_out"][
         "utterance_sdr"
@@ -373,10 +376,10 @@ def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
     assert scores["average"] > 0.5
 
 
-def _unmoving(**changes: Any) -> Recipe:
+def _unmoving(**changes: Any) -> SeparatorTrainConfig:
     """Return a recipe that names no model, and a rate at which nothing is learned."""
     training_values = {**TRAINING, "max_steps": 1, "learning_rate": 1e-12, "weight_decay": 0.0}
-    return Recipe.from_values({"training": training_values, **changes})
+    return separator_config({"training": training_values, **changes})
 
 
 @pytest.mark.parametrize("variant", ["plain", "masked"])
