@@ -1,4 +1,4 @@
-"""Many songs, separated one after the other or side by side: names, jobs, what became of each."""
+"""Many songs, separated one after the other or side by side: names, jobs and outcomes."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ DIGITS_IN_NAME = 8
 
 @dataclass(frozen=True)
 class SeparatorSource:
-    """Where a separator comes from (see `load_separator`): each process loads its own."""
+    """Origin of a separator (see `load_separator`), of which each process loads its own."""
 
     checkpoint: str = "default"
     config: str | None = None
@@ -68,7 +68,7 @@ class SeparationJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a song.
+    """Result of a separation, or the reason why there is none.
 
     Attributes:
         song: the song, or a folder in which none was found.

@@ -1,4 +1,4 @@
-"""What a step will cost on a collection, told beforehand from a short measurement.
+"""Cost of a step on a collection, projected from a short measurement.
 
 The measurement does what the step will do, with the same settings and on this machine, on a few
 excerpts of the collection: it separates them and writes their segments into a shard. Windows and
@@ -51,7 +51,7 @@ ROUNDING = 1.0e-6
 
 @dataclass(frozen=True, kw_only=True)
 class SeparationPlan:
-    """How a collection is going to be separated; see the sections `separate` and `ingest`.
+    """Settings of the separation of a collection; see the sections `separate` and `ingest`.
 
     Attributes:
         segment_s: length of a row in the shards.
@@ -73,7 +73,7 @@ class SeparationPlan:
 
 
 @dataclass(frozen=True)
-class Song:
+class SurveyedSong:
     """A song of the collection and its length by its header."""
 
     path: Path
@@ -82,7 +82,7 @@ class Song:
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What the excerpts took.
+    """Time, memory and storage that the excerpts took.
 
     Attributes:
         seconds_per_window: of one worker, reading and writing included; median of the excerpts.
@@ -104,7 +104,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What separating a collection will take.
+    """Time, memory and storage that a collection will take.
 
     Attributes:
         num_songs: songs that fit the rules on length; content is not looked at, so some of them
@@ -159,7 +159,7 @@ class Estimate:
 
 def survey(
     source: str, locations: Sequence[Path], *, min_duration_s: float, max_duration_s: float
-) -> tuple[list[Song], int]:
+) -> tuple[list[SurveyedSong], int]:
     """List a collection's songs and their lengths; headers only, nothing is decoded.
 
     Args:
@@ -182,7 +182,7 @@ def survey(
         except AudioError:
             continue  # counted below; ingest gives each its reason
         if min_duration_s <= duration_s <= max_duration_s:
-            songs.append(Song(candidate.path, duration_s))
+            songs.append(SurveyedSong(candidate.path, duration_s))
     num_left_out = len(refusals) + len(candidates) - len(songs)
     if not songs:
         places = ", ".join(map(str, locations))
@@ -191,7 +191,7 @@ def survey(
 
 
 def measure_separation(
-    separator: "Separator", songs: Sequence[Song], plan: SeparationPlan
+    separator: "Separator", songs: Sequence[SurveyedSong], plan: SeparationPlan
 ) -> Measurement:
     """Separate a few excerpts and write them, as a worker of the step would.
 
@@ -240,7 +240,7 @@ def measure_separation(
 
 
 def estimate_separation(
-    songs: Sequence[Song],
+    songs: Sequence[SurveyedSong],
     num_left_out: int,
     plan: SeparationPlan,
     measured: Measurement,
@@ -286,14 +286,18 @@ def count_windows(duration_s: float, window_s: float, overlap: float) -> int:
     return 1 + math.ceil((duration_s - window_s) / (window_s * (1 - overlap)) - ROUNDING)
 
 
-def _spread(songs: Sequence[Song], num_wanted: int) -> list[Song]:
+def _spread(songs: Sequence[SurveyedSong], num_wanted: int) -> list[SurveyedSong]:
     """Choose songs from all over a collection."""
     num_chosen = min(num_wanted, len(songs))
     return [songs[(2 * i + 1) * len(songs) // (2 * num_chosen)] for i in range(num_chosen)]
 
 
 def _time(
-    separator: "Separator", song: Song, writer: StemShardWriter, name: str, plan: SeparationPlan
+    separator: "Separator",
+    song: SurveyedSong,
+    writer: StemShardWriter,
+    name: str,
+    plan: SeparationPlan,
 ) -> tuple[float, int]:
     """Separate the middle of a song into a shard; return the seconds and how many windows."""
     batch_size = plan.batch_size or (MAX_AUTO_BATCH_SIZE if separator.device.type == "cuda" else 1)

@@ -54,7 +54,7 @@ ACCOMPANIMENT_PREFIX = "no_"
 
 @dataclass(frozen=True, kw_only=True)
 class FileSettings:
-    """How songs are separated and written.
+    """Settings of how songs are separated and written.
 
     Attributes:
         container: `wav` or `flac`.

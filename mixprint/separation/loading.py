@@ -84,7 +84,7 @@ def _load_own(files: CheckpointFiles) -> Network:
 
 
 def _is_own(config_path: Path) -> bool:
-    """Tell a description of our own form from a published configuration."""
+    """Distinguish a description of our own form from a published configuration."""
     return config_path.suffix == DESCRIPTION_SUFFIX and WEIGHTS_SHA256 in read_mapping(
         config_path, CheckpointError
     )

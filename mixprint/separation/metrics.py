@@ -1,4 +1,4 @@
-"""How good a separation is.
+"""Measures of how good a separation is.
 
 Shape suffixes: S stem, C channel, T sample, N frame; leading dimensions are free.
 """

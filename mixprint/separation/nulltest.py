@@ -1,4 +1,4 @@
-"""What can be said of a separation without the true stems, gathered piece by piece.
+"""Measures of a separation that need no true stems, gathered piece by piece.
 
 The null test (how far the stems' sum is from the mixture), an estimate of the leakage between
 stems, and levels. All take a song in consecutive pieces of any lengths and do not depend on
@@ -27,7 +27,7 @@ ROWS_PER_OBSERVATION = 35 / 18
 
 
 class NullTest:
-    """How far the sum of the stems is from the mixture."""
+    """Distance of the sum of the stems from the mixture."""
 
     def __init__(self) -> None:
         self._rest = 0.0
@@ -50,7 +50,7 @@ class NullTest:
         return max(power_db(self._rest / self._power), FLOOR_DB) if self._power else 0.0
 
 
-class Levels:
+class StemLevels:
     """Peak, level and samples beyond full scale of one stem."""
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Levels:
 
 
 class Leakage:
-    """How much of each stem's energy a copy of another stem explains.
+    """Share of each stem's energy that a copy of another stem explains.
 
     In blocks of 1.5 s, per octave and channel, stem A is fitted by least squares with stem B
     times one complex gain: what a copy of B in A, coloured and changing slowly, would be. The

@@ -15,7 +15,7 @@ from torch import Tensor
 from mixprint.errors import DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.schema import read_record
-from mixprint.separation.nulltest import Leakage, Levels, NullTest
+from mixprint.separation.nulltest import Leakage, NullTest, StemLevels
 from mixprint.stems import STEMS
 from mixprint.text import shown
 
@@ -28,7 +28,7 @@ RESIDUAL = "residual"
 
 @dataclass(frozen=True, kw_only=True)
 class SeparationReport:
-    """What was separated, how, and how well it can be told without the truth.
+    """Record of a separation: the song, the settings, and its quality as far as it needs no truth.
 
     Attributes:
         song: name of the song's file.
@@ -84,13 +84,13 @@ class SeparationReport:
 
 @dataclass
 class Measures:
-    """What the report says about the audio, gathered piece by piece."""
+    """Figures of a report about the audio, gathered piece by piece."""
 
     sample_rate_hz: int
     num_samples: int = 0
     separated: NullTest = field(default_factory=NullTest)
     final: NullTest = field(default_factory=NullTest)
-    levels: dict[str, Levels] = field(default_factory=dict)
+    levels: dict[str, StemLevels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.leakage = Leakage(len(STEMS), self.sample_rate_hz)
@@ -110,7 +110,7 @@ class Measures:
         self.final.add(torch.stack(parts), mixture_CT)
         self.leakage.add(torch.stack([audio[stem] for stem in STEMS]))
         for name, audio_CT in audio.items():
-            self.levels.setdefault(name, Levels()).add(audio_CT)
+            self.levels.setdefault(name, StemLevels()).add(audio_CT)
 
     def values(self) -> dict[str, Any]:
         """Return the values under the report's names."""

@@ -156,7 +156,7 @@ class Runner:
         return Run(stems_BSCT, done)
 
     def _is_to_compile(self, audio_BCT: Tensor) -> bool:
-        """Tell whether windows go to the compiled network."""
+        """Decide between the compiled network and the plain one."""
         is_full = audio_BCT.shape[-1] == self._window
         return self._compiled is not None and is_full and not self._is_to_choose
 
@@ -189,7 +189,7 @@ class Runner:
 
 
 def fitting_batch_size(free_bytes: int, window_bytes: int, most: int = MAX_AUTO_BATCH_SIZE) -> int:
-    """Say how many windows fit into memory at once.
+    """Count the windows that fit into memory at once.
 
     Args:
         free_bytes: what there is.

@@ -50,7 +50,7 @@ class Separator:
 
     @property
     def device(self) -> torch.device:
-        """Where the network runs."""
+        """Place of the network."""
         return self.network.device
 
     @property
@@ -65,7 +65,7 @@ class Separator:
 
     @property
     def normalised(self) -> bool:
-        """Whether the network is shown songs of level 1; see `song_level`."""
+        """Trained on songs of level 1, which it is shown; see `song_level`."""
         return self.network.normalised
 
     @property
@@ -75,7 +75,7 @@ class Separator:
 
     @property
     def precision(self) -> str:
-        """What the network computes in: `float32`, or `bfloat16` or `float16` for autocast.
+        """Arithmetic of the network: `float32`, or `bfloat16` or `float16` for autocast.
 
         Below float32 the convolutions, LSTMs and linear layers are computed in that type. The STFT
         and its inverse, the residuals and norms of the dual paths and the transform along time
@@ -91,7 +91,7 @@ class Separator:
 
     @property
     def compiled(self) -> bool:
-        """Whether the network runs through `torch.compile`, on a GPU as a CUDA graph.
+        """Use of `torch.compile`, on a GPU of a CUDA graph.
 
         To be set when the network is on its device; setting it raises `ConfigError` where torch
         cannot compile. The first batch then takes minutes. Batches are full, a song's last one
@@ -242,7 +242,7 @@ class Separator:
         def ordered(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
             return lambda audio_BCT: network(audio_BCT / scale)[:, self._order].mul_(scale)
 
-        song = _Song(blocks, window, max(window - fade, 1))
+        song = _OverlapAdd(blocks, window, max(window - fade, 1))
         # Another batch size would be compiled anew: that of the first song, which memory may have
         # chosen or halved, stays.
         kind = (window, batch_size, self.precision)
@@ -290,7 +290,7 @@ class _Window:
     last: bool
 
 
-class _Song:
+class _OverlapAdd:
     """The stretch of a song between what has been given back and what has been read.
 
     Window `index` starts at `index` times the hop; the last one ends with the audio instead, and
@@ -318,7 +318,7 @@ class _Song:
 
     @property
     def _next_start(self) -> int:
-        """Where the next window starts; while more can be read, it starts there or later."""
+        """Start of the next window; while more can be read, it starts there or later."""
         return max(min(self._index * self._hop, self._end - self._window), 0)
 
     def cut(self, num_windows: int) -> list[_Window]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from mixprint.collection.segments import SegmentCutter
 from mixprint.collection.shards import StemShardWriter
 from mixprint.errors import AudioError
-from mixprint.separation.nulltest import Levels, NullTest
+from mixprint.separation.nulltest import NullTest, StemLevels
 
 
 class ShardedSong:
@@ -30,7 +30,7 @@ class ShardedSong:
         """
         self._writer, self._track_id = writer, track_id
         self._cutter = SegmentCutter(segment_s, sample_rate_hz)
-        self._null_test, self._levels = NullTest(), Levels()
+        self._null_test, self._levels = NullTest(), StemLevels()
 
     def add(self, mixture_CT: Tensor, stems_SCT: Tensor) -> None:
         """Take the next piece, as `Separator.stream` gives it.

@@ -20,7 +20,7 @@ from mixprint.separation import SCNetConfig, Separator, build_scnet
 from mixprint.separation.estimate import (
     Measurement,
     SeparationPlan,
-    Song,
+    SurveyedSong,
     count_windows,
     estimate_separation,
     measure_separation,
@@ -111,7 +111,7 @@ def test_windows_are_counted_as_they_are_placed(
 
 def test_the_measurement_is_projected_by_windows_and_segments() -> None:
     # 2.0 s: windows at 0, 0.375 ... 1.5; segments at 0 and 1. 3.25 s: 9 windows, 3 segments.
-    songs = [Song(Path("a"), 2.0), Song(Path("b"), 3.25)]
+    songs = [SurveyedSong(Path("a"), 2.0), SurveyedSong(Path("b"), 3.25)]
     found = estimate_separation(songs, 3, PLAN, MEASURED, start_s=2.0)
     windows = count_windows(2.0, 0.5, 0.25) + count_windows(3.25, 0.5, 0.25)
     assert windows == 5 + 9
@@ -125,7 +125,7 @@ def test_the_measurement_is_projected_by_windows_and_segments() -> None:
 
 
 def test_workers_share_the_time_but_no_more_than_there_are_shards() -> None:
-    songs = [Song(Path("a"), 20.0)]
+    songs = [SurveyedSong(Path("a"), 20.0)]
     measured = replace(MEASURED, once_s=0.0)
     alone = estimate_separation(songs, 0, PLAN, measured, start_s=0.0)
     three = estimate_separation(songs, 0, plan(jobs=3), measured, start_s=0.0)
@@ -164,7 +164,7 @@ def test_excerpts_come_from_the_middle_and_are_short(
 ) -> None:
     paths = [write_song(tmp_path / f"{i}.wav", 10.0, seed=i) for i in range(5)]
     separator = CountingSeparator()
-    measured = measure_separation(separator, [Song(p, 10.0) for p in paths], PLAN)  # type: ignore[arg-type]
+    measured = measure_separation(separator, [SurveyedSong(p, 10.0) for p in paths], PLAN)  # type: ignore[arg-type]
     # 8 windows of 0.5 s, each 0.375 s after the last one; 3 songs and a warm-up.
     assert separator.num_songs == 4
     assert separator.num_samples == 4 * round((0.5 + 7 * 0.375) * 44_100)
@@ -181,7 +181,7 @@ def test_storage_is_that_of_shards_truly_written(
     network = build_scnet(SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2), "plain")
     separator = Separator(TrainedSCNet(network, window_s=0.5))
     paths = [write_song(tmp_path / f"{i}.wav", 2.0 + i, seed=i) for i in range(3)]
-    songs = [Song(path, 2.0 + i) for i, path in enumerate(paths)]
+    songs = [SurveyedSong(path, 2.0 + i) for i, path in enumerate(paths)]
     wanted = plan(export=export)
     measured = measure_separation(separator, songs, wanted)
     found = estimate_separation(songs, 0, wanted, measured, start_s=0.0)

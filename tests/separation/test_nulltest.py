@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.separation.nulltest import FLOOR_DB, Leakage, Levels, NullTest
+from mixprint.separation.nulltest import FLOOR_DB, Leakage, NullTest, StemLevels
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -45,7 +45,7 @@ def test_null_depth_at_the_edges() -> None:
 
 
 def test_levels() -> None:
-    levels = Levels()
+    levels = StemLevels()
     levels.add(torch.full((2, 10), 0.5))
     levels.add(torch.full((2, 10), -0.5))
     assert levels.level_dbfs == pytest.approx(-6.0206, abs=1e-4)
@@ -53,7 +53,7 @@ def test_levels() -> None:
     assert levels.peak == 2.0
     assert levels.peak_dbfs == pytest.approx(6.0206, abs=1e-4)
     assert levels.num_clipped == 2  # exactly full scale is not beyond it
-    silent = Levels()
+    silent = StemLevels()
     silent.add(torch.zeros(2, 5))
     assert silent.level_dbfs == silent.peak_dbfs == FLOOR_DB
 
