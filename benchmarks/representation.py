@@ -50,11 +50,12 @@ from benchmarks.representation_work import (
     Job,
     measure,
 )
-from mixprint.encoder.data import BATCHES_AHEAD, batch_bytes
+from mixprint.encoder.data import batch_bytes
 from mixprint.log import setup_logging
 from mixprint.machine.processes import threads_each
 from mixprint.progress import progress
 from mixprint.storage.atomic import read_json
+from mixprint.training.loading import BATCHES_AHEAD
 
 log = logging.getLogger("mixprint.benchmarks")
 

@@ -26,7 +26,7 @@ from mixprint.collection.shards import read_index
 from mixprint.collection.tracks import tracks_of_split
 from mixprint.config import load_params
 from mixprint.encoder.augment import apply_chains, draw_chains
-from mixprint.encoder.data import BATCHES_AHEAD, Batch, Epochs, SegmentSource, load_batches
+from mixprint.encoder.data import Batch, BatchReader, Epochs, SegmentSource
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig, TrainConfig
 from mixprint.errors import TrainingError
@@ -35,6 +35,7 @@ from mixprint.features.table import read_features
 from mixprint.machine.memory import keep_freed_memory
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.storage.atomic import read_json
+from mixprint.training.loading import BATCHES_AHEAD, load_batches
 
 PARAMS_PATH = Path(__file__).resolve().parents[1] / "params.yaml"
 SEGMENT_S = 10.0
@@ -241,11 +242,8 @@ def epochs_of(job: Job) -> tuple[Iterator[Batch], int]:
         cache_gib=0.0,
     )
     batches = load_batches(
-        source,
-        epochs,
+        BatchReader(source, epochs, rank=0, world_size=1),
         range((1 + job.runs) * epochs.steps_per_epoch),
-        rank=0,
-        world_size=1,
         num_workers=job.workers,
         pinned=False,
     )

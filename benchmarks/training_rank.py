@@ -5,6 +5,7 @@
 
 import os
 import resource
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,25 +63,28 @@ def work(job: RankJob) -> None:
     data, out_dir = Path(job.data), Path(job.out_dir)
     tracks = read_catalogue(data / CATALOGUE_FOLDER)
     training = [track for track in tracks if track.split == "train"][: job.num_pairs]
+    config = TrainConfig.from_values(job.config)
+    num_segments = (3 if config.objective().needs_augmented else 2) * job.num_pairs
     rates: list[float] = []
     meter = BusyMeter(_gpu_id()) if job.device == "cuda" and rank == 0 else None
 
-    def on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+    def on_metrics(step: int, metrics: Mapping[str, float]) -> None:
+        epoch = int(metrics.get("epoch", 0))
         if epoch > job.warm_up:
-            rates.append(metrics["train_segments_per_s"])
+            rates.append(num_segments / (metrics["train.step_s"] * step / epoch))
         elif epoch == job.warm_up and meter is not None:
             meter.start()
 
     try:
         train(
-            TrainConfig.from_values(job.config),
+            config,
             tracks=training + [track for track in tracks if track.split == "valid"],
             stems_dir=data / STEMS_FOLDER,
             features_dir=data / FEATURES_FOLDER,
             out_dir=out_dir,
             data_fingerprint="benchmark",
             device=job.device,
-            on_epoch=on_epoch,
+            on_metrics=on_metrics,
         )
     except torch.OutOfMemoryError as error:
         raise TrainingError(NO_ROOM) from error

@@ -435,7 +435,8 @@ def _prepared_bytes(train: Mapping[str, Any], num_pairs: int) -> float:
     if train["num_workers"] == 0:
         return 0.0
     # torch takes seconds to import.
-    from mixprint.encoder.data import BATCHES_AHEAD, batch_bytes
+    from mixprint.encoder.data import batch_bytes
+    from mixprint.training.loading import BATCHES_AHEAD
 
     num_batches = train["num_workers"] * BATCHES_AHEAD + 1
     return num_batches * batch_bytes(num_pairs, train["segment_s"])

@@ -119,7 +119,7 @@ def start_ranks() -> Callable[..., None]:
     # A server that imports torch once and forks: spawned processes would each take seconds to
     # import it, and forks of the test process itself break where autograd has threads (CUDA).
     multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["mixprint.encoder.training", "torch._dynamo"]
+        ["tests.training.cases", "torch._dynamo", "torch.utils.tensorboard"]
     )
 
     def start(function: Callable[..., None], *arguments: object) -> None:

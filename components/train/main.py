@@ -63,15 +63,15 @@ class EncoderTask(TrainTask):
             out_dir=Path(job.out_dir),
             data_fingerprint=job.data_fingerprint,
             device=job.device,
-            on_epoch=on_metrics,
-        )
+            on_metrics=on_metrics,
+        ).best
 
     def log_results(self, run: "BackgroundRun", job: Job, result: Mapping[str, float]) -> None:
         """See `TrainTask`; the run becomes that of the encoder, for its evaluation."""
         from mixprint.encoder.checkpoint import load_checkpoint
 
         best = {f"best.{name}": value for name, value in result.items()}
-        run.log_metrics(int(result["best_epoch"]), best)
+        run.log_metrics(int(result["step"]), best)
         run.log_encoder(load_checkpoint(Path(job.out_dir)).fingerprint, Path(job.out_dir))
 
 

@@ -11,19 +11,18 @@ D features.
 import logging
 import random
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 
 from mixprint.collection.shards import SegmentRef, read_segment
 from mixprint.collection.tracks import TrackSegments, overlapping
-from mixprint.errors import DataError, MixprintError
+from mixprint.errors import DataError
 from mixprint.features.table import FeatureTable
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.training.loading import derive_seed, rank_rows
@@ -33,7 +32,6 @@ log = logging.getLogger("mixprint.encoder")
 NO_PARTNER = -1
 _GIB = 1 << 30
 _PLANS_KEPT = 2  # reading processes run ahead into the next epoch
-BATCHES_AHEAD = 2  # that each reading process prepares
 
 
 @dataclass(frozen=True)
@@ -326,23 +324,16 @@ def batch_bytes(num_pairs: int, segment_s: float) -> float:
     return 2 * num_pairs * bytes_per_segment
 
 
-class _Batches(Dataset[Batch | MixprintError]):
-    """One item is this rank's part of the batch of a step."""
+class BatchReader(Dataset[Batch]):
+    """What readers read from: an item is this rank's part of the batch of a step."""
 
     def __init__(self, source: SegmentSource, epochs: Epochs, rank: int, world_size: int) -> None:
         self._source, self._epochs = source, epochs
         self._rank, self._world_size = rank, world_size
 
-    def __getitem__(self, step: int) -> Batch | MixprintError:
+    def __getitem__(self, step: int) -> Batch:
         batch = self._epochs.batch(step)
         pairs = batch[rank_rows(len(batch), self._rank, self._world_size)]
-        try:
-            return self._read(pairs)
-        except MixprintError as error:
-            # Raised in a reading process it would come out with a traceback for a message.
-            return error
-
-    def _read(self, pairs: Sequence[Pair]) -> Batch:
         anchors = [(pair.track.references[pair.anchor], pair.anchor_crop) for pair in pairs]
         positives = [(pair.track.references[pair.positive], pair.positive_crop) for pair in pairs]
         items = anchors + positives
@@ -354,46 +345,3 @@ class _Batches(Dataset[Batch | MixprintError]):
             return Batch(stems_PBSCT, None)
         features = [self._source.features(reference) for reference, _ in items]
         return Batch(stems_PBSCT, torch.stack(features).unflatten(0, (2, len(pairs))))
-
-
-def load_batches(
-    source: SegmentSource,
-    epochs: Epochs,
-    steps: range,
-    *,
-    rank: int,
-    world_size: int,
-    num_workers: int,
-    pinned: bool,
-) -> Iterator[Batch]:
-    """Read this rank's part of each batch, in the order of the plan, through all epochs.
-
-    Args:
-        source: reads segments.
-        epochs: the plans.
-        steps: which batches, counted from 0 through all epochs.
-        rank: this process.
-        world_size: number of processes.
-        num_workers: reading processes, which run ahead; 0 reads here.
-        pinned: whether a GPU shall fetch the batches.
-
-    Raises:
-        DataError: a segment cannot be read or does not fit.
-    """
-    loader = DataLoader(
-        _Batches(source, epochs, rank, world_size),
-        sampler=steps,
-        batch_size=None,
-        num_workers=num_workers,
-        prefetch_factor=BATCHES_AHEAD if num_workers else None,
-        collate_fn=_as_it_is,
-        pin_memory=pinned,
-    )
-    for batch in loader:
-        if isinstance(batch, MixprintError):
-            raise batch
-        yield batch
-
-
-def _as_it_is(item: Any) -> Any:
-    return item

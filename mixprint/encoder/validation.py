@@ -34,8 +34,8 @@ def retrieval_metrics(
         scale: 1 / temperature, for the loss.
 
     Returns:
-        `valid_recall_at_1`, `valid_mrr` (mean reciprocal rank of the nearest right segment) and
-        `valid_loss` (InfoNCE of the first and the last segment of each track).
+        `recall_at_1`, `mrr` (mean reciprocal rank of the nearest right segment) and
+        `loss` (InfoNCE of the first and the last segment of each track).
     """
     sizes = torch.tensor([len(track.references) for track in tracks])
     owner_Q = torch.arange(len(tracks)).repeat_interleave(sizes)
@@ -56,9 +56,9 @@ def retrieval_metrics(
     views = Views(anchor_GE=embedding_QE[ends - sizes], positive_GE=embedding_QE[ends - 1])
     loss_G = contrastive_loss(views, slice(None), scale, _PLAIN)
     return {
-        "valid_recall_at_1": float((rank_Q == 1).float().mean()),
-        "valid_mrr": float((1.0 / rank_Q).mean()),
-        "valid_loss": float(loss_G.mean()),
+        "recall_at_1": float((rank_Q == 1).float().mean()),
+        "mrr": float((1.0 / rank_Q).mean()),
+        "loss": float(loss_G.mean()),
     }
 
 
@@ -74,7 +74,7 @@ def style_retrieval_metrics(
         tracks: what they belong to.
 
     Returns:
-        `valid_style_recall_at_1` and `valid_style_mrr`; nothing where no style is met by two songs.
+        `style_recall_at_1` and `style_mrr`; nothing where no style is met by two songs.
     """
     sizes = torch.tensor([len(track.references) for track in tracks])
 
@@ -95,8 +95,8 @@ def style_retrieval_metrics(
     if not len(rank_Q):
         return {}
     return {
-        "valid_style_recall_at_1": float((rank_Q == 1).float().mean()),
-        "valid_style_mrr": float((1.0 / rank_Q).mean()),
+        "style_recall_at_1": float((rank_Q == 1).float().mean()),
+        "style_mrr": float((1.0 / rank_Q).mean()),
     }
 
 

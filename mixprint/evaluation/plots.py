@@ -61,7 +61,7 @@ def plot_training(path: Path, history: Sequence[Mapping[str, float]]) -> None:
                 color=PALETTE[number % len(PALETTE)],
                 marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
-                label=name.replace("_", " "),
+                label=name.replace("_", " ").replace(".", " "),
             )
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

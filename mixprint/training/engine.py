@@ -222,7 +222,7 @@ class _Training:
                 total = end - status.step
                 shown = stack.enter_context(Progress(self._log, verb, total=total, unit="steps"))
             while status.step < end and (done := self._done()) < 1:
-                values = self._step(next(batches), done)
+                values = self._step(batches, done)
                 add_to(status.sums, values)
                 status.num_steps += 1
                 status.step += 1
@@ -234,10 +234,11 @@ class _Training:
                     if plan.save_steps and status.step % plan.save_steps == 0 and status.step < end:
                         self._recorder.save(self._state())
 
-    def _step(self, batch: Any, done: float) -> dict[str, float]:
+    def _step(self, batches: Iterator[Any], done: float) -> dict[str, float]:
         """Take a step; return what is known of it."""
         task, step = self._task, self._status.step
         started_s = time.monotonic()
+        batch = next(batches)
         torch.manual_seed(derive_seed(self._plan.seed, "dropout", step, self._rank))
         rates = {part: task.rate(part, step, done) for part in task.parts}
         self._update.begin(step, rates, lambda: task.describe(step, batch))

@@ -63,7 +63,7 @@ def make_root(root: Path) -> None:
     encoder = make_encoder()
     encoder.standardisation.save(root / "features" / "standardisation.json")
     save_checkpoint(root / "encoder", encoder.model, encoder.standardisation, {})
-    write_json(root / "encoder" / "history.json", [{"epoch": 1, "train_loss": 2.0}])
+    write_json(root / "encoder" / "history.json", [{"epoch": 1, "train.loss": 2.0}])
 
 
 def test_the_step_and_its_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

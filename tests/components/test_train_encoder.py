@@ -136,12 +136,12 @@ def test_a_run_holds_what_the_training_was_and_gave(
     assert tags["mixprint.encoder"] == trained.fingerprint
     assert "mlflow.source.name" in tags
     history = read_json(root / "encoder" / "history.json")
-    for name in ("train_loss", "valid_recall_at_1", "epoch_s"):
+    for name in ("epoch", "valid.recall_at_1", "valid.time_s"):
         logged = client.get_metric_history(found.info.run_id, name)
-        assert [(m.step, m.value) for m in logged] == [(row["epoch"], row[name]) for row in history]
+        assert [(m.step, m.value) for m in logged] == [(row["step"], row[name]) for row in history]
     best = found.data.metrics
-    assert best["best.best_epoch"] == trained.metadata["epoch"]
-    assert best["best.valid_loss"] == trained.metadata["metrics"]["valid_loss"]
+    assert best["best.epoch"] == trained.metadata["epoch"]
+    assert best["best.valid.loss"] == trained.metadata["metrics"]["valid.loss"]
 
     def artifacts(folder: str) -> set[str]:
         return {file.path for file in client.list_artifacts(found.info.run_id, folder)}

@@ -26,7 +26,7 @@ def saved(tmp_path: Path, make_config: Callable[..., TrainConfig]) -> tuple[Path
     torch.manual_seed(0)
     model = MixEncoder(make_config(dropped_families=("masking",)).encoder_config(RATE_HZ))
     standardisation = Standardisation.fit(torch.randn(8, 64))
-    save_checkpoint(tmp_path, model, standardisation, {"metrics": {"valid_loss": 1.5}})
+    save_checkpoint(tmp_path, model, standardisation, {"metrics": {"valid.loss": 1.5}})
     return tmp_path, model
 
 
@@ -41,7 +41,7 @@ def test_a_loaded_encoder_embeds_as_the_saved_one(saved: tuple[Path, MixEncoder]
     folder, model = saved
     encoder = load_checkpoint(folder)
     assert encoder.model.config == model.config
-    assert encoder.metadata == {"metrics": {"valid_loss": 1.5}}
+    assert encoder.metadata == {"metrics": {"valid.loss": 1.5}}
     features = encoder.standardisation.apply(extract(noise(), RATE_HZ))
     with torch.no_grad():
         expected = model.eval()(noise(), features)

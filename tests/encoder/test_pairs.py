@@ -12,15 +12,16 @@ from mixprint.collection.tracks import TrackSegments, overlapping, tracks_of_spl
 from mixprint.encoder.data import (
     NO_PARTNER,
     Batch,
+    BatchReader,
     Epochs,
     SegmentSource,
     chain_partners,
-    load_batches,
     plan_epoch,
     whole_songs,
 )
 from mixprint.errors import DataError
 from mixprint.features.table import read_features
+from mixprint.training.loading import load_batches
 
 RATE_HZ, SEGMENT_S = 32_000, 3.0
 
@@ -261,8 +262,8 @@ def make_epochs(tracks: list[TrackSegments]) -> Epochs:
 def read_all(
     source: SegmentSource, epochs: Epochs, steps: range, rank: int, world_size: int, workers: int
 ) -> list[Batch]:
-    settings = {"rank": rank, "world_size": world_size, "num_workers": workers, "pinned": False}
-    return list(load_batches(source, epochs, steps, **settings))
+    reader = BatchReader(source, epochs, rank, world_size)
+    return list(load_batches(reader, steps, num_workers=workers, pinned=False))
 
 
 def test_the_cache_gives_the_same_and_keeps_to_its_room(tiny_set: Any) -> None:

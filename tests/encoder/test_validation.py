@@ -21,15 +21,15 @@ def test_retrieval_by_hand() -> None:
     eye = torch.eye(2)
     scale = torch.tensor(3.0)
     right = retrieval_metrics(eye[[0, 0, 1, 1]], tracks, 10.0, scale)
-    assert right["valid_recall_at_1"] == 1
-    assert right["valid_mrr"] == 1
-    assert right["valid_loss"] == pytest.approx(math.log(1 + math.exp(-3)))
+    assert right["recall_at_1"] == 1
+    assert right["mrr"] == 1
+    assert right["loss"] == pytest.approx(math.log(1 + math.exp(-3)))
     # One segment of the other track is nearer, the other just as near: rank 3.
     wrong = retrieval_metrics(eye[[0, 1, 0, 1]], tracks, 10.0, scale)
-    assert wrong["valid_recall_at_1"] == 0
-    assert wrong["valid_mrr"] == pytest.approx(1 / 3)
+    assert wrong["recall_at_1"] == 0
+    assert wrong["mrr"] == pytest.approx(1 / 3)
     # Equal embeddings find nothing.
-    assert retrieval_metrics(eye[[0, 0, 0, 0]], tracks, 10.0, scale)["valid_recall_at_1"] == 0
+    assert retrieval_metrics(eye[[0, 0, 0, 0]], tracks, 10.0, scale)["recall_at_1"] == 0
 
 
 def test_a_segment_that_shares_audio_is_no_find() -> None:
@@ -37,11 +37,11 @@ def test_a_segment_that_shares_audio_is_no_find() -> None:
     tracks = [segments("a", 0, 10, 14), segments("b", 0, 10)]
     embedding = torch.eye(4)[[0, 1, 1, 2, 2]]
     metrics = retrieval_metrics(embedding, tracks, 10.0, torch.tensor(1.0))
-    assert metrics["valid_recall_at_1"] == pytest.approx(2 / 5)
+    assert metrics["recall_at_1"] == pytest.approx(2 / 5)
     # Where all of a track's segments overlap, they are compared after all.
     tracks = [segments("a", 0, 4), segments("b", 0, 4)]
     metrics = retrieval_metrics(torch.eye(2)[[0, 0, 1, 1]], tracks, 10.0, torch.tensor(1.0))
-    assert metrics["valid_recall_at_1"] == 1
+    assert metrics["recall_at_1"] == 1
 
 
 def mixes(*names: str) -> list[TrackSegments]:
@@ -53,18 +53,18 @@ def test_style_retrieval_by_hand() -> None:
     tracks = mixes("a1", "a2", "b1", "b2")
     eye = torch.eye(2)
     by_style = style_retrieval_metrics(eye[[0, 1, 0, 1]], tracks)
-    assert by_style == {"valid_style_recall_at_1": 1.0, "valid_style_mrr": 1.0}
+    assert by_style == {"style_recall_at_1": 1.0, "style_mrr": 1.0}
     # The own song in the other style is nearest, the right mix as near as the wrong one: rank 3.
     by_song = style_retrieval_metrics(eye[[0, 0, 1, 1]], tracks)
-    assert by_song["valid_style_recall_at_1"] == 0
-    assert by_song["valid_style_mrr"] == pytest.approx(1 / 3)
+    assert by_song["style_recall_at_1"] == 0
+    assert by_song["style_mrr"] == pytest.approx(1 / 3)
 
 
 def test_styles_that_no_other_song_has_are_not_looked_for() -> None:
     eye = torch.eye(3)
     tracks = mixes("a1", "b1", "c2")
     found = style_retrieval_metrics(eye[[0, 0, 1]], tracks)
-    assert found["valid_style_recall_at_1"] == 1
+    assert found["style_recall_at_1"] == 1
     assert style_retrieval_metrics(eye, mixes("a1", "a2", "b3")) == {}
     # Two songs of unknown style are not of one style.
     assert style_retrieval_metrics(eye, mixes("a", "b", "c1")) == {}

@@ -117,7 +117,7 @@ def make_run(
     )
     ones_D = torch.ones(len(FEATURE_NAMES))
     Standardisation(0 * ones_D, ones_D).save(root / "features" / "standardisation.json")
-    history = [{"epoch": e, "train_loss": 3.0 / e, "valid_recall_at_1": 0.1 * e} for e in (1, 2, 3)]
+    history = [{"epoch": e, "train.loss": 3.0 / e, "valid.recall_at_1": 0.1 * e} for e in (1, 2, 3)]
     write_json(root / "history.json", history)
     return {
         "stems_dir": root / "stems",
@@ -374,5 +374,5 @@ def test_equal_points_can_be_drawn(tmp_path: Path) -> None:
 
 def test_equal_figures_are_equal_files(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        plots.plot_training(tmp_path / name, [{"epoch": 1, "train_loss": 2.0}])
+        plots.plot_training(tmp_path / name, [{"epoch": 1, "train.loss": 2.0}])
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

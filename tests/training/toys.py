@@ -135,8 +135,9 @@ class AdversarialToy(Toy):
             update.backward(margin.exp().sum() / BATCH_SIZE, "discriminator")
         judged = update.step("discriminator")
         for noise_D in noise_BD:
-            loss = (-self.discriminator(self.generator(noise_D))).exp().sum()
-            update.backward(loss / BATCH_SIZE, "generator")
+            with update.autocast():
+                judged_1 = self.discriminator(self.generator(noise_D))
+            update.backward((-judged_1.float()).exp().sum() / BATCH_SIZE, "generator")
         return {"loss": update.step("generator"), "judged": judged}
 
     def validate(self, step: int, parts: Mapping[str, nn.Module]) -> Mapping[str, float]:

@@ -1,0 +1,139 @@
+"""Every training, far too small to learn: what the engine promises, all keep.
+
+A new system adds a case here, and nothing else: the tests of `test_promises.py` run over it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mixprint.encoder.training import EncoderTask
+from mixprint.training import engine
+from mixprint.training.engine import Outcome
+from mixprint.training.task import Length, Task
+from tests.encoder.conftest import TinySet, make_set, tiny_config
+from tests.encoder.trials import quick_input
+from tests.training.toys import AdversarialToy, AveragedToy, plan
+
+STEPS, STEPS_PER_EPOCH = 6, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task of six steps in two epochs, a state after every second step.
+
+    Attributes:
+        prepare: makes what it learns from, once, in a folder.
+        build: makes the task from that for a device, with or without what differs between ranks.
+        moved_by: kind of its optimisers.
+        moves: how often these move weights.
+        quick: a context that makes it faster, in every process.
+        is_toy: whether it takes milliseconds.
+    """
+
+    prepare: Callable[[Path], Any]
+    build: Callable[[Any, torch.device, bool], Task[Any]]
+    moved_by: type[torch.optim.Optimizer]
+    moves: int = STEPS
+    quick: Callable[[], AbstractContextManager[object]] = nullcontext
+    is_toy: bool = False
+
+
+def _toy(kind: type[AveragedToy] | type[AdversarialToy], moves: int) -> Case:
+    def build(data: None, device: torch.device, is_random: bool) -> Task[Any]:
+        task = kind(plan(), device)
+        for module in task.parts["net"] if "net" in task.parts and not is_random else ():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        return task
+
+    return Case(lambda _: None, build, torch.optim.Adam, moves, is_toy=True)
+
+
+def _encoder_data(folder: Path) -> TinySet:
+    return make_set(folder, dict.fromkeys("abcdef", "train") | {"g": "valid"})
+
+
+def _encoder(data: TinySet, device: torch.device, is_random: bool) -> Task[Any]:
+    config = tiny_config(
+        epochs=STEPS // STEPS_PER_EPOCH,
+        film_dropout=0.3 if is_random else 0.0,
+        learn_temperature=True,
+        # Without views that would have to be augmented and measured.
+        negatives=("songs", "siblings"),
+        shared_chain_weight=0.0,
+    )
+    return EncoderTask(config, data.tracks, data.stems_dir, data.features_dir, "tiny", device)
+
+
+CASES = {
+    "averaged": _toy(AveragedToy, STEPS),
+    "adversarial": _toy(AdversarialToy, 2 * STEPS),
+    "encoder": Case(_encoder_data, _encoder, torch.optim.AdamW, quick=quick_input),
+}
+
+
+def run_case(
+    name: str,
+    data: Any,
+    folder: Path,
+    *,
+    is_random: bool = True,
+    on_metrics: Any = None,
+    change: Callable[[Task[Any]], None] = lambda _: None,
+    **plan_changes: Any,
+) -> Outcome:
+    """Train a case.
+
+    Args:
+        name: of the case.
+        data: what its `prepare` has made.
+        folder: of the training.
+        is_random: whether it has what differs between ranks, for example dropout.
+        on_metrics: see the engine.
+        change: is applied to the task.
+        plan_changes: of its plan.
+    """
+    case = CASES[name]
+    rhythm = {
+        "length": Length(steps=STEPS),
+        "save_steps": 2,
+        "log_steps": 1,
+        "keep_checkpoints": 1,
+    }
+
+    def build(device: torch.device) -> Task[Any]:
+        task = case.build(data, device, is_random)
+        task.plan = replace(task.plan, **(rhythm | plan_changes))
+        change(task)
+        return task
+
+    with case.quick():
+        return engine.train(build, folder, on_metrics=on_metrics)
+
+
+@contextmanager
+def steps_noted(path: Path) -> Iterator[None]:
+    """Note in a file which examples each step learns from, on this rank."""
+    original = engine._Training._step
+
+    def step(training: Any, batches: Iterator[Any], done: float) -> dict[str, float]:
+        number, task = training._status.step, training._task
+
+        def noted() -> Iterator[Any]:
+            batch = next(batches)
+            with path.open("a") as file:
+                for example in task.describe(number, batch):
+                    file.write(f"{number} {example}\n")
+            yield batch
+
+        return original(training, noted(), done)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine._Training, "_step", step)
+        yield

@@ -1,0 +1,52 @@
+"""Each training with its data and an undisturbed run of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mixprint.training.engine import Outcome
+from tests.training.cases import CASES, Case, run_case
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case with its data.
+
+    Attributes:
+        name: of the case.
+        case: the case.
+        data: what it learns from.
+        whole: folder of an undisturbed training.
+        outcome: of that.
+    """
+
+    name: str
+    case: Case
+    data: Any
+    whole: Path
+    outcome: Outcome
+
+    def run(self, folder: Path, **changes: Any) -> Outcome:
+        return run_case(self.name, self.data, folder, **changes)
+
+
+@pytest.fixture(scope="session")
+def prepare_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Prepared]:
+    made: dict[str, Prepared] = {}
+
+    def prepare(name: str) -> Prepared:
+        if name not in made:
+            data = CASES[name].prepare(tmp_path_factory.mktemp(f"{name}-data"))
+            whole = tmp_path_factory.mktemp(f"{name}-whole")
+            made[name] = Prepared(name, CASES[name], data, whole, run_case(name, data, whole))
+        return made[name]
+
+    return prepare
+
+
+@pytest.fixture(params=CASES)
+def prepared(request: pytest.FixtureRequest, prepare_case: Callable[[str], Prepared]) -> Prepared:
+    return prepare_case(request.param)
