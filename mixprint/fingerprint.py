@@ -19,6 +19,7 @@ NEUTRAL = {
         "mixprint.progress",
         "mixprint.text",
         "mixprint.training.curves",
+        "mixprint.training.recorder",
     ),
     "read settings, whose values are part of every recipe": ("mixprint.config", "mixprint.schema"),
     "names results, and makes none": ("mixprint.fingerprint",),
@@ -37,6 +38,7 @@ NEUTRAL = {
         "mixprint.storage.locks",
         "mixprint.storage.outputs",
         "mixprint.storage.scratch",
+        "mixprint.training.outputs",
     ),
 }
 # Beside modules: what pages are made of.
