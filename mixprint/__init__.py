@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Transferred", "__version__", "embed", "measure", "separate", "transfer_style"]
 
-__version__ = version("mixprint")
-
 _HOMES = {
     "embed": "mixprint.api.songs",
     "measure": "mixprint.api.songs",
@@ -26,6 +24,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        # A copy of the sources that is not installed has none, and works.
+        return version("mixprint")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
