@@ -352,7 +352,6 @@ class EncoderTraining:
         from mixprint.config import load_params
         from mixprint.encoder.settings import TrainConfig
         from mixprint.encoder.training import train
-        from mixprint.storage.atomic import read_json
 
         config = TrainConfig.from_values(load_params(REPOSITORY / "params.yaml")["train"])
         # Dropout draws its masks on the device.
@@ -364,7 +363,7 @@ class EncoderTraining:
             config = replace(config, **bands, conv_channels=2, embedding_dim=16)
             config = replace(config, batch_size=4, epochs=1)
         with tempfile.TemporaryDirectory(dir=self._folder) as out:
-            train(
+            outcome = train(
                 replace(config, **changes),
                 tracks=self._tracks,
                 stems_dir=self._folder / "stems",
@@ -373,7 +372,7 @@ class EncoderTraining:
                 data_fingerprint="noise",
                 device=device,
             )
-            return [entry["train_loss"] for entry in read_json(Path(out) / "history.json")]
+        return [entry["train.loss"] for entry in outcome.history]
 
     def check(self, what: str, expected: list[float], cpu: Figures, **changes: object) -> Finding:
         """Train on the device, and compare the losses."""
