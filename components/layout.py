@@ -135,8 +135,8 @@ def _found(step: str, root: Path | str, folder: str, files: tuple[str, ...]) -> 
     if bucket.exists(name):
         done = DoneMarker.read(bucket.uri(name), lambda: bucket.read_json(name))
     known = done.files if done else {}
-    place = f"{folder}/" if folder else ""
-    hashes = {file: known.get(file) or _sha256(bucket, f"{place}{file}") for file in files}
+    prefix = f"{folder}/" if folder else ""
+    hashes = {file: known.get(file) or _sha256(bucket, f"{prefix}{file}") for file in files}
     return Manifest.of_hashes(step, _below(root, folder), hashes, done.counts if done else {})
 
 

@@ -197,12 +197,15 @@ def _template(pipeline: Spec, task: _Task, cluster: Cluster) -> m.Template:
         )
         if outputs
         else None,
-        active_deadline_seconds=place.timeout_s,
+        active_deadline_seconds=place.timeout_s,  # type: ignore[arg-type]  # pydantic takes it
         retry_strategy=m.RetryStrategy(
-            limit=str(place.retries),
+            limit=str(place.retries),  # type: ignore[arg-type]
             # A node that is lost is an error, a step that ends with one a failure.
             retry_policy="Always",
-            backoff=m.Backoff(duration=f"{place.backoff_s}s", factor=str(place.backoff_factor)),
+            backoff=m.Backoff(
+                duration=f"{place.backoff_s}s",
+                factor=str(place.backoff_factor),  # type: ignore[arg-type]
+            ),
         )
         if place.retries
         else None,

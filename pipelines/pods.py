@@ -95,7 +95,10 @@ def _env(cluster: Cluster, variables: dict[str, str]) -> Iterator[m.EnvVar]:
 
 def _mounts(cluster: Cluster, place: Place) -> Iterator[tuple[m.Volume, m.VolumeMount]]:
     """Return what a pod mounts, and where."""
-    shm = m.EmptyDirVolumeSource(medium="Memory", size_limit=place.shm)
+    shm = m.EmptyDirVolumeSource(
+        medium="Memory",
+        size_limit=place.shm,  # type: ignore[arg-type]  # pydantic takes it
+    )
     yield _mounted(SHM_PATH, name=SHM_VOLUME, empty_dir=shm)
     yield _mounted(TMP_PATH, name=TMP_VOLUME, empty_dir=m.EmptyDirVolumeSource())
     for number, volume in enumerate(cluster.volumes):

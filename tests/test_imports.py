@@ -1,6 +1,10 @@
 """The arrows point one way: pipelines -> components -> mixprint, and within the library."""
 
 import ast
+import re
+import sys
+from collections.abc import Mapping
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,17 @@ ALLOWED = {
     "separation storage transfer weights zero_shot",
 }
 MAX_FILES_IN_ROOT = 10
+# Packages whose modules share a folder with those of others.
+DISTRIBUTIONS = {
+    "google.api_core": "google-api-core",
+    "google.auth": "google-auth",
+    "google.cloud.storage": "google-cloud-storage",
+}
+# What no installed product needs: hera writes the DAG for Argo, which is committed, and _typeshed
+# is for type checkers.
+NOT_AT_RUN_TIME = {"hera", "_typeshed"}
+# A program, and what kfp and torch import.
+NOT_BY_NAME = {"dvc", "kfp-kubernetes", "tensorboard"}
 STEPS = ("ingest", "separate", "features", "train", "evaluate", "promote", "transfer")
 
 
@@ -119,3 +134,33 @@ def test_of_the_library_itself_others_take_no_more_than_its_version() -> None:
 def test_the_root_of_the_library_is_small() -> None:
     files = sorted(path.name for path in (REPOSITORY / "mixprint").glob("*.py"))
     assert len(files) <= MAX_FILES_IN_ROOT, files
+
+
+def declared() -> set[str]:
+    """Names of the packages in requirements.in."""
+    lines = (REPOSITORY / "requirements.in").read_text().splitlines()
+    return {re.split(r"[^\w-]", line)[0] for line in lines if line and not line.startswith("#")}
+
+
+def distribution(name: str, installed: Mapping[str, list[str]]) -> str:
+    """Name the package that an imported module belongs to."""
+    for prefix, package in DISTRIBUTIONS.items():
+        if starts_with(name, (prefix,)):
+            return package
+    packages = installed[name.partition(".")[0]]
+    return min(packages, key=len).lower().replace("_", "-")
+
+
+def test_declared_is_what_is_imported() -> None:
+    own = ("mixprint", "components", "pipelines")
+    known = {*own, *NOT_AT_RUN_TIME, *sys.stdlib_module_names}
+    installed = packages_distributions()
+    needed = {
+        distribution(name, installed)
+        for package in own
+        for path in modules(package)
+        for name in imported(path)
+        if name.partition(".")[0] not in known
+    }
+    assert needed - declared() == set()
+    assert declared() - needed == NOT_BY_NAME

@@ -226,7 +226,7 @@ class BackgroundRun:
         self._is_over.set()
         if self._sampler.is_alive():
             self._sampler.join()
-        self._put(f"status {status}", lambda: MlflowClient().set_terminated(self._run_id, status))
+        self._put(f"status {status}", lambda: MlflowClient().set_terminated(self._run, status))
         self._entries.put(None)
         self._ending.set()
         self._thread.join(self._patience_s)
@@ -252,12 +252,7 @@ class BackgroundRun:
 
     def log_encoder(self, encoder_fingerprint: str, folder: Path) -> None:
         """Log the encoder's files, and tag the run with their hash; see `log_encoder`."""
-
-        def send() -> None:
-            assert self._run_id is not None
-            log_encoder(self._run_id, encoder_fingerprint, folder)
-
-        self._put("the encoder", send)
+        self._put("the encoder", lambda: log_encoder(self._run, encoder_fingerprint, folder))
 
     def log_files(self, paths: Sequence[Path], folder: str) -> None:
         """Log files under a folder of the run's artifacts."""
@@ -265,12 +260,12 @@ class BackgroundRun:
             self._put(path.name, partial(self._log_file, path, folder))
 
     def _log_file(self, path: Path, folder: str) -> None:
-        MlflowClient().log_artifact(self._run_id, str(path), folder)
+        MlflowClient().log_artifact(self._run, str(path), folder)
 
     def _put_metrics(self, what: str, step: int, metrics: Mapping[str, float]) -> None:
         now_ms = _now_ms()
         values = [Metric(name, value, now_ms, step) for name, value in metrics.items()]
-        self._put(what, lambda: MlflowClient().log_batch(self._run_id, values))
+        self._put(what, lambda: MlflowClient().log_batch(self._run, values))
 
     def _put(self, what: str, send: Callable[[], object]) -> None:
         self._entries.put(self._owed(what, send))
@@ -279,6 +274,12 @@ class BackgroundRun:
         entry = _Entry(what, send)
         self._missing.append(entry)
         return entry
+
+    @property
+    def _run(self) -> str:
+        """The run's id, which is known before anything is sent."""
+        assert self._run_id is not None
+        return self._run_id
 
     def _work(self) -> None:
         """Send everything in turn."""
@@ -344,20 +345,20 @@ class BackgroundRun:
 
     def _log_params(self) -> None:
         params = [Param(name, str(value)) for name, value in self._params.items()]
-        MlflowClient().log_batch(self._run_id, params=params)
+        MlflowClient().log_batch(self._run, params=params)
 
     def _log_environment(self) -> None:
         self._log_text(environment_text(), "environment/packages.txt")
 
     def _log_text(self, text: str, path: str) -> None:
-        MlflowClient().log_text(self._run_id, text, path)
+        MlflowClient().log_text(self._run, text, path)
 
     def _sample(self) -> None:
         """Look at the machine at equal distances, by seconds since the run began.
 
         MLflow measures, but does not send: its own thread ends at the first fault of the server.
         """
-        monitor = SystemMetricsMonitor(self._run_id, self._sample_s)
+        monitor = SystemMetricsMonitor(self._run, self._sample_s)
         while True:
             monitor.collect_metrics()
             if self._is_over.wait(monitor.sampling_interval):
@@ -705,10 +706,13 @@ def read_model_json(version: ModelVersion, name: str) -> Any | None:
     """Read a JSON file that lies beside a version's weights; None if there is none."""
     path = f"{MODEL_FOLDER}/{name}"
     client = MlflowClient()
-    if path not in {item.path for item in client.list_artifacts(version.run_id, MODEL_FOLDER)}:
+    run_id = version.run_id
+    if run_id is None:  # a version that others made of files without a run
+        return None
+    if path not in {item.path for item in client.list_artifacts(run_id, MODEL_FOLDER)}:
         return None
     with tempfile.TemporaryDirectory() as folder:
-        return read_json(client.download_artifacts(version.run_id, path, folder))
+        return read_json(client.download_artifacts(run_id, path, folder))
 
 
 def describe_version(

@@ -365,8 +365,11 @@ def _champion(registry: Any, candidate: Any) -> Champion | None:
         version = registry.version(previous) if previous else None
     if version is None:
         return None
-    files = [tracking.read_model_json(version, name) for name in (METRICS_FILE, DETAILS_FILE)]
-    evaluated = None if None in files else Evaluated(metrics=files[0], details=files[1])
+    metrics = tracking.read_model_json(version, METRICS_FILE)
+    details = tracking.read_model_json(version, DETAILS_FILE)
+    evaluated = None
+    if metrics is not None and details is not None:
+        evaluated = Evaluated(metrics=metrics, details=details)
     return Champion(version=str(version.version), evaluated=evaluated)
 
 

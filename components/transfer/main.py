@@ -212,7 +212,7 @@ def _transfer(
 ) -> dict[str, float]:
     from mixprint.collection.catalogue import read_catalogue
     from mixprint.transfer.inputs import SongSource
-    from mixprint.transfer.jobs import Done, run_jobs
+    from mixprint.transfer.jobs import Done, Failure, run_jobs
     from mixprint.transfer.pairs import default_pairs, find_jobs, plan_pairs, read_pairs
     from mixprint.transfer.report.summary import TIMES, write_summary
     from mixprint.transfer.request import raise_first
@@ -224,7 +224,7 @@ def _transfer(
         stems_dir=stems_dir,
         separator=None if models.separator is None else models.separator.fingerprint,
     )
-    failures = []
+    failures: list[Failure] = []
     if config.pairs:
         pairs, failures = read_pairs(Path(config.pairs))
     else:

@@ -59,7 +59,7 @@ def estimate(
     """Tell time, memory and storage of a step beforehand, from a short measurement."""
     import time
 
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     from mixprint.machine.device import resolve_device
     from mixprint.separation import load_separator

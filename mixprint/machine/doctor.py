@@ -50,7 +50,7 @@ def look_here(folder: Path, weights: Iterable[Path]) -> Iterator[Finding]:
         folder: where results will lie.
         weights: files that mixprint ships.
     """
-    import psutil  # type: ignore[import-untyped]
+    import psutil
     import torch
 
     total_bytes = psutil.virtual_memory().total

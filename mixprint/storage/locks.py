@@ -1,15 +1,14 @@
 """Locks between processes that see the same folder."""
 
-import fcntl
 import json
 import math
 import os
 import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from mixprint.errors import DataError
 from mixprint.schema import parse_json
@@ -32,15 +31,10 @@ def locked(path: Path, patience_s: float = math.inf) -> Iterator[None]:
         TimeoutError: another process has held it all the time.
         DataError: the file system knows no locks.
     """
-    with path.open("w") as file:
-        try:
-            is_taken = _take(file, patience_s)
-        except OSError as error:
-            raise DataError(
-                f"{path}: expected a file system with locks (flock), found: {error}"
-            ) from error
-        if not is_taken:
-            raise TimeoutError(f"{path}: another process has held the lock for {patience_s:g} s")
+    lock = _taken(path, patience_s)
+    if lock is None:
+        raise TimeoutError(f"{path}: another process has held the lock for {patience_s:g} s")
+    with lock:
         yield
 
 
@@ -61,69 +55,51 @@ def sole_use(folder: Path, activity: str, name: str = IN_USE_NAME) -> Iterator[N
             locks, or the folder cannot be written.
     """
     path = folder / name
-    while True:
-        with _opened(path) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"{folder}: expected to be the only run at work there, found {_holder(file)}; "
-                    "wait for its end, or name another folder"
-                ) from None
-            except OSError as error:
-                raise DataError(
-                    f"{path}: expected a file system with locks (flock), found: {error}"
-                ) from error
-            if not _is_at(path, file):
-                continue  # its last holder has removed it between our two calls
-            try:
-                file.truncate(0)
-                holder = {"pid": os.getpid(), "host": socket.gethostname(), "activity": activity}
-                file.write(json.dumps(holder))
-                file.flush()
-                yield
-            finally:
-                # While the lock is still held, so that nobody holds one on a file that is gone.
-                path.unlink(missing_ok=True)
-            return
-
-
-def _opened(path: Path) -> IO[str]:
-    """Open a lock's file, and make its folder."""
     with write_errors_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+", encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        while (lock := _taken(path, 0)) is None:
+            if (found := _holder(path)) is not None:
+                raise DataError(
+                    f"{folder}: expected to be the only run at work there, found {found}; "
+                    "wait for its end, or name another folder"
+                )
+    with lock:
+        try:
+            holder = {"pid": os.getpid(), "host": socket.gethostname(), "activity": activity}
+            path.write_text(json.dumps(holder), encoding="utf-8")
+            yield
+        finally:
+            # While the lock is still held, so that nobody holds one on a file that is gone.
+            path.unlink(missing_ok=True)
 
 
-def _holder(file: IO[str]) -> str:
-    """Describe who holds a folder, as far as its file tells."""
-    file.seek(0)
+def _taken(path: Path, patience_s: float) -> AbstractContextManager[object] | None:
+    """Return a lock that this process holds; None if another one has held it all the time.
+
+    Raises:
+        DataError: the file system knows no locks.
+    """
+    path.touch()
+    # Without the kernel's locks filelock would go by a file's being there, which outlives a kill.
+    lock = FileLock(
+        path, timeout=patience_s, poll_interval=POLL_S, thread_local=False, fallback_to_soft=False
+    )
     try:
-        found = parse_json(file.read(), IN_USE_NAME)
+        return lock.acquire()
+    except Timeout:
+        return None
+    except OSError as error:
+        raise DataError(
+            f"{path}: expected a file system with locks (flock), found: {error}"
+        ) from error
+
+
+def _holder(path: Path) -> str | None:
+    """Describe who holds a folder, as far as its file tells; None if the file is gone."""
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"), IN_USE_NAME)
         return f"{found['activity']} (process {found['pid']} on {found['host']})"
+    except FileNotFoundError:
+        return None
     except (DataError, ValueError, TypeError, KeyError):
         return "another one"
-
-
-def _is_at(path: Path, file: IO[str]) -> bool:
-    """Tell whether an open file is the one that a path leads to."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
-
-
-def _take(file: IO[str], patience_s: float) -> bool:
-    if patience_s == math.inf:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return True
-    deadline_s = time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline_s:
-                return False
-            time.sleep(POLL_S)
-        else:
-            return True

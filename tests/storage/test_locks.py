@@ -56,12 +56,13 @@ def test_patience_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pass
 
 
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK])
 @pytest.mark.parametrize("patience_s", [{}, {"patience_s": 1.0}], ids=["for ever", "a second"])
 def test_a_file_system_without_locks_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: dict[str, float]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience_s: dict[str, float], number: int
 ) -> None:
     def flock(*_: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        raise OSError(number, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", flock)
     message = r"lock: expected a file system with locks \(flock\), found: .*Operation not supported"
