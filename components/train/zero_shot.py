@@ -64,7 +64,7 @@ class ZeroShotTask(TrainTask):
             data_fingerprint=job.data_fingerprint,
             device=job.device,
             on_metrics=on_metrics,
-        )
+        ).best
 
 
 TASK = ZeroShotTask()

@@ -18,18 +18,18 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from mixprint.checkpoints.torchfile import read_tensors, write_tensors
 from mixprint.collection.shards import SegmentRef, read_segment
 from mixprint.collection.tracks import TrackSegments
-from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.encoder.augment import apply_chains, draw_chains
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.encoder.settings import AugmentRanges
 from mixprint.errors import CheckpointError, TrainingError
 from mixprint.progress import Progress
-from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-from mixprint.training.loading import derive_seed
+from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.training.loading import derive_seed, load_batches
 from mixprint.training.ranks import barrier, rank_and_world
 from mixprint.zero_shot.model import ZeroShotNetwork
 
@@ -37,8 +37,6 @@ log = logging.getLogger("mixprint.zero_shot")
 
 _NO_CHAIN = -1
 _PER_FILE = 32  # renderings
-# Half the frames of the measure: neighbouring ones say almost the same, and cost as much.
-FRAMES_PER_WINDOW = 2
 
 
 @dataclass(frozen=True)
@@ -197,6 +195,18 @@ class Measured:
     level_MSCKN: Tensor
 
 
+class RenderingReader(Dataset[Tensor]):
+    """What readers read whole renderings from: item n is stems_SCT of the rendering n."""
+
+    def __init__(self, items: Sequence[Rendering], ranges: AugmentRanges) -> None:
+        """Read nothing yet."""
+        self._items, self._ranges = items, ranges
+
+    def __getitem__(self, number: int) -> Tensor:
+        """Read a rendering."""
+        return self._items[number].stems(self._ranges)[0]
+
+
 @torch.no_grad()
 def measure_renderings(
     items: Sequence[Rendering],
@@ -205,6 +215,7 @@ def measure_renderings(
     ranges: AugmentRanges,
     *,
     folder: Path,
+    num_workers: int,
     device: torch.device,
 ) -> Measured:
     """Embed renderings and measure their levels, or read what was measured before.
@@ -217,30 +228,35 @@ def measure_renderings(
         network: tells the bands; its weights do not matter.
         ranges: of the chains.
         folder: of the files; for these renderings, encoder and bands only.
+        num_workers: readers of this rank.
         device: where to compute.
 
     Raises:
         TrainingError: a file cannot be read.
     """
     rank, world_size = rank_and_world()
-    parts = [items[i : i + _PER_FILE] for i in range(0, len(items), _PER_FILE)]
+    parts = [range(i, min(i + _PER_FILE, len(items))) for i in range(0, len(items), _PER_FILE)]
     paths = [folder / f"{number:05d}.safetensors" for number in range(len(parts))]
     missing = [n for n, path in enumerate(paths) if not path.exists()][rank::world_size]
     if missing:
-        num_missing = sum(len(parts[n]) for n in missing)
-        with Progress(log, "measured", total=num_missing, unit="renderings") as shown:
-            for number in missing:
+        numbers = [number for n in missing for number in parts[n]]
+        stems = load_batches(
+            RenderingReader(items, ranges),
+            numbers,
+            num_workers=num_workers,
+            pinned=device.type == "cuda",
+        )
+        with Progress(log, "measured", total=len(numbers), unit="renderings") as shown:
+            for n in missing:
                 embeddings, levels = [], []
-                for item in parts[number]:
-                    stems_1SCT = item.stems(ranges)[0].unsqueeze(0).to(device)
+                for _ in parts[n]:
+                    stems_1SCT = next(stems).unsqueeze(0).to(device)
                     embeddings.append(encoder.embed(stems_1SCT, SAMPLE_RATE_HZ)[0].cpu())
                     level_1SCKN = network.levels_db(network.analyse(stems_1SCT))
                     levels.append(level_1SCKN[0].half().cpu())
                     shown.advance()
-                write_tensors(
-                    paths[number],
-                    {"embedding": torch.stack(embeddings), "level": torch.stack(levels)},
-                )
+                found = {"embedding": torch.stack(embeddings), "level": torch.stack(levels)}
+                write_tensors(paths[n], found)
     barrier()
     try:
         loaded = [read_tensors(path) for path in paths]
@@ -251,48 +267,3 @@ def measure_renderings(
     return Measured(
         *(torch.cat([part[name] for part in loaded]) for name in ("embedding", "level"))
     )
-
-
-def audio_distances(
-    network: ZeroShotNetwork | None,
-    items: Sequence[Rendering],
-    measured: Measured,
-    examples: Sequence[Example],
-    ranges: AugmentRanges,
-    device: torch.device,
-) -> list[dict[str, float]]:
-    """Measure how far whole segments are from the truth.
-
-    Args:
-        network: what is measured; None: the input as it is.
-        items: the renderings that examples number.
-        measured: their embeddings.
-        examples: what is measured.
-        ranges: of the chains.
-        device: where to compute.
-
-    Returns:
-        of each example: the distance of each stem, their mean (`stems`), and that of the `mix`.
-    """
-    rows = []
-    for example in examples:
-        audio_SCT, truth_SCT = (
-            items[n].stems(ranges)[0].to(device) for n in (example.input, example.truth)
-        )
-        if network is not None:
-            input_1E, target_1E = (
-                measured.embedding_ME[n].unsqueeze(0).to(device)
-                for n in (example.input, example.reference)
-            )
-            with torch.no_grad():
-                conditioning = network.condition(input_1E, target_1E)
-                audio_SCT = network(audio_SCT.unsqueeze(0), conditioning)[0]
-        distances = [
-            float(multi_resolution_stft(a_CT, b_CT, frames_per_window=FRAMES_PER_WINDOW))
-            for a_CT, b_CT in zip(
-                [*audio_SCT, audio_SCT.sum(dim=0)], [*truth_SCT, truth_SCT.sum(dim=0)], strict=True
-            )
-        ]
-        by_stem = dict(zip(STEMS, distances[:-1], strict=True))
-        rows.append({**by_stem, "stems": sum(by_stem.values()) / len(STEMS), "mix": distances[-1]})
-    return rows

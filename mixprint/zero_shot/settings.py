@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from mixprint.config import StepConfig
 from mixprint.dsp.spectral_distance import RESOLUTIONS
@@ -106,7 +106,25 @@ _AtLeastOne = Annotated[int, Range(1)]
 _AtLeastZero = Annotated[int, Range(0)]
 
 # Parameters that do not change what a training computes.
-_INDIFFERENT = frozenset({"num_processes", "device", "save_steps", "log_steps"})
+_INDIFFERENT = frozenset({"num_processes", "num_workers", "device", "save_steps", "log_steps"})
+
+
+class Phase(NamedTuple):
+    """A phase of the training.
+
+    Attributes:
+        hears_audio: whether it learns from audio; else from levels.
+        first_step: its first step.
+        num_steps: its steps.
+        batch_size: examples of a step, over all processes together.
+        learning_rate: the highest one.
+    """
+
+    hears_audio: bool
+    first_step: int
+    num_steps: int
+    batch_size: int
+    learning_rate: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,17 +132,17 @@ class ZeroShotTrainConfig(NetworkShape, StepConfig):
     """Parameters of network and training, as in the section `zero_shot` of `params.yaml`.
 
     Attributes:
-        level_steps: of the first part, on levels.
-        audio_steps: of the second part, on audio.
-        level_batch_size: examples of a step of the first part.
-        audio_batch_size: examples of a step of the second part, over all processes together.
-        level_learning_rate: highest one of the first part.
-        audio_learning_rate: highest one of the second part.
-        warmup_fraction: part of each part in which the rate rises.
+        level_steps: of the first phase, on levels.
+        audio_steps: of the second phase, on audio.
+        level_batch_size: examples of a step of the first phase, over all processes together.
+        audio_batch_size: the same of the second phase.
+        level_learning_rate: highest one of the first phase.
+        audio_learning_rate: highest one of the second phase.
+        warmup_fraction: part of each phase in which the rate rises.
         max_grad_norm: longer gradients are shortened.
         embedding_noise: length of the noise that is added to embeddings of length 1.
-        level_s: what the first part sees of a segment.
-        crop_s: what the second part compares of a segment.
+        level_s: what the first phase sees of a segment.
+        crop_s: what the second phase compares of a segment.
         context_s: what it hears before that.
         crops_per_example: crops of one pair of segments in a step.
         mix_weight: of the mix's distance beside the mean of the stems'.
@@ -135,9 +153,10 @@ class ZeroShotTrainConfig(NetworkShape, StepConfig):
         segments_per_track: of each track so many are renderings.
         num_chains: groups of a chain; each is two renderings.
         num_valid: examples of the validation.
-        valid_steps: from one validation to the next, from the end of the first part on.
+        valid_steps: from one validation to the next, from the end of the first phase on.
         seed: of all that is drawn.
         num_processes: ranks on this machine.
+        num_workers: processes that read, for each rank; 0: the training process itself reads.
         device: auto, cpu or cuda.
         save_steps: from one state to the next.
         log_steps: from one line in the log to the next.
@@ -168,6 +187,7 @@ class ZeroShotTrainConfig(NetworkShape, StepConfig):
     valid_steps: _AtLeastOne
     seed: int
     num_processes: _AtLeastOne
+    num_workers: _AtLeastZero
     device: str
     save_steps: _AtLeastOne
     log_steps: _AtLeastOne
@@ -192,8 +212,16 @@ class ZeroShotTrainConfig(NetworkShape, StepConfig):
 
     @property
     def num_steps(self) -> int:
-        """Steps of both parts."""
+        """Steps of both phases."""
         return self.level_steps + self.audio_steps
+
+    def phase(self, step: int) -> Phase:
+        """Return the phase that a step belongs to."""
+        if step < self.level_steps:
+            size, rate = self.level_batch_size, self.level_learning_rate
+            return Phase(False, 0, self.level_steps, size, rate)
+        size, rate = self.audio_batch_size, self.audio_learning_rate
+        return Phase(True, self.level_steps, self.audio_steps, size, rate)
 
     def architecture(self, embedding_dim: int) -> ZeroShotConfig:
         """Describe the network."""

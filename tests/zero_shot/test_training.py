@@ -6,21 +6,32 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from torch import Tensor
 
 from mixprint.errors import TrainingError
-from mixprint.zero_shot import training as zero_shot_training
+from mixprint.training.recorder import TIMES
+from mixprint.zero_shot import training
 from mixprint.zero_shot.checkpoint import load_zero_shot
+from tests.training.trials import KilledError, killed_in_step, newest_state, result_hashes
 from tests.zero_shot.trials import Collection, config, encoder_of, make_collection, run
-
-
-class KilledError(Exception):
-    """Stands for a kill: nothing of the library catches it."""
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     return make_collection(tmp_path_factory.mktemp("zero-shot"))
+
+
+@pytest.fixture(scope="module")
+def whole(data: Collection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a training that nothing has disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    run(config(), data, folder)
+    return folder
+
+
+def copy_measured(whole: Path, folder: Path) -> None:
+    """Bring what was measured of the same renderings: that takes longer than some steps."""
+    shutil.copytree(whole / "state" / "measured", folder / "state" / "measured")
 
 
 def test_training_comes_nearer_to_the_truth(tmp_path: Path, data: Collection) -> None:
@@ -32,95 +43,103 @@ def test_training_comes_nearer_to_the_truth(tmp_path: Path, data: Collection) ->
     losses: dict[int, float] = {}
 
     def keep(step: int, metrics: Any) -> None:
-        losses.update({step: metrics["train.loss"]} if "train.loss" in metrics else {})
+        losses.setdefault(step, metrics["train.loss"])
 
-    result = run(used, data, tmp_path, on_metrics=keep)
+    best = run(used, data, tmp_path, on_metrics=keep).best
     assert losses[60] < 0.6 * losses[10]
-    assert result["relative_stems"] < 0.7, "songs that it has not met"
-    assert result["relative_mix"] < 0.8
+    assert best["valid.relative_stems"] < 0.7, "songs that it has not met"
+    assert best["valid.relative_mix"] < 0.8
     loaded = load_zero_shot(tmp_path)
     loaded.check_encoder(encoder_of(data).fingerprint)
     assert loaded.metadata["data_fingerprint"] == "tiny"
-    assert loaded.metadata["metrics"] == result
-    assert result["strength"] in zero_shot_training.STRENGTHS
-    history = json.loads((tmp_path / "history.json").read_text())
-    assert result["distance"] <= min(entry["distance"] for entry in history)
+    assert loaded.metadata["metrics"] == {k: v for k, v in best.items() if k not in TIMES}
+
+
+def test_the_best_network_is_written_in_the_strength_that_comes_nearest(
+    whole: Path, data: Collection
+) -> None:
+    metrics = load_zero_shot(whole).metadata["metrics"]
+    history = json.loads((whole / "history.json").read_text())
+    assert [entry["step"] for entry in history] == [4, 8], "the end of the first phase, then all 4"
+    best = min(history, key=lambda entry: entry["valid.distance"])
+    assert metrics["step"] == best["step"]
+    assert metrics["valid.distance"] <= best["valid.distance"]
+    assert metrics["strength"] in training.STRENGTHS
+    trained, written = (load_zero_shot(folder).network for folder in (whole / "best_model", whole))
+    assert torch.equal(
+        written.gain_head.weight, trained.weakened(metrics["strength"]).gain_head.weight
+    )
+    assert trained.gain_head.weight.abs().max() > 0
+
+
+def test_each_phase_has_a_rate_of_its_own(whole: Path) -> None:
+    rates = [
+        entry["train.learning_rate"] for entry in json.loads((whole / "history.json").read_text())
+    ]
+    # Half a cosine over four steps: 1, 0.854, 0.5 and 0.146 of the highest.
+    assert rates == pytest.approx([0.625 * 1.5e-3, 0.625 * 2.0e-4], rel=1e-3)
 
 
 def test_states_of_other_parameters_go_and_what_was_measured_stays(
     tmp_path: Path, data: Collection
 ) -> None:
     run(config(level_steps=1, audio_steps=1), data, tmp_path)
-    measured = sorted(tmp_path.glob("state/measured/*/*"))
+    measured = {path: path.stat().st_mtime_ns for path in tmp_path.glob("state/measured/*/*")}
     run(config(level_steps=2, audio_steps=1), data, tmp_path)
-    assert len(list(tmp_path.glob("state/*/state-0.json"))) == 1
-    assert sorted(tmp_path.glob("state/measured/*/*")) == measured
-
-
-def weights(out_dir: Path) -> dict[str, torch.Tensor]:
-    (marker,) = [
-        path
-        for path in out_dir.glob("state/*/state-*.json")
-        if json.loads(path.read_text())["step"] == 8
-    ]
-    state = torch.load(marker.with_suffix(".pt"), weights_only=True)
-    return dict(state["model"])
+    assert len(list(tmp_path.glob("state/*/identity.json"))) == 1
+    assert measured == {path: path.stat().st_mtime_ns for path in measured}
+    assert measured
 
 
 def test_a_killed_training_goes_on_to_the_same_bits(
-    tmp_path: Path, data: Collection, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Collection, whole: Path
 ) -> None:
-    run(config(), data, tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole" / "state" / "measured", tmp_path / "cut/state/measured")
-    steps = 0
-
-    class DyingTrainer(zero_shot_training._Trainer):
-        def _take_step(self, measured: Any) -> float:
-            nonlocal steps
-            steps += 1
-            if steps in (4, 8):  # in the first part, and in the second one
-                raise KilledError
-            return super()._take_step(measured)
-
-    monkeypatch.setattr(zero_shot_training, "_Trainer", DyingTrainer)
-    for _ in range(2):
-        with pytest.raises(KilledError):
-            run(config(), data, tmp_path / "cut")
-    run(config(), data, tmp_path / "cut")
-    assert steps == 4 + 4 + 4, "killed at step 3, then at 5; resumed at 2, then at 4"
-    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
-    assert all(torch.equal(cut[name], value) for name, value in whole.items())
-    results = [load_file(tmp_path / n / "weights.safetensors") for n in ("whole", "cut")]
-    assert all(torch.equal(results[1][name], value) for name, value in results[0].items())
-    history = [(tmp_path / n / "history.json").read_text() for n in ("whole", "cut")]
-    assert history[0] == history[1]
+    copy_measured(whole, tmp_path)
+    for number in (4, 3):  # in the first phase, and two steps later in the second one
+        with killed_in_step(number, torch.optim.Adam), pytest.raises(KilledError):
+            run(config(), data, tmp_path)
+    assert newest_state(tmp_path)["step"] == 4
+    run(config(), data, tmp_path)
+    assert result_hashes(tmp_path) == result_hashes(whole)
 
 
-@pytest.mark.parametrize("part", ["_learn_levels", "_learn_audio"])
-def test_a_loss_that_is_not_finite_stops_before_the_optimiser(
-    tmp_path: Path, data: Collection, monkeypatch: pytest.MonkeyPatch, part: str
+def test_readers_make_the_same_examples(tmp_path: Path, data: Collection, whole: Path) -> None:
+    copy_measured(whole, tmp_path)
+    run(config(num_workers=1), data, tmp_path)
+    assert result_hashes(tmp_path) == result_hashes(whole)
+
+
+def test_a_loss_of_levels_that_is_not_finite_names_its_example(
+    tmp_path: Path, data: Collection, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Broken(zero_shot_training._Trainer):
-        def _take_step(self, measured: Any) -> float:
-            before = [p.detach().clone() for p in self.network.parameters()]
-            try:
-                return super()._take_step(measured)
-            except TrainingError:
-                after = list(self.network.parameters())
-                assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-                raise
+    copy_measured(whole, tmp_path)
+    distance = training.level_distance
 
-    learn = getattr(Broken, part)
+    def broken(*arguments: Any) -> Tensor:
+        return distance(*arguments).index_fill(0, torch.tensor([1]), float("nan"))
 
-    def broken(self: Broken, examples: Any, rows: range, measured: Any) -> torch.Tensor:
-        losses_B = learn(self, examples, rows, measured)
-        return losses_B.index_fill(0, torch.tensor([1]), float("nan"))
-
-    monkeypatch.setattr(Broken, part, broken)
-    monkeypatch.setattr(zero_shot_training, "_Trainer", Broken)
-    step = {"_learn_levels": 0, "_learn_audio": 4}[part]
-    with pytest.raises(TrainingError, match=rf"step {step}: .*track [ab]-\w+ segment \d"):
+    monkeypatch.setattr(training, "level_distance", broken)
+    message = r"step 0: expected a finite loss, found nan; input track [ab]-\w+ segment \d"
+    with pytest.raises(TrainingError, match=message) as caught:
         run(config(), data, tmp_path)
+    assert str(caught.value).count("input track") == 1
+
+
+def test_a_loss_of_audio_that_is_not_finite_names_its_example(
+    tmp_path: Path, data: Collection, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_measured(whole, tmp_path)
+    distance, calls = training.audio_distance, []
+
+    def broken(*arguments: Any) -> Tensor:
+        calls.append(1)
+        return distance(*arguments) * (float("nan") if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(training, "audio_distance", broken)
+    message = r"step 0: expected a finite loss, found nan; input track [ab]-\w+ segment \d"
+    with pytest.raises(TrainingError, match=message) as caught:
+        run(config(level_steps=0, cycle_steps=0), data, tmp_path)
+    assert str(caught.value).count("input track") == 1
 
 
 def test_audio_of_another_rate_is_refused(tmp_path: Path, data: Collection) -> None:

@@ -15,6 +15,7 @@ from mixprint.encoder.checkpoint import Encoder, load_checkpoint, save_checkpoin
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import AugmentRanges, TrainConfig
 from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, Standardisation
+from mixprint.training.engine import Outcome
 from mixprint.zero_shot.settings import ZeroShotTrainConfig
 from mixprint.zero_shot.training import train_zero_shot
 from tests.encoder.conftest import REPOSITORY, make_track, tiny_config
@@ -106,6 +107,7 @@ def config(**changes: Any) -> ZeroShotTrainConfig:
         conditioning_hidden=16,
         room_decays_s=(0.1,),
         room_s=0.1,
+        num_workers=0,
         device="cpu",
     )
     return dataclasses.replace(small, **changes)
@@ -121,9 +123,7 @@ def encoder_of(data: Collection) -> Encoder:
     return load_checkpoint(data.encoder_dir)
 
 
-def run(
-    used: ZeroShotTrainConfig, data: Collection, out_dir: Path, **changes: Any
-) -> dict[str, float]:
+def run(used: ZeroShotTrainConfig, data: Collection, out_dir: Path, **changes: Any) -> Outcome:
     """Train on this rank."""
     arguments = {
         "tracks": data.tracks,
