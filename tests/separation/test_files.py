@@ -346,7 +346,7 @@ KILLED_BETWEEN = """
 import os, sys
 from pathlib import Path
 from tests.separation.test_files import SharesSeparator
-from mixprint import folders
+from mixprint.storage import folders
 from mixprint.separation.files import FileSettings, separate_file
 
 renamed = folders._renamed
