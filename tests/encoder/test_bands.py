@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 from collections.abc import Callable
 
 import pytest
@@ -168,4 +167,6 @@ def test_first_call_in_inference_mode_leaves_gradients_working() -> None:
     found.sum().backward()
     torch.testing.assert_close(found.detach(), expected)
     assert block.conv.weight.grad is not None
-    assert math.isfinite(block.conv.weight.grad.sum().item())
+    gradient = block.conv.weight.grad
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0

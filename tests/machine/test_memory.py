@@ -1,6 +1,7 @@
 """What glibc is told."""
 
 import ctypes
+from typing import ClassVar
 
 import pytest
 
@@ -31,11 +32,25 @@ def test_nothing_is_mapped_or_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     assert library.options == [(-4, 0), (-1, 2**31 - 1)]
 
 
-def test_other_libraries_and_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_without_the_option_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        """Knows no `mallopt`, and notes what it is asked for."""
+
+        asked: ClassVar[list[str]] = []
+
+        def __getattr__(self, name: str) -> object:
+            self.asked.append(name)
+            raise AttributeError(name)
+
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Other())
     keep_freed_memory()
-    keep_freed_memory.cache_clear()
+    assert Other.asked == ["mallopt"]
+
+
+def test_other_systems_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
     monkeypatch.setattr("sys.platform", "darwin")
-    monkeypatch.setattr(ctypes, "CDLL", None)
+    monkeypatch.setattr(ctypes, "CDLL", loaded.append)
     keep_freed_memory()
+    assert loaded == []
