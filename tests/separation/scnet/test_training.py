@@ -1,13 +1,8 @@
 """Training: it learns, resumes exactly, exports what loads, and stops on what is broken."""
 
-import fcntl
 import json
 import logging
 import math
-import resource
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +20,14 @@ from mixprint.separation.material.songs import training_songs
 from mixprint.separation.metrics import score_separator
 from mixprint.separation.scnet import training
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
-from mixprint.separation.scnet.training import spectral_rmse, train_separator
+from mixprint.separation.scnet.training import (
+    SeparatorTask,
+    spectral_rmse,
+    train_separator,
+)
 from mixprint.stems import STEMS
-from mixprint.training import state as training_state
 from tests.separation.trials import separator_config
+from tests.training.trials import KilledError, killed_in_step, newest_state, result_hashes
 
 MODEL = {"dims": [4, 4, 4], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2}
 TRAINING = {
@@ -59,23 +58,9 @@ def data_dir(tmp_path: Path, make_songs: Callable[..., Path]) -> Path:
     return make_songs(tmp_path / "songs", 3)
 
 
-def _states(folder: Path) -> list[dict[str, Any]]:
-    """Read the states that are kept, the older one first."""
-    paths = (folder / "state").glob("state-*.pt")
-    return sorted((torch.load(p, weights_only=True) for p in paths), key=lambda s: s["step"])
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    return _states(folder)[-1]
-
-
-def _assert_equal_states(one: Path, other: Path) -> None:
-    for part in ("model", "average"):
-        first, second = _state(one)[part], _state(other)[part]
-        assert all(torch.equal(first[key], second[key]) for key in first)
-    assert file_sha256(one / "separator.safetensors") == file_sha256(
-        other / "separator.safetensors"
-    )
+def _assert_equal_results(one: Path, other: Path) -> None:
+    """Expect the same weights, in what is exported and in the states."""
+    assert result_hashes(one) == result_hashes(other)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -90,16 +75,22 @@ def test_outputs(tmp_path: Path, data_dir: Path, variant: str, precision: str) -
     assert separator.window_s == 0.1
     history = json.loads((tmp_path / "out" / "history.json").read_text())
     assert [entry["step"] for entry in history] == [2, 4]
-    assert set(history[-1]) == {"step", "minutes", "held_out", "more"}
-    for name in ("held_out", "more"):
-        assert set(history[-1][name]) == {"utterance_sdr", "museval_sdr"}
-        for scores in history[-1][name].values():
-            assert set(scores) == {*STEMS, "average"}
-    best = max(history, key=lambda entry: entry["held_out"]["utterance_sdr"]["average"])
+    names = {
+        f"{songs}.{measure}.{stem}"
+        for songs in ("held_out", "more")
+        for measure in ("utterance_sdr", "museval_sdr")
+        for stem in (*STEMS, "average")
+    }
+    figures = {f"valid.{name}" for name in names} | {"valid.time_s"}
+    assert {name for name in history[-1] if name.startswith("valid.")} == figures
+    best = max(history, key=lambda entry: entry["valid.held_out.utterance_sdr.average"])
     for name, entry in (("separator", best), ("separator-last", history[-1])):
         description = json.loads((tmp_path / "out" / f"{name}.json").read_text())["training"]
         assert description["steps"] == entry["step"]
-        assert description["validation"] == entry
+        scores = description["validation"]["more"]["museval_sdr"]
+        assert scores == {
+            stem: round(entry[f"valid.more.museval_sdr.{stem}"], 3) for stem in (*STEMS, "average")
+        }
         assert description["recipe"] == recipe.identity()
 
 
@@ -108,19 +99,18 @@ def _scores_of_steps(
 ) -> dict[int, dict[str, torch.Tensor]]:
     """Let validations have these results; gives the averaged weights that were validated."""
     validated: dict[int, dict[str, torch.Tensor]] = {}
-    validate = training._Trainer._validate
 
-    def noted(trainer: training._Trainer) -> None:
-        step = trainer._run.step
-        # Where all stems are silent there is no figure.
-        scores = {} if math.isnan(by_step[step]) else {"average": by_step[step]}
-        measured = {"utterance_sdr": scores, "museval_sdr": scores}
-        monkeypatch.setattr(training._ValidSongs, "score", lambda *_: measured)
-        state = trainer._run.average.state_dict()
+    def noted(
+        task: SeparatorTask, step: int, parts: Mapping[str, torch.nn.Module]
+    ) -> dict[str, float]:
+        task._validated_step = step
+        state = parts["network"].state_dict()
         validated[step] = {key: value.clone() for key, value in state.items()}
-        validate(trainer)
+        # Where all stems are silent there is no figure.
+        value = by_step[step]
+        return {} if math.isnan(value) else {"held_out.utterance_sdr.average": value}
 
-    monkeypatch.setattr(training._Trainer, "_validate", noted)
+    monkeypatch.setattr(SeparatorTask, "validate", noted)
     return validated
 
 
@@ -152,19 +142,10 @@ def test_the_best_validated_weights_are_exported_and_the_last_beside_them(
     killed: bool,
 ) -> None:
     validated = _scores_of_steps(monkeypatch, by_step)
-    step = training._Run.train_step
-
-    def stopped(run: training._Run, *batch: torch.Tensor) -> float:
-        if run.step == 5:
-            raise KeyboardInterrupt
-        return step(run, *batch)
-
     out = tmp_path / "out"
     if killed:
-        with monkeypatch.context() as patch:
-            patch.setattr(training._Run, "train_step", stopped)
-            with pytest.raises(KeyboardInterrupt):
-                train_separator(data_dir, out, _recipe(max_steps=6), device="cpu")
+        with killed_in_step(6, torch.optim.AdamW), pytest.raises(KilledError):
+            train_separator(data_dir, out, _recipe(max_steps=6), device="cpu")
     path = train_separator(data_dir, out, _recipe(max_steps=6), device="cpu")
     assert _has_weights(path, validated[best])
     assert _has_weights(out / "separator-last.safetensors", validated[6])
@@ -182,41 +163,15 @@ def test_a_best_validation_on_other_songs_is_not_compared(
     assert _has_weights(path, validated[4])
 
 
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-from mixprint.separation.scnet import training
-from mixprint.separation.scnet.settings import SeparatorTrainConfig
-
-torch.set_num_threads(1)
-data_dir, out_dir, values = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-step = training._Run.train_step
-
-def killed(run, *batch):
-    if run.step == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return step(run, *batch)
-
-training._Run.train_step = killed
-training.train_separator(data_dir, out_dir, SeparatorTrainConfig.from_values(values), device="cpu")
-"""
-
-
 def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, data_dir: Path) -> None:
     recipe = _recipe(max_steps=6)
-    train_separator(data_dir, tmp_path / "whole", recipe, device="cpu")
-    values = json.dumps(recipe.to_values())
-    command = [sys.executable, "-c", KILLED, str(data_dir), str(tmp_path / "killed"), values]
-    ended = subprocess.run(command, check=False)
-    assert ended.returncode == -signal.SIGKILL
-    assert [state["step"] for state in _states(tmp_path / "killed")] == [2, 4]
-    assert not (tmp_path / "killed" / "separator.safetensors").exists()
-    train_separator(data_dir, tmp_path / "killed", recipe, device="cpu")
-    _assert_equal_states(tmp_path / "whole", tmp_path / "killed")
-    history = (tmp_path / "whole" / "history.json", tmp_path / "killed" / "history.json")
-    steps = [[entry["step"] for entry in json.loads(path.read_text())] for path in history]
-    assert steps == [[2, 4, 6], [2, 4, 6]]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train_separator(data_dir, whole, recipe, device="cpu")
+    with killed_in_step(6, torch.optim.AdamW), pytest.raises(KilledError):
+        train_separator(data_dir, killed, recipe, device="cpu")
+    assert not (killed / "separator.safetensors").exists()
+    train_separator(data_dir, killed, recipe, device="cpu")
+    _assert_equal_results(whole, killed)
 
 
 def test_a_longer_training_goes_on_from_a_finished_one(tmp_path: Path, data_dir: Path) -> None:
@@ -225,68 +180,14 @@ def test_a_longer_training_goes_on_from_a_finished_one(tmp_path: Path, data_dir:
     train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
     assert file_sha256(tmp_path / "out" / "separator.safetensors") == before
     train_separator(data_dir, tmp_path / "out", _recipe(max_steps=5), device="cpu")
-    assert _state(tmp_path / "out")["step"] == 5
-
-
-def test_a_damaged_state_costs_no_more_than_the_steps_since_the_one_before(
-    tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    recipe, out_dir = _recipe(max_steps=6), tmp_path / "out"
-    train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
-    # With one flipped bit the state of step 4 still is an archive that torch would load.
-    markers = {p: json.loads(p.read_text())["step"] for p in (out_dir / "state").glob("*.json")}
-    newest = max(markers, key=lambda p: markers[p]).with_suffix(".pt")
-    content = bytearray(newest.read_bytes())
-    content[len(content) // 2] ^= 1
-    newest.write_bytes(bytes(content))
-    with caplog.at_level(logging.WARNING, "mixprint.separation.scnet.training"):
-        train_separator(data_dir, out_dir, recipe, device="cpu")
-    assert "expected SHA-256" in caplog.text
-    assert _state(out_dir)["step"] == 6
-
-    for path in (out_dir / "state").glob("*.pt"):
-        path.write_bytes(b"broken")
-    with pytest.raises(
-        CheckpointError, match=r"state: expected a whole state .* remove the folder"
-    ):
-        train_separator(data_dir, out_dir, recipe, device="cpu")
-
-
-def test_a_full_disk_keeps_the_state_before(tmp_path: Path, data_dir: Path) -> None:
-    out_dir = tmp_path / "out"
-    train_separator(data_dir, out_dir, _recipe(max_steps=2), device="cpu")
-    before = {path.name: file_sha256(path) for path in (out_dir / "state").iterdir()}
-    size = max(path.stat().st_size for path in (out_dir / "state").iterdir())
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, limits[1]))
-    try:
-        with pytest.raises(TrainingError, match=r"state of step 4, found: .*kept: that of step 2"):
-            train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    after = {path.name: file_sha256(path) for path in (out_dir / "state").iterdir()}
-    assert after == before
-    train_separator(data_dir, out_dir, _recipe(max_steps=4), device="cpu")
-    assert _state(out_dir)["step"] == 4
-
-
-def test_two_trainings_in_one_folder_are_refused(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training_state, "LOCK_PATIENCE_S", 0.3)
-    (tmp_path / "out" / "state").mkdir(parents=True)
-    with (tmp_path / "out" / "state" / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(TrainingError, match="found another at work"):
-            train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
-    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=1), device="cpu")
+    assert newest_state(tmp_path / "out")["step"] == 5
 
 
 def test_workers_change_no_weight(tmp_path: Path, data_dir: Path) -> None:
     for num_workers in (0, 2):
         recipe = _recipe(num_workers=num_workers)
         train_separator(data_dir, tmp_path / str(num_workers), recipe, device="cpu")
-    _assert_equal_states(tmp_path / "0", tmp_path / "2")
+    _assert_equal_results(tmp_path / "0", tmp_path / "2")
 
 
 class NoiseWriter:
@@ -317,7 +218,7 @@ def test_songs_are_made_while_the_training_goes_on(tmp_path: Path) -> None:
     ):
         outs[name] = tmp_path / name
         train_separator(None, outs[name], recipe, device="cpu", writer=NoiseWriter())
-    _assert_equal_states(outs["inline"], outs["ahead"])
+    _assert_equal_results(outs["inline"], outs["ahead"])
     made = {int(p.name) for p in (outs["inline"] / "songs").glob("*/[0-9]*")}
     # Song 0 is held out. Step 6, the last, has songs 7 to 9 and takes none; the state before, of
     # step 4, has 5 to 7: what lies before is gone.
@@ -325,26 +226,15 @@ def test_songs_are_made_while_the_training_goes_on(tmp_path: Path) -> None:
     assert made - {0} <= set(range(5, 10))
 
 
-def test_a_training_on_made_songs_resumes_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_training_on_made_songs_resumes_exactly(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     train_separator(None, whole, _made_recipe(), device="cpu", writer=NoiseWriter())
-    step = training._Run.train_step
-
-    def killed(run: training._Run, *batch: torch.Tensor) -> float:
-        if run.step == 5:
-            raise KeyboardInterrupt
-        return step(run, *batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "train_step", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_separator(
-                None, tmp_path / "killed", _made_recipe(), device="cpu", writer=NoiseWriter()
-            )
+    with killed_in_step(6, torch.optim.AdamW), pytest.raises(KilledError):
+        train_separator(
+            None, tmp_path / "killed", _made_recipe(), device="cpu", writer=NoiseWriter()
+        )
     train_separator(None, tmp_path / "killed", _made_recipe(), device="cpu", writer=NoiseWriter())
-    _assert_equal_states(whole, tmp_path / "killed")
+    _assert_equal_results(whole, tmp_path / "killed")
 
 
 def test_other_songs_are_noticed(
@@ -368,12 +258,10 @@ def test_it_learns(tmp_path: Path, data_dir: Path) -> None:
     }
     recipe = replace(recipe, remix=replace(recipe.remix, **quiet))
     train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
-    scores = json.loads((tmp_path / "out" / "history.json").read_text())[-1]["held_out"][
-        "utterance_sdr"
-    ]
+    entry = json.loads((tmp_path / "out" / "history.json").read_text())[-1]
     # Wiener: the error of the loudest stem is its power times 14/30, so 3.3 dB; silence gives 0.
-    assert scores["other"] > 2.0
-    assert scores["average"] > 0.5
+    assert entry["valid.held_out.utterance_sdr.other"] > 2.0
+    assert entry["valid.held_out.utterance_sdr.average"] > 0.5
 
 
 def _unmoving(**changes: Any) -> SeparatorTrainConfig:
@@ -438,17 +326,14 @@ def test_metrics_are_reported(tmp_path: Path, data_dir: Path) -> None:
         device="cpu",
         on_metrics=lambda step, metrics: seen.append((step, metrics)),
     )
-    logged = [(step, set(metrics)) for step, metrics in seen if "train.relative_loss" in metrics]
-    assert logged == [
-        (step, {"train.relative_loss", "train.learning_rate", "train.step_s"}) for step in (2, 4)
-    ]
-    valid = [metrics for _, metrics in seen if "train.relative_loss" not in metrics]
-    names = {
-        f"valid.held_out.{measure}.{stem}"
-        for measure in ("utterance_sdr", "museval_sdr")
-        for stem in (*STEMS, "average")
+    logged = {step: metrics for step, metrics in seen if "epoch" not in metrics}
+    names = {"loss", "relative_loss", "learning_rate", "gradient_norm", "step_s"}
+    assert {step: set(metrics) for step, metrics in logged.items()} == {
+        step: {f"train.{name}" for name in names} for step in (2, 4)
     }
-    assert [set(metrics) for metrics in valid] == [names, names]
+    valid = [metrics for _, metrics in seen if "epoch" in metrics]
+    assert [metrics["step"] for metrics in valid] == [2, 4]
+    assert all("valid.held_out.museval_sdr.average" in metrics for metrics in valid)
 
 
 def test_broken_songs_are_left_out_until_there_are_too_many(
@@ -485,7 +370,7 @@ def test_broken_songs_to_validate_on_are_left_out_until_there_are_too_many(
     for file in broken:
         told = [text for text in caplog.messages if str(file) in text]
         assert len(told) == 1, "at the first of two validations"
-        assert told[0].startswith("leaves out a song to validate on")
+        assert told[0].startswith("left out a song to validate on")
     assert f"{extra}/song0/bass.wav" in caplog.text
     history = json.loads((out_dir / "history.json").read_text())
     assert [entry["step"] for entry in history] == [2, 4]
@@ -498,7 +383,8 @@ def test_broken_songs_to_validate_on_are_left_out_until_there_are_too_many(
         expected = score_separator(separator, songs, max_duration_s=0.3)
         for measure, by_stem in expected.items():
             # The weights on disk are rounded to float16.
-            assert history[-1][name][measure] == pytest.approx(by_stem, abs=0.02)
+            found = {stem: history[-1][f"valid.{name}.{measure}.{stem}"] for stem in by_stem}
+            assert found == pytest.approx(by_stem, abs=0.02)
 
     strict = _recipe(num_valid=3, max_valid_songs=3, max_bad_fraction=0.0)
     with pytest.raises(DataError, match=r"at most 0 of 3 songs .* found 1: .*other\.wav"):
@@ -511,7 +397,7 @@ def test_a_loss_that_is_not_finite_stops_it(
     monkeypatch.setattr(
         training, "spectral_rmse", lambda a, b: spectral_rmse(a, b) * torch.tensor(torch.nan)
     )
-    with pytest.raises(TrainingError, match="step 0"):
+    with pytest.raises(TrainingError, match=r"step 0: .*, found nan; example 0 of step 0"):
         train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
     assert not list((tmp_path / "out").rglob("*.pt"))
 
@@ -522,50 +408,12 @@ def test_a_state_of_another_model_is_refused(tmp_path: Path, data_dir: Path) -> 
         train_separator(data_dir, tmp_path / "out", _recipe("plain"), device="cpu")
 
 
-def _rewrite_states(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the saved states, as another version might have written them, hash and all."""
-    for path in (folder / "state").glob("state-*.pt"):
-        state = torch.load(path, weights_only=True)
-        change(state)
-        torch.save(state, path)
-        marker = json.loads(path.with_suffix(".json").read_text())
-        path.with_suffix(".json").write_text(json.dumps({**marker, "sha256": file_sha256(path)}))
-
-
-def _without_remix(state: dict[str, Any]) -> None:
-    values = json.loads(state["recipe"])
-    del values["remix"]
-    state["recipe"] = json.dumps(values)
-
-
-def _with_another_model(state: dict[str, Any]) -> None:
-    values = json.loads(state["recipe"])
-    values["model"]["depth"] = 3
-    state["recipe"] = json.dumps(values)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda state: state.pop("average"), r"state-0\.pt: .* found none of average"),
-        (_without_remix, r"state: expected a recipe with .* found none of remix"),
-        (_with_another_model, r"state: expected a model of mixprint.*depth"),
-        (lambda state: state["optimisers"][0].pop("param_groups"), r"of muon, .*param_groups"),
-        (lambda state: state["model"].popitem(), r"state: the tensors do not fit .* is missing"),
-    ],
-    ids=["key", "section", "model", "optimiser", "weights"],
-)
-def test_a_state_of_another_version_is_refused(
-    tmp_path: Path,
-    data_dir: Path,
-    change: Callable[[dict[str, Any]], object],
-    message: str,
-) -> None:
-    recipe = _recipe(max_steps=1)
-    train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
-    _rewrite_states(tmp_path / "out", change)
-    with pytest.raises(CheckpointError, match=message):
-        train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+def test_a_state_of_another_optimiser_is_refused(tmp_path: Path, data_dir: Path) -> None:
+    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=1), device="cpu")
+    with pytest.raises(CheckpointError, match="of optimiser adamw, found muon"):
+        train_separator(
+            data_dir, tmp_path / "out", _recipe(max_steps=1, optimiser="adamw"), device="cpu"
+        )
 
 
 def test_spectral_rmse_of_known_errors() -> None:
@@ -589,19 +437,3 @@ def test_validation_songs_cannot_have_every_name(tmp_path: Path, data_dir: Path,
         train_separator(
             data_dir, tmp_path / "out", _recipe(), device="cpu", extra_valid={name: data_dir}
         )
-
-
-def test_no_rank_reads_a_state_before_the_first_has_the_folder_for_itself(
-    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-    load = training.StateFiles.load
-
-    def noted_load(states: training.StateFiles) -> Any:
-        seen.append("load")
-        return load(states)
-
-    monkeypatch.setattr(training, "barrier", lambda: seen.append("barrier"))
-    monkeypatch.setattr(training.StateFiles, "load", noted_load)
-    train_separator(data_dir, tmp_path / "out", _recipe(max_steps=1), device="cpu")
-    assert seen[:2] == ["barrier", "load"]
