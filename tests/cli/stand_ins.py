@@ -22,7 +22,7 @@ class QuarterSeparator:
     precision = "float32"
     compiled = False
 
-    def separate(self, audio_CT: Tensor) -> Tensor:
+    def separate(self, audio_CT: Tensor, **_: object) -> Tensor:
         return torch.stack([audio_CT / 4] * len(STEMS))
 
     def stream_file(self, path: Path, **_: object) -> Iterator[tuple[Tensor, Tensor]]:
