@@ -11,6 +11,7 @@ import pytest
 
 import mixprint
 from mixprint.api import transfers
+from mixprint.storage.atomic import read_json
 from mixprint.transfer.settings import Hyperparameters
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,7 +53,8 @@ def test_the_lines_of_the_readme_run(
     exec(lines, {})
     printed = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"vocals at -\d+\.\d LUFS, likeness 0\.\d\d", printed[0])
-    before, after = map(float, re.findall(r"\d+\.\d\d", printed[1]))
-    assert after < before
+    metrics = read_json(tmp_path / "results/a-like-b/metrics.json")
+    distances = [metrics[f"{when}_feature_distance"] for when in ("initial", "final")]
+    assert re.findall(r"\d+\.\d\d", printed[1]) == [f"{value:.2f}" for value in distances]
     assert printed[2] == "results/a-like-b/output_transferred.wav: 10.0 s"
     assert (tmp_path / "results/a-like-b/output_transferred.wav").is_file()
