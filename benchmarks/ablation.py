@@ -1,4 +1,4 @@
-"""What each part of the representation is worth: `make ablation`.
+"""Worth of each part of the representation: `make ablation`.
 
 Generates the songs of `mixprint.synthesis.style_benchmark`, ingests, separates and measures them
 once, then trains and evaluates an encoder for each variant, all by the steps of the pipeline. What

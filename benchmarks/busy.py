@@ -1,4 +1,4 @@
-"""How busy a GPU is; needs nothing but its driver."""
+"""Load of a GPU; needs nothing but its driver."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ BUSY_EVERY_S = 0.5
 
 
 class BusyMeter:
-    """How busy a GPU is, by sampling the `nvidia-smi` that comes with its driver."""
+    """Load of a GPU, sampled by the `nvidia-smi` that comes with its driver."""
 
     def __init__(self, gpu_id: str) -> None:
         """Take the id by which `nvidia-smi` knows the GPU."""

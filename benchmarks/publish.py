@@ -1,4 +1,4 @@
-"""Where the figures of a benchmark go."""
+"""Publication of a benchmark's figures."""
 
 import sys
 from collections.abc import Mapping

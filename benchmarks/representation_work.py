@@ -1,4 +1,4 @@
-"""What `benchmarks.representation` times: the parts of a training step, and the training itself.
+"""Work that `benchmarks.representation` times: the parts of a training step, and the training.
 
 Shape suffixes: P view, B segment, S stem, C channel, T sample, D feature, I channel of the
 spectrogram, M mel, N frame, H channel of a convolution.
@@ -44,7 +44,7 @@ SEED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one process measures.
+    """Measurements of one process.
 
     Attributes:
         work: a key of `WORKS`.

@@ -57,7 +57,7 @@ BYTES_PER_MB = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one process measures.
+    """Measurements of one process.
 
     Attributes:
         model: `small`, `shipped`, or `tiny` for a trial of this script.

@@ -1,4 +1,4 @@
-"""What the index of a large collection, and a reader that goes through its shards, keep in memory.
+"""Memory of the index of a large collection, and of a reader that goes through its shards.
 
 `python -m benchmarks.shard_memory --songs 2500` makes shards of the right number of rows whose
 segments are a few samples short: footers and indexes, which are what stays in memory, have the size

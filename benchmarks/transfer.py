@@ -91,7 +91,7 @@ WAYS: Mapping[str, Hyperparameters] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What one process times.
+    """Timings of one process.
 
     Attributes:
         work: a key of `WAYS`, or `TCN_STEP`.

@@ -1,4 +1,4 @@
-"""Where a run keeps its results, so that a step finds those of the steps before it."""
+"""Places of a run's results, so that a step finds those of the steps before it."""
 
 import hashlib
 import os

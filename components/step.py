@@ -1,4 +1,4 @@
-"""What all steps share: manifests, done markers, the record of time and memory.
+"""Parts that all steps share: manifests, done markers, the record of time and memory.
 
 A step runs through `recorded` (time, memory, errors) and `once` (skip what is finished):
 

@@ -1,4 +1,4 @@
-"""What a run hands to the DAG, wherever it runs."""
+"""Arguments of the DAG, wherever it runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

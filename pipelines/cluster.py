@@ -1,4 +1,4 @@
-"""What a cluster gives each step: `cluster.yaml`, read once, checked, and laid on KFP's tasks.
+"""Resources of each step on a cluster: `cluster.yaml`, read once, checked, laid on KFP's tasks.
 
 Argo's templates take the same values (`pipelines.argo`). A run on this machine takes none.
 """
@@ -49,7 +49,7 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """Where the steps' image comes from.
+    """Origin of the steps' image.
 
     Attributes:
         repository: goes before the image's name, with a slash; empty: the name stands alone.
@@ -79,7 +79,7 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Where songs and runs lie on the cluster."""
+    """Places of songs and runs on the cluster."""
 
     songs: str
     runs: str
@@ -100,7 +100,7 @@ class Volume:
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    """Who a step's process is; never root."""
+    """User and group of a step's process; never root."""
 
     run_as_user: int
     run_as_group: int
@@ -161,7 +161,7 @@ class Toleration:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How many nodes train together, and the runtime of Kubeflow's Trainer that runs several."""
+    """Number of nodes that train together, and the runtime of Kubeflow's Trainer for several."""
 
     nodes: int
     runtime: str
@@ -175,7 +175,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What one step gets; see the comments in cluster.yaml."""
+    """Resources of one step; see the comments in cluster.yaml."""
 
     cpu: str
     memory: str
@@ -224,7 +224,7 @@ class Place:
 
     @property
     def resources(self) -> dict[str, str]:
-        """What a container requests and is limited to, as Kubernetes names it."""
+        """Requests and limits of a container, as Kubernetes names them."""
         gpus = {self.gpu_type: str(self.gpus)} if self.gpus else {}
         return {"cpu": self.cpu, "memory": self.memory, **gpus}
 

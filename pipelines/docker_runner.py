@@ -57,7 +57,7 @@ _FAULTS = (DockerException, RequestException, HTTPError)
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerSettings:
-    """What a step's container gets.
+    """Resources and rights of a step's container.
 
     Attributes:
         writable: folders that the steps write to; they exist.
@@ -296,7 +296,7 @@ class Containers:
 
 
 class _TaskHandler(ITaskHandler):
-    """What kfp.local calls for a task; the arguments but the first are KFP's."""
+    """Handler that kfp.local calls for a task; the arguments but the first are KFP's."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What is missing for a run on a cluster; `mixprint doctor --cluster` asks it.
+"""Check of a cluster: what is missing for a run; `mixprint doctor --cluster` asks it.
 
 It reads the variables that `make pipeline-submit` reads: KFP_HOST, NAMESPACE, TOKEN, IMAGE_REPO.
 What lies on the cluster (secrets, volumes) it asks of `kubectl`; of a secret it reads the names of

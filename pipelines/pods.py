@@ -1,4 +1,4 @@
-"""What a pod of a step is made of where KFP does not make it: for Argo, and for Kubeflow's Trainer.
+"""Pods of steps where KFP does not make them: for Argo, and for Kubeflow's Trainer.
 
 The parts are Hera's models, which check their form.
 """

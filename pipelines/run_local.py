@@ -56,7 +56,7 @@ _COLOUR = re.compile(r"\x1b\[\d+m")
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """What the last executions of a step took; the tasks of a fan-out count together."""
+    """Time and memory of a step's last executions; the tasks of a fan-out count together."""
 
     step: str
     seconds: float

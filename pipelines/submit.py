@@ -164,7 +164,7 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What is handed over.
+    """Settings of a run that is handed over.
 
     Attributes:
         name: of the run.

@@ -501,7 +501,7 @@ def log_encoder(run_id: str, encoder_fingerprint: str, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a version, and why."""
+    """A decision on a version, and its reason."""
 
     promoted: bool
     reasons: tuple[str, ...]

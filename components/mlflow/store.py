@@ -1,4 +1,4 @@
-"""Where MLflow keeps its runs and the registry; without MLflow, which takes seconds to import."""
+"""Place of MLflow's runs and registry; without MLflow, which takes seconds to import."""
 
 import os
 from pathlib import Path

@@ -60,7 +60,7 @@ def transfer_style(
     device: str = "auto",
     overwrite: bool = False,
 ) -> Transferred:
-    """Give a song the mixing style of another, as `mixprint transfer` does.
+    """Transfer the mixing style of one song to another, as `mixprint transfer` does.
 
     All else that the command offers is in `mixprint.transfer.request`, which both use.
 

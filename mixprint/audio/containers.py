@@ -1,4 +1,4 @@
-"""What the headers of PCM containers declare: where the audio lies, how long it is, which speakers.
+"""Headers of PCM containers: where the audio lies, how long it is, which speakers.
 
 libsndfile shortens a declared length to what the file holds before anybody can look, so a file cut
 in half seems to be a whole file of half the length; where a length was never filled in it may read
@@ -50,7 +50,7 @@ _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 @dataclass(frozen=True)
 class Container:
-    """Where the audio of a file lies.
+    """Place and form of the audio in a file.
 
     Attributes:
         name: as people call the format.
@@ -83,12 +83,12 @@ class Container:
 
     @property
     def declared_bytes(self) -> int:
-        """How much audio is declared."""
+        """Bytes of audio that are declared."""
         return self.end - self.start
 
     @property
     def present_bytes(self) -> int:
-        """How much of it the file holds."""
+        """Bytes of it that the file holds."""
         return max(min(self.end, self.file_size) - self.start, 0)
 
     @property
@@ -106,7 +106,7 @@ class Container:
 
 @dataclass(frozen=True)
 class _Grammar:
-    """How a format writes its chunks.
+    """A format's way of writing its chunks.
 
     Attributes:
         name: as people call the format.
@@ -222,7 +222,7 @@ class _Chunks:
         return self.grammar.number(_read(self.file, place, num_bytes))
 
     def extent(self) -> int:
-        """Where the container ends as declared; the file's end if it declares nothing."""
+        """End of the container as declared; the file's end if it declares nothing."""
         if self.grammar is _W64:
             size = self.number(16, 8)
         else:

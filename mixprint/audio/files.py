@@ -72,7 +72,7 @@ FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "FLAC", "OGG", "M
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header declares.
+    """Rate, channels and length that a file's header declares.
 
     Attributes:
         sample_rate_hz: frames per second.

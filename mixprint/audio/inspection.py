@@ -31,7 +31,7 @@ INT32_SCALE = 2.0**-31
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a file really holds.
+    """Findings about the audio that a file really holds.
 
     Attributes:
         info: rate and channels of the file, and its length as decoded.

@@ -48,7 +48,7 @@ _LAME_DELAY = 21
 
 @dataclass(frozen=True)
 class _Kind:
-    """What all frames of a stream share.
+    """Properties that all frames of a stream share.
 
     Attributes:
         is_mpeg1: MPEG 1; else 2 or 2.5.
@@ -75,7 +75,7 @@ class _Kind:
 
     @property
     def name(self) -> str:
-        """What differs between streams that cannot be read as one."""
+        """Name of the kind, which differs between streams that cannot be read as one."""
         layer = {_LAYER_1: "I", _LAYER_2: "II", _LAYER_3: "III"}[self.layer]
         channels = "mono" if self.is_mono else "stereo"
         return f"layer {layer}, {channels} at {self.rate_hz} Hz"
@@ -87,7 +87,7 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _Declared:
-    """What a first frame declares that is a header and holds no audio.
+    """Declarations of a first frame that is a header and holds no audio.
 
     Attributes:
         num_frames: frames behind it; None if it does not say.

@@ -64,12 +64,12 @@ class _Stream:
 
     @property
     def is_audio(self) -> bool:
-        """Whether it can be decoded here."""
+        """Tell whether it can be decoded here."""
         return self.head.startswith((_VORBIS, _OPUS, _FLAC))
 
     @property
     def name(self) -> str:
-        """What it holds, for a person."""
+        """Name of its content, for a person."""
         known = (name for magic, name in _OTHERS.items() if self.head.startswith(magic))
         return next(known, "an unknown stream")
 

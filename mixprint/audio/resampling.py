@@ -86,7 +86,7 @@ def resampled_length(num_frames: int, up: int, down: int) -> int:
 
 
 def context_frames(up: int, down: int) -> int:
-    """How much of the source the filter sees on each side, as whole periods of `down` frames."""
+    """Count the frames that the filter sees on each side, as whole periods of `down` frames."""
     if up == down:
         return 0
     half_length = _half_length(up, down)

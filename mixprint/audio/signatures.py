@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where it is none that mixprint reads.
+"""Signatures: the kind of a file by its first bytes, where it is none that mixprint reads.
 
 Sources: the formats' own specifications; the list is that of what songs' folders really hold:
 downloads that became a page of the server, pictures, and audio of codecs that libsndfile lacks.

@@ -16,7 +16,7 @@ from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
 
 @dataclass(frozen=True)
 class Levels:
-    """How loud audio is.
+    """Loudness and true peak of audio.
 
     Attributes:
         loudness_lufs: integrated, as `mixprint.audio.levels.loudness_lufs` measures the whole.

@@ -1,4 +1,4 @@
-"""What the framing of compressed files tells: the streams in them, and what is wrong with them."""
+"""Framing of compressed files: the streams in them, and what is wrong with them."""
 
 from dataclasses import dataclass
 

@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 class Origin:
-    """Where the files of a collection come from: in the file system they are themselves."""
+    """Origin of a collection's files: in the file system they are themselves."""
 
     @contextmanager
     def opened(self, path: Path) -> Iterator[Path]:

@@ -95,7 +95,7 @@ def index_path(path: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """What `BUCKET_FILE` says."""
+    """Content of `BUCKET_FILE`."""
 
     uri: str
 

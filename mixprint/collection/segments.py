@@ -1,4 +1,4 @@
-"""Where a song is cut into segments of equal length.
+"""Cuts of a song into segments of equal length.
 
 Shape suffixes: S stem, C channel, T sample.
 """

@@ -77,7 +77,7 @@ _NAME = re.compile(r"shard-(\d{5})-of-(\d{5})\.parquet")
 
 @dataclass(frozen=True)
 class SeparatorFingerprint:
-    """What the stems of a shard were made with; stored in every row.
+    """Fingerprint of what the stems of a shard were made with; stored in every row.
 
     Attributes:
         model: name of the architecture, or ``true_stems`` where nothing was estimated.
@@ -92,7 +92,7 @@ class SeparatorFingerprint:
 
 @dataclass(frozen=True)
 class SegmentRef:
-    """Where a segment lies, and which one it is.
+    """Reference to a segment: its place, and which one it is.
 
     Attributes:
         shard_path: the Parquet file.
@@ -487,7 +487,7 @@ class RejectedSong:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardMarker(WithOthers):
-    """What the marker of a shard says of it.
+    """Content of a shard's marker.
 
     Attributes:
         fingerprint: of what it is made from.

@@ -1,4 +1,4 @@
-"""What files a collection consists of: one reader per layout; no audio is decoded here.
+"""Sources: the files of a collection, one reader per layout; no audio is decoded here.
 
 Folders are walked in sorted order, so the same files give the same list on every machine.
 Hidden files and folders (one leading dot, as in what macOS keeps beside a file, ``._name``) are

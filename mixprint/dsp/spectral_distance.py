@@ -1,4 +1,4 @@
-"""How far two renderings of the same music lie apart: distances of spectra at several resolutions.
+"""Distances of two renderings of the same music: of their spectra, at several resolutions.
 
 Shape suffixes: C channel, T sample, J all leading dimensions together, F frequency bin, N frame.
 

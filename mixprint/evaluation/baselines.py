@@ -1,4 +1,4 @@
-"""What an encoder has to beat: a mean spectrum, and an encoder that has learned nothing.
+"""Baselines of an encoder: a mean spectrum, and an encoder that has learned nothing.
 
 Shape suffixes: B batch, S stem, C channel, T sample, J signal, F frequency bin, M mel, N frame.
 """

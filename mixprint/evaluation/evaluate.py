@@ -80,7 +80,7 @@ HEADLINES = {
 
 
 class Embedder(Protocol):
-    """What is evaluated: `mixprint.encoder.checkpoint.Encoder` is one."""
+    """An embedder to be evaluated: `mixprint.encoder.checkpoint.Encoder` is one."""
 
     fingerprint: str
 

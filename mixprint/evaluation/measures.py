@@ -34,7 +34,7 @@ STYLE_OVER_SONG = "style_over_song_ratio"
 
 @dataclass(frozen=True, eq=False)
 class Retrieval:
-    """What a retrieval task came to.
+    """Result of a retrieval task.
 
     Attributes:
         estimates: measure -> value with its interval.

@@ -35,7 +35,7 @@ _LEAST_VARIANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class SettingsProbe:
-    """How well console settings are predicted for songs that the probe has not met.
+    """Quality of predicted console settings, for songs that the probe has not met.
 
     R2 is 1 less the squared error over that of the mean of the fitted mixes: 1 is perfect, 0 is
     what knowing nothing gives, and less than 0 is worse than that.
@@ -53,7 +53,7 @@ class SettingsProbe:
 
 @dataclass(frozen=True)
 class ClassProbe:
-    """How often a class is predicted right for a group that the probe has not met.
+    """Accuracy of a predicted class, for groups that the probe has not met.
 
     Attributes:
         accuracy: part of the mixes that are predicted right.

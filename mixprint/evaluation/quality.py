@@ -295,7 +295,7 @@ def _spread(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class QualityResult:
-    """How well scores of mixes are predicted whose song the head has not met.
+    """Quality of predicted scores, for mixes whose song the head has not met.
 
     Attributes:
         r2: 1 less the squared error over that of the mean of the fitted mixes; knowing nothing

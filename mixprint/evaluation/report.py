@@ -50,7 +50,7 @@ METHODS: Mapping[str, str] = {
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What the page shows.
+    """Content of the page.
 
     Attributes:
         metrics: what metrics.json holds.

@@ -38,7 +38,7 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is looked for where.
+    """A retrieval task: which items answer which query.
 
     Attributes:
         relevant_QP: item p is a right answer to query q.

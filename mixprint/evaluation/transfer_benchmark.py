@@ -80,7 +80,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class _Truth(WithOthers):
-    """What is read of a generated mix's settings."""
+    """Part of a generated mix's settings that is read."""
 
     song: str
     style: str

@@ -35,7 +35,7 @@ _TILT_CENTRES_HZ = tuple(1000.0 * 2 ** (k / 3) for k in range(-12, 12))
 
 
 class SpectralConstants(NamedTuple):
-    """What depends on the sample rate alone, built once per rate, device and dtype."""
+    """Tensors that depend on the sample rate alone, built once per rate, device and dtype."""
 
     window_T: Tensor
     """Hann window, scaled so that the power of all bins adds up to the mean square."""

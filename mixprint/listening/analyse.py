@@ -48,7 +48,7 @@ Scores = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Session:
-    """What one listener said.
+    """Ratings of one listener.
 
     Attributes:
         path: the file.
@@ -88,7 +88,7 @@ class _Trial(WithOthers):
 
 @dataclass(frozen=True, kw_only=True)
 class _Test(WithOthers):
-    """What is read of a test.json."""
+    """Part of a test.json that is read."""
 
     fingerprint: str
     trials: tuple[_Trial, ...]

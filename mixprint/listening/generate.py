@@ -152,7 +152,7 @@ class _Hyperparameters(WithOthers):
 
 @dataclass(frozen=True, kw_only=True)
 class _Known(WithOthers):
-    """What is read of a transfer's metrics."""
+    """Part of a transfer's metrics that is read."""
 
     input_title: str
     targets: tuple[_Target, ...]

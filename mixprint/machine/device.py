@@ -1,4 +1,4 @@
-"""Where the tensors live: one choice for all of mixprint."""
+"""Device of the tensors: one choice for all of mixprint."""
 
 import logging
 from functools import cache

@@ -1,4 +1,4 @@
-"""Says what is missing on a machine, and what to do about it.
+"""Check of a machine: what is missing on it, and what to do about it.
 
 The library knows no cluster. What does offers itself as an entry point of the group
 `mixprint.machine.doctor`: a function without arguments that gives findings.

@@ -24,7 +24,7 @@ OTHER_PARTS_QUALITY = 0.2
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a player shows and plays.
+    """Sounds and titles of a player.
 
     Attributes:
         name: plain text; different for each player of a page.

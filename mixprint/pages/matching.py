@@ -21,7 +21,7 @@ QUIET_LUFS = -50.0
 
 @dataclass(frozen=True)
 class Levels:
-    """How a group of sounds is brought to one loudness.
+    """Gains that bring a group of sounds to one loudness.
 
     Attributes:
         loudness_lufs: the common loudness.

@@ -48,7 +48,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a storage knows of a file without reading it.
+    """Facts that a storage knows of a file without reading it.
 
     Attributes:
         num_bytes: its size.

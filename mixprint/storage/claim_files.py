@@ -1,4 +1,4 @@
-"""Where claims lie: as files in a folder, or as objects in a bucket.
+"""Storage of claims: as files in a folder, or as objects in a bucket.
 
 Both can do what `mixprint.storage.claims` asks for: create a claim exclusively, tell whether it was
 renewed since an earlier look, and list, renew and remove claims. Nobody's clock is asked.
@@ -24,7 +24,7 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 
 @dataclass(frozen=True)
 class Written:
-    """What a claim says, and a stamp that is another one after each renewal."""
+    """Content of a claim, and a stamp that is another one after each renewal."""
 
     content: bytes
     stamp: Hashable

@@ -68,7 +68,7 @@ class ClaimLostError(MixprintError):
 
 @dataclass(frozen=True, kw_only=True)
 class Owner:
-    """Who holds a claim.
+    """Holder of a claim.
 
     Attributes:
         token: tells this claim from all others.
@@ -88,7 +88,7 @@ class Owner:
 
 
 class Observer:
-    """How long this process has seen no sign of life of the owners of claims.
+    """Time for which this process has seen no sign of life of the owners of claims.
 
     Its clock is this process's own, and stands still while the machine sleeps.
     """
@@ -178,7 +178,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What a claim's file says: the owner, None if that cannot be read; and its stamp."""
+    """Content of a claim's file: the owner, None if that cannot be read; and its stamp."""
 
     owner: Owner | None
     stamp: Hashable

@@ -124,7 +124,7 @@ class Score:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What all parts of a song share: the grid in time, the key and the chord of each bar."""
+    """Frame that all parts of a song share: the grid in time, the key and the chord of each bar."""
 
     genre: str
     step_s: float

@@ -19,7 +19,7 @@ _PEAK_DBFS = -1.0
 
 @dataclass(frozen=True, kw_only=True)
 class StemSettings:
-    """What the console does to one stem."""
+    """Settings of the console for one stem."""
 
     gain_db: float
     pan: float  # -1 left .. 1 right (a balance: the far side is turned down)
@@ -38,7 +38,7 @@ class StemSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class MasterSettings:
-    """What happens to the whole mix."""
+    """Settings of the console for the whole mix."""
 
     low_shelf_db: float  # below 120 Hz
     high_shelf_db: float  # above 8 kHz

@@ -33,7 +33,7 @@ _TAIL_S = 2.0  # releases sound on; what lies beyond the song's end is cut off
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one instrument plays.
+    """Notes of one instrument.
 
     Attributes:
         notes: the notes; of a drum kit, the pitch names the drum (General MIDI's percussion map).

@@ -27,7 +27,7 @@ from mixprint.synthesis.training_songs import SongSource, check_installed
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSize:
-    """How large a split is; each song is mixed in `styles_per_song` of the styles."""
+    """Size of a split; each song is mixed in `styles_per_song` of the styles."""
 
     num_songs: int
     num_styles: int
@@ -36,7 +36,7 @@ class SplitSize:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleBenchmark:
-    """What the songs follow from.
+    """Parameters that the songs follow from.
 
     Attributes:
         seed: of songs and styles.
