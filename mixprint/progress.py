@@ -1,7 +1,9 @@
 """Progress of long work: log lines with counts and the time left, a bar where a terminal is.
 
-The bar is the last line of the terminal. Whatever else is printed meanwhile takes its place, and
-the bar comes back below: log lines (`mixprint.log`) and results (`echo`) go through `bar_cleared`.
+The bar is the last line of the terminal: that of the innermost work, behind the counts of all work
+around it, for example `trained 1/20 epochs | took 31/80 steps, 12 s`. Whatever else is printed
+meanwhile takes its place, and the bar comes back below: log lines (`mixprint.log`) and results
+(`echo`) go through `bar_cleared`.
 """
 
 import io
@@ -23,6 +25,8 @@ LEAST_CELLS = 4
 DEFAULT_COLUMNS = 80
 CLEAR_LINE = "\r\x1b[K"
 LINE_EVERY_S = 5.0
+# The longer a work lasts, the rarer are its lines: each time as much more, up to a minute.
+LINE_GROWTH, RAREST_LINE_S = 0.05, 60.0
 BAR_EVERY_S = 0.2
 
 Item = TypeVar("Item")
@@ -35,7 +39,7 @@ class Progress:
     logs ``separated 3/12 tracks, 31 s, about 93 s left``.
     """
 
-    # The bars that are drawn on terminals, the innermost last: that one is seen.
+    # Work that is under way on a terminal, the innermost last.
     _bars: ClassVar[list["Progress"]] = []
     _lock: ClassVar[threading.RLock] = threading.RLock()
 
@@ -44,73 +48,104 @@ class Progress:
         log: logging.Logger,
         verb: str,
         *,
-        total: int,
+        total: int | None,
         unit: str,
         every_s: float = LINE_EVERY_S,
         terminal: TextIO | None = None,
+        has_lines: bool = True,
     ) -> None:
         """Start the clock.
 
         Args:
             log: receives the lines, at level INFO.
             verb: what is done to a unit, in the past tense.
-            total: how many units there are.
+            total: how many units there are; None: nobody knows.
             unit: their name, in the plural.
             every_s: least time between two lines; the last one always appears.
             terminal: where a bar may be drawn, if it is a terminal; standard error by default.
+            has_lines: whether it has lines in the log; the bar has it in any case.
         """
         self._log, self._verb, self._total, self._unit = log, verb, total, unit
         self._stream = terminal or sys.stderr
         self._is_terminal = is_terminal(self._stream)
-        self._every_s = BAR_EVERY_S if self._is_terminal else every_s
+        self._every_s, self._has_lines = every_s, has_lines
+        self._is_shown = False
         self._start_s = self._reported_s = time.monotonic()
-        self.done = 0
+        self.done, self.note = 0, ""
 
     def __enter__(self) -> Self:
         """Use it as a context, so that the last line is there even after an error."""
+        if self._is_terminal:
+            with self._lock:
+                self._bars.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Replace the bar by a line of the log, which also says where an error stopped it."""
         with self._lock:
             if self in self._bars:
-                self._write(CLEAR_LINE)
+                if self._is_shown:
+                    self._write(CLEAR_LINE)
                 self._bars.remove(self)
-        self._log.info(self.describe(time.monotonic() - self._start_s))
+        if self._has_lines:
+            self._log.info(self.describe(time.monotonic() - self._start_s))
 
-    def advance(self, units: int = 1) -> None:
-        """Count units as done, and show it when it is time."""
+    def advance(self, units: int = 1, note: str = "") -> None:
+        """Count units as done, and show it when it is time.
+
+        Args:
+            units: how many.
+            note: what else is known by now, for example a mean; it stays until the next one.
+        """
         self.done += units
+        self.note = note or self.note
         now_s = time.monotonic()
-        if now_s - self._reported_s < self._every_s or self.done >= self._total:
+        is_done = self._total is not None and self.done >= self._total
+        if now_s - self._reported_s < self._least_gap_s(now_s - self._start_s) or is_done:
             return
         self._reported_s = now_s
-        if not self._is_terminal:
+        if self._is_terminal:
+            with self._lock:
+                for bar in self._bars:
+                    bar._is_shown = True
+                if self._bars:
+                    self._bars[-1].draw()
+        elif self._has_lines:
             self._log.info(self.describe(now_s - self._start_s))
-            return
-        with self._lock:
-            if self not in self._bars:
-                self._bars.append(self)
-            self._bars[-1].draw()
+
+    def _least_gap_s(self, elapsed_s: float) -> float:
+        """Return the least time between two reports."""
+        if self._is_terminal:
+            return BAR_EVERY_S
+        return min(max(self._every_s, LINE_GROWTH * elapsed_s), RAREST_LINE_S)
 
     def draw(self) -> None:
         """Draw the bar in place of the terminal's last line, no wider than the terminal."""
-        text = self.describe(time.monotonic() - self._start_s)
+        around = [bar._counts() for bar in self._bars if bar is not self]
+        text = " | ".join([*around, self.describe(time.monotonic() - self._start_s)])
         # The last column stays free: some terminals go on to the next line behind it.
         room = _num_columns(self._stream) - 1
         cells = min(BAR_CELLS, room - len(text) - len("[] "))
-        if cells >= LEAST_CELLS:
+        if cells >= LEAST_CELLS and self._total:
             filled = cells * self.done // self._total
             text = f"[{'#' * filled}{'.' * (cells - filled)}] {text}"
         self._write(f"{CLEAR_LINE}{text[: max(room, 0)]}")
 
     def describe(self, elapsed_s: float) -> str:
         """Say how far the work is; the time left assumes that all units take equally long."""
-        text = f"{self._verb} {self.done}/{self._total} {self._unit}, {elapsed_s:.0f} s"
-        if 0 < self.done < self._total:
+        text = f"{self._verb} {self._fraction()} {self._unit}, {elapsed_s:.0f} s"
+        if self._total is not None and 0 < self.done < self._total:
             left_s = elapsed_s * (self._total - self.done) / self.done
             text += f", about {left_s:.0f} s left"
-        return text
+        return f"{text}, {self.note}" if self.note else text
+
+    def _counts(self) -> str:
+        """Say how far the work is, beside that of work inside it."""
+        text = f"{self._verb} {self._fraction()} {self._unit}"
+        return f"{text}, {self.note}" if self.note else text
+
+    def _fraction(self) -> str:
+        return f"{self.done}" if self._total is None else f"{self.done}/{self._total}"
 
     def _write(self, text: str) -> None:
         # A terminal that is gone ends no work.
@@ -123,10 +158,11 @@ class Progress:
     def bar_cleared(cls) -> Iterator[None]:
         """Take the bar off the terminal while something else is printed."""
         with cls._lock:
-            if not cls._bars:
+            shown = [bar for bar in cls._bars if bar._is_shown]
+            if not shown:
                 yield
                 return
-            bar = cls._bars[-1]
+            bar = shown[-1]
             bar._write(CLEAR_LINE)
             try:
                 yield

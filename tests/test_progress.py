@@ -173,6 +173,42 @@ def test_log_lines_and_results_have_rows_of_their_own_above_the_bar() -> None:
     assert " I mixprint.test: read 2/4 songs, 0 s" in last[0]
 
 
+def test_a_bar_has_the_counts_of_the_work_around_it() -> None:
+    with (
+        on_terminal(100) as terminal,
+        Progress(log, "trained", total=None, unit="epochs", has_lines=False) as outer,
+    ):
+        outer.advance(2, note="loss 0.5")
+        with Progress(log, "took", total=4, unit="steps") as inner:
+            inner.advance(note="loss 0.25")
+            (row,) = terminal.rows()
+            log.info("a line")
+            assert terminal.rows()[-1] == row
+        last = terminal.rows()
+    text = "trained 2 epochs, loss 0.5 | took 1/4 steps, 0 s, about 0 s left, loss 0.25"
+    assert row == f"[{5 * '#'}{16 * '.'}] {text}"
+    assert last[-1] == "trained 2 epochs, 0 s, loss 0.5"
+
+
+def test_lines_of_long_work_are_rare(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter(range(10_000))
+    clock = SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr("mixprint.progress.time", clock)
+    with (
+        caplog.at_level(logging.INFO),
+        Progress(log, "took", total=None, unit="steps", terminal=io.StringIO()) as shown,
+    ):
+        for _ in range(3600):
+            shown.advance()
+    # After a minute every 5 s, later every minute.
+    assert len(caplog.messages) == pytest.approx(90, abs=20)
+    gaps = [int(re.findall(r"took (\d+)", text)[0]) for text in caplog.messages]
+    assert gaps[1] - gaps[0] == 5
+    assert gaps[-2] - gaps[-3] == 60
+
+
 @pytest.mark.parametrize("err", [False, True])
 def test_a_reader_that_has_gone_ends_no_work(monkeypatch: pytest.MonkeyPatch, err: bool) -> None:
     reader, writer = os.pipe()

@@ -48,7 +48,7 @@ from mixprint.training import engine
 from mixprint.training.engine import Outcome
 from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import rank_and_world
-from mixprint.training.recorder import TIMES, MetricsCallback
+from mixprint.training.recorder import TIMES, MetricsCallback, rank_progress
 from mixprint.training.schedules import warmed_up_rate
 from mixprint.training.task import Length, Plan, Task, Weights
 from mixprint.training.updates import Update, listed
@@ -385,16 +385,20 @@ class EncoderTask(Task[Batch]):
     def _embed(self, references: Sequence[SegmentRef]) -> Tensor:
         """Return embedding_QE of whole segments."""
         parts = [torch.empty(0, self.config.embedding_dim, device=self.device)]
-        for start in range(0, len(references), self._items_at_once):
-            some = references[start : start + self._items_at_once]
-            read = [(r, *self.source.stems(r)) for r in some]
-            stems_BSCT = torch.stack([stems for _, stems, _ in read]).to(self.device)
-            if all(whole for *_, whole in read):
-                features_BD = torch.stack([self.source.features(r) for r, *_ in read])
-                features_BD = features_BD.to(self.device)
-            else:
-                features_BD = extract(stems_BSCT, self.sample_rate_hz)
-            parts.append(self.model.encoder(stems_BSCT, self.standardisation.apply(features_BD)))
+        with rank_progress(log, "embedded", len(references), "segments", has_lines=False) as shown:
+            for start in range(0, len(references), self._items_at_once):
+                some = references[start : start + self._items_at_once]
+                read = [(r, *self.source.stems(r)) for r in some]
+                stems_BSCT = torch.stack([stems for _, stems, _ in read]).to(self.device)
+                if all(whole for *_, whole in read):
+                    features_BD = torch.stack([self.source.features(r) for r, *_ in read])
+                    features_BD = features_BD.to(self.device)
+                else:
+                    features_BD = extract(stems_BSCT, self.sample_rate_hz)
+                parts.append(
+                    self.model.encoder(stems_BSCT, self.standardisation.apply(features_BD))
+                )
+                shown.advance(len(some))
         return torch.cat(parts)
 
     @override

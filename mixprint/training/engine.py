@@ -7,7 +7,7 @@ any number of ranks learns the same; the best weights are kept beside the last.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mixprint.progress import Progress
 from mixprint.training.averages import Average
 from mixprint.training.curves import ScalarLog
 from mixprint.training.loading import derive_seed, load_batches
@@ -42,6 +41,7 @@ from mixprint.training.recorder import (
     add_to,
     divided,
     prefixed,
+    rank_progress,
 )
 from mixprint.training.state import only_training
 from mixprint.training.task import Task, Weights
@@ -176,9 +176,15 @@ class _Training:
                     # A killed run may not have got so far after its last state.
                     self._write_epoch()
             batches = self._batches()
-            while not self._is_finished():
-                self._take_steps(batches)
-                self._validate()
+            epochs = rank_progress(
+                self._log, "trained", self._plan.num_epochs, "epochs", has_lines=False
+            )
+            with epochs as shown:
+                shown.advance(len(status.history))
+                while not self._is_finished():
+                    self._take_steps(batches)
+                    self._validate()
+                    shown.advance(note=self._standing())
             if not status.history or status.history[-1]["step"] != status.step:
                 self._validate()
         return self._conclude()
@@ -215,24 +221,27 @@ class _Training:
         end = plan.epoch_end(status.step)
         for part in self._task.parts.values():
             part.train()
-        with ExitStack() as stack:
-            shown = None
-            if self._rank == 0:
-                verb = f"epoch {len(status.history) + 1}: took"
-                total = end - status.step
-                shown = stack.enter_context(Progress(self._log, verb, total=total, unit="steps"))
+        verb = f"epoch {len(status.history) + 1}: took"
+        with rank_progress(self._log, verb, end - status.step, "steps") as shown:
             while status.step < end and (done := self._done()) < 1:
                 values = self._step(batches, done)
                 add_to(status.sums, values)
                 status.num_steps += 1
                 status.step += 1
-                if shown is not None:
-                    shown.advance()
+                shown.advance(note=_figures(values, ("loss", "learning_rate")))
                 if self._recorder is not None:
                     self._recorder.step(status.step, values)
                     # The state after an epoch holds its validation, too.
                     if plan.save_steps and status.step % plan.save_steps == 0 and status.step < end:
                         self._recorder.save(self._state())
+
+    def _standing(self) -> str:
+        """Say how the last epoch went, and which one is the best so far."""
+        status = self._status
+        best = f"best: epoch {status.best_epoch}" if status.best_epoch else ""
+        if status.best_score:
+            best += f" with {status.best_score[0]:.4g}"
+        return ", ".join(filter(None, [_figures(status.history[-1], ("train.loss",)), best]))
 
     def _step(self, batches: Iterator[Any], done: float) -> dict[str, float]:
         """Take a step; return what is known of it."""
@@ -381,3 +390,8 @@ class _Training:
             self._world_size,
             self._device,
         )
+
+
+def _figures(values: Mapping[str, float], names: Sequence[str]) -> str:
+    """Name some figures, of those that there are, in few characters."""
+    return ", ".join(f"{n.replace('_', ' ')} {values[n]:.3g}" for n in names if n in values)

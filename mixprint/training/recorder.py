@@ -10,12 +10,15 @@ train.*     means over the steps of the epoch: what `Task.learn` returns, `gradi
 valid.*     what `Task.validate` returns, and `time_s`, the seconds that it took
 """
 
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from mixprint.progress import Progress
 from mixprint.training.curves import ScalarLog
 from mixprint.training.outputs import TrainingOutputs, TrainingState
+from mixprint.training.ranks import rank_and_world
 from mixprint.training.task import Task, Weights
 
 # What an entry holds that differs between equal trainings.
@@ -95,6 +98,24 @@ class Recorder:
         if best is not None:
             self._outputs.write_best(best, history[-1])
         self._outputs.write_history(history)
+
+
+def rank_progress(
+    log: logging.Logger, verb: str, total: int | None, unit: str, *, has_lines: bool = True
+) -> Progress:
+    """Return a progress that is seen on the first rank only; the others count in silence.
+
+    The arguments are those of `Progress`.
+    """
+    is_first = rank_and_world()[0] == 0
+    return Progress(
+        log,
+        verb,
+        total=total,
+        unit=unit,
+        terminal=None if is_first else io.StringIO(),
+        has_lines=has_lines and is_first,
+    )
 
 
 def add_to(sums: dict[str, float], values: Mapping[str, float]) -> None:

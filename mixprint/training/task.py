@@ -69,6 +69,14 @@ class Plan:
     precision: str = "float32"
     compile: bool = False
 
+    @property
+    def num_epochs(self) -> int | None:
+        """Count the epochs of a training that goes to its last step; None without a last one."""
+        if self.length.steps <= 0:
+            return None
+        rest = self.length.steps - (self.first_valid_step or self.valid_steps)
+        return 1 + max(-(-rest // self.valid_steps), 0)
+
     def epoch_end(self, step: int) -> int:
         """Return where the epoch ends that a step belongs to, by the limits of steps."""
         first = self.first_valid_step or self.valid_steps

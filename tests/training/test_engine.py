@@ -89,3 +89,4 @@ def test_epochs_end_with_validations_and_with_the_training(
     rhythm = plan(length=Length(steps=10), first_valid_step=first, valid_steps=every)
     assert sorted({rhythm.epoch_end(step) for step in range(10)}) == ends
     assert all(rhythm.epoch_end(step) > step for step in range(10))
+    assert rhythm.num_epochs == len(ends)

@@ -19,6 +19,7 @@ import torch
 
 from mixprint.errors import TrainingError
 from mixprint.storage.atomic import read_json
+from mixprint.training import engine
 from mixprint.training import state as training_state
 from mixprint.training.recorder import TIMES
 from mixprint.training.task import Length, Task
@@ -320,12 +321,15 @@ def test_patience_ends_a_training(
     assert not list(tmp_path.glob("checkpoint_epoch_*"))
 
 
-def test_minutes_end_a_training(prepared: Prepared, tmp_path: Path) -> None:
-    outcome = prepared.run(tmp_path, length=Length(minutes=1e-4), valid_steps=STEPS)
-    assert len(outcome.history) == 1
-    assert 1 <= outcome.best["step"] <= STEPS
+def test_minutes_end_a_training(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A minute passes in each step.
+    monkeypatch.setattr(engine._Training, "_elapsed_s", lambda self: 60.0 * self._status.step)
+    outcome = prepared.run(tmp_path, length=Length(minutes=2.0), valid_steps=STEPS)
+    assert [(entry["step"], entry["minutes"]) for entry in outcome.history] == [(2, 2.0)]
     # Time that is used up is not given again.
-    again = prepared.run(tmp_path, length=Length(minutes=1e-4), valid_steps=STEPS)
+    again = prepared.run(tmp_path, length=Length(minutes=2.0), valid_steps=STEPS)
     assert again.history == outcome.history
 
 
