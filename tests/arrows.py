@@ -51,7 +51,8 @@ def module_arrows(repository: Path) -> dict[str, set[str]]:
         ".".join(path.relative_to(repository).with_suffix("").parts).removesuffix(".__init__"): path
         for path in folder.rglob("*.py")
     }
-    del files["mixprint"], files["mixprint.__main__"]
+    for door in ("mixprint", "mixprint.__main__"):
+        files.pop(door, None)
 
     def target(name: str) -> str:
         while name not in files and "." in name:
