@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -42,7 +43,7 @@ class RankJob:
         warm_up: first epochs, which are not timed.
     """
 
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     data: str
     num_pairs: int
     out_dir: str

@@ -3,7 +3,7 @@
 How several machines train together says `components.train.launch`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ class Job:
         device: where to compute.
     """
 
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     catalogue_dir: str
     stems_dir: str
     features_dir: str

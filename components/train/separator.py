@@ -39,11 +39,11 @@ class SeparatorJob:
         initial_config: its configuration, where it needs one.
     """
 
-    recipe: dict[str, Any]
+    recipe: Mapping[str, Any]
     data_dir: str
     out_dir: str
     device: str
-    extra_valid: dict[str, str]
+    extra_valid: Mapping[str, str]
     initial: str
     initial_config: str
 

@@ -3,7 +3,7 @@
 `python -m components.train --task zero-shot --root RUN`
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ class ZeroShotJob:
         device: where to compute.
     """
 
-    config: dict[str, Any]
-    train_config: dict[str, Any]
+    config: Mapping[str, Any]
+    train_config: Mapping[str, Any]
     catalogue_dir: str
     stems_dir: str
     encoder_dir: str
