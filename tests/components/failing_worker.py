@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,18 +13,27 @@ from mixprint.distributed import barrier, process_group
 from mixprint.errors import DataError
 
 
+@dataclass(frozen=True, kw_only=True)
+class FailingJob:
+    """Job of these ranks: which one fails, and how."""
+
+    rank: int
+    failure: str
+    pid_file: str = ""
+
+
 def main() -> None:
-    with rank_job(__doc__) as job, process_group(torch.device("cpu")):
+    with rank_job(FailingJob, __doc__) as job, process_group(torch.device("cpu")):
         barrier()
-        if int(os.environ["RANK"]) == job["rank"]:
-            if job["failure"] == "suspended":
+        if int(os.environ["RANK"]) == job.rank:
+            if job.failure == "suspended":
                 os.kill(os.getpid(), signal.SIGSTOP)
-            if job["failure"] == "killed":
+            if job.failure == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if job["failure"] == "bug":
+            if job.failure == "bug":
                 raise ZeroDivisionError("a bug")
-            if job["failure"] == "hangs":
-                Path(job["pid_file"]).write_text(str(os.getpid()))
+            if job.failure == "hangs":
+                Path(job.pid_file).write_text(str(os.getpid()))
                 time.sleep(600)
             raise DataError("songs: expected some, found none")
         barrier()
