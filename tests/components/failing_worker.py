@@ -20,6 +20,7 @@ class FailingJob:
     rank: int
     failure: str
     pid_file: str = ""
+    device: str = ""
 
 
 def main() -> None:
