@@ -38,7 +38,7 @@ class RankJob:
         warm_up: first epochs, which are not timed.
     """
 
-    config: dict[str, Any]
+    config: Mapping[str, Any]
     data: str
     num_pairs: int
     out_dir: str

@@ -67,6 +67,7 @@ def test_what_cannot_be_done_is_refused_and_nothing_is_written(
         transfer_style(*pair, out, segment_offset=2.9, segment_duration=3.0)
     assert not out.exists()
     out.mkdir()
-    (out / "mine.txt").write_text("kept")
-    with pytest.raises(DataError, match=r"mine\.txt"):
+    (out / "report.html").write_text("a person's own")
+    with pytest.raises(DataError, match=r"report\.html"):
         transfer_style(*pair, out)
+    assert [path.name for path in out.iterdir()] == ["report.html"]

@@ -15,9 +15,12 @@ from mixprint.training.ranks import barrier, process_group
 
 @dataclass(frozen=True, kw_only=True)
 class FailingJob:
+    """Job of these ranks: which one fails, and how."""
+
     rank: int
     failure: str
     pid_file: str = ""
+    device: str = ""
 
 
 def main() -> None:

@@ -165,7 +165,7 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
         monkeypatch.setenv("RANK", "0")
         worker.work(Job(**run.localised(job)))
 
-    monkeypatch.setattr("components.train.main.start_workers", start_workers)
+    monkeypatch.setattr("components.train.job.start_workers", start_workers)
     songs, root = "gs://bucket/songs", "gs://bucket/runs/7"
     open_bucket(songs).upload_all({path.name: path for path in workplace.songs.iterdir()})
     made = workplace.run_all(root, songs)

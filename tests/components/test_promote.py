@@ -24,8 +24,8 @@ from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
 from mixprint.errors import ConfigError, DataError
 from mixprint.evaluation.plots import plot_confusion
 from mixprint.storage.atomic import read_json, write_json
-from tests.encoder.trials import KilledError
 from tests.evaluation.test_baselines import make_encoder
+from tests.training.trials import KilledError
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 GATE = replace(

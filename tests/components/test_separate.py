@@ -118,9 +118,9 @@ def leftovers(root: Path) -> list[Path]:
 
 
 def owners(root: Path) -> set[int]:
-    """The processes that have a claim at this moment."""
+    """The processes that have claimed a shard at this moment; each worker has other claims, too."""
     found = set()
-    for path in (root / CLAIMS_FOLDER).glob("*.claim"):
+    for path in (root / CLAIMS_FOLDER).glob("shard-*.claim"):
         try:
             found.add(int(json.loads(path.read_text())["pid"]))
         except (FileNotFoundError, ValueError):
