@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.levels import SILENT_PEAK_DB
-from mixprint.audio.streamed_levels import Levels
+from mixprint.audio.streamed_levels import MixLevels
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 from mixprint.transfer.effect import check_amount
@@ -152,7 +152,7 @@ class Controls:
         """The amounts in the order of `STEMS`, as amount_S."""
         return torch.tensor([float(self.amount[stem]) for stem in STEMS])
 
-    def gain_db(self, source: Levels, processed: Levels, target_lufs: float) -> float:
+    def gain_db(self, source: MixLevels, processed: MixLevels, target_lufs: float) -> float:
         """Say how much louder the output is to be made.
 
         Args:

@@ -142,7 +142,7 @@ def test_side_by_side_is_one_after_the_other(songs: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from mixprint.transfer import songs
+from mixprint.transfer import pair
 from mixprint.transfer.jobs import run_jobs
 from tests.transfer.conftest import write_short_report
 from tests.transfer.test_jobs import load_models, make_jobs
@@ -155,7 +155,7 @@ if __name__ == "__main__":
         if path.parent.name == "job-b":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    songs.write_report = write_and_die
+    pair.write_report = write_and_die
     models = load_models(folder / "log")
     run_jobs(make_jobs(folder, ("a", "b", "c")), folder / "out", models)
 """

@@ -16,7 +16,7 @@ from mixprint.features import FEATURE_NAMES, Standardisation, extract
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import read_json
 from mixprint.transfer.effect import apply_to_blocks
-from mixprint.transfer.excerpts import Segment, WholeSong, load_whole
+from mixprint.transfer.excerpts import Segment, load_whole
 from mixprint.transfer.jobs import Models
 from mixprint.transfer.pair import (
     Target,
@@ -30,6 +30,7 @@ from mixprint.transfer.settings import (
     Controls,
     parse_amounts,
 )
+from mixprint.transfer.stem_store import WholeSong
 from mixprint.transfer.style import Style
 from tests.transfer.methods.test_fitting import LevelEncoder
 from tests.transfer.metrics_schema import problems
