@@ -19,7 +19,7 @@ from mixprint.audio.resampling import resampling_notes
 from mixprint.errors import AudioError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.text import shown
-from mixprint.transfer.methods.fitting import MIN_DURATION_S
+from mixprint.transfer.methods.result import MIN_DURATION_S
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.transfer.stem_store import Block, Separate, WholeSong, separate_song
 from mixprint.transfer.style import SILENT_STEM_DBFS
@@ -42,7 +42,6 @@ class Segment:
     Attributes:
         name: what the song is called in metrics.json: its path or URI.
         title: what a person calls it.
-        identity: JSON-able; equal for equal audio and stems.
         audio_CT: the mixture.
         stems_SCT: its stems.
         separator: fingerprint of what made the stems.
@@ -54,7 +53,6 @@ class Segment:
 
     name: str
     title: str
-    identity: Mapping[str, Any]
     audio_CT: Tensor
     stems_SCT: Tensor
     separator: Mapping[str, Any]
@@ -131,8 +129,6 @@ def load_segment(
     settings: Hyperparameters,
     separate: Separate,
     separator: Mapping[str, Any],
-    *,
-    content: str,
 ) -> Segment:
     """Read a segment of a file and separate it.
 
@@ -141,7 +137,6 @@ def load_segment(
         settings: which part.
         separate: the separator.
         separator: its fingerprint.
-        content: SHA-256 of the file.
 
     Raises:
         AudioError: the file cannot be read or is too short.
@@ -155,7 +150,6 @@ def load_segment(
     return Segment(
         name=where,
         title=shown(path.stem),
-        identity={"content": content},
         audio_CT=audio_CT,
         stems_SCT=stems_SCT,
         separator=separator,
@@ -172,8 +166,6 @@ def load_whole(
     settings: Hyperparameters,
     separator: "Separator",
     folder: Path,
-    *,
-    content: str,
 ) -> Segment:
     """Separate a whole song into files, and read the segments that are heard.
 
@@ -182,7 +174,6 @@ def load_whole(
         settings: how long the segments are, and how many; with one it is that at the offset.
         separator: the separator.
         folder: receives the stems; they must stay as long as `Segment.whole` is used.
-        content: SHA-256 of the file.
 
     Raises:
         AudioError: the file cannot be read or is too short.
@@ -196,7 +187,6 @@ def load_whole(
     return replace(
         heard,
         title=shown(path.stem),
-        identity={"content": content},
         separator=separator.fingerprint,
         notes=heard.notes + resampling_notes(where, info.sample_rate_hz, SAMPLE_RATE_HZ),
         separation_s=time.perf_counter() - started_s,
@@ -213,7 +203,7 @@ def hear(where: str, whole: WholeSong, power_SN: Tensor, settings: Hyperparamete
         settings: how long the segments are, and how many; with one it is that at the offset.
 
     Returns:
-        the segments, not yet with a title, an identity and a separator.
+        the segments, not yet with a title and a separator.
 
     Raises:
         AudioError: the song is too short.
@@ -247,7 +237,6 @@ def hear(where: str, whole: WholeSong, power_SN: Tensor, settings: Hyperparamete
     return Segment(
         name=where,
         title=where,
-        identity={},
         audio_CT=torch.cat([audio_CT for audio_CT, _ in pieces], dim=-1),
         stems_SCT=torch.cat([stems_SCT for _, stems_SCT in pieces], dim=-1),
         separator={},

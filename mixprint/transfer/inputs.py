@@ -124,9 +124,9 @@ class FileSong:
         assert separator is not None, "SongSource finds such a song only with a separator"
         folder = scratch / self.folder(settings, whole=whole)
         if whole:
-            return load_whole(self.path, settings, separator, folder, content=self.content)
+            return load_whole(self.path, settings, separator, folder)
         separate = partial(separate_once, folder, separator.separate)
-        return load_segment(self.path, settings, separate, self.separator, content=self.content)
+        return load_segment(self.path, settings, separate, self.separator)
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,6 @@ class StoredSong:
         return replace(
             segment,
             title=self.title,
-            identity=self.identity(settings, whole=whole),
             separator=self.separator,
             notes=notes,
         )
@@ -230,7 +229,7 @@ class StoredSong:
             else read_audio(path, start_s=reference.start_s, duration_s=length_s)
         )
         return Segment(
-            self.track.uri, self.title, {}, audio_CT, stems_SCT, self.separator, tuple(notes)
+            self.track.uri, self.title, audio_CT, stems_SCT, self.separator, tuple(notes)
         )
 
     def _whole(self, settings: Hyperparameters, path: Path | None, folder: Path) -> Segment:

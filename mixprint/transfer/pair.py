@@ -31,13 +31,13 @@ from mixprint import __version__
 from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
-from mixprint.fingerprint import code_version, fingerprint
 from mixprint.schema import Count, Length, WithOthers, read_record
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage.atomic import write_json
 from mixprint.storage.outputs import remove_result, result_in
 from mixprint.text import shown
 from mixprint.transfer.excerpts import Segment
+from mixprint.transfer.fit import fit_style
 from mixprint.transfer.layout import (
     METRICS_NAME,
     METRICS_VERSION,
@@ -45,7 +45,9 @@ from mixprint.transfer.layout import (
     REPORT_NAME,
     TRANSFER,
 )
-from mixprint.transfer.methods.fitting import TransferResult, fit_style, measure_style
+from mixprint.transfer.methods.distances import measure_style
+from mixprint.transfer.methods.registry import model_fingerprints
+from mixprint.transfer.methods.result import TransferResult
 from mixprint.transfer.rendering import write_output, write_target
 from mixprint.transfer.report.artefacts import artefacts
 from mixprint.transfer.report.page import write_report
@@ -54,10 +56,9 @@ from mixprint.transfer.style import Style, segment_features, sounding
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
-    from mixprint.zero_shot.checkpoint import ZeroShotModel
+    from mixprint.transfer.methods.problem import Model
 
 log = logging.getLogger("mixprint.transfer")
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,13 +67,11 @@ class Target:
 
     Attributes:
         style: the style.
-        identity: JSON-able; equal for equal styles.
         sources: what metrics.json says of each song or file: `title`, `audio`, `style`, `weight`.
         songs: what was heard of the songs among them.
     """
 
     style: Style
-    identity: Mapping[str, Any]
     sources: tuple[Mapping[str, Any], ...]
     songs: tuple[Segment, ...] = ()
 
@@ -89,7 +88,7 @@ class Target:
             encoder=encoder,
         )
         source = {"title": song.title, "audio": song.name, "style": None, "weight": 1.0}
-        return cls(style, song.identity, (source,), (song,))
+        return cls(style, (source,), (song,))
 
     @classmethod
     def of_file(cls, path: Path) -> "Target":
@@ -100,7 +99,7 @@ class Target:
         """
         style = Style.load(path)
         source = {"title": style.title, "audio": None, "style": shown(path), "weight": 1.0}
-        return cls(style, {"style": fingerprint(style.to_values())}, (source,))
+        return cls(style, (source,))
 
     @classmethod
     def mean(cls, targets: Sequence["Target"], weights: Sequence[float]) -> "Target":
@@ -116,49 +115,9 @@ class Target:
         total = sum(weight for _, weight in used)
         return cls(
             style,
-            mean_identity([t.identity for t in targets], weights),
             tuple({**source, "weight": w / total} for t, w in used for source in t.sources),
             tuple(song for t, _ in used for song in t.songs),
         )
-
-
-def mean_identity(
-    identities: Sequence[Mapping[str, Any]], weights: Sequence[float]
-) -> Mapping[str, Any]:
-    """Tell what `Target.mean` of targets will have as its identity."""
-    used = [(i, w) for i, w in zip(identities, weights, strict=True) if w != 0]
-    if len(used) == 1:
-        return used[0][0]
-    total = sum(weight for _, weight in used) or 1.0
-    return {"targets": [{"identity": dict(i), "weight": w / total} for i, w in used]}
-
-
-def transfer_fingerprint(
-    input_identity: Mapping[str, Any],
-    target_identity: Mapping[str, Any],
-    separator: Mapping[str, Any],
-    settings: Hyperparameters,
-    standardisation: Standardisation,
-    encoder: "Encoder | None",
-    *,
-    controls: Controls | None = None,
-    zero_shot: "ZeroShotModel | None" = None,
-) -> str:
-    """Hash all that the result depends on, so that a finished pair is not computed again."""
-    return fingerprint(
-        {
-            "input": dict(input_identity),
-            "target": dict(target_identity),
-            "separator": dict(separator),
-            "hyperparameters": asdict(settings),
-            "share": None if settings.share is None else settings.share.tolist(),
-            "controls": (controls or Controls()).to_values(),
-            "standardisation": standardisation.to_values(),
-            "encoder": None if encoder is None else encoder.fingerprint,
-            "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
-            "code": code_version(__name__),
-        }
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,10 +169,11 @@ def transfer_segments(
     out_dir: Path,
     settings: Hyperparameters,
     *,
+    fingerprint: str,
     controls: Controls | None = None,
     standardisation: Standardisation,
     encoder: "Encoder | None",
-    zero_shot: "ZeroShotModel | None" = None,
+    model: "Model | None" = None,
     device: torch.device | str,
 ) -> dict[str, Any]:
     """Transfer, and write the folder described at the top of this module.
@@ -223,10 +183,11 @@ def transfer_segments(
         target: what is aimed at.
         out_dir: the folder.
         settings: how the effect is found.
+        fingerprint: of all that the result depends on, by which it is known again.
         controls: what is made of it; the defaults of the class when None.
         standardisation: of the features.
         encoder: see `fit_style`.
-        zero_shot: the model of that method.
+        model: the network of the method.
         device: where all is computed; encoder and model are there.
 
     Returns:
@@ -242,16 +203,10 @@ def transfer_segments(
         heard_SCT,
         target.style,
         SAMPLE_RATE_HZ,
-        optimize_target=settings.optimize_target,
+        settings,
         standardisation=standardisation,
         encoder=encoder,
-        share_D=settings.share,
-        num_steps=settings.num_steps,
-        lr=settings.lr,
-        receptive_field_s=settings.receptive_field,
-        seed=settings.seed,
-        method=settings.method,
-        zero_shot=zero_shot,
+        model=model,
         keep=controls.kept,
         device=device,
     )
@@ -293,25 +248,15 @@ def transfer_segments(
             heard_SCT,
             target.style,
             SAMPLE_RATE_HZ,
-            optimize_target=settings.optimize_target,
+            settings,
             standardisation=standardisation,
             encoder=encoder,
             left_alone=result.stems_left_alone,
-            share_D=settings.share,
         )
         separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
         metrics = {
             "schema_version": METRICS_VERSION,
-            "fingerprint": transfer_fingerprint(
-                input_segment.identity,
-                target.identity,
-                input_segment.separator,
-                settings,
-                standardisation,
-                encoder,
-                controls=controls,
-                zero_shot=zero_shot,
-            ),
+            "fingerprint": fingerprint,
             "input_audio": input_segment.name,
             "input_title": input_segment.title,
             "target_audio": " + ".join(song.name for song in target.songs) or None,
@@ -349,7 +294,7 @@ def transfer_segments(
             "checkpoints": {
                 "separator": dict(input_segment.separator),
                 "encoder": None if encoder is None else encoder.fingerprint,
-                "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
+                **model_fingerprints(settings.method, model),
             },
             "device": str(device),
             "timings": {

@@ -38,9 +38,7 @@ def test_the_song_is_read_once_and_the_draft_once(
     generator = torch.Generator().manual_seed(1)
     song_CT = 0.1 * torch.randn(2, 7 * SAMPLE_RATE_HZ, generator=generator)
     write_audio(tmp_path / "song.wav", song_CT, SAMPLE_RATE_HZ, subtype="FLOAT")
-    song = load_whole(
-        tmp_path / "song.wav", settings(), SplitSeparator(), tmp_path / "stems", content="x"
-    )
+    song = load_whole(tmp_path / "song.wav", settings(), SplitSeparator(), tmp_path / "stems")
     reads: Counter[str] = Counter()
 
     def counted(path: Path, **more: Any) -> Generator[Tensor, None, None]:
