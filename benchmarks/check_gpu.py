@@ -408,24 +408,28 @@ def check_encoder(job: Job) -> Iterator[Finding]:
 def check_transfer(job: Job) -> Iterator[Finding]:
     """Find a style transfer."""
     from mixprint.features import Standardisation, extract
-    from mixprint.transfer import transfer_style
+    from mixprint.transfer.fit import fit_style
+    from mixprint.transfer.settings import Hyperparameters
+    from mixprint.transfer.style import Style
 
     input_SCT, target_SCT = (make_noise(1, seed, 4.0)[0] for seed in (1, 2))
     both = torch.cat([extract(s[None], ENCODER_SAMPLE_RATE_HZ) for s in (input_SCT, target_SCT)])
     standardisation = Standardisation(both.mean(0), torch.ones(both.shape[1]))
 
     def transfer(device: str) -> Any:
-        return transfer_style(
-            input_SCT,
-            target_SCT,
+        return fit_style(
+            [input_SCT],
+            Style.of("target", [target_SCT.to(device)], ENCODER_SAMPLE_RATE_HZ),
             ENCODER_SAMPLE_RATE_HZ,
-            optimize_target="features",
+            Hyperparameters(
+                optimize_target="features",
+                method=method,
+                aim="target",
+                num_steps=2 if job.is_tiny else 100,
+                lr=0.01,
+                receptive_field=0.5,
+            ),
             standardisation=standardisation,
-            num_steps=2 if job.is_tiny else 100,
-            lr=0.01,
-            receptive_field_s=0.5,
-            seed=1,
-            method=method,
             device=device,
         )
 

@@ -50,12 +50,13 @@ from mixprint.progress import progress
 from mixprint.separation import load_separator
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
-from mixprint.transfer.methods.fitting import TransferResult, fit_style
+from mixprint.transfer.fit import fit_style
+from mixprint.transfer.methods.registry import METHODS, load_models_of
+from mixprint.transfer.methods.result import TransferResult
 from mixprint.transfer.methods.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
 from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
 from mixprint.transfer.style import Style
 from mixprint.weights import SHIPPED_ENCODER
-from mixprint.zero_shot.checkpoint import load_zero_shot
 
 log = logging.getLogger("mixprint.benchmarks")
 
@@ -79,13 +80,10 @@ PLAIN = Hyperparameters(
     seed=1,
 )
 WAYS: Mapping[str, Hyperparameters] = {
-    "console": PLAIN,
+    **{method: replace(PLAIN, method=method) for method in METHODS},
     "console, embeddings": replace(PLAIN, optimize_target="embeddings"),
-    "tcn": replace(PLAIN, method="tcn"),
-    "optimise": replace(PLAIN, method="optimise"),
     "optimise, aim target": replace(PLAIN, method="optimise", aim="target"),
     "optimise, embeddings": replace(PLAIN, method="optimise", optimize_target="embeddings"),
-    "zero-shot": replace(PLAIN, method="zero-shot"),
 }
 
 
@@ -217,20 +215,15 @@ def fit(
     num_steps: int,
 ) -> TransferResult:
     """Fit one segment."""
+    models = load_models_of([way.method], {}, input_SCT.device)
     return fit_style(
         [input_SCT],
         Style.of("target", [target_SCT], SAMPLE_RATE_HZ, encoder=encoder),
         SAMPLE_RATE_HZ,
-        optimize_target=way.optimize_target,
+        replace(way, num_steps=num_steps),
         standardisation=encoder.standardisation,
         encoder=encoder,
-        num_steps=num_steps,
-        lr=way.lr,
-        receptive_field_s=way.receptive_field,
-        seed=way.seed,
-        method=way.method,
-        zero_shot=load_zero_shot() if way.method == "zero-shot" else None,
-        share_D=way.share,
+        model=next(iter(models.values()), None),
         device=input_SCT.device,
     )
 
@@ -260,10 +253,8 @@ def measure(job: Job) -> dict[str, Any]:
     else:
         encoder = load_checkpoint(SHIPPED_ENCODER, job.device)
         way = WAYS[job.work]
-        # A zero-shot pass is one step.
-        num_steps = job.runs if way.method != "zero-shot" else 1
-        fit(way, encoder, input_SCT, target_SCT, num_steps)
-        found = {"seconds": fit(way, encoder, input_SCT, target_SCT, num_steps).step_s}
+        fit(way, encoder, input_SCT, target_SCT, job.runs)
+        found = {"seconds": fit(way, encoder, input_SCT, target_SCT, job.runs).step_s}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found | {"peak_bytes": peak}
 

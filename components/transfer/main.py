@@ -87,7 +87,7 @@ class TransferConfig(StepConfig):
         values = asdict(self)
         names = values.keys() & Hyperparameters.__dataclass_fields__.keys()
         settings = (
-            Hyperparameters(**{name: values[name] for name in names}, method=method)  # type: ignore[arg-type]  # checked there
+            Hyperparameters(**{name: values[name] for name in names}, method=method)
             for method in self.methods
         )
         return Defaults(
@@ -145,6 +145,7 @@ def run(
         # torch and MLflow take seconds to import; a process that only wires needs neither.
         from components.mlflow.client import Registry
         from mixprint.transfer.layout import SUMMARY_NAME, SUMMARY_NAMES
+        from mixprint.transfer.methods.registry import MODELS
         from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE
 
         out_dir = run_folder.path / TRANSFER_FOLDER
@@ -190,7 +191,10 @@ def run(
                 "stems": stems.fingerprint,
                 "encoder": None if models.encoder is None else models.encoder.fingerprint,
                 "separator": None if models.separator is None else models.separator.fingerprint,
-                "zero_shot": None if models.zero_shot is None else models.zero_shot.fingerprint,
+                **{
+                    key: models.of_methods[key].fingerprint if key in models.of_methods else None
+                    for key in MODELS
+                },
                 "config": config.to_values(),
                 "pairs": file_sha256(config.pairs) if config.pairs else "",
                 "songs": _named_songs(Path(config.pairs)) if config.pairs else {},
@@ -261,19 +265,18 @@ def _load_models(config: TransferConfig, champion: Path) -> "Models":
     from mixprint.machine.device import resolve_device
     from mixprint.separation import load_separator
     from mixprint.transfer.jobs import Models
+    from mixprint.transfer.methods.registry import MODELS
 
     device = resolve_device(config.device)
     encoder = load_checkpoint(champion, device)
-    zero_shot = None
-    if config.zero_shot_checkpoint:
-        from mixprint.zero_shot.checkpoint import load_zero_shot
-
-        zero_shot = load_zero_shot(Path(config.zero_shot_checkpoint), device)
+    folders = {key: getattr(config, f"{key}_checkpoint") for key in MODELS}
     return Models(
         standardisation=encoder.standardisation,
         encoder=encoder,
         separator=load_separator(device=device) if config.pairs else None,
-        zero_shot=zero_shot,
+        of_methods={
+            key: MODELS[key].load(Path(folder), device) for key, folder in folders.items() if folder
+        },
         device=device,
     )
 

@@ -12,9 +12,9 @@ from mixprint.features import Standardisation
 from mixprint.separation import load_separator
 from mixprint.storage.outputs import temporary_folder
 from mixprint.transfer.jobs import Models
+from mixprint.transfer.methods.registry import load_models_of
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.weights import SHIPPED_ENCODER, SHIPPED_STANDARDISATION
-from mixprint.zero_shot.checkpoint import SHIPPED_ZERO_SHOT, load_zero_shot
 
 
 def load_models(
@@ -41,9 +41,7 @@ def load_models(
         ConfigError: the settings need an encoder, and there is none.
     """
     loaded = load_encoder(encoder, device)
-    needs_zero_shot = any(each.method == "zero-shot" for each in settings)
-    needs_embedding = any(each.optimize_target == "embeddings" for each in settings)
-    if loaded is None and (needs_embedding or needs_zero_shot):
+    if loaded is None and any(each.embeds for each in settings):
         raise ConfigError(
             "embeddings and zero-shot: expected --mixing_checkpoint with an encoder, got none "
             f"(and mixprint ships none in {SHIPPED_ENCODER.name})"
@@ -52,9 +50,9 @@ def load_models(
         standardisation=_load_standardisation(loaded),
         encoder=loaded,
         separator=load_separator(separator, separator_config, device),
-        zero_shot=load_zero_shot(zero_shot or SHIPPED_ZERO_SHOT, device)
-        if needs_zero_shot
-        else None,
+        of_methods=load_models_of(
+            (each.method for each in settings), {"zero_shot": zero_shot}, device
+        ),
         device=device,
     )
 

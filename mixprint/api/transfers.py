@@ -14,7 +14,7 @@ from mixprint.audio.files import read_audio
 from mixprint.machine.device import resolve_device
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.transfer.layout import OUTPUT_NAME
-from mixprint.transfer.methods.fitting import Method, OptimizeTarget
+from mixprint.transfer.methods.result import OptimizeTarget
 from mixprint.transfer.request import Request, transfer_songs
 from mixprint.transfer.settings import ApplyTo, Controls, Hyperparameters, Loudness
 
@@ -46,7 +46,7 @@ def transfer_style(
     target_audio: SongPath | Sequence[SongPath],
     out_dir: SongPath,
     *,
-    method: Method = "console",
+    method: str = "console",
     optimize_target: OptimizeTarget = "features",
     apply_to: ApplyTo = "segment",
     amount: float | Mapping[str, float] = 1.0,

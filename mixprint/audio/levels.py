@@ -4,12 +4,13 @@ Shape suffixes: C channel, T sample.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mixprint.audio.resampling import resample_blocks
+from mixprint.audio.resampling import FloatArray, Resampler, reduced_ratio
 from mixprint.dsp.loudness import integrated_loudness
 
 # Four times 48 kHz, by ITU-R BS.1770-4; 44.1 kHz is raised as much.
@@ -24,6 +25,30 @@ def loudness_lufs(audio_CT: Tensor, sample_rate_hz: int) -> float:
         return float(integrated_loudness(audio_CT.unsqueeze(0), sample_rate_hz)[0])
 
 
+class TruePeak:
+    """The highest magnitude of audio that is handed over block by block; see `true_peak`."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        """Start with silence at this rate."""
+        oversampled_hz = TRUE_PEAK_OVERSAMPLING * sample_rate_hz
+        self._between = Resampler(*reduced_ratio(sample_rate_hz, oversampled_hz))
+        self._peak = 0.0
+
+    def add(self, block_CT: Tensor) -> None:
+        """Take the next block, of any length."""
+        source_CT = block_CT.detach().to("cpu", torch.float32).numpy()
+        self._compare([source_CT])
+        self._compare(self._between.add(source_CT))
+
+    def finish(self) -> float:
+        """Return the highest magnitude, full scale 1; nothing may follow."""
+        self._compare(self._between.finish())
+        return self._peak
+
+    def _compare(self, parts: Iterable[FloatArray]) -> None:
+        self._peak = max([self._peak, *(float(np.abs(p).max()) for p in parts if p.size)])
+
+
 def true_peak(blocks: Iterable[Tensor], sample_rate_hz: int) -> float:
     """Measure the highest magnitude, between samples too, full scale 1.
 
@@ -33,21 +58,10 @@ def true_peak(blocks: Iterable[Tensor], sample_rate_hz: int) -> float:
 
     Source: ITU-R BS.1770-4, annex 2: four times oversampled.
     """
-    sample_peak = 0.0
-
-    def watched() -> Iterator[Tensor]:
-        nonlocal sample_peak
-        for block_CT in blocks:
-            sample_peak = max(sample_peak, float(block_CT.abs().max()))
-            yield block_CT
-
-    oversampled_hz = TRUE_PEAK_OVERSAMPLING * sample_rate_hz
-    between = (
-        float(block_CT.abs().max())
-        for block_CT in resample_blocks(watched(), sample_rate_hz, oversampled_hz)
-        if block_CT.numel()
-    )
-    return max(max(between, default=0.0), sample_peak)
+    meter = TruePeak(sample_rate_hz)
+    for block_CT in blocks:
+        meter.add(block_CT)
+    return meter.finish()
 
 
 def true_peak_dbtp(audio_CT: Tensor, sample_rate_hz: int) -> float:

@@ -4,7 +4,7 @@ Shape suffixes: C channel, T sample.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -50,23 +50,6 @@ def resample(audio_CT: Tensor, from_hz: int, to_hz: int) -> Tensor:
     return torch.from_numpy(np.concatenate(parts, axis=1))
 
 
-def resample_blocks(blocks: Iterable[Tensor], from_hz: int, to_hz: int) -> Iterator[Tensor]:
-    """Resample a stream of blocks as `resample` does the whole.
-
-    Args:
-        blocks: block_CT of any lengths.
-        from_hz: their rate in Hz.
-        to_hz: the asked rate in Hz.
-
-    Yields:
-        block_CT, float32.
-    """
-    up, down = reduced_ratio(from_hz, to_hz)
-    sources = (block_CT.detach().to("cpu", torch.float32).numpy() for block_CT in blocks)
-    for part_CT in resampled_parts(sources, up, down):
-        yield torch.from_numpy(part_CT)
-
-
 def resampling_notes(name: str, from_hz: int, to_hz: int) -> tuple[str, ...]:
     """Say of what was read at another rate than its own; nothing of what was not."""
     return () if from_hz == to_hz else (f"{name}: resampled from {from_hz} Hz to {to_hz} Hz",)
@@ -110,31 +93,55 @@ def _lowpass(up: int, down: int) -> FloatArray:
 
 
 def resampled_parts(blocks: Iterator[FloatArray], up: int, down: int) -> Iterator[FloatArray]:
-    """Resample a stream of blocks as if it were one: each part is filtered with its context."""
+    """Resample a stream of blocks as if it were one."""
     if up == down:
         yield from blocks
         return
-    # Imported here: it takes half a second, and most files have the right rate.
-    from scipy.signal import resample_poly
-
-    taps = _lowpass(up, down)
-    context = context_frames(up, down)
-    held_CT: FloatArray | None = None
+    resampler = Resampler(up, down)
     for block_CT in blocks:
-        if held_CT is None:
-            held_CT = np.zeros((block_CT.shape[0], context), np.float32)
-        held_CT = np.concatenate([held_CT, block_CT], axis=1)
-        usable = (held_CT.shape[1] - 2 * context) // down * down
+        yield from resampler.add(block_CT)
+    yield from resampler.finish()
+
+
+class Resampler:
+    """Resampling of a stream that is handed over block by block, as if it were one.
+
+    Each part is filtered with its context, so it comes when the block after it is known.
+    """
+
+    def __init__(self, up: int, down: int) -> None:
+        """Start before the first block; see `reduced_ratio` for the arguments."""
+        self._up, self._down = up, down
+        self._taps = _lowpass(up, down)
+        self._context = context_frames(up, down)
+        self._held_CT: FloatArray | None = None
+
+    def add(self, block_CT: FloatArray) -> list[FloatArray]:
+        """Take the next block, and return the part that is known now, if there is one."""
+        if self._held_CT is None:
+            self._held_CT = np.zeros((block_CT.shape[0], self._context), np.float32)
+        self._held_CT = np.concatenate([self._held_CT, block_CT], axis=1)
+        usable = (self._held_CT.shape[1] - 2 * self._context) // self._down * self._down
         if usable <= 0:
-            continue
-        part_CT = resample_poly(held_CT[:, : usable + 2 * context], up, down, axis=1, window=taps)
-        skip = context // down * up
-        yield part_CT[:, skip : skip + usable // down * up]
-        held_CT = held_CT[:, usable:]
-    if held_CT is None:
-        return
-    rest = held_CT.shape[1] - context
-    held_CT = np.pad(held_CT, ((0, 0), (0, context)))
-    part_CT = resample_poly(held_CT, up, down, axis=1, window=taps)
-    skip = context // down * up
-    yield part_CT[:, skip : skip + resampled_length(rest, up, down)]
+            return []
+        part_CT = self._filtered(self._held_CT[:, : usable + 2 * self._context])
+        self._held_CT = self._held_CT[:, usable:]
+        return [part_CT[:, : usable // self._down * self._up]]
+
+    def finish(self) -> list[FloatArray]:
+        """Return the last part, if anything came at all."""
+        if self._held_CT is None:
+            return []
+        rest = self._held_CT.shape[1] - self._context
+        part_CT = self._filtered(np.pad(self._held_CT, ((0, 0), (0, self._context))))
+        return [part_CT[:, : resampled_length(rest, self._up, self._down)]]
+
+    def _filtered(self, held_CT: FloatArray) -> FloatArray:
+        """Resample with the context before, and leave that out."""
+        # Imported here: it takes half a second, and most files have the right rate.
+        from scipy.signal import resample_poly
+
+        part_CT: FloatArray = resample_poly(
+            held_CT, self._up, self._down, axis=1, window=self._taps
+        )
+        return part_CT[:, self._context // self._down * self._up :]

@@ -3,19 +3,21 @@
 Shape suffixes: C channel, T sample, K step of 100 ms.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP, peak_db, true_peak
+from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP, TruePeak, peak_db
 from mixprint.dsp.loudness import HOP_S, hop_energy, integrated_from_energy, k_weight
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
 
+HOP_SAMPLES = round(HOP_S * SAMPLE_RATE_HZ)
+
 
 @dataclass(frozen=True)
-class Levels:
+class MixLevels:
     """Loudness and true peak of audio.
 
     Attributes:
@@ -29,37 +31,48 @@ class Levels:
     peak_dbfs: float
 
 
-def stream_levels(blocks: Iterable[Tensor]) -> Levels:
+class LevelMeter:
+    """A meter of audio at 44.1 kHz that is handed over block by block, together 0.4 s or longer."""
+
+    def __init__(self) -> None:
+        self._true_peak = TruePeak(SAMPLE_RATE_HZ)
+        self._sample_peak = 0.0
+        self._energies_K: list[Tensor] = []
+        # The filter reaches back by less than one step; before the audio there is silence.
+        self._held_CT = torch.zeros(NUM_CHANNELS, HOP_SAMPLES)
+
+    def add(self, block_CT: Tensor) -> None:
+        """Take the next block, of any length."""
+        self._true_peak.add(block_CT)
+        self._sample_peak = max(self._sample_peak, float(block_CT.abs().max()))
+        held_CT = torch.cat((self._held_CT, block_CT), dim=-1)
+        num_hops = held_CT.shape[-1] // HOP_SAMPLES - 1
+        if num_hops >= 1:
+            weighted_CT = k_weight(held_CT[:, : (num_hops + 1) * HOP_SAMPLES], SAMPLE_RATE_HZ)
+            self._energies_K.append(hop_energy(weighted_CT[:, HOP_SAMPLES:], SAMPLE_RATE_HZ))
+            held_CT = held_CT[:, num_hops * HOP_SAMPLES :]
+        self._held_CT = held_CT
+
+    def finish(self) -> MixLevels:
+        """Return the levels; nothing may follow."""
+        energy_K = torch.cat(self._energies_K) if self._energies_K else torch.zeros(0)
+        return MixLevels(
+            loudness_lufs=float(integrated_from_energy(energy_K.unsqueeze(0))[0]),
+            true_peak_dbtp=peak_db(self._true_peak.finish()),
+            peak_dbfs=peak_db(self._sample_peak),
+        )
+
+
+def stream_levels(blocks: Iterable[Tensor]) -> MixLevels:
     """Measure the levels of audio in one pass.
 
     Args:
         blocks: block_CT at 44.1 kHz, together 0.4 s or longer.
     """
-    hop = round(HOP_S * SAMPLE_RATE_HZ)
-    sample_peak = 0.0
-    energies_K: list[Tensor] = []
-
-    def watched() -> Iterator[Tensor]:
-        nonlocal sample_peak
-        # The filter reaches back by less than one step; before the audio there is silence.
-        held_CT = torch.zeros(NUM_CHANNELS, hop)
-        for block_CT in blocks:
-            sample_peak = max(sample_peak, float(block_CT.abs().max()))
-            held_CT = torch.cat((held_CT, block_CT), dim=-1)
-            num_hops = held_CT.shape[-1] // hop - 1
-            if num_hops >= 1:
-                weighted_CT = k_weight(held_CT[:, : (num_hops + 1) * hop], SAMPLE_RATE_HZ)
-                energies_K.append(hop_energy(weighted_CT[:, hop:], SAMPLE_RATE_HZ))
-                held_CT = held_CT[:, num_hops * hop :]
-            yield block_CT
-
-    peak = true_peak(watched(), SAMPLE_RATE_HZ)
-    energy_K = torch.cat(energies_K) if energies_K else torch.zeros(0)
-    return Levels(
-        loudness_lufs=float(integrated_from_energy(energy_K.unsqueeze(0))[0]),
-        true_peak_dbtp=peak_db(peak),
-        peak_dbfs=peak_db(sample_peak),
-    )
+    meter = LevelMeter()
+    for block_CT in blocks:
+        meter.add(block_CT)
+    return meter.finish()
 
 
 def peak_safe_gain_db(true_peak_dbtp: float) -> float:

@@ -18,6 +18,7 @@ from mixprint.cli.options import (
 )
 from mixprint.progress import echo
 from mixprint.text import shown
+from mixprint.transfer.methods.registry import describe_methods
 
 if TYPE_CHECKING:
     import torch
@@ -68,9 +69,7 @@ class TransferOptions:
         list[str],
         typer.Option(
             "--method",
-            help="console (gain, EQ, dynamics, balance, width are fitted), tcn (a free network), "
-            "optimise (one after the other), or "
-            "zero-shot (one pass of a trained network). Several: each.",
+            help=f"{describe_methods()}. Several: each.",
         ),
     ] = field(default_factory=lambda: ["console"])
     aim: Annotated[
@@ -163,7 +162,7 @@ class TransferOptions:
         return tuple(
             Hyperparameters(
                 optimize_target=wanted,  # type: ignore[arg-type]  # checked there
-                method=method,  # type: ignore[arg-type]  # checked there
+                method=method,
                 lr=lr,
                 aim=self.aim.value,
                 num_steps=self.num_steps,

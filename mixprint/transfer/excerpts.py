@@ -1,8 +1,4 @@
-"""The parts of songs that a transfer hears, and whole songs separated into files.
-
-    <folder>/{vocals,bass,drums,other}.wav    float, of a whole song, or of what is heard of it
-    <folder>/song.json                        written last: all is there
-    <folder>/lock                             held by who separates
+"""Excerpts of songs, from which a transfer learns.
 
 Shape suffixes: S stem, C channel, T sample, N second.
 """
@@ -10,27 +6,22 @@ Shape suffixes: S stem, C channel, T sample, N second.
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import probe, read_audio, stream_audio
+from mixprint.audio.files import probe, read_audio
 from mixprint.audio.resampling import resampling_notes
 from mixprint.errors import AudioError
-from mixprint.progress import Progress
-from mixprint.schema import Count, Float32, Length, read_record
-from mixprint.separation.stemfile import FLOAT, StemFile
-from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
-from mixprint.storage.atomic import atomic_path, write_json
-from mixprint.storage.locks import locked
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.text import shown
-from mixprint.transfer.methods.fitting import MIN_DURATION_S
+from mixprint.transfer.methods.result import MIN_DURATION_S
 from mixprint.transfer.settings import Hyperparameters
+from mixprint.transfer.stem_store import Block, Separate, WholeSong, separate_song
 from mixprint.transfer.style import SILENT_STEM_DBFS
 
 if TYPE_CHECKING:
@@ -40,34 +31,8 @@ log = logging.getLogger("mixprint.transfer")
 
 # Shorter audio has no style to speak of.
 MIN_SONG_S = 1.0
-# Written when all stems of a song are there.
-SONG_NAME = "song.json"
 # Chosen segments start on whole seconds.
 CHOICE_STEP_S = 1.0
-
-# Separates audio_CT at 44.1 kHz into stems_SCT.
-Separate = Callable[[Tensor], Tensor]
-# A mixture and its stems.
-Block = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class WholeSong:
-    """A song whose stems lie in files.
-
-    Attributes:
-        path: the song itself.
-        folder: holds its stems.
-        num_samples: length of the stems.
-    """
-
-    path: Path
-    folder: Path
-    num_samples: int
-
-    def blocks(self) -> Iterator[Block]:
-        """Read it: mixture_CT, stems_SCT in equal blocks, in memory that does not grow with it."""
-        return read_blocks(self.path, self.folder)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +42,6 @@ class Segment:
     Attributes:
         name: what the song is called in metrics.json: its path or URI.
         title: what a person calls it.
-        identity: JSON-able; equal for equal audio and stems.
         audio_CT: the mixture.
         stems_SCT: its stems.
         separator: fingerprint of what made the stems.
@@ -89,7 +53,6 @@ class Segment:
 
     name: str
     title: str
-    identity: Mapping[str, Any]
     audio_CT: Tensor
     stems_SCT: Tensor
     separator: Mapping[str, Any]
@@ -166,8 +129,6 @@ def load_segment(
     settings: Hyperparameters,
     separate: Separate,
     separator: Mapping[str, Any],
-    *,
-    content: str,
 ) -> Segment:
     """Read a segment of a file and separate it.
 
@@ -176,7 +137,6 @@ def load_segment(
         settings: which part.
         separate: the separator.
         separator: its fingerprint.
-        content: SHA-256 of the file.
 
     Raises:
         AudioError: the file cannot be read or is too short.
@@ -190,7 +150,6 @@ def load_segment(
     return Segment(
         name=where,
         title=shown(path.stem),
-        identity={"content": content},
         audio_CT=audio_CT,
         stems_SCT=stems_SCT,
         separator=separator,
@@ -207,8 +166,6 @@ def load_whole(
     settings: Hyperparameters,
     separator: "Separator",
     folder: Path,
-    *,
-    content: str,
 ) -> Segment:
     """Separate a whole song into files, and read the segments that are heard.
 
@@ -217,7 +174,6 @@ def load_whole(
         settings: how long the segments are, and how many; with one it is that at the offset.
         separator: the separator.
         folder: receives the stems; they must stay as long as `Segment.whole` is used.
-        content: SHA-256 of the file.
 
     Raises:
         AudioError: the file cannot be read or is too short.
@@ -231,7 +187,6 @@ def load_whole(
     return replace(
         heard,
         title=shown(path.stem),
-        identity={"content": content},
         separator=separator.fingerprint,
         notes=heard.notes + resampling_notes(where, info.sample_rate_hz, SAMPLE_RATE_HZ),
         separation_s=time.perf_counter() - started_s,
@@ -248,7 +203,7 @@ def hear(where: str, whole: WholeSong, power_SN: Tensor, settings: Hyperparamete
         settings: how long the segments are, and how many; with one it is that at the offset.
 
     Returns:
-        the segments, not yet with a title, an identity and a separator.
+        the segments, not yet with a title and a separator.
 
     Raises:
         AudioError: the song is too short.
@@ -282,7 +237,6 @@ def hear(where: str, whole: WholeSong, power_SN: Tensor, settings: Hyperparamete
     return Segment(
         name=where,
         title=where,
-        identity={},
         audio_CT=torch.cat([audio_CT for audio_CT, _ in pieces], dim=-1),
         stems_SCT=torch.cat([stems_SCT for _, stems_SCT in pieces], dim=-1),
         separator={},
@@ -290,156 +244,6 @@ def hear(where: str, whole: WholeSong, power_SN: Tensor, settings: Hyperparamete
         lengths=tuple(audio_CT.shape[-1] for audio_CT, _ in pieces),
         whole=whole,
     )
-
-
-def separate_song(path: Path, separator: "Separator", folder: Path) -> tuple[WholeSong, Tensor]:
-    """Separate a song into files, unless they are there; see `store_song`.
-
-    Args:
-        path: the song.
-        separator: the separator.
-        folder: receives the stems.
-
-    Raises:
-        AudioError: see `mixprint.audio.files.stream_audio`.
-        DataError: the files cannot be written.
-    """
-    num_declared = round(probe(path).duration_s * SAMPLE_RATE_HZ) + SAMPLE_RATE_HZ
-    blocks = (stems_SCT for _, stems_SCT in separator.stream_file(path))
-    return store_song(path, folder, num_declared, blocks)
-
-
-def separate_once(folder: Path, separate: Separate, audio_CT: Tensor) -> Tensor:
-    """Separate audio and keep its stems in files; asked again, they are read.
-
-    Of several processes one separates, and the others wait.
-
-    Args:
-        folder: for these stems alone.
-        separate: the separator.
-        audio_CT: the same at every call with this folder.
-
-    Returns:
-        stems_SCT.
-    """
-    with _alone(folder):
-        if not (folder / SONG_NAME).is_file():
-            with stem_files(folder, audio_CT.shape[-1]) as add:
-                add(separate(audio_CT))
-            write_json(folder / SONG_NAME, {"num_samples": audio_CT.shape[-1]})
-    return torch.cat(list(read_stem_files(folder)), dim=-1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _StoredSong:
-    """What lies beside the stems of a whole song."""
-
-    num_samples: Count
-    power_SN: Annotated[tuple[tuple[Float32, ...], ...], Length(len(STEMS), len(STEMS))]
-
-
-def store_song(
-    path: Path, folder: Path, num_declared: int, blocks: Iterable[Tensor]
-) -> tuple[WholeSong, Tensor]:
-    """Write the stems of a whole song, in memory that does not grow with it; whole or not at all.
-
-    Where the folder holds them, nothing is written: it is for this song and separator alone. Of
-    several processes one writes, and the others wait.
-
-    Args:
-        path: the song.
-        folder: receives the stems as float WAV.
-        num_declared: how many samples will come, at most.
-        blocks: stems_SCT, one after the other.
-
-    Returns:
-        the song, and power_SN, the mean power of each stem in each whole second.
-    """
-    with _alone(folder):
-        if not (folder / SONG_NAME).is_file():
-            power_SN, num_samples = _write_song(folder, num_declared, blocks)
-            write_json(
-                folder / SONG_NAME, {"num_samples": num_samples, "power_SN": power_SN.tolist()}
-            )
-    stored = read_record(folder / SONG_NAME, _StoredSong)
-    return WholeSong(path, folder, stored.num_samples), torch.tensor(stored.power_SN)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "lock"):
-        yield
-
-
-def _write_song(folder: Path, num_declared: int, blocks: Iterable[Tensor]) -> tuple[Tensor, int]:
-    # Of the second that has begun.
-    rest_ST, powers_SN, num_samples = torch.zeros(len(STEMS), 0), [], 0
-    with (
-        stem_files(folder, num_declared) as add,
-        Progress(log, "separated", total=num_declared // SAMPLE_RATE_HZ, unit="s") as shown_work,
-    ):
-        for stems_SCT in blocks:
-            add(stems_SCT)
-            rest_ST = torch.cat((rest_ST, stems_SCT.square().mean(1)), dim=-1)
-            num_seconds = rest_ST.shape[-1] // SAMPLE_RATE_HZ
-            whole_ST, rest_ST = rest_ST.split(
-                [num_seconds * SAMPLE_RATE_HZ, rest_ST.shape[-1] % SAMPLE_RATE_HZ], dim=-1
-            )
-            powers_SN.append(whole_ST.unflatten(-1, (num_seconds, SAMPLE_RATE_HZ)).mean(-1))
-            num_samples += stems_SCT.shape[-1]
-            shown_work.advance(num_seconds)
-    return torch.cat(powers_SN, dim=-1), num_samples
-
-
-def read_blocks(mixture_path: Path, stems_folder: Path) -> Iterator[Block]:
-    """Read a mixture and its stems in equal blocks: mixture_CT, stems_SCT."""
-    # The mixture may come in other blocks, resampled as it is.
-    mixture_CT, mixture = torch.empty(NUM_CHANNELS, 0), stream_audio(mixture_path)
-    for stems_SCT in read_stem_files(stems_folder):
-        length = stems_SCT.shape[-1]
-        while mixture_CT.shape[-1] < length:
-            mixture_CT = torch.cat((mixture_CT, next(mixture)), dim=-1)
-        yield mixture_CT[:, :length], stems_SCT
-        mixture_CT = mixture_CT[:, length:]
-
-
-def read_stem_files(folder: Path) -> Iterator[Tensor]:
-    """Read what `stem_files` wrote: stems_SCT, block by block."""
-    files = [stream_audio(folder / f"{stem}.wav") for stem in STEMS]
-    for parts in zip(*files, strict=True):
-        yield torch.stack(parts)
-
-
-@contextmanager
-def stem_files(folder: Path, num_declared: int) -> Iterator[Callable[[Tensor], None]]:
-    """Write the four stems of a song as float WAV, block by block, whole or not at all.
-
-    Args:
-        folder: created if it is missing.
-        num_declared: how many samples will come, at most.
-
-    Yields:
-        what takes the next stems_SCT.
-    """
-    with ExitStack() as stack:
-        files = [
-            stack.enter_context(
-                StemFile(
-                    stack.enter_context(atomic_path(folder / f"{stem}.wav")),
-                    bit_depth=FLOAT,
-                    sample_rate_hz=SAMPLE_RATE_HZ,
-                    num_declared=num_declared,
-                )
-            )
-            for stem in STEMS
-        ]
-
-        def add(stems_SCT: Tensor) -> None:
-            for file, stem_CT in zip(files, stems_SCT, strict=True):
-                file.add(stem_CT)
-
-        yield add
 
 
 def choose_segments(power_SN: Tensor, length: int, num_segments: int) -> list[int]:

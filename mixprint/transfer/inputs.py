@@ -18,27 +18,18 @@ from mixprint.collection.locations import fetched_song
 from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment, recipe_of
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
-from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import SAMPLE_RATE_HZ
-from mixprint.storage.atomic import atomic_path
 from mixprint.storage.bucket import is_bucket
 from mixprint.text import shown
-from mixprint.transfer.excerpts import (
-    Segment,
-    hear,
-    load_segment,
-    load_whole,
-    read_stem_files,
-    separate_once,
-    store_song,
-)
+from mixprint.transfer.excerpts import Segment, hear, load_segment, load_whole
+from mixprint.transfer.layout import MIXTURE_NAME
 from mixprint.transfer.settings import Hyperparameters
+from mixprint.transfer.stem_store import float_file, read_stem_files, separate_once, store_song
 
 if TYPE_CHECKING:
     from mixprint.separation import Separator
 
 DIGITS_IN_FOLDER = 16
-MIXTURE_NAME = "mixture.wav"
 
 
 class Song(Protocol):
@@ -133,9 +124,9 @@ class FileSong:
         assert separator is not None, "SongSource finds such a song only with a separator"
         folder = scratch / self.folder(settings, whole=whole)
         if whole:
-            return load_whole(self.path, settings, separator, folder, content=self.content)
+            return load_whole(self.path, settings, separator, folder)
         separate = partial(separate_once, folder, separator.separate)
-        return load_segment(self.path, settings, separate, self.separator, content=self.content)
+        return load_segment(self.path, settings, separate, self.separator)
 
 
 @dataclass(frozen=True)
@@ -213,7 +204,6 @@ class StoredSong:
         return replace(
             segment,
             title=self.title,
-            identity=self.identity(settings, whole=whole),
             separator=self.separator,
             notes=notes,
         )
@@ -239,7 +229,7 @@ class StoredSong:
             else read_audio(path, start_s=reference.start_s, duration_s=length_s)
         )
         return Segment(
-            self.track.uri, self.title, {}, audio_CT, stems_SCT, self.separator, tuple(notes)
+            self.track.uri, self.title, audio_CT, stems_SCT, self.separator, tuple(notes)
         )
 
     def _whole(self, settings: Hyperparameters, path: Path | None, folder: Path) -> Segment:
@@ -248,15 +238,7 @@ class StoredSong:
         song = path or folder / MIXTURE_NAME
         whole, power_SN = store_song(song, folder, num_declared, self._blocks())
         if path is None and not song.is_file():
-            with (
-                atomic_path(song) as temporary,
-                StemFile(
-                    temporary,
-                    bit_depth=FLOAT,
-                    sample_rate_hz=SAMPLE_RATE_HZ,
-                    num_declared=num_declared,
-                ) as mixture,
-            ):
+            with float_file(song, num_declared) as mixture:
                 for stems_SCT in read_stem_files(folder):
                     mixture.add(stems_SCT.sum(0))
         return hear(self.track.uri, whole, power_SN, settings)

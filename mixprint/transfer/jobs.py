@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,27 +22,22 @@ import torch
 
 from mixprint.errors import AudioError, DataError, MixprintError
 from mixprint.features import Standardisation
+from mixprint.fingerprint import code_version, fingerprint
 from mixprint.machine.memory import is_out_of_memory
 from mixprint.machine.processes import ProcessEnded, side_by_side, threads_each
 from mixprint.storage.atomic import TEMPORARY_PREFIX, read_json
 from mixprint.storage.outputs import check_folder, clear_unfinished
 from mixprint.transfer.inputs import Song
 from mixprint.transfer.layout import METRICS_NAME, SUMMARY, TRANSFER
-from mixprint.transfer.pair import (
-    Target,
-    is_done,
-    made_as,
-    mean_identity,
-    transfer_fingerprint,
-    transfer_segments,
-)
+from mixprint.transfer.methods.problem import Model
+from mixprint.transfer.methods.registry import METHODS, model_fingerprints
+from mixprint.transfer.pair import Target, is_done, made_as, transfer_segments
 from mixprint.transfer.settings import Controls, Hyperparameters
-from mixprint.transfer.style import save_style
+from mixprint.transfer.style import Style, save_style
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
     from mixprint.separation import Separator
-    from mixprint.zero_shot.checkpoint import ZeroShotModel
 
 log = logging.getLogger("mixprint.transfer")
 
@@ -59,15 +54,20 @@ class Models:
         standardisation: of the features.
         encoder: on `device`, see `fit_style`.
         separator: of songs that come by path.
-        zero_shot: on `device`, see `fit_style`.
+        of_methods: on `device`, see `mixprint.transfer.methods.registry.load_models_of`.
         device: where all is computed.
     """
 
     standardisation: Standardisation
     encoder: "Encoder | None" = None
     separator: "Separator | None" = None
-    zero_shot: "ZeroShotModel | None" = None
+    of_methods: Mapping[str, Model] = field(default_factory=dict)
     device: torch.device | str = "cpu"
+
+    def of_method(self, method: str) -> Model | None:
+        """Return the network that a method uses, if it has one and it was loaded."""
+        kind = METHODS[method].model
+        return None if kind is None else self.of_methods.get(kind.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,18 +122,34 @@ class Job:
         Raises:
             CheckpointError, DataError: a stored style cannot be used.
         """
-        song, *targets = [s.identity(self.settings, whole=whole) for s, whole in self.songs()]
-        styles = [Target.of_file(path).identity for path in self.styles]
-        return transfer_fingerprint(
-            song,
-            mean_identity([*targets, *styles], self.mix()),
-            self.song.separator,
-            self.settings,
-            models.standardisation,
-            models.encoder,
-            controls=self.controls,
-            zero_shot=models.zero_shot if self.settings.method == "zero-shot" else None,
+        settings, share_D = self.settings, self.settings.share
+        song, *targets = [s.identity(settings, whole=whole) for s, whole in self.songs()]
+        styles = [{"style": fingerprint(Style.load(path).to_values())} for path in self.styles]
+        return fingerprint(
+            {
+                "input": dict(song),
+                "target": _mean_identity([*targets, *styles], self.mix()),
+                "separator": dict(self.song.separator),
+                "hyperparameters": asdict(settings),
+                "share": None if share_D is None else share_D.tolist(),
+                "controls": self.controls.to_values(),
+                "standardisation": models.standardisation.to_values(),
+                "encoder": None if models.encoder is None else models.encoder.fingerprint,
+                **model_fingerprints(settings.method, models.of_method(settings.method)),
+                "code": code_version(__name__),
+            }
         )
+
+
+def _mean_identity(
+    identities: Sequence[Mapping[str, Any]], weights: Sequence[float]
+) -> Mapping[str, Any]:
+    """Identify the mean of targets; a weight of 0 leaves one out, and only the ratios matter."""
+    used = [(i, w) for i, w in zip(identities, weights, strict=True) if w != 0]
+    if len(used) == 1:
+        return used[0][0]
+    total = sum(weight for _, weight in used) or 1.0
+    return {"targets": [{"identity": dict(i), "weight": w / total} for i, w in used]}
 
 
 @dataclass(frozen=True)
@@ -311,6 +327,7 @@ def _do(job: Job, out_dir: Path, models: Models) -> Outcome:
     for leftover in folder.glob(f"**/{TEMPORARY_PREFIX}*"):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     try:
+        wanted = job.fingerprint(models)
         song, *targets = [
             song.load(job.settings, models.separator, out_dir / SCRATCH_NAME, whole=whole)
             for song, whole in job.songs()
@@ -332,10 +349,11 @@ def _do(job: Job, out_dir: Path, models: Models) -> Outcome:
             target,
             folder,
             job.settings,
+            fingerprint=wanted,
             controls=job.controls,
             standardisation=models.standardisation,
             encoder=models.encoder,
-            zero_shot=models.zero_shot if job.settings.method == "zero-shot" else None,
+            model=models.of_method(job.settings.method),
             device=models.device,
         )
     except MixprintError as error:

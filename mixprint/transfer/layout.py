@@ -10,6 +10,8 @@ INPUT_NAME = "input_original.wav"
 OUTPUT_NAME = "output_transferred.wav"
 INPUT_STEMS = "input_stems"
 TRANSFERRED_STEMS = "transferred_stems"
+# Beside the stems of a song that has no file of its own.
+MIXTURE_NAME = "mixture.wav"
 SUMMARY_NAME = "summary.json"
 TABLE_NAME = "summary.csv"
 PAGE_NAME = "report.html"

@@ -19,60 +19,46 @@ Shape suffixes: S stem, C channel, T sample; N a mixture and its stems.
 
 import logging
 import platform
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
-from torch import Tensor
 
 from mixprint import __version__
-from mixprint.audio.files import stream_audio
-from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP
-from mixprint.audio.streamed_levels import peak_safe_gain_db, stream_levels
 from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
-from mixprint.fingerprint import code_version, fingerprint
 from mixprint.schema import Count, Length, WithOthers, read_record
-from mixprint.separation.nulltest import NullTest
-from mixprint.separation.stemfile import FLOAT, StemFile
-from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path, write_json
+from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.storage.atomic import write_json
 from mixprint.storage.outputs import remove_result, result_in
 from mixprint.text import shown
-from mixprint.transfer.effect import Effect, apply_to_blocks
-from mixprint.transfer.excerpts import Block, Segment, read_blocks, stem_files
+from mixprint.transfer.excerpts import Segment
+from mixprint.transfer.fit import fit_style
 from mixprint.transfer.layout import (
-    INPUT_NAME,
-    INPUT_STEMS,
     METRICS_NAME,
     METRICS_VERSION,
     OUTPUT_NAME,
     REPORT_NAME,
     TRANSFER,
-    TRANSFERRED_STEMS,
 )
-from mixprint.transfer.methods.fitting import TransferResult, fit_style, measure_style
-from mixprint.transfer.report.artefacts import artefacts, count_clipped, regular_blocks, silence
+from mixprint.transfer.methods.distances import measure_style
+from mixprint.transfer.methods.registry import model_fingerprints
+from mixprint.transfer.methods.result import TransferResult
+from mixprint.transfer.rendering import write_output, write_target
+from mixprint.transfer.report.artefacts import artefacts
 from mixprint.transfer.report.page import write_report
 from mixprint.transfer.settings import Controls, Hyperparameters
 from mixprint.transfer.style import Style, segment_features, sounding
 
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
-    from mixprint.zero_shot.checkpoint import ZeroShotModel
+    from mixprint.transfer.methods.problem import Model
 
 log = logging.getLogger("mixprint.transfer")
-
-MIXTURE_NAME = "mixture.wav"
-# A multiple of the frames in which silence is looked for.
-COMPARED_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +67,11 @@ class Target:
 
     Attributes:
         style: the style.
-        identity: JSON-able; equal for equal styles.
         sources: what metrics.json says of each song or file: `title`, `audio`, `style`, `weight`.
         songs: what was heard of the songs among them.
     """
 
     style: Style
-    identity: Mapping[str, Any]
     sources: tuple[Mapping[str, Any], ...]
     songs: tuple[Segment, ...] = ()
 
@@ -104,7 +88,7 @@ class Target:
             encoder=encoder,
         )
         source = {"title": song.title, "audio": song.name, "style": None, "weight": 1.0}
-        return cls(style, song.identity, (source,), (song,))
+        return cls(style, (source,), (song,))
 
     @classmethod
     def of_file(cls, path: Path) -> "Target":
@@ -115,7 +99,7 @@ class Target:
         """
         style = Style.load(path)
         source = {"title": style.title, "audio": None, "style": shown(path), "weight": 1.0}
-        return cls(style, {"style": fingerprint(style.to_values())}, (source,))
+        return cls(style, (source,))
 
     @classmethod
     def mean(cls, targets: Sequence["Target"], weights: Sequence[float]) -> "Target":
@@ -131,49 +115,9 @@ class Target:
         total = sum(weight for _, weight in used)
         return cls(
             style,
-            mean_identity([t.identity for t in targets], weights),
             tuple({**source, "weight": w / total} for t, w in used for source in t.sources),
             tuple(song for t, _ in used for song in t.songs),
         )
-
-
-def mean_identity(
-    identities: Sequence[Mapping[str, Any]], weights: Sequence[float]
-) -> Mapping[str, Any]:
-    """Tell what `Target.mean` of targets will have as its identity."""
-    used = [(i, w) for i, w in zip(identities, weights, strict=True) if w != 0]
-    if len(used) == 1:
-        return used[0][0]
-    total = sum(weight for _, weight in used) or 1.0
-    return {"targets": [{"identity": dict(i), "weight": w / total} for i, w in used]}
-
-
-def transfer_fingerprint(
-    input_identity: Mapping[str, Any],
-    target_identity: Mapping[str, Any],
-    separator: Mapping[str, Any],
-    settings: Hyperparameters,
-    standardisation: Standardisation,
-    encoder: "Encoder | None",
-    *,
-    controls: Controls | None = None,
-    zero_shot: "ZeroShotModel | None" = None,
-) -> str:
-    """Hash all that the result depends on, so that a finished pair is not computed again."""
-    return fingerprint(
-        {
-            "input": dict(input_identity),
-            "target": dict(target_identity),
-            "separator": dict(separator),
-            "hyperparameters": asdict(settings),
-            "share": None if settings.share is None else settings.share.tolist(),
-            "controls": (controls or Controls()).to_values(),
-            "standardisation": standardisation.to_values(),
-            "encoder": None if encoder is None else encoder.fingerprint,
-            "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
-            "code": code_version(__name__),
-        }
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,10 +169,11 @@ def transfer_segments(
     out_dir: Path,
     settings: Hyperparameters,
     *,
+    fingerprint: str,
     controls: Controls | None = None,
     standardisation: Standardisation,
     encoder: "Encoder | None",
-    zero_shot: "ZeroShotModel | None" = None,
+    model: "Model | None" = None,
     device: torch.device | str,
 ) -> dict[str, Any]:
     """Transfer, and write the folder described at the top of this module.
@@ -238,10 +183,11 @@ def transfer_segments(
         target: what is aimed at.
         out_dir: the folder.
         settings: how the effect is found.
+        fingerprint: of all that the result depends on, by which it is known again.
         controls: what is made of it; the defaults of the class when None.
         standardisation: of the features.
         encoder: see `fit_style`.
-        zero_shot: the model of that method.
+        model: the network of the method.
         device: where all is computed; encoder and model are there.
 
     Returns:
@@ -257,16 +203,10 @@ def transfer_segments(
         heard_SCT,
         target.style,
         SAMPLE_RATE_HZ,
-        optimize_target=settings.optimize_target,
+        settings,
         standardisation=standardisation,
         encoder=encoder,
-        share_D=settings.share,
-        num_steps=settings.num_steps,
-        lr=settings.lr,
-        receptive_field_s=settings.receptive_field,
-        seed=settings.seed,
-        method=settings.method,
-        zero_shot=zero_shot,
+        model=model,
         keep=controls.kept,
         device=device,
     )
@@ -279,16 +219,23 @@ def transfer_segments(
             *(note for song in target.songs for note in song.notes),
             *result.notes,
         ]
-        output = _write_audio(
-            input_segment, target, out_dir, controls, result.effect, device=device, notes=notes
+        output = write_output(
+            input_segment,
+            out_dir,
+            controls,
+            result.effect,
+            target_lufs=target.style.loudness_lufs,
+            device=device,
+            notes=notes,
         )
+        for number, song in enumerate(target.songs, start=1):
+            write_target(song, out_dir, number)
         written_s = time.perf_counter()
 
         # What was heard, as it came out.
         amount_S = controls.amounts.to(device)
         processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
-        gain = 10 ** (output["gain_db"] / 20)
-        output_SCT = [gain * stems_SCT for stems_SCT in processed_SCT]
+        output_SCT = [output.gain * stems_SCT for stems_SCT in processed_SCT]
         sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in heard_SCT])
         with torch.no_grad():
             features = {
@@ -301,25 +248,15 @@ def transfer_segments(
             heard_SCT,
             target.style,
             SAMPLE_RATE_HZ,
-            optimize_target=settings.optimize_target,
+            settings,
             standardisation=standardisation,
             encoder=encoder,
             left_alone=result.stems_left_alone,
-            share_D=settings.share,
         )
         separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
         metrics = {
             "schema_version": METRICS_VERSION,
-            "fingerprint": transfer_fingerprint(
-                input_segment.identity,
-                target.identity,
-                input_segment.separator,
-                settings,
-                standardisation,
-                encoder,
-                controls=controls,
-                zero_shot=zero_shot,
-            ),
+            "fingerprint": fingerprint,
             "input_audio": input_segment.name,
             "input_title": input_segment.title,
             "target_audio": " + ".join(song.name for song in target.songs) or None,
@@ -342,12 +279,12 @@ def transfer_segments(
             "artefacts": artefacts(
                 heard_SCT[0],
                 processed_SCT[0],
-                num_clipped=output.pop("clipped_samples"),
-                in_silence=output.pop("silence"),
+                num_clipped=output.num_clipped,
+                in_silence=output.in_silence,
                 tcn_residual_db=result.tcn_residual_db,
             ),
             "notes": notes,
-            "output": output | {"target_loudness_lufs": target.style.loudness_lufs},
+            "output": output.values | {"target_loudness_lufs": target.style.loudness_lufs},
             "versions": {
                 "mixprint": __version__,
                 "torch": torch.__version__,
@@ -357,7 +294,7 @@ def transfer_segments(
             "checkpoints": {
                 "separator": dict(input_segment.separator),
                 "encoder": None if encoder is None else encoder.fingerprint,
-                "zero_shot": None if zero_shot is None else zero_shot.fingerprint,
+                **model_fingerprints(settings.method, model),
             },
             "device": str(device),
             "timings": {
@@ -373,146 +310,6 @@ def transfer_segments(
         write_report(out_dir / REPORT_NAME, metrics)
         write_json(out_dir / METRICS_NAME, metrics)
         return metrics
-
-
-def _write_audio(
-    song: Segment,
-    target: Target,
-    out_dir: Path,
-    controls: Controls,
-    effect: Effect,
-    *,
-    device: torch.device | str,
-    notes: list[str],
-) -> dict[str, Any]:
-    """Write input, targets and output; give what metrics.json says of the output.
-
-    The transferred stems are written twice: a gain that depends on the whole song can be applied
-    to none of it before the end.
-    """
-    parts = _parts(song, controls)
-    num_samples = sum(length for length, _ in parts)
-    input_path, input_stems = out_dir / INPUT_NAME, out_dir / INPUT_STEMS
-
-    def processed_blocks() -> Iterator[Tensor]:
-        for _, read in parts:
-            stems = (stems_SCT for _, stems_SCT in read())
-            yield from apply_to_blocks(
-                effect,
-                stems,
-                controls.amounts,
-                sample_rate_hz=SAMPLE_RATE_HZ,
-                device=device,
-                notes=notes,
-            )
-
-    blocks = chain.from_iterable(read() for _, read in parts)
-    _write_song(input_path, input_stems, blocks, num_samples)
-    for number, heard in enumerate(target.songs, start=1):
-        name = "target" if number == 1 else f"target_{number}"
-        block = heard.audio_CT, heard.stems_SCT
-        original, stems = out_dir / f"{name}_original.wav", out_dir / f"{name}_stems"
-        _write_song(original, stems, [block], heard.audio_CT.shape[-1])
-    draft = out_dir / f"{TEMPORARY_PREFIX}{TRANSFERRED_STEMS}"
-    shutil.rmtree(draft, ignore_errors=True)
-    try:
-        null_test = NullTest()
-        before = read_blocks(input_path, input_stems)
-        changed = _changed_blocks(before, processed_blocks(), null_test)
-        _write_song(draft / MIXTURE_NAME, draft, changed, num_samples)
-
-        source = stream_levels(stream_audio(input_path))
-        processed = stream_levels(stream_audio(draft / MIXTURE_NAME))
-        loudness_gain_db = controls.gain_db(source, processed, target.style.loudness_lufs)
-        is_input = len(controls.kept) == len(STEMS) and loudness_gain_db == 0
-        peak_gain_db = (
-            0.0 if is_input else peak_safe_gain_db(processed.true_peak_dbtp + loudness_gain_db)
-        )
-        gain_db = loudness_gain_db + peak_gain_db
-        gain = 10 ** (gain_db / 20)
-        if peak_gain_db < 0:
-            notes.append(
-                f"output lowered by {-peak_gain_db:.2f} dB to keep its true peak at "
-                f"{MAX_TRUE_PEAK_DBTP:g} dBTP"
-            )
-        scaled = (
-            (gain * audio_CT, gain * stems_SCT)
-            for audio_CT, stems_SCT in read_blocks(draft / MIXTURE_NAME, draft)
-        )
-        _write_song(out_dir / OUTPUT_NAME, out_dir / TRANSFERRED_STEMS, scaled, num_samples)
-        mixtures = (
-            regular_blocks(stream_audio(path), COMPARED_SAMPLES)
-            for path in (input_path, draft / MIXTURE_NAME)
-        )
-        in_silence = silence(zip(*mixtures, strict=True))
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    written = stream_levels(stream_audio(out_dir / OUTPUT_NAME))
-    return {
-        "loudness": controls.loudness,
-        "gain_db": gain_db,
-        "loudness_gain_db": loudness_gain_db,
-        "peak_gain_db": peak_gain_db,
-        **asdict(written),
-        "input_loudness_lufs": source.loudness_lufs,
-        "null_depth_db": null_test.depth_db,
-        "clipped_samples": count_clipped(stream_audio(out_dir / OUTPUT_NAME)),
-        "silence": in_silence,
-    }
-
-
-def _changed_blocks(
-    before: Iterable[Block], processed: Iterable[Tensor], null_test: NullTest
-) -> Iterator[Block]:
-    """Lay what was changed of each stem over the input.
-
-    The difference is formed per stem, so that an untouched stem leaves the input as it is to the
-    bit, whatever the stems' sum lacks of it.
-
-    Args:
-        before: the input and its stems.
-        processed: what became of the stems, in blocks of other lengths.
-        null_test: is told how far the stems' sum is from the input.
-
-    Yields:
-        the output before its gain, and its stems.
-    """
-    stacked = (torch.cat((audio_CT.unsqueeze(0), stems_SCT)) for audio_CT, stems_SCT in before)
-    pairs = zip(
-        regular_blocks(stacked, COMPARED_SAMPLES),
-        regular_blocks(processed, COMPARED_SAMPLES),
-        strict=True,
-    )
-    for input_NCT, output_SCT in pairs:
-        audio_CT, stems_SCT = input_NCT[0], input_NCT[1:]
-        null_test.add(stems_SCT, audio_CT)
-        change_CT = (output_SCT.double() - stems_SCT.double()).sum(0)
-        yield (audio_CT.double() + change_CT).float(), output_SCT
-
-
-def _parts(song: Segment, controls: Controls) -> list[tuple[int, Callable[[], Iterable[Block]]]]:
-    """Return what is written of a song, part by part: its length, and what reads it."""
-    if controls.apply_to == "song":
-        if song.whole is None:
-            raise DataError(f"{song.name}: expected a song that is separated as a whole")
-        return [(song.whole.num_samples, song.whole.blocks)]
-    return [(piece[0].shape[-1], partial(list, [piece])) for piece in song.pieces()]
-
-
-def _write_song(
-    mixture_path: Path, stems_folder: Path, blocks: Iterable[Block], num_samples: int
-) -> None:
-    """Write a mixture and its stems as float."""
-    with (
-        atomic_path(mixture_path) as path,
-        StemFile(
-            path, bit_depth=FLOAT, sample_rate_hz=SAMPLE_RATE_HZ, num_declared=num_samples
-        ) as mixture,
-        stem_files(stems_folder, num_samples) as add,
-    ):
-        for audio_CT, stems_SCT in blocks:
-            mixture.add(audio_CT)
-            add(stems_SCT)
 
 
 def _result_values(result: TransferResult) -> dict[str, Any]:

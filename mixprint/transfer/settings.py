@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.levels import SILENT_PEAK_DB
-from mixprint.audio.streamed_levels import Levels
+from mixprint.audio.streamed_levels import MixLevels
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 from mixprint.transfer.effect import check_amount
-from mixprint.transfer.methods.fitting import MIN_DURATION_S, Method, OptimizeTarget
+from mixprint.transfer.methods.registry import METHODS
+from mixprint.transfer.methods.result import MIN_DURATION_S, OptimizeTarget
 from mixprint.transfer.style_share import load_style_share
 
 log = logging.getLogger("mixprint.transfer")
@@ -59,7 +60,7 @@ class Hyperparameters:
         segment_offset: where the segment starts in both songs, in seconds; with several segments
             they are chosen instead.
         seed: of the TCN's start.
-        method: see `mixprint.transfer.methods.fitting.Method`.
+        method: one of `mixprint.transfer.methods.registry.METHODS`.
         aim: see `Aim`; only features have a choice.
         segments: how many segments of each song are heard, see `choose_segments`.
     """
@@ -71,7 +72,7 @@ class Hyperparameters:
     segment_duration: float = TRAINED_SEGMENT_S
     segment_offset: float = 0.0
     seed: int = 1
-    method: Method = "optimise"
+    method: str = "optimise"
     aim: Aim = "style"
     segments: int = 1
 
@@ -94,7 +95,7 @@ class Hyperparameters:
                     f"{count}: expected {least} to {most}, got {getattr(self, count)}"
                 )
         for name, value, known in (
-            ("method", self.method, get_args(Method)),
+            ("method", self.method, tuple(METHODS)),
             ("optimize_target", self.optimize_target, get_args(OptimizeTarget)),
             ("aim", self.aim, get_args(Aim)),
         ):
@@ -106,6 +107,11 @@ class Hyperparameters:
         """The style shares of the features, share_D; None: all the way to the target."""
         by_share = self.optimize_target == "features" and self.aim == "style"
         return load_style_share() if by_share else None
+
+    @property
+    def embeds(self) -> bool:
+        """Tell whether input and style must be embedded."""
+        return self.optimize_target == "embeddings" or METHODS[self.method].needs_embedding
 
     def warn_of_length(self) -> None:
         """Warn where the segments are not as long as those that were trained on."""
@@ -152,7 +158,7 @@ class Controls:
         """The amounts in the order of `STEMS`, as amount_S."""
         return torch.tensor([float(self.amount[stem]) for stem in STEMS])
 
-    def gain_db(self, source: Levels, processed: Levels, target_lufs: float) -> float:
+    def gain_db(self, source: MixLevels, processed: MixLevels, target_lufs: float) -> float:
         """Say how much louder the output is to be made.
 
         Args:

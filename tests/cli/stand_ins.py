@@ -9,7 +9,7 @@ from torch import Tensor
 from mixprint.audio.files import stream_audio
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-from tests.transfer.methods.test_fitting import LevelEncoder as UnstandardisedEncoder
+from tests.transfer.test_fit import LevelEncoder as UnstandardisedEncoder
 
 
 class QuarterSeparator:

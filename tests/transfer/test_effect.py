@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mixprint.errors import ConfigError
 from mixprint.transfer.console import Console
-from mixprint.transfer.effect import FittedChain, LeavesAlone, apply_to_blocks
+from mixprint.transfer.effect import LeavesAlone, apply_to_blocks
+from mixprint.transfer.methods.chain import FittedChain
 from mixprint.transfer.methods.tcn import TCN
 
 RATE_HZ = 44_100

@@ -108,7 +108,6 @@ def test_a_short_song_is_heard_repeated_and_written_as_it_is(
         settings(segment_duration=10.0),
         separator.separate,
         separator.fingerprint,
-        content="x",
     )
     assert segment.stems_SCT.shape[-1] == round(1.5 * RATE_HZ)
     assert segment.heard()[0].shape[-1] == 3 * RATE_HZ
@@ -123,7 +122,7 @@ def test_whole_songs_are_separated_into_files(
     write_audio(path, make_audio(9.3, sample_rate_hz=rate_hz), rate_hz, subtype="FLOAT")
     song_CT = read_audio(path)
     wanted = settings(segment_offset=1.5)
-    segment = load_whole(path, wanted, SplitSeparator(), tmp_path / "s", content="x")  # type: ignore[arg-type]
+    segment = load_whole(path, wanted, SplitSeparator(), tmp_path / "s")  # type: ignore[arg-type]
     assert segment.whole is not None
     assert segment.whole.num_samples == song_CT.shape[-1]
     mixtures, stems = zip(*segment.whole.blocks(), strict=True)
@@ -143,7 +142,7 @@ def test_several_segments_of_a_song(tmp_path: Path, make_audio: Make) -> None:
     path = tmp_path / "a.wav"
     write_audio(path, audio_CT, RATE_HZ, subtype="FLOAT")
     wanted = settings(segments=2, segment_offset=5.0)
-    segment = load_whole(path, wanted, SplitSeparator(), tmp_path / "s", content="x")  # type: ignore[arg-type]
+    segment = load_whole(path, wanted, SplitSeparator(), tmp_path / "s")  # type: ignore[arg-type]
     assert segment.lengths == (3 * RATE_HZ,) * 2
     pieces = segment.pieces()
     assert len(segment.heard()) == len(pieces) == 2

@@ -21,7 +21,7 @@ from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
 from mixprint.transfer import jobs as batch
 from mixprint.transfer import pair as songs_module
-from mixprint.transfer.inputs import SongSource
+from mixprint.transfer.inputs import FileSong, SongSource
 from mixprint.transfer.jobs import (
     SCRATCH_NAME,
     Done,
@@ -31,9 +31,10 @@ from mixprint.transfer.jobs import (
     default_processes,
     run_jobs,
 )
-from mixprint.transfer.settings import Controls
+from mixprint.transfer.settings import Controls, parse_amounts
 from tests.transfer.conftest import write_short_report
 from tests.transfer.test_excerpts import settings
+from tests.transfer.test_fit import LevelEncoder
 
 pytestmark = pytest.mark.usefixtures("short_reports")
 
@@ -267,3 +268,67 @@ def test_how_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_processes("cpu", 20) == 1
     Memory.available = 1e12
     assert default_processes("cpu", 20) == 8
+
+
+class Trained:
+    """Stands for the network of a method."""
+
+    fingerprint = "trained"
+
+    def to(self, device: object) -> "Trained":
+        return self
+
+
+class OtherEncoder(LevelEncoder):
+    fingerprint = "other"
+
+
+def test_the_fingerprint_covers_what_decides(
+    standardisation: Standardisation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def song(content: str, model: str = "x") -> FileSong:
+        return FileSong(tmp_path / content, content, {"model": model})
+
+    def hashed(**change: Any) -> str:
+        asked: dict[str, Any] = {
+            "name": "",
+            "song": song("a"),
+            "targets": (song("b"),),
+            "settings": settings(),
+            "controls": Controls(),
+        }
+        models: dict[str, Any] = {"standardisation": standardisation, "encoder": LevelEncoder()}
+        models["of_methods"] = {}
+        for name, value in change.items():
+            (models if name in models else asked)[name] = value
+        return Job(**asked).fingerprint(Models(**models))
+
+    both = (song("b"), song("c"))
+    one_pass = settings(method="zero-shot")
+    found = [
+        hashed(),
+        hashed(song=song("c")),
+        hashed(targets=(song("c"),)),
+        hashed(targets=both),
+        hashed(targets=both, weights=(1, 2)),
+        hashed(song=song("a", model="y")),
+        hashed(standardisation=Standardisation(standardisation.mean_D + 1, standardisation.std_D)),
+        hashed(encoder=None),
+        hashed(encoder=OtherEncoder()),
+        hashed(settings=one_pass),
+        hashed(settings=one_pass, of_methods={"zero_shot": Trained()}),
+        hashed(settings=settings(method="tcn")),
+        hashed(settings=settings(segments=2)),
+        hashed(settings=settings(segment_offset=1.0)),
+        hashed(settings=settings(aim="target")),
+        hashed(controls=Controls(loudness="keep")),
+        hashed(controls=Controls(apply_to="song")),
+        hashed(controls=Controls(amount=parse_amounts(["bass=0.9"]))),
+    ]
+    # What does not decide: the ratio of weights, a name, and the network of another method.
+    assert hashed(targets=both, weights=(2, 4)) == hashed(targets=both, weights=(1, 2))
+    assert hashed(targets=both, weights=(1, 0)) == found[0]
+    assert hashed(name="a") == found[0]
+    assert hashed(of_methods={"zero_shot": Trained()}) == found[0]
+    monkeypatch.setattr("mixprint.transfer.jobs.code_version", lambda *modules: "other")
+    assert len({*found, hashed()}) == len(found) + 1

@@ -16,24 +16,20 @@ from mixprint.features import FEATURE_NAMES, Standardisation, extract
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import read_json
 from mixprint.transfer.effect import apply_to_blocks
-from mixprint.transfer.excerpts import Segment, WholeSong, load_whole
+from mixprint.transfer.excerpts import Segment, load_whole
 from mixprint.transfer.jobs import Models
-from mixprint.transfer.pair import (
-    Target,
-    mean_identity,
-    transfer_fingerprint,
-    transfer_segments,
-)
+from mixprint.transfer.pair import Target, transfer_segments
 from mixprint.transfer.request import Request, transfer_songs
 from mixprint.transfer.settings import (
     LOUDNESS_AT_PEAK_SHARE,
     Controls,
     parse_amounts,
 )
+from mixprint.transfer.stem_store import WholeSong
 from mixprint.transfer.style import Style
-from tests.transfer.methods.test_fitting import LevelEncoder
 from tests.transfer.metrics_schema import problems
 from tests.transfer.test_excerpts import SplitSeparator, settings
+from tests.transfer.test_fit import LevelEncoder
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
@@ -49,7 +45,7 @@ class FourSeparator(SplitSeparator):
 
 
 def segment(stems_SCT: Tensor, name: str = "a") -> Segment:
-    return Segment(name, name, {"content": name}, stems_SCT.sum(0), stems_SCT, {"model": "x"})
+    return Segment(name, name, stems_SCT.sum(0), stems_SCT, {"model": "x"})
 
 
 def transfer(
@@ -60,7 +56,7 @@ def transfer(
     *,
     controls: Controls | None = None,
     encoder: Any = None,
-    zero_shot: Any = None,
+    model: Any = None,
     **more: object,
 ) -> dict[str, Any]:
     if isinstance(target, Segment):
@@ -70,10 +66,11 @@ def transfer(
         target,
         out_dir,
         settings(**({"method": "console", "num_steps": 4} | more)),
+        fingerprint="x",
         controls=controls,
         standardisation=standardisation,
         encoder=encoder,
-        zero_shot=zero_shot,
+        model=model,
         device="cpu",
     )
     assert problems(metrics, SCHEMA) == []
@@ -130,7 +127,7 @@ def test_amount_0_is_the_input_to_the_bit_with_what_no_stem_has(
     stems_SCT = make_stems(gain=level)
     lacking_CT = 0.03 * level * torch.randn(2, stems_SCT.shape[-1])
     mixture_CT = stems_SCT.sum(0) + lacking_CT
-    source = Segment("a", "a", {"content": "a"}, mixture_CT, stems_SCT, {"model": "x"})
+    source = Segment("a", "a", mixture_CT, stems_SCT, {"model": "x"})
     metrics = transfer(
         tmp_path,
         source,
@@ -151,7 +148,7 @@ def test_what_no_stem_has_passes_with_the_outputs_gain(
 ) -> None:
     stems_SCT = make_stems()
     lacking_CT = 0.02 * torch.randn(2, stems_SCT.shape[-1])
-    source = Segment("a", "a", {}, stems_SCT.sum(0) + lacking_CT, stems_SCT, {})
+    source = Segment("a", "a", stems_SCT.sum(0) + lacking_CT, stems_SCT, {})
     metrics = transfer(
         tmp_path,
         source,
@@ -251,7 +248,7 @@ def test_a_whole_song_is_what_one_pass_gives(
     start = 10 * 8_800
     wanted = settings(segment_offset=start / RATE_HZ)
     separator = FourSeparator()
-    source = load_whole(path, wanted, separator, tmp_path / "scratch", content="x")  # type: ignore[arg-type]
+    source = load_whole(path, wanted, separator, tmp_path / "scratch")  # type: ignore[arg-type]
     target = segment(make_stems(seed=1, gain=0.4), "b")
     metrics = transfer(
         tmp_path / "song", source, target, standardisation, controls=Controls(apply_to="song")
@@ -308,8 +305,8 @@ def test_songs_are_streamed(
         watched.hop_samples, watched.context_samples = effect.hop_samples, effect.context_samples  # type: ignore[attr-defined]
         return apply_to_blocks(watched, blocks, amount_S, window_s=1.0, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("mixprint.transfer.pair.apply_to_blocks", short_windows)
-    source = load_whole(path, settings(), FourSeparator(), tmp_path / "s", content="x")  # type: ignore[arg-type]
+    monkeypatch.setattr("mixprint.transfer.rendering.apply_to_blocks", short_windows)
+    source = load_whole(path, settings(), FourSeparator(), tmp_path / "s")  # type: ignore[arg-type]
     transfer(
         tmp_path / "out",
         source,
@@ -329,9 +326,7 @@ def test_several_segments_are_fitted_together(
     second_SCT[1] = 0  # no bass there
     both_SCT = torch.cat((first_SCT, second_SCT), dim=-1)
     num_samples = first_SCT.shape[-1]
-    source = Segment(
-        "a", "a", {}, both_SCT.sum(0), both_SCT, {}, lengths=(num_samples, num_samples)
-    )
+    source = Segment("a", "a", both_SCT.sum(0), both_SCT, {}, lengths=(num_samples, num_samples))
     metrics = transfer(tmp_path, source, segment(make_stems(seed=1), "b"), standardisation)
     assert metrics["stems_left_alone"] == []
     style = Style.of("a", [first_SCT, second_SCT], RATE_HZ)
@@ -396,7 +391,6 @@ def test_a_stored_style_needs_no_song(
     assert not list((tmp_path / "2").glob("target_*"))
     assert by_style["iterations"] == by_song["iterations"]
     assert by_style["settings"] == by_song["settings"]
-    assert by_style["fingerprint"] != by_song["fingerprint"]
 
 
 def test_embeddings_of_another_encoder(
@@ -460,7 +454,7 @@ def test_zero_shot(tmp_path: Path, make_stems: Make, standardisation: Standardis
         method="zero-shot",
         aim="target",
         encoder=encoder,
-        zero_shot=model,
+        model=model,
         controls=Controls(amount=parse_amounts(["drums=2"])),
     )
     gains = torch.tensor([0.5, 1.0, 0.25, 0.5]).view(-1, 1, 1)
@@ -472,54 +466,9 @@ def test_zero_shot(tmp_path: Path, make_stems: Make, standardisation: Standardis
     assert metrics["converged"] is True
     assert metrics["stems_left_alone"] == ["bass"]
     with pytest.raises(ConfigError, match="encoder"):
-        transfer(tmp_path, source, target, standardisation, method="zero-shot", zero_shot=model)
+        transfer(tmp_path, source, target, standardisation, method="zero-shot", model=model)
     with pytest.raises(ConfigError, match="trained model"):
         transfer(tmp_path, source, target, standardisation, method="zero-shot", encoder=encoder)
-
-
-def test_the_fingerprint_covers_what_decides(
-    standardisation: Standardisation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Other(LevelEncoder):
-        fingerprint = "other"
-
-    def hashed(**change: Any) -> str:
-        values: dict[str, Any] = {
-            "input_identity": {"content": "a"},
-            "target_identity": {"content": "b"},
-            "separator": {"model": "x"},
-            "settings": settings(),
-            "standardisation": standardisation,
-            "encoder": LevelEncoder(),
-            "controls": Controls(),
-            "zero_shot": None,
-        }
-        return transfer_fingerprint(**(values | change))
-
-    found = [
-        hashed(),
-        hashed(input_identity={"content": "c"}),
-        hashed(target_identity={"content": "c"}),
-        hashed(target_identity=mean_identity([{"content": "b"}, {"content": "c"}], (1, 1))),
-        hashed(target_identity=mean_identity([{"content": "b"}, {"content": "c"}], (1, 2))),
-        hashed(separator={"model": "y"}),
-        hashed(standardisation=Standardisation(standardisation.mean_D + 1, standardisation.std_D)),
-        hashed(encoder=None),
-        hashed(encoder=Other()),
-        hashed(zero_shot=QuietModel()),
-        hashed(settings=settings(method="tcn")),
-        hashed(settings=settings(segments=2)),
-        hashed(settings=settings(segment_offset=1.0)),
-        hashed(settings=settings(aim="target")),
-        hashed(controls=Controls(loudness="keep")),
-        hashed(controls=Controls(apply_to="song")),
-        hashed(controls=Controls(amount=parse_amounts(["bass=0.9"]))),
-    ]
-    monkeypatch.setattr("mixprint.transfer.pair.code_version", lambda *modules: str(modules))
-    found.append(hashed())
-    assert len(set(found)) == len(found)
-    monkeypatch.undo()
-    assert hashed(controls=None) == found[0]
 
 
 def test_requests_are_checked() -> None:

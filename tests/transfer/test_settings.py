@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mixprint.audio.streamed_levels import Levels, stream_levels
+from mixprint.audio.streamed_levels import MixLevels, stream_levels
 from mixprint.errors import ConfigError
 from mixprint.transfer.settings import (
     LOUDNESS_AT_PEAK_SHARE,
@@ -106,8 +106,8 @@ def test_controls_are_checked() -> None:
 
 
 def test_nothing_done_is_no_gain_and_silence_is_not_raised() -> None:
-    source = Levels(loudness_lufs=-14.0, true_peak_dbtp=-2.0, peak_dbfs=-2.5)
-    louder = Levels(loudness_lufs=-11.0, true_peak_dbtp=-1.5, peak_dbfs=-2.0)
+    source = MixLevels(loudness_lufs=-14.0, true_peak_dbtp=-2.0, peak_dbfs=-2.5)
+    louder = MixLevels(loudness_lufs=-11.0, true_peak_dbtp=-1.5, peak_dbfs=-2.0)
     silent = stream_levels([torch.zeros(2, 44_100)])
     # With the input's peak it would be 2.5 LU louder than the input.
     style_db = -3.0 + LOUDNESS_AT_PEAK_SHARE * 2.5

@@ -10,7 +10,7 @@ from mixprint.audio.levels import loudness_lufs
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, extract
 from mixprint.transfer.style import STEM_OF_FEATURE_D, Style, sweep_weights
-from tests.transfer.methods.test_fitting import LevelEncoder
+from tests.transfer.test_fit import LevelEncoder
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]

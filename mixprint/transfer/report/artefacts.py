@@ -1,15 +1,13 @@
 """What a transfer did beyond what an engineer's faders and equalisers could have done.
 
-Shape suffixes: S stem, C channel, T sample, N tap.
+Shape suffixes: S stem, C channel, T sample, N tap or frame.
 """
 
 import math
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import scipy.linalg
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -31,42 +29,48 @@ SILENCE_DBFS = -70.0
 FLOOR_POWER = 1e-12
 
 
-def count_clipped(blocks: Iterable[Tensor]) -> int:
+def count_clipped(audio_CT: Tensor) -> int:
     """Count the samples at or beyond full scale."""
-    return sum(int((block_CT.abs() >= 1).sum()) for block_CT in blocks)
+    return int((audio_CT.abs() >= 1).sum())
 
 
-def silence(pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
-    """Measure what the output has where the input is silent.
+class Silence:
+    """What the output has where the input is silent, both handed over block by block."""
 
-    Args:
-        pairs: input_CT and output_CT in equal blocks.
+    def __init__(self) -> None:
+        self._num_frames = self._num_silent = 0
+        self._input_power = self._output_power = 0.0
 
-    Returns:
-        `share` of the input's frames that are silent (see `SILENCE_DBFS`), `input_dbfs` and
-        `output_dbfs`, the mean levels there (floor: -120), and `rise_db`, their difference; None
-        where the input has no silence.
-    """
-    num_frames = num_silent = 0
-    input_power = output_power = 0.0
-    for input_CT, output_CT in pairs:
-        powers = [_frame_powers(audio_CT) for audio_CT in (input_CT, output_CT)]
-        is_silent = powers[0] < 10 ** (SILENCE_DBFS / 10)
-        num_frames += len(is_silent)
-        num_silent += int(is_silent.sum())
-        input_power += float(powers[0][is_silent].sum())
-        output_power += float(powers[1][is_silent].sum())
-    share = num_silent / max(num_frames, 1)
-    if num_silent == 0:
-        return {"share": share, "input_dbfs": None, "output_dbfs": None, "rise_db": None}
-    input_dbfs = 10 * math.log10(max(input_power / num_silent, FLOOR_POWER))
-    output_dbfs = 10 * math.log10(max(output_power / num_silent, FLOOR_POWER))
-    return {
-        "share": share,
-        "input_dbfs": input_dbfs,
-        "output_dbfs": output_dbfs,
-        "rise_db": output_dbfs - input_dbfs,
-    }
+    def add(self, input_CT: Tensor, output_CT: Tensor) -> None:
+        """Take the next block, of whole frames; what is left of the last one does not count."""
+        input_N, output_N = (_frame_powers(audio_CT) for audio_CT in (input_CT, output_CT))
+        is_silent_N = input_N < 10 ** (SILENCE_DBFS / 10)
+        self._num_frames += len(is_silent_N)
+        self._num_silent += int(is_silent_N.sum())
+        self._input_power += float(input_N[is_silent_N].sum())
+        self._output_power += float(output_N[is_silent_N].sum())
+
+    def values(self) -> dict[str, float | None]:
+        """Return what metrics.json says of it.
+
+        Returns:
+            `share` of the input's frames that are silent (see `SILENCE_DBFS`), `input_dbfs` and
+            `output_dbfs`, the mean levels there (floor: -120), and `rise_db`, their difference;
+            None where the input has no silence.
+        """
+        share = self._num_silent / max(self._num_frames, 1)
+        if self._num_silent == 0:
+            return {"share": share, "input_dbfs": None, "output_dbfs": None, "rise_db": None}
+        input_dbfs, output_dbfs = (
+            10 * math.log10(max(power / self._num_silent, FLOOR_POWER))
+            for power in (self._input_power, self._output_power)
+        )
+        return {
+            "share": share,
+            "input_dbfs": input_dbfs,
+            "output_dbfs": output_dbfs,
+            "rise_db": output_dbfs - input_dbfs,
+        }
 
 
 def _frame_powers(audio_CT: Tensor) -> Tensor:
@@ -74,23 +78,6 @@ def _frame_powers(audio_CT: Tensor) -> Tensor:
     num_frames = audio_CT.shape[-1] // SILENCE_FRAME_SAMPLES
     framed = audio_CT[:, : num_frames * SILENCE_FRAME_SAMPLES].double()
     return framed.unflatten(-1, (num_frames, SILENCE_FRAME_SAMPLES)).square().mean((0, 2))
-
-
-def regular_blocks(blocks: Iterable[Tensor], num_samples: int) -> Iterator[Tensor]:
-    """Cut blocks anew, so that two streams of other blocks can be compared.
-
-    Args:
-        blocks: (..., T), of any lengths.
-        num_samples: length of those that are given, but for the last.
-    """
-    held: Tensor | None = None
-    for block in blocks:
-        held = block if held is None else torch.cat((held, block), dim=-1)
-        while held.shape[-1] >= num_samples:
-            yield held[..., :num_samples]
-            held = held[..., num_samples:]
-    if held is not None and held.shape[-1]:
-        yield held
 
 
 def linear_null(input_SCT: Tensor, output_SCT: Tensor) -> dict[str, float | None]:
@@ -181,7 +168,7 @@ def artefacts(
         input_SCT: the stems of a segment that the fit heard.
         output_SCT: what the effect made of them.
         num_clipped: see `count_clipped`, of the whole output.
-        in_silence: see `silence`, of the whole output.
+        in_silence: see `Silence`, of the whole output.
         tcn_residual_db: see `TransferResult`.
     """
     return {

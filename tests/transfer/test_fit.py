@@ -6,9 +6,12 @@ from torch import Tensor
 
 from mixprint.errors import AudioError, ConfigError, TrainingError
 from mixprint.features import FEATURE_NAMES, Standardisation, extract, feature_distance
-from mixprint.transfer.effect import FittedChain
-from mixprint.transfer.methods import fitting as optimise
-from mixprint.transfer.methods.fitting import TransferResult, fit_style, transfer_style
+from mixprint.transfer.fit import fit_style
+from mixprint.transfer.methods import fitting
+from mixprint.transfer.methods.chain import FittedChain
+from mixprint.transfer.methods.problem import Problem
+from mixprint.transfer.methods.result import TransferResult
+from mixprint.transfer.settings import Hyperparameters
 from mixprint.transfer.style import Style
 
 RATE_HZ = 44_100
@@ -25,17 +28,30 @@ class LevelEncoder:
         return torch.nn.functional.normalize(level_BS, dim=-1)
 
 
-def transfer(
-    a: Tensor, b: Tensor, standardisation: Standardisation, **more: object
-) -> TransferResult:
-    settings: dict[str, object] = {
+def settings(**more: object) -> Hyperparameters:
+    values: dict[str, object] = {
         "optimize_target": "features",
+        "aim": "target",
         "num_steps": 8,
         "lr": 1e-3,
-        "receptive_field_s": 0.01,
+        "receptive_field": 0.01,
+        "segment_duration": 3.0,
+        "segment_offset": 0.0,
         "seed": 1,
     }
-    return transfer_style(a, b, RATE_HZ, standardisation=standardisation, **(settings | more))
+    return Hyperparameters(**(values | more))  # type: ignore[arg-type]
+
+
+def transfer(
+    a: Tensor,
+    b: Tensor,
+    standardisation: Standardisation,
+    encoder: "LevelEncoder | None" = None,
+    **more: object,
+) -> TransferResult:
+    wanted = settings(**more)
+    style = Style.of("target", [b], RATE_HZ, encoder=encoder)  # type: ignore[arg-type]
+    return fit_style([a], style, RATE_HZ, wanted, standardisation=standardisation, encoder=encoder)  # type: ignore[arg-type]
 
 
 def test_features_come_nearer_and_agree_with_the_library(
@@ -78,19 +94,13 @@ def test_embeddings_come_nearer_and_both_distances_are_recorded(
 def fit(
     source: Tensor, target: Tensor, standardisation: Standardisation, share: float
 ) -> TransferResult:
-    return fit_style(
-        [source],
-        Style.of("target", [target], RATE_HZ),
-        RATE_HZ,
-        optimize_target="features",
-        standardisation=standardisation,
-        num_steps=25,
-        lr=1e-3,
-        receptive_field_s=0.01,
-        seed=1,
-        method="console",
-        share_D=torch.full((len(FEATURE_NAMES),), share),
-    )
+    """Fit with one style share for all features."""
+    with pytest.MonkeyPatch.context() as patch:
+        share_D = torch.full((len(FEATURE_NAMES),), share)
+        patch.setattr("mixprint.transfer.settings.load_style_share", lambda: share_D)
+        return transfer(
+            source, target, standardisation, aim="style", num_steps=25, method="console"
+        )
 
 
 def test_with_half_of_every_share_it_goes_half_of_the_way(
@@ -236,7 +246,7 @@ def test_a_loss_that_is_not_finite_names_the_step(
         ({"optimize_target": "loudness"}, "loudness"),
         ({"num_steps": -1}, "num_steps"),
         ({"lr": 0.0}, "lr"),
-        ({"receptive_field_s": float("nan")}, "receptive_field"),
+        ({"receptive_field": float("nan")}, "receptive_field"),
     ],
 )
 def test_parameters_are_checked(
@@ -258,9 +268,15 @@ def test_audio_is_checked(
     make_stems: Make, standardisation: Standardisation, reason: str, stems_SCT: Tensor
 ) -> None:
     with pytest.raises(AudioError) as caught:
-        transfer(make_stems(), stems_SCT, standardisation)
+        fit_style(
+            [stems_SCT],
+            Style.of("target", [make_stems()], RATE_HZ),
+            RATE_HZ,
+            settings(),
+            standardisation=standardisation,
+        )
     assert caught.value.reason == reason
-    assert "target" in caught.value.detail
+    assert "input" in caught.value.detail
 
 
 @pytest.mark.parametrize("method", ["console", "tcn"])
@@ -328,14 +344,14 @@ def test_short_memory_at_the_fit(
 ) -> None:
     heard = []
 
-    def fails(segments_SCT: list[Tensor], *args: object, **more: object) -> TransferResult:
-        heard.append(segments_SCT[0].shape[-1])
+    def fails(problem: Problem, **parts: bool) -> TransferResult:
+        heard.append(problem.segments_SCT[0].shape[-1])
         if len(heard) <= failures:
             raise torch.OutOfMemoryError("too much")
-        return real(segments_SCT, *args, **more)  # type: ignore[arg-type]
+        return real(problem, **parts)
 
-    real = optimise._optimise
-    monkeypatch.setattr(optimise, "_optimise", fails)
+    real = fitting.fit_chain
+    monkeypatch.setattr(fitting, "fit_chain", fails)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     # "meta" stands for a device that is not the CPU; its tensors stay where they are.
     for kind in (Tensor, torch.nn.Module):
@@ -344,14 +360,8 @@ def test_short_memory_at_the_fit(
         [make_stems(8.0)],
         Style.of("b", [make_stems(seed=1, gain=0.3)], RATE_HZ),
         RATE_HZ,
-        optimize_target="features",
+        settings(num_steps=1, method="console"),
         standardisation=standardisation,
-        encoder=None,
-        num_steps=1,
-        lr=1e-3,
-        receptive_field_s=0.01,
-        seed=1,
-        method="console",
         device="meta",
     )
     assert any(note in line for line in result.notes)
@@ -366,13 +376,8 @@ def test_several_segments_are_one_song(make_stems: Make, standardisation: Standa
         segments,
         Style.of("b", [make_stems(seed=1, gain=0.2)], RATE_HZ),
         RATE_HZ,
-        optimize_target="features",
+        settings(num_steps=3, method="console"),
         standardisation=standardisation,
-        num_steps=3,
-        lr=1e-3,
-        receptive_field_s=0.01,
-        seed=1,
-        method="console",
     )
     assert len(result.segments_SCT) == 2
     # The same controls for both, referring to the mean level of both.
