@@ -14,7 +14,7 @@ def transfer(
     promotion: dsl.Input[dsl.Dataset],
     transfers: dsl.Output[dsl.Dataset],
 ) -> None:
-    """Return songs the mix of other songs, with the champion of the registry.
+    """Songs with the mix of other songs, by the champion of the registry.
 
     Args:
         root: root folder of the run.
