@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from mixprint.config import StepConfig
 from mixprint.dsp.spectral_distance import RESOLUTIONS
@@ -155,6 +155,8 @@ class ZeroShotTrainConfig(NetworkShape, StepConfig):
         num_valid: examples of the validation.
         valid_steps: from one validation to the next, from the end of the first phase on.
         seed: of all that is drawn.
+        precision: `float32`, or `bfloat16` for autocast in the first phase; filters of audio need
+            more.
         num_processes: ranks on this machine.
         num_workers: processes that read, for each rank; 0: the training process itself reads.
         device: auto, cpu or cuda.
@@ -186,6 +188,7 @@ class ZeroShotTrainConfig(NetworkShape, StepConfig):
     num_valid: _AtLeastOne
     valid_steps: _AtLeastOne
     seed: int
+    precision: Literal["float32", "bfloat16"]
     num_processes: _AtLeastOne
     num_workers: _AtLeastZero
     device: str

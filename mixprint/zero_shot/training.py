@@ -153,6 +153,7 @@ class ZeroShotTask(Task[LevelBatch | AudioBatch]):
             save_steps=config.save_steps,
             log_steps=config.log_steps,
             num_workers=config.num_workers,
+            precision=config.precision,
         )
         self.renderings = self._renderings(self.train_tracks, config.num_chains, "train")
         segment_samples = read_segment(first, stems=STEMS[:1]).shape[-1]
@@ -270,8 +271,10 @@ class ZeroShotTask(Task[LevelBatch | AudioBatch]):
 
     def _learn_levels(self, step: int, batch: LevelBatch, update: Update) -> None:
         level_BSCKN, truth_BSCKN = batch.level_2BSCKN.to(self.device).float()
-        conditioning = self.network.condition(*batch.pair_2BE.to(self.device))
-        output_BSCKN = level_BSCKN + self.network.gains_db(level_BSCKN, conditioning)
+        with update.autocast():
+            conditioning = self.network.condition(*batch.pair_2BE.to(self.device))
+            gain_BSCKN = self.network.gains_db(level_BSCKN, conditioning)
+        output_BSCKN = level_BSCKN + gain_BSCKN.float()
         loss_B = level_distance(output_BSCKN, truth_BSCKN, self.config.mix_weight)
         update.inspect(loss_B)
         update.backward(loss_B.sum() / self.config.phase(step).batch_size)

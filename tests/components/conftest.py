@@ -2,11 +2,15 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
 
 from components.mlflow import client as tracking
+from components.run_folder import RunFolder
+from components.train import worker
+from components.train.job import Job
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +37,16 @@ def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     tracking.connect()
     return MlflowClient()
+
+
+@pytest.fixture
+def rank_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in this process: starting others takes half a minute, and has tests of its own."""
+
+    def start_workers(
+        _: str, job: dict[str, Any], _folder: Path, _num: int, run: RunFolder
+    ) -> None:
+        monkeypatch.setenv("RANK", "0")
+        worker.work(Job(**run.localised(job)))
+
+    monkeypatch.setattr("components.train.job.start_workers", start_workers)

@@ -32,12 +32,10 @@ from components.layout import (
 from components.mlflow import client as tracking
 from components.promote.main import PromoteConfig
 from components.promote.main import run as run_promote
-from components.run_folder import MirroredRun, RunFolder, open_run, sole_use_of_root
+from components.run_folder import MirroredRun, open_run, sole_use_of_root
 from components.separate.main import ALL_SHARDS, SeparateConfig
 from components.separate.main import run as run_separate
 from components.step import Manifest, once, recorded
-from components.train import worker
-from components.train.main import Job
 from components.train.main import run as run_train
 from components.transfer.main import TransferConfig
 from components.transfer.main import run as run_transfer
@@ -156,16 +154,8 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
     workplace: Workplace,
     emulator: None,
     client: MlflowClient,
-    monkeypatch: pytest.MonkeyPatch,
+    rank_here: None,
 ) -> None:
-    def start_workers(
-        _: str, job: dict[str, Any], _folder: Path, _num: int, run: RunFolder
-    ) -> None:
-        """Train in this process: starting others takes half a minute, and has tests of its own."""
-        monkeypatch.setenv("RANK", "0")
-        worker.work(Job(**run.localised(job)))
-
-    monkeypatch.setattr("components.train.job.start_workers", start_workers)
     songs, root = "gs://bucket/songs", "gs://bucket/runs/7"
     open_bucket(songs).upload_all({path.name: path for path in workplace.songs.iterdir()})
     made = workplace.run_all(root, songs)

@@ -297,7 +297,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, song: Path, na
 
 
 KILLED = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from tests.separation.test_files import SharesSeparator
 from mixprint.separation.files import FileSettings, separate_file
@@ -306,6 +306,8 @@ def wait(*_):
     print("writing", flush=True)
     time.sleep(60)
 
+# A shell that starts the tests in the background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings = FileSettings(bit_depth="16")
 separate_file(SharesSeparator(), Path(sys.argv[1]), Path(sys.argv[2]), settings, on_piece=wait)
 """

@@ -13,12 +13,19 @@ import pytest
 import torch
 
 from mixprint.encoder.training import EncoderTask
+from mixprint.separation import build_scnet
+from mixprint.separation.scnet.data import songs_of_folder
+from mixprint.separation.scnet.training import SeparatorTask
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
 from mixprint.training.task import Length, Task
+from mixprint.zero_shot.training import ZeroShotTask
 from tests.encoder.conftest import TinySet, make_set, tiny_config
 from tests.encoder.trials import quick_input
+from tests.separation.trials import TINY_MODEL, make_songs, separator_config
 from tests.training.toys import AdversarialToy, AveragedToy, plan
+from tests.zero_shot.trials import Collection, encoder_of, make_collection, quick_validation, ranges
+from tests.zero_shot.trials import config as zero_shot_config
 
 STEPS, STEPS_PER_EPOCH = 6, 3
 
@@ -34,6 +41,8 @@ class Case:
         moves: how often these move weights.
         quick: a context that makes it faster, in every process.
         is_toy: whether it takes milliseconds.
+        keeps_others: whether a training of another identity is refused, not replaced.
+        named: how an error names the data, a regular expression.
     """
 
     prepare: Callable[[Path], Any]
@@ -42,6 +51,8 @@ class Case:
     moves: int = STEPS
     quick: Callable[[], AbstractContextManager[object]] = nullcontext
     is_toy: bool = False
+    keeps_others: bool = False
+    named: str = r"track \S+ segment \d+"
 
 
 def _toy(kind: type[AveragedToy] | type[AdversarialToy], moves: int) -> Case:
@@ -71,10 +82,45 @@ def _encoder(data: TinySet, device: torch.device, is_random: bool) -> Task[Any]:
     return EncoderTask(config, data.tracks, data.stems_dir, data.features_dir, "tiny", device)
 
 
+def _separator_data(folder: Path) -> Path:
+    return make_songs(folder, 3)
+
+
+def _separator(data_dir: Path, device: torch.device, is_random: bool) -> Task[Any]:
+    training = {"segment_s": 0.1, "batch_size": 2, "warmup_steps": 2, "valid_steps": 3,
+                "num_valid": 1, "max_valid_songs": 1, "valid_s": 0.3, "precision": "float32",
+                "optimiser": "adamw"}  # fmt: skip
+    config = separator_config({"variant": "masked", "model": TINY_MODEL, "training": training})
+    assert config.model is not None
+    torch.manual_seed(config.training.seed)
+    network = build_scnet(config.model, "masked").to(device)
+    return SeparatorTask(config, network, songs_of_folder(data_dir, config), {})
+
+
+def _zero_shot(data: Collection, device: torch.device, is_random: bool) -> Task[Any]:
+    steps = STEPS // 2
+    config = zero_shot_config(
+        level_steps=steps, audio_steps=steps, valid_steps=STEPS_PER_EPOCH, num_chains=1, num_valid=1
+    )
+    # What is measured of the renderings is the same for all.
+    shared = data.stems_dir.parent / "measured"
+    return ZeroShotTask(
+        config, data.tracks, data.stems_dir, encoder_of(data), ranges(), shared, "tiny", device
+    )
+
+
 CASES = {
     "averaged": _toy(AveragedToy, STEPS),
     "adversarial": _toy(AdversarialToy, 2 * STEPS),
     "encoder": Case(_encoder_data, _encoder, torch.optim.AdamW, quick=quick_input),
+    "separator": Case(
+        _separator_data,
+        _separator,
+        torch.optim.AdamW,
+        keeps_others=True,
+        named=r"example \d \(\S+/song\d from \d\.\d\d s",
+    ),
+    "zero-shot": Case(make_collection, _zero_shot, torch.optim.Adam, quick=quick_validation),
 }
 
 

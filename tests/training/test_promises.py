@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixprint.errors import TrainingError
+from mixprint.errors import CheckpointError, TrainingError
 from mixprint.storage.atomic import read_json
 from mixprint.training import engine
 from mixprint.training import state as training_state
@@ -118,7 +118,7 @@ def test_a_kill_at_every_file_boundary_leaves_a_training_that_resumes(
     assert len(boundaries.names) > 60
     monkeypatch.setattr(os, "fsync", lambda _: None)  # most of the time of what follows
     folders = boundaries.folders()
-    for number in range(0, len(folders), 3 if prepared.case.is_toy else 17):
+    for number in range(0, len(folders), 3 if prepared.case.is_toy else 31):
         folder, name = folders[number], boundaries.names[number]
         prepared.run(folder)
         assert result_hashes(folder) == result_hashes(prepared.whole), name
@@ -235,6 +235,11 @@ def test_a_training_of_another_identity_removes_what_would_be_confused(
         known = task.identity()
         task.identity = lambda: {**known, "other": True}  # type: ignore[method-assign]
 
+    if prepared.case.keeps_others:
+        with pytest.raises(CheckpointError, match="expected a state of other True, found None"):
+            prepared.run(tmp_path, change=other)
+        assert result_hashes(tmp_path) == result_hashes(prepared.whole)
+        return
     killed(prepared, tmp_path, 1, change=other)
     assert "other data, parameters or code; training starts anew" in caplog.text
     # The result of the older one stays until the newer one has its own.
@@ -297,7 +302,7 @@ def test_a_gradient_that_is_not_finite_stops_before_a_weight_moves_and_names_the
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: math.inf)
     moved: list[int] = []
     monkeypatch.setattr(prepared.case.moved_by, "step", lambda *_: moved.append(1))
-    message = r"^step 0: expected a finite gradient norm, found inf; .*track \S+ segment \d+"
+    message = r"^step 0: expected a finite gradient norm, found inf; .*" + prepared.case.named
     with pytest.raises(TrainingError, match=message):
         prepared.run(tmp_path)
     assert moved == []
@@ -348,8 +353,9 @@ def test_every_network_goes_through_the_compiler(
 
 
 def test_half_precision_changes_a_little(prepared: Prepared, tmp_path: Path) -> None:
-    first = prepared.run(tmp_path, length=Length(steps=1), precision="bfloat16")
-    whole = prepared.run(tmp_path / "whole", length=Length(steps=1))
+    # The first step of a network that starts as the identity does not depend on what it computes.
+    first = prepared.run(tmp_path, length=Length(steps=2), precision="bfloat16")
+    whole = prepared.run(tmp_path / "whole", length=Length(steps=2))
     assert first.best["train.loss"] == pytest.approx(whole.best["train.loss"], rel=0.1)
     assert first.best["train.loss"] != whole.best["train.loss"]
 
@@ -357,4 +363,9 @@ def test_half_precision_changes_a_little(prepared: Prepared, tmp_path: Path) -> 
 def test_the_history_is_that_of_the_result(prepared: Prepared) -> None:
     history = json.loads((prepared.whole / "history.json").read_text())
     assert history == prepared.outcome.history
-    assert prepared.outcome.best.items() >= history[int(prepared.outcome.best["epoch"]) - 1].items()
+    best = prepared.outcome.best
+    entry = history[int(best["epoch"]) - 1]
+    # What is validated may be measured once more when the training has ended.
+    known = {name: value for name, value in entry.items() if not name.startswith("valid.")}
+    assert best.items() >= known.items()
+    assert best.keys() >= entry.keys()

@@ -12,7 +12,6 @@ from mixprint.errors import TrainingError
 from mixprint.training.recorder import TIMES
 from mixprint.zero_shot import training
 from mixprint.zero_shot.checkpoint import load_zero_shot
-from tests.training.trials import KilledError, killed_in_step, newest_state, result_hashes
 from tests.zero_shot.trials import Collection, config, encoder_of, make_collection, run
 
 
@@ -89,24 +88,6 @@ def test_states_of_other_parameters_go_and_what_was_measured_stays(
     assert len(list(tmp_path.glob("state/*/identity.json"))) == 1
     assert measured == {path: path.stat().st_mtime_ns for path in measured}
     assert measured
-
-
-def test_a_killed_training_goes_on_to_the_same_bits(
-    tmp_path: Path, data: Collection, whole: Path
-) -> None:
-    copy_measured(whole, tmp_path)
-    for number in (4, 3):  # in the first phase, and two steps later in the second one
-        with killed_in_step(number, torch.optim.Adam), pytest.raises(KilledError):
-            run(config(), data, tmp_path)
-    assert newest_state(tmp_path)["step"] == 4
-    run(config(), data, tmp_path)
-    assert result_hashes(tmp_path) == result_hashes(whole)
-
-
-def test_readers_make_the_same_examples(tmp_path: Path, data: Collection, whole: Path) -> None:
-    copy_measured(whole, tmp_path)
-    run(config(num_workers=1), data, tmp_path)
-    assert result_hashes(tmp_path) == result_hashes(whole)
 
 
 def test_a_loss_of_levels_that_is_not_finite_names_its_example(

@@ -1,21 +1,26 @@
 """A tiny collection, an untrained encoder and a network far too small, for trainings."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.config import load_params
+from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint, save_checkpoint
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import AugmentRanges, TrainConfig
 from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, Standardisation
 from mixprint.training.engine import Outcome
+from mixprint.zero_shot import training, validation
 from mixprint.zero_shot.settings import ZeroShotTrainConfig
 from mixprint.zero_shot.training import train_zero_shot
 from tests.encoder.conftest import REPOSITORY, make_track, tiny_config
@@ -121,6 +126,19 @@ def ranges() -> AugmentRanges:
 def encoder_of(data: Collection) -> Encoder:
     """Load the collection's encoder."""
     return load_checkpoint(data.encoder_dir)
+
+
+@contextmanager
+def quick_validation() -> Iterator[None]:
+    """Compare few networks coarsely, where it does not matter which one is better."""
+
+    def distance(a_CT: Tensor, b_CT: Tensor, frames_per_window: int) -> Tensor:
+        return multi_resolution_stft(a_CT, b_CT, (2048,), frames_per_window=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "STRENGTHS", (1.0, 0.7))
+        patch.setattr(validation, "multi_resolution_stft", distance)
+        yield
 
 
 def run(used: ZeroShotTrainConfig, data: Collection, out_dir: Path, **changes: Any) -> Outcome:

@@ -160,6 +160,8 @@ class Remixer:
         self._longest = config.longest_clip(num_samples)
         self._max_bad_fraction = max_bad_fraction
         self._bad: dict[Path, str] = {}
+        # Places that the newest example was taken from.
+        self._places: list[str] = []
         self.pool = pool
         self.config = config
         self.num_samples = num_samples
@@ -209,6 +211,11 @@ class Remixer:
                 gain_BSF[index, :, hz_F > lowpass_hz] = 0
         return gain_BSF
 
+    def describe(self, step: int, index: int) -> str:
+        """Name the places in songs that an example of a step is taken from; it is made again."""
+        self._example(step, index)
+        return f"example {index} ({', '.join(dict.fromkeys(self._places))})"
+
     def _rng(self, step: int, index: int, stream: int, attempt: int = 0) -> Generator:
         """Return the source of one example's random numbers, independent of all others."""
         return np.random.default_rng([self.seed, stream, step, index, attempt])
@@ -219,6 +226,7 @@ class Remixer:
         What is broken today was broken before a resumption: nothing else is drawn then.
         """
         for attempt in range(MAX_ATTEMPTS):
+            self._places.clear()
             try:
                 return self._drawn(step, self._rng(step, index, CLIP_STREAM, attempt))
             except UnreadableStemError as error:
@@ -263,7 +271,9 @@ class Remixer:
                 f"{song.path}: expected at least {self._longest / SAMPLE_RATE_HZ:.1f} s, found "
                 f"{song.num_samples / SAMPLE_RATE_HZ:.1f} s",
             )
-        return song, int(rng.integers(song.num_samples - self._longest + 1))
+        start = int(rng.integers(song.num_samples - self._longest + 1))
+        self._places.append(f"{song.path} from {start / SAMPLE_RATE_HZ:.2f} s")
+        return song, start
 
     def _shifted(self, rng: Generator, song: Song, start: int) -> int:
         """Move the start of one stem, within the song."""

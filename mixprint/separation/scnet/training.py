@@ -86,17 +86,20 @@ _NETWORK = "network"
 
 
 def spectral_rmse(estimate: Tensor, target: Tensor) -> Tensor:
-    """Measure the distance of complex spectra: the RMSE of each stem, then the mean.
+    """Distance of complex spectra: the RMSE of each stem.
 
     Args:
         estimate: estimate_BSCFN, complex.
         target: target_BSCFN, complex.
 
+    Returns:
+        rmse_BS.
+
     Source: Tong et al., arXiv 2401.13276, training objective.
     """
     error = torch.view_as_real(estimate - target)
     power_BS = error.square().mean(dim=(2, 3, 4, 5))
-    return (power_BS + ERROR_FLOOR).sqrt().mean()
+    return (power_BS + ERROR_FLOOR).sqrt()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,13 @@ class SeparatorTask(Task[Batch]):
                 f"{self._training.batch_size}"
             )
         self._rows = range(self.rank * size, (self.rank + 1) * size)
+        self._remixer = Remixer(
+            material.pool,
+            config.remix,
+            num_samples=round(self._training.segment_s * SAMPLE_RATE_HZ),
+            seed=self._training.seed,
+            max_bad_fraction=self._training.max_bad_fraction,
+        )
         self.parts = {_NETWORK: network}
         self.averaged = {_NETWORK: self._training.ema_decay}
         self.plan = Plan(
@@ -185,15 +195,8 @@ class SeparatorTask(Task[Batch]):
 
     def examples(self) -> Dataset[Batch]:
         """See `Task`."""
-        remixer = Remixer(
-            self._material.pool,
-            self._config.remix,
-            num_samples=round(self._training.segment_s * SAMPLE_RATE_HZ),
-            seed=self._training.seed,
-            max_bad_fraction=self._training.max_bad_fraction,
-        )
         network = self._network.config
-        return Examples(remixer, self._rows, network.num_bins, network.sources)
+        return Examples(self._remixer, self._rows, network.num_bins, network.sources)
 
     def learn(self, step: int, batch: Batch, update: Update) -> Mapping[str, float]:
         """See `Task`.
@@ -211,12 +214,15 @@ class SeparatorTask(Task[Batch]):
             mixture = target.sum(dim=1)
         with update.autocast():
             estimate = self._network.estimate(mixture)
-        loss = spectral_rmse(estimate, target)
+        rmse_BS = spectral_rmse(estimate, target)
+        update.inspect(rmse_BS)
+        loss = rmse_BS.mean()
         if self._training.waveform_weight:
             difference_BSCT = self._network.synthesise(estimate - target, length)
             loss = loss + self._training.waveform_weight * difference_BSCT.abs().mean()
         with torch.no_grad():
-            silence = sum_over_ranks(spectral_rmse(torch.zeros_like(target), target).double())
+            silence_BS = spectral_rmse(torch.zeros_like(target), target)
+            silence = sum_over_ranks(silence_BS.mean().double())
         # Ranks have equally many examples, so the mean over ranks is that of the batch.
         update.backward(loss / self.world_size)
         total = update.step(_NETWORK)
@@ -244,7 +250,7 @@ class SeparatorTask(Task[Batch]):
     def describe(self, step: int, batch: Batch) -> Sequence[str]:
         """See `Task`."""
         del batch
-        return [f"example {row} of step {step}" for row in self._rows]
+        return [self._remixer.describe(step, row) for row in self._rows]
 
     def export(self, folder: Path, weights: Weights, entry: Mapping[str, float]) -> None:
         """See `Task`."""

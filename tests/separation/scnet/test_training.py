@@ -26,10 +26,9 @@ from mixprint.separation.scnet.training import (
     train_separator,
 )
 from mixprint.stems import STEMS
-from tests.separation.trials import separator_config
+from tests.separation.trials import TINY_MODEL, separator_config
 from tests.training.trials import KilledError, killed_in_step, newest_state, result_hashes
 
-MODEL = {"dims": [4, 4, 4], "nfft": 512, "hop_size": 256, "win_size": 512, "num_dplayer": 2}
 TRAINING = {
     "segment_s": 0.1,
     "batch_size": 2,
@@ -49,7 +48,7 @@ TRAINING = {
 
 def _recipe(variant: str = "masked", **changes: Any) -> SeparatorTrainConfig:
     return separator_config(
-        {"variant": variant, "model": MODEL, "training": {**TRAINING, **changes}}
+        {"variant": variant, "model": TINY_MODEL, "training": {**TRAINING, **changes}}
     )
 
 
@@ -163,17 +162,6 @@ def test_a_best_validation_on_other_songs_is_not_compared(
     assert _has_weights(path, validated[4])
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path, data_dir: Path) -> None:
-    recipe = _recipe(max_steps=6)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train_separator(data_dir, whole, recipe, device="cpu")
-    with killed_in_step(6, torch.optim.AdamW), pytest.raises(KilledError):
-        train_separator(data_dir, killed, recipe, device="cpu")
-    assert not (killed / "separator.safetensors").exists()
-    train_separator(data_dir, killed, recipe, device="cpu")
-    _assert_equal_results(whole, killed)
-
-
 def test_a_longer_training_goes_on_from_a_finished_one(tmp_path: Path, data_dir: Path) -> None:
     train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
     before = file_sha256(tmp_path / "out" / "separator.safetensors")
@@ -181,13 +169,6 @@ def test_a_longer_training_goes_on_from_a_finished_one(tmp_path: Path, data_dir:
     assert file_sha256(tmp_path / "out" / "separator.safetensors") == before
     train_separator(data_dir, tmp_path / "out", _recipe(max_steps=5), device="cpu")
     assert newest_state(tmp_path / "out")["step"] == 5
-
-
-def test_workers_change_no_weight(tmp_path: Path, data_dir: Path) -> None:
-    for num_workers in (0, 2):
-        recipe = _recipe(num_workers=num_workers)
-        train_separator(data_dir, tmp_path / str(num_workers), recipe, device="cpu")
-    _assert_equal_results(tmp_path / "0", tmp_path / "2")
 
 
 class NoiseWriter:
@@ -274,7 +255,7 @@ def _unmoving(**changes: Any) -> SeparatorTrainConfig:
 def test_a_training_can_start_from_a_checkpoint_of_any_model(
     tmp_path: Path, data_dir: Path, variant: str
 ) -> None:
-    model = SCNetConfig.from_values({**MODEL, "dims": [4, 8, 4]})
+    model = SCNetConfig.from_values({**TINY_MODEL, "dims": [4, 8, 4]})
     first = export_separator(build_scnet(model, variant), tmp_path / "first", window_s=0.1)
     second = train_separator(
         data_dir, tmp_path / "second", _unmoving(), device="cpu", initial=first
@@ -291,20 +272,20 @@ def test_a_training_can_start_from_a_checkpoint_of_any_model(
 def test_a_recipe_that_names_another_model_than_the_checkpoint_is_refused(
     tmp_path: Path, data_dir: Path
 ) -> None:
-    network = build_scnet({**MODEL, "dims": [4, 8, 4]}, "plain")
+    network = build_scnet({**TINY_MODEL, "dims": [4, 8, 4]}, "plain")
     first = export_separator(network, tmp_path / "first", window_s=0.1)
     with pytest.raises(CheckpointError, match="do not fit"):
         train_separator(
-            data_dir, tmp_path / "second", _unmoving(model=MODEL), device="cpu", initial=first
+            data_dir, tmp_path / "second", _unmoving(model=TINY_MODEL), device="cpu", initial=first
         )
 
 
 def test_a_recipe_may_name_more_layers_than_the_checkpoint_has(
     tmp_path: Path, data_dir: Path
 ) -> None:
-    network = build_scnet(MODEL, "masked")
+    network = build_scnet(TINY_MODEL, "masked")
     first = export_separator(network, tmp_path / "first", window_s=0.1)
-    recipe = _unmoving(model={**MODEL, "num_dplayer": 4})
+    recipe = _unmoving(model={**TINY_MODEL, "num_dplayer": 4})
     paths = [
         train_separator(data_dir, tmp_path / name, recipe, device="cpu", initial=first)
         for name in ("second", "third")
@@ -397,7 +378,9 @@ def test_a_loss_that_is_not_finite_stops_it(
     monkeypatch.setattr(
         training, "spectral_rmse", lambda a, b: spectral_rmse(a, b) * torch.tensor(torch.nan)
     )
-    with pytest.raises(TrainingError, match=r"step 0: .*, found nan; example 0 of step 0"):
+    with pytest.raises(
+        TrainingError, match=r"step 0: .*, found nan; example 0 \(\S+/song\d from \d\.\d\d s"
+    ):
         train_separator(data_dir, tmp_path / "out", _recipe(), device="cpu")
     assert not list((tmp_path / "out").rglob("*.pt"))
 
@@ -421,12 +404,12 @@ def test_spectral_rmse_of_known_errors() -> None:
     estimate = target.clone()
     estimate[:, 0] = 3 + 4j  # mean square over real and imaginary parts: 12.5
     expected = (12.5**0.5 + 1e-4) / 2
-    assert spectral_rmse(estimate, target).item() == pytest.approx(expected, rel=1e-5)
+    assert spectral_rmse(estimate, target).mean().item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_silence_has_a_finite_gradient() -> None:
     estimate = torch.zeros(1, 1, 1, 3, 4, dtype=torch.complex64, requires_grad=True)
-    spectral_rmse(estimate, torch.zeros_like(estimate)).backward()
+    spectral_rmse(estimate, torch.zeros_like(estimate)).mean().backward()
     assert estimate.grad is not None
     assert torch.view_as_real(estimate.grad).isfinite().all()
 
