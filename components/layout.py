@@ -11,7 +11,7 @@ from components.step import STEPS_DIR, Manifest
 from mixprint.errors import DataError
 from mixprint.fingerprint import file_sha256
 from mixprint.storage.atomic import read_json
-from mixprint.storage.bucket import Storage, is_bucket, open_bucket
+from mixprint.storage.bucket import GcsBucket, is_bucket, open_bucket
 
 # DVC sets it for the command of a stage. It compares contents by itself, and restores outputs of an
 # earlier time beside markers of a later one.
@@ -154,7 +154,7 @@ def _check_content(step: str, folder: Path, known: Mapping[str, str | None]) -> 
             )
 
 
-def _sha256(bucket: Storage, name: str) -> str:
+def _sha256(bucket: GcsBucket, name: str) -> str:
     return hashlib.sha256(bucket.read_bytes(name)).hexdigest()
 
 

@@ -21,7 +21,7 @@ from mixprint.fingerprint import file_sha256
 from mixprint.machine.processes import sigterm_exits
 from mixprint.schema import Number, as_record
 from mixprint.storage.atomic import TEMPORARY_PREFIX
-from mixprint.storage.bucket import GcsStorage, in_parallel, is_bucket, open_bucket
+from mixprint.storage.bucket import GcsBucket, in_parallel, is_bucket, open_bucket
 from mixprint.storage.claims import LEASE_S, Claim, ClaimLostError, claim_owner, take_claim
 from mixprint.storage.locks import sole_use
 from mixprint.storage.scratch import Scratch
@@ -189,7 +189,7 @@ class MirroredRun(RunFolder):
         """
         super().__init__(folder / _MIRROR)
         self.root = root.rstrip("/")
-        self.storage: GcsStorage = open_bucket(self.root)
+        self.storage: GcsBucket = open_bucket(self.root)
         self.scratch = scratch
         self._folder = folder
         # What is equal here and there: name -> size and time of change of the file here.

@@ -30,7 +30,8 @@ from mixprint.errors import ConfigError, DataError, MixprintError
 from mixprint.log import setup_logging
 from mixprint.machine.processes import sigterm_exits
 from mixprint.schema import WithOthers, as_record
-from mixprint.storage.bucket import KEY_VARIABLE, Storage, is_bucket, open_storage
+from mixprint.storage.atomic import read_json
+from mixprint.storage.bucket import KEY_VARIABLE, is_bucket, open_bucket
 from mixprint.storage.scratch import FOLDER_VARIABLE, Scratch
 from pipelines.arguments import DEFAULT_SOURCE, default_name, run_arguments
 
@@ -345,7 +346,7 @@ def summary(root: Path | str, records: Sequence[StepRecord], wall_s: float) -> s
     lines += [
         f"{'all':<10} {'':>5} {wall_s:>9.1f} {peak_bytes / 1e6:>9.0f} MB",
         "",
-        *_outcome(open_storage(str(root))),
+        *_outcome(str(root)),
         f"report             {root}/evaluation/report.html",
         f"transferred audio  {root}/transfer",
         *(f"                   {uri}" for uri in _transferred(str(root))),
@@ -364,36 +365,46 @@ class _Promotion(WithOthers):
     reasons: tuple[str, ...]
 
 
-def _outcome(storage: Storage) -> Iterator[str]:
+def _outcome(root: str) -> Iterator[str]:
     """Say how many songs were taken, and what was decided about the encoder."""
-    if storage.exists(_INGESTED):
-        where = storage.uri(_INGESTED)
-        if done := DoneMarker.read(where, lambda: storage.read_json(_INGESTED)):
-            left_out = done.counts.get("rejects", 0)
-            why = f", {left_out} left out: see {storage.uri(_REJECTS)}" if left_out else ""
-            yield f"songs              {done.counts.get('tracks', 0)}{why}"
-    if storage.exists(PROMOTION_FILE):
-        values = storage.read_json(PROMOTION_FILE)
-        found = as_record(values, storage.uri(PROMOTION_FILE), _Promotion)
+    ingested = f"{root}/{_INGESTED}"
+    if _listed(root, _INGESTED) and (
+        done := DoneMarker.read(ingested, lambda: _read_json(root, _INGESTED))
+    ):
+        left_out = done.counts.get("rejects", 0)
+        why = f", {left_out} left out: see {root}/{_REJECTS}" if left_out else ""
+        yield f"songs              {done.counts.get('tracks', 0)}{why}"
+    if _listed(root, PROMOTION_FILE):
+        values = _read_json(root, PROMOTION_FILE)
+        found = as_record(values, f"{root}/{PROMOTION_FILE}", _Promotion)
         yield f"encoder            version {found.version} of {found.model_name}: {found.decision}"
         yield from (f"                   {reason}" for reason in found.reasons)
 
 
 def _transferred(root: str) -> list[str]:
-    storage = open_storage(root)
-    names = storage.list("transfer/")
-    return [storage.uri(name) for name in names if _OUTPUT.fullmatch(name)]
+    return [f"{root}/{name}" for name in _listed(root, "transfer/") if _OUTPUT.fullmatch(name)]
+
+
+def _listed(root: str, prefix: str) -> list[str]:
+    """List the files of a run whose names begin with a prefix, wherever it lies."""
+    if is_bucket(root):
+        return open_bucket(root).list(prefix)
+    folder = Path(root, prefix.rpartition("/")[0])
+    names = (path.relative_to(root).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in names if name.startswith(prefix))
+
+
+def _read_json(root: str, name: str) -> Any:
+    return open_bucket(root).read_json(name) if is_bucket(root) else read_json(Path(root, name))
 
 
 def _raw_records(root: Path | str, started_s: float) -> list[TaskRecord]:
     """Read the records of this run's tasks; those of older runs stay where they are."""
-    storage = open_storage(str(root))
-    names = [name for name in storage.list(f"{STEPS_DIR}/") if _RECORD.fullmatch(name)]
+    names = [n for n in _listed(str(root), f"{STEPS_DIR}/") if _RECORD.fullmatch(n)]
     records = []
     for name in names:
         try:
-            where, content = storage.uri(name), storage.read_json(name)
-            record = as_record(content, where, TaskRecord)
+            record = as_record(_read_json(str(root), name), f"{root}/{name}", TaskRecord)
         except DataError as error:
             log.warning("%s; the record is left out", error)
             continue

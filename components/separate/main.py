@@ -29,7 +29,7 @@ from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.stems import STEMS
-from mixprint.storage.bucket import Storage, in_parallel, open_bucket
+from mixprint.storage.bucket import GcsBucket, in_parallel, open_bucket
 from mixprint.storage.download import check_url, is_url
 
 if TYPE_CHECKING:
@@ -381,7 +381,7 @@ class ShardPlace:
         """Touch nothing yet."""
         self.root = run_folder.path
         self.folder = run_folder.path / STEMS_FOLDER
-        self.claims: Path | Storage = run_folder.path / CLAIMS_FOLDER
+        self.claims: Path | GcsBucket = run_folder.path / CLAIMS_FOLDER
 
     def remove_others(self, num_shards: int) -> Sequence[Path | str]:
         """Remove the shards of sets of another size, and say where they lay."""

@@ -18,7 +18,7 @@ from mixprint.fingerprint import fingerprint
 from mixprint.storage.atomic import read_json
 from mixprint.storage.bucket import (
     FileInfo,
-    GcsStorage,
+    GcsBucket,
     in_parallel,
     is_bucket,
     open_bucket,
@@ -181,7 +181,7 @@ class BucketCollection(Collection):
         is_headed = self._with_heads and suffix in HEADED_SUFFIXES
         return min(HEAD_BYTES, info.num_bytes) if is_headed else 0
 
-    def _shadow(self, bucket: GcsStorage, folder: Path, item: tuple[str, FileInfo]) -> None:
+    def _shadow(self, bucket: GcsBucket, folder: Path, item: tuple[str, FileInfo]) -> None:
         name, info = item
         path, length = folder / name, self._kept_bytes(name, info)
         path.parent.mkdir(parents=True, exist_ok=True)

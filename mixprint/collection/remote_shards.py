@@ -19,7 +19,7 @@ from typing import BinaryIO
 from mixprint.errors import DataError
 from mixprint.schema import read_record
 from mixprint.storage.atomic import write_json
-from mixprint.storage.bucket import GcsStorage, open_bucket, open_ranges
+from mixprint.storage.bucket import GcsBucket, open_bucket, open_ranges
 from mixprint.storage.scratch import Scratch
 
 BUCKET_FILE = "bucket.json"
@@ -68,7 +68,7 @@ def stands_for_bucket(folder: Path) -> bool:
     return (folder / BUCKET_FILE).is_file()
 
 
-def bucket_of(folder: Path) -> GcsStorage:
+def bucket_of(folder: Path) -> GcsBucket:
     """Return the bucket that a folder stands for.
 
     Raises:

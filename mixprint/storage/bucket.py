@@ -1,7 +1,7 @@
-"""Files in a local folder or in a Google Cloud Storage bucket, behind one interface.
+"""Files in a bucket of Google Cloud Storage.
 
-    storage = open_storage("gs://bucket/runs/7")      # or "/data/runs/7", or "runs/7"
-    storage.upload(Path("catalogue.parquet"), "catalogue/catalogue.parquet")
+    bucket = open_bucket("gs://bucket/runs/7")
+    bucket.upload(Path("catalogue.parquet"), "catalogue/catalogue.parquet")
 
 Names are relative, with ``/`` between their parts. Writes are whole or not at all on both sides.
 
@@ -13,7 +13,6 @@ import io
 import os
 import shutil
 import uuid
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from mixprint.errors import DataError
 from mixprint.schema import parse_json
-from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path
+from mixprint.storage.atomic import atomic_path
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob, Client
@@ -48,248 +47,22 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class FileInfo:
-    """Facts that a storage knows of a file without reading it.
+    """Facts that a bucket knows of a file without reading it.
 
     Attributes:
         num_bytes: its size.
         version: another one whenever the file is written anew; 0 is that of no file.
-        changed_s: when it was written, in seconds by the storage's own clock.
-        crc32c: checksum of its content, in base 64; empty where the storage keeps none.
+        changed_s: when it was written, in seconds by the bucket's own clock.
+        crc32c: checksum of its content, in base 64.
     """
 
     num_bytes: int
     version: int
     changed_s: float
-    crc32c: str = ""
+    crc32c: str
 
 
-class Storage(ABC):
-    """Files under one root."""
-
-    @abstractmethod
-    def uri(self, name: str) -> str:
-        """Say where a file lies, for messages and manifests."""
-
-    @abstractmethod
-    def info(self, name: str) -> FileInfo | None:
-        """Look at a file; None if it is not there."""
-
-    @abstractmethod
-    def infos(self, prefix: str = "") -> dict[str, FileInfo]:
-        """Look at the files whose names begin with a prefix, in folders too, in their order."""
-
-    @abstractmethod
-    def open(self, name: str) -> BinaryIO:
-        """Open a file for reading at any place; no more is read than what is asked for.
-
-        Raises:
-            DataError: it is missing or cannot be read.
-        """
-
-    @abstractmethod
-    def read_bytes(self, name: str) -> bytes:
-        """Read a file.
-
-        Raises:
-            DataError: it is missing or cannot be read.
-        """
-
-    @abstractmethod
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file, or replace it.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-
-    @abstractmethod
-    def download(self, name: str, path: Path) -> None:
-        """Copy a file of the storage to a local path, however large.
-
-        Raises:
-            DataError: it is missing or cannot be read.
-        """
-
-    @abstractmethod
-    def upload(self, path: Path, name: str) -> None:
-        """Copy a local file into the storage, however large.
-
-        Raises:
-            DataError: it is missing or cannot be written.
-        """
-
-    @abstractmethod
-    def create(self, source: Path | bytes, name: str, *, replaced: int = 0) -> bool:
-        """Write a file unless another writer was faster.
-
-        Args:
-            source: a local file that is copied into the storage, or what is written.
-            name: what it becomes; the file is seen there only when it is whole.
-            replaced: version that it replaces; 0: there is no such file.
-
-        Returns:
-            whether it was written; False if another version is there.
-
-        Raises:
-            DataError: it is missing or cannot be written.
-        """
-
-    @abstractmethod
-    def delete(self, name: str, *, version: int | None = None) -> bool:
-        """Remove a file.
-
-        Args:
-            name: of the file.
-            version: remove it only if it is this one.
-
-        Returns:
-            whether it was removed; False if it was not there, or another version is.
-
-        Raises:
-            DataError: it cannot be removed.
-        """
-
-    def read_json(self, name: str) -> Any:
-        """Read a JSON file.
-
-        Raises:
-            DataError: it is missing, cannot be read or is no JSON.
-        """
-        return parse_json(self.read_bytes(name), self.uri(name))
-
-    def exists(self, name: str) -> bool:
-        """Tell whether a file is there."""
-        return self.info(name) is not None
-
-    def list(self, prefix: str = "") -> list[str]:
-        """List the names that begin with a prefix, sorted, folders within folders included."""
-        return list(self.infos(prefix))
-
-    def download_all(self, names: Iterable[str], folder: Path) -> None:
-        """Copy files into a folder under their own names, several at a time.
-
-        Raises:
-            DataError: see `download`; of several, the first.
-        """
-        in_parallel(lambda name: self.download(name, folder / name), names)
-
-    def upload_all(self, files: Mapping[str, Path]) -> None:
-        """Copy local files into the storage, several at a time.
-
-        Args:
-            files: name -> local file.
-
-        Raises:
-            DataError: see `upload`; of several, the first.
-        """
-        in_parallel(lambda name: self.upload(files[name], name), files)
-
-
-class LocalStorage(Storage):
-    """Files under a local folder."""
-
-    def __init__(self, root: Path) -> None:
-        """Keep the folder; it is created by the first write."""
-        self._root = root
-
-    def uri(self, name: str) -> str:
-        """See `Storage.uri`."""
-        return str(self._path(name))
-
-    def info(self, name: str) -> FileInfo | None:
-        """See `Storage.info`; the version is the time of the last change in nanoseconds."""
-        path = self._path(name)
-        if not path.is_file():
-            return None
-        status = path.stat()
-        return FileInfo(status.st_size, status.st_mtime_ns, status.st_mtime)
-
-    def infos(self, prefix: str = "") -> dict[str, FileInfo]:
-        """See `Storage.infos`; files that are being written are left out."""
-        # Below the folder of the prefix alone: a run has many files besides.
-        folder = prefix.rpartition("/")[0]
-        names = (
-            path.relative_to(self._root).as_posix()
-            for path in (self._path(folder) if folder else self._root).rglob("*")
-            if not path.name.startswith(TEMPORARY_PREFIX)
-        )
-        chosen = sorted(name for name in names if name.startswith(prefix))
-        return {name: info for name in chosen if (info := self.info(name)) is not None}
-
-    def open(self, name: str) -> BinaryIO:
-        """See `Storage.open`."""
-        try:
-            return self._path(name).open("rb")
-        except OSError as error:
-            raise DataError(f"{self.uri(name)}: cannot be read: {error}") from error
-
-    def read_bytes(self, name: str) -> bytes:
-        """See `Storage.read_bytes`."""
-        try:
-            return self._path(name).read_bytes()
-        except OSError as error:
-            raise DataError(f"{self.uri(name)}: cannot be read: {error}") from error
-
-    def write_bytes(self, name: str, content: bytes) -> None:
-        """See `Storage.write_bytes`."""
-        try:
-            with atomic_path(self._path(name)) as temporary:
-                temporary.write_bytes(content)
-        except OSError as error:
-            raise DataError(f"{self.uri(name)}: cannot be written: {error}") from error
-
-    def download(self, name: str, path: Path) -> None:
-        """See `Storage.download`."""
-        _copy(self._path(name), path)
-
-    def upload(self, path: Path, name: str) -> None:
-        """See `Storage.upload`."""
-        _copy(path, self._path(name))
-
-    def create(self, source: Path | bytes, name: str, *, replaced: int = 0) -> bool:
-        """See `Storage.create`; only a new file is safe against a writer of the same moment."""
-        target = self._path(name)
-        found = self.info(name)
-        if (0 if found is None else found.version) != replaced:
-            return False
-        if found is not None:
-            self._put(source, name)
-            return True
-        prepared = f"{name.rpartition('/')[0]}/{TEMPORARY_PREFIX}{uuid.uuid4().hex}".lstrip("/")
-        self._put(source, prepared)
-        temporary = self._path(prepared)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise DataError(f"{target}: cannot be written: {error}") from error
-        finally:
-            temporary.unlink()
-        return True
-
-    def delete(self, name: str, *, version: int | None = None) -> bool:
-        """See `Storage.delete`."""
-        found = self.info(name)
-        if found is None or version not in (None, found.version):
-            return False
-        try:
-            self._path(name).unlink()
-        except OSError as error:
-            raise DataError(f"{self.uri(name)}: cannot be removed: {error}") from error
-        return True
-
-    def _put(self, source: Path | bytes, name: str) -> None:
-        if isinstance(source, bytes):
-            self.write_bytes(name, source)
-        else:
-            self.upload(source, name)
-
-    def _path(self, name: str) -> Path:
-        return self._root / _checked(name)
-
-
-class GcsStorage(Storage):
+class GcsBucket:
     """Objects under a prefix of a bucket.
 
     Credentials are found as Google's client finds them (a service account on a cluster, `gcloud
@@ -329,11 +102,11 @@ class GcsStorage(Storage):
         self._retry = DEFAULT_RETRY.with_timeout(patience_s).with_delay(initial=first_wait_s)
 
     def uri(self, name: str) -> str:
-        """See `Storage.uri`."""
+        """Say where a file lies, for messages and manifests."""
         return f"{self._root}/{self._prefix}{_checked(name)}"
 
     def info(self, name: str) -> FileInfo | None:
-        """See `Storage.info`; the version is the object's generation."""
+        """Look at a file, whose version is the object's generation; None if it is not there."""
         from google.api_core.exceptions import NotFound
 
         blob = self._blob(name)
@@ -345,7 +118,7 @@ class GcsStorage(Storage):
         return _info(blob)
 
     def infos(self, prefix: str = "") -> dict[str, FileInfo]:
-        """See `Storage.infos`."""
+        """Look at the files whose names begin with a prefix, in folders too, in their order."""
         with _cloud_errors(f"{self._root}/{self._prefix}{prefix}"):
             blobs = self._client.list_blobs(
                 self._bucket, prefix=self._prefix + prefix, retry=self._retry
@@ -355,7 +128,13 @@ class GcsStorage(Storage):
         return {name: found[name] for name in sorted(found) if not name.endswith("/")}
 
     def open(self, name: str) -> BinaryIO:
-        """See `Storage.open`; what is read is always of the version that was opened."""
+        """Open a file for reading at any place; no more is read than what is asked for.
+
+        What is read is always of the version that was opened.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
         info = self.info(name)
         if info is None:
             raise DataError(f"{self.uri(name)}: expected an object, found none")
@@ -392,31 +171,61 @@ class GcsStorage(Storage):
         return content
 
     def read_bytes(self, name: str) -> bytes:
-        """See `Storage.read_bytes`."""
+        """Read a file.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
         with _cloud_errors(self.uri(name)):
             return self._uncorrupted(
                 lambda: bytes(self._blob(name).download_as_bytes(retry=self._retry))
             )
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """See `Storage.write_bytes`."""
+        """Write a file, or replace it.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         with _cloud_errors(self.uri(name)):
             self._send(self._blob(name), content)
 
     def download(self, name: str, path: Path) -> None:
-        """See `Storage.download`; the client compares the checksum."""
+        """Copy a file to a local path, however large; the client compares the checksum.
+
+        Raises:
+            DataError: it is missing or cannot be read.
+        """
         with _cloud_errors(self.uri(name)), atomic_path(path) as temporary:
             self._uncorrupted(
                 lambda: self._blob(name).download_to_filename(str(temporary), retry=self._retry)
             )
 
     def upload(self, path: Path, name: str) -> None:
-        """See `Storage.upload`; the server compares the checksum, an upload that breaks goes on."""
+        """Copy a local file into the bucket, however large; an upload that breaks goes on.
+
+        The server compares the checksum.
+
+        Raises:
+            DataError: it is missing or cannot be written.
+        """
         with _cloud_errors(f"{path} -> {self.uri(name)}"):
             self._send(self._blob(name), path)
 
     def create(self, source: Path | bytes, name: str, *, replaced: int = 0) -> bool:
-        """See `Storage.create`; the bucket decides between writers of the same moment."""
+        """Write a file unless another writer was faster; the bucket decides between the two.
+
+        Args:
+            source: a local file that is copied into the bucket, or what is written.
+            name: what it becomes; the file is seen there only when it is whole.
+            replaced: version that it replaces; 0: there is no such file.
+
+        Returns:
+            whether it was written; False if another version is there.
+
+        Raises:
+            DataError: it is missing or cannot be written.
+        """
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         with _cloud_errors(self.uri(name)):
@@ -436,7 +245,18 @@ class GcsStorage(Storage):
         return True
 
     def delete(self, name: str, *, version: int | None = None) -> bool:
-        """See `Storage.delete`."""
+        """Remove a file.
+
+        Args:
+            name: of the file.
+            version: remove it only if it is this one.
+
+        Returns:
+            whether it was removed; False if it was not there, or another version is.
+
+        Raises:
+            DataError: it cannot be removed.
+        """
         from google.api_core.exceptions import NotFound, PreconditionFailed
 
         with _cloud_errors(self.uri(name)):
@@ -445,6 +265,41 @@ class GcsStorage(Storage):
             except (NotFound, PreconditionFailed):
                 return False
         return True
+
+    def read_json(self, name: str) -> Any:
+        """Read a JSON file.
+
+        Raises:
+            DataError: it is missing, cannot be read or is no JSON.
+        """
+        return parse_json(self.read_bytes(name), self.uri(name))
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        return self.info(name) is not None
+
+    def list(self, prefix: str = "") -> list[str]:
+        """List the names that begin with a prefix, sorted, folders within folders included."""
+        return list(self.infos(prefix))
+
+    def download_all(self, names: Iterable[str], folder: Path) -> None:
+        """Copy files into a folder under their own names, several at a time.
+
+        Raises:
+            DataError: see `download`; of several, the first.
+        """
+        in_parallel(lambda name: self.download(name, folder / name), names)
+
+    def upload_all(self, files: Mapping[str, Path]) -> None:
+        """Copy local files into the bucket, several at a time.
+
+        Args:
+            files: name -> local file.
+
+        Raises:
+            DataError: see `upload`; of several, the first.
+        """
+        in_parallel(lambda name: self.upload(files[name], name), files)
 
     def _send(self, blob: "Blob", source: Path | bytes, replaced: int | None = None) -> None:
         blob.chunk_size = UPLOAD_PART_BYTES
@@ -515,27 +370,13 @@ def open_ranges(num_bytes: int, fetch: Callable[[int, int], bytes]) -> BinaryIO:
     return cast("BinaryIO", _Ranges(num_bytes, fetch))
 
 
-def open_storage(root: str) -> Storage:
-    """Open the storage that a root names: ``gs://...``, ``file:///...`` or a path.
-
-    Raises:
-        DataError: another scheme, no bucket, or no credentials.
-    """
-    if is_bucket(root):
-        return open_bucket(root)
-    path = root.removeprefix("file://")
-    if "://" in path:
-        raise DataError(f"{root}: expected gs://, file:// or a path")
-    return LocalStorage(Path(path))
-
-
-def open_bucket(root: str) -> GcsStorage:
+def open_bucket(root: str) -> GcsBucket:
     """Open a bucket; all of a process share one client.
 
     Raises:
-        DataError: see `GcsStorage`.
+        DataError: see `GcsBucket`.
     """
-    return GcsStorage(root)
+    return GcsBucket(root)
 
 
 def is_bucket(uri: str) -> bool:
@@ -555,8 +396,15 @@ def copy_from(uri: str, path: Path | str) -> None:
     Raises:
         DataError: it is missing or cannot be read.
     """
-    folder, name = split_uri(uri)
-    open_storage(folder).download(name, Path(path))
+    if is_bucket(uri):
+        folder, name = split_uri(uri)
+        open_bucket(folder).download(name, Path(path))
+        return
+    try:
+        with atomic_path(Path(path)) as temporary:
+            shutil.copyfile(uri, temporary)
+    except OSError as error:
+        raise DataError(f"{uri} -> {path}: cannot be copied: {error}") from error
 
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
@@ -581,19 +429,11 @@ def _info(blob: "Blob") -> FileInfo:
 
 
 def _checked(name: str) -> str:
-    """Refuse names that lead out of the root, or that the two sides would read differently."""
+    """Refuse names that lead out of the root, or that folders read differently."""
     parts = name.split("/")
     if PurePosixPath(name).is_absolute() or not all(parts) or {".", ".."} & set(parts):
         raise DataError(f"{name!r}: expected a relative name without empty parts, . and ..")
     return name
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
-    except OSError as error:
-        raise DataError(f"{source} -> {target}: cannot be copied: {error}") from error
 
 
 @lru_cache(maxsize=4)

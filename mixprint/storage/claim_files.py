@@ -16,7 +16,7 @@ from typing import Any
 
 from mixprint.errors import DataError
 from mixprint.storage.atomic import TEMPORARY_PREFIX
-from mixprint.storage.bucket import Storage
+from mixprint.storage.bucket import GcsBucket
 
 # How a file system says that it knows no hard links.
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -143,50 +143,50 @@ class FolderClaims(ClaimFiles):
 class BucketClaims(ClaimFiles):
     """Claims as objects, each created write-once."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, bucket: GcsBucket) -> None:
         """Touch nothing yet."""
-        self._storage = storage
+        self._bucket = bucket
 
     def make(self) -> None:
         """See `ClaimFiles.make`: a bucket has no folders."""
 
     def names(self) -> list[str]:
         """See `ClaimFiles.names`."""
-        return self._storage.list()
+        return self._bucket.list()
 
     def create(self, name: str, value: Mapping[str, Any]) -> bool:
         """See `ClaimFiles.create`."""
-        return self._storage.create(json.dumps(value).encode(), name)
+        return self._bucket.create(json.dumps(value).encode(), name)
 
     def look(self, name: str) -> Written | None:
         """See `ClaimFiles.look`."""
-        info = self._storage.info(name)
+        info = self._bucket.info(name)
         if info is None:
             return None
         try:
-            return Written(self._storage.read_bytes(name), info.version)
+            return Written(self._bucket.read_bytes(name), info.version)
         except DataError:
-            if self._storage.exists(name):
+            if self._bucket.exists(name):
                 raise
             return None
 
     def renew(self, name: str) -> None:
         """See `ClaimFiles.renew`: the same content is written anew."""
-        info = self._storage.info(name)
-        content = self._storage.read_bytes(name)
-        if info is None or not self._storage.create(content, name, replaced=info.version):
+        info = self._bucket.info(name)
+        content = self._bucket.read_bytes(name)
+        if info is None or not self._bucket.create(content, name, replaced=info.version):
             raise DataError(f"{self.where(name)}: expected a claim to renew, found none")
 
     def remove(self, name: str) -> None:
         """See `ClaimFiles.remove`."""
-        self._storage.delete(name)
+        self._bucket.delete(name)
 
     def where(self, name: str) -> str:
         """See `ClaimFiles.where`."""
-        return self._storage.uri(name)
+        return self._bucket.uri(name)
 
 
-def claim_files(place: Path | Storage) -> ClaimFiles:
+def claim_files(place: Path | GcsBucket) -> ClaimFiles:
     """Return the claims of a folder or of a bucket."""
     return FolderClaims(place) if isinstance(place, Path) else BucketClaims(place)
 

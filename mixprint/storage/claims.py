@@ -42,7 +42,7 @@ from mixprint.errors import DataError, MixprintError
 from mixprint.machine.processes import process_state, runs
 from mixprint.schema import as_record, parse_json
 from mixprint.storage.atomic import TEMPORARY_PREFIX, write_errors_named
-from mixprint.storage.bucket import Storage
+from mixprint.storage.bucket import GcsBucket
 from mixprint.storage.claim_files import ClaimFiles, claim_files
 
 log = logging.getLogger("mixprint.claims")
@@ -185,7 +185,7 @@ class _Seen:
 
 
 def take_claim(
-    folder: Path | Storage,
+    folder: Path | GcsBucket,
     name: str,
     *,
     activity: str = "",
@@ -239,7 +239,7 @@ def _take(
     return claim
 
 
-def claim_owner(folder: Path | Storage, name: str) -> str:
+def claim_owner(folder: Path | GcsBucket, name: str) -> str:
     """Say who has a task, for the log; empty if nobody has."""
     files = claim_files(folder)
     newest = max(_generations(files, name), default=0)
@@ -248,7 +248,7 @@ def claim_owner(folder: Path | Storage, name: str) -> str:
 
 
 def work_through(
-    folder: Path | Storage,
+    folder: Path | GcsBucket,
     names: Sequence[str],
     *,
     is_done: Callable[[str], bool],
@@ -288,7 +288,7 @@ def work_through(
         time.sleep(poll_s)
 
 
-def _clear_dead(folder: Path | Storage, names: Sequence[str], lease_s: float) -> None:
+def _clear_dead(folder: Path | GcsBucket, names: Sequence[str], lease_s: float) -> None:
     """Remove the claims of workers that died as they wrote them, or after the end of their task."""
     files = claim_files(folder)
     found = files.names()
@@ -305,7 +305,7 @@ def _clear_dead(folder: Path | Storage, names: Sequence[str], lease_s: float) ->
 
 @contextmanager
 def joint_work(
-    folder: Path | Storage,
+    folder: Path | GcsBucket,
     what: str,
     recipe: str,
     activity: str,
@@ -368,7 +368,7 @@ def joint_work(
         _other_recipe(files, what, digest, lease_s, observer)
 
 
-def _joined(folder: Path | Storage, name: str, activity: str, lease_s: float) -> Claim:
+def _joined(folder: Path | GcsBucket, name: str, activity: str, lease_s: float) -> Claim:
     claim = take_claim(folder, name, activity=activity, lease_s=lease_s)
     assert claim is not None, "nobody else knows the name"
     return claim
@@ -393,7 +393,7 @@ def _other_recipe(
 
 
 def _done_or_did(
-    folder: Path | Storage,
+    folder: Path | GcsBucket,
     name: str,
     is_done: Callable[[str], bool],
     work: Callable[[str, Claim], None],

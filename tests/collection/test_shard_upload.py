@@ -25,7 +25,7 @@ from mixprint.collection.shards import (
     write_shard,
 )
 from mixprint.errors import DataError
-from mixprint.storage.bucket import GcsStorage, open_bucket
+from mixprint.storage.bucket import GcsBucket, open_bucket
 from mixprint.storage.claims import ClaimLostError, take_claim, work_through
 from tests.bucket import Bucket
 
@@ -227,14 +227,14 @@ def test_a_worker_that_wakes_late_leaves_the_marker_of_its_successor_in_the_buck
     path = late / shard_name(0, 2)
     replaced = begin_shard(path)
     write(late, 0, seed=1)
-    delete = GcsStorage.delete
+    delete = GcsBucket.delete
 
     def suspended(*arguments: Any, **options: Any) -> bool:
-        monkeypatch.setattr(GcsStorage, "delete", delete)
+        monkeypatch.setattr(GcsBucket, "delete", delete)
         bring(stand_in(tmp_path / "successor"), 0, seed=2)
         return delete(*arguments, **options)
 
-    monkeypatch.setattr(GcsStorage, "delete", suspended)
+    monkeypatch.setattr(GcsBucket, "delete", suspended)
     with pytest.raises(ClaimLostError, match="another worker was faster"):
         publish_shard(path, replaced)
     assert is_in_bucket(path, "recipe 2")

@@ -14,27 +14,22 @@ import mixprint.storage.bucket
 from mixprint.errors import DataError
 from mixprint.storage.bucket import (
     FileInfo,
-    GcsStorage,
-    LocalStorage,
-    Storage,
+    GcsBucket,
     copy_from,
-    open_storage,
+    open_bucket,
 )
 from tests.bucket import BREAK, CORRUPT, LOSE_ANSWER, Bucket, Fault, crc32c
 
 
 @pytest.fixture
-def quick(bucket: Bucket) -> GcsStorage:
+def quick(bucket: Bucket) -> GcsBucket:
     """Waits for hundredths of a second, so that a fault costs little."""
-    return GcsStorage("gs://bucket/runs", patience_s=1.0, first_wait_s=0.01)
+    return GcsBucket("gs://bucket/runs", patience_s=1.0, first_wait_s=0.01)
 
 
-@pytest.fixture(params=["local", "gs"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    if request.param == "local":
-        return open_storage(str(tmp_path / "root"))
-    request.getfixturevalue("bucket")
-    return open_storage("gs://bucket/runs/7/")
+@pytest.fixture
+def storage(bucket: Bucket) -> GcsBucket:
+    return open_bucket("gs://bucket/runs/7/")
 
 
 def written(folder: Path, content: bytes) -> Path:
@@ -43,7 +38,7 @@ def written(folder: Path, content: bytes) -> Path:
     return path
 
 
-def test_write_read_and_list(storage: Storage) -> None:
+def test_write_read_and_list(storage: GcsBucket) -> None:
     assert storage.list() == []
     assert not storage.exists("a/b.json")
     storage.write_bytes("a/b.json", b"one")
@@ -60,7 +55,7 @@ def test_write_read_and_list(storage: Storage) -> None:
     assert [info.num_bytes for info in storage.infos().values()] == [4, 3, 0]
 
 
-def test_upload_and_download(storage: Storage, tmp_path: Path) -> None:
+def test_upload_and_download(storage: GcsBucket, tmp_path: Path) -> None:
     source, target = tmp_path / "source.bin", tmp_path / "new" / "target.bin"
     source.write_bytes(bytes(range(256)) * 100)
     storage.upload(source, "deep/er/file.bin")
@@ -69,9 +64,13 @@ def test_upload_and_download(storage: Storage, tmp_path: Path) -> None:
     assert list(target.parent.iterdir()) == [target]
     copy_from(storage.uri("deep/er/file.bin"), tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+    copy_from(str(source), tmp_path / "local")
+    assert (tmp_path / "local").read_bytes() == source.read_bytes()
+    with pytest.raises(DataError, match=r"nowhere -> .*cannot be copied"):
+        copy_from(str(tmp_path / "nowhere"), tmp_path / "copy")
 
 
-def test_many_files_at_a_time(storage: Storage, tmp_path: Path) -> None:
+def test_many_files_at_a_time(storage: GcsBucket, tmp_path: Path) -> None:
     files = {f"a/{n}": written(tmp_path, b"x" * n) for n in range(20)}
     storage.upload_all(files)
     storage.download_all(files, tmp_path / "back")
@@ -81,7 +80,7 @@ def test_many_files_at_a_time(storage: Storage, tmp_path: Path) -> None:
         storage.download_all([*files, "missing"], tmp_path / "back")
 
 
-def test_a_file_is_read_at_any_place(storage: Storage) -> None:
+def test_a_file_is_read_at_any_place(storage: GcsBucket) -> None:
     storage.write_bytes("a", bytes(range(100)))
     with storage.open("a") as file:
         assert file.seek(-10, io.SEEK_END) == 90
@@ -94,7 +93,7 @@ def test_a_file_is_read_at_any_place(storage: Storage) -> None:
         storage.open("nowhere")
 
 
-def test_write_once(storage: Storage, tmp_path: Path) -> None:
+def test_write_once(storage: GcsBucket, tmp_path: Path) -> None:
     assert storage.create(written(tmp_path, b"1"), "a/shard")
     assert not storage.create(written(tmp_path, b"22"), "a/shard")
     assert storage.read_bytes("a/shard") == b"1"
@@ -107,7 +106,7 @@ def test_write_once(storage: Storage, tmp_path: Path) -> None:
     assert storage.list() == ["a/shard", "b"]
 
 
-def test_of_two_writers_one_wins(storage: Storage, tmp_path: Path) -> None:
+def test_of_two_writers_one_wins(storage: GcsBucket, tmp_path: Path) -> None:
     files = [written(tmp_path, b"x" * (n + 1)) for n in range(6)]
     with ThreadPoolExecutor(6) as pool:
         won = list(pool.map(lambda path: storage.create(path, "shard"), files))
@@ -115,7 +114,7 @@ def test_of_two_writers_one_wins(storage: Storage, tmp_path: Path) -> None:
     assert storage.read_bytes("shard") == files[won.index(True)].read_bytes()
 
 
-def test_delete(storage: Storage) -> None:
+def test_delete(storage: GcsBucket) -> None:
     storage.write_bytes("a", b"one")
     version = storage.info("a").version
     assert not storage.delete("a", version=version + 1)
@@ -124,7 +123,7 @@ def test_delete(storage: Storage) -> None:
     assert storage.info("a") is None
 
 
-def test_missing_files_are_named(storage: Storage, tmp_path: Path) -> None:
+def test_missing_files_are_named(storage: GcsBucket, tmp_path: Path) -> None:
     target = tmp_path / "target"
     with pytest.raises(DataError, match="nowhere"):
         storage.read_bytes("nowhere")
@@ -136,24 +135,23 @@ def test_missing_files_are_named(storage: Storage, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../a", "a/../../b", "a//b", "a/", "./a"])
-def test_names_stay_inside_the_root(storage: Storage, name: str) -> None:
+def test_names_stay_inside_the_root(storage: GcsBucket, name: str) -> None:
     with pytest.raises(DataError, match="relative name"):
         storage.write_bytes(name, b"")
 
 
-def test_prefix_and_uri(bucket: Bucket, tmp_path: Path) -> None:
+def test_prefix_and_uri(bucket: Bucket) -> None:
     bucket.put("other", b"")
     bucket.put("runs/7/folder/", b"")
-    storage = open_storage("gs://bucket/runs/7")
+    storage = open_bucket("gs://bucket/runs/7")
     storage.write_bytes("a", b"x")
     assert bucket.objects["runs/7/a"].content == b"x"
     assert storage.uri("a") == "gs://bucket/runs/7/a"
     assert storage.list() == ["a"]
-    assert open_storage("gs://bucket").list("o") == ["other"]
-    assert open_storage(f"file://{tmp_path}").uri("a") == str(tmp_path / "a")
+    assert open_bucket("gs://bucket").list("o") == ["other"]
 
 
-def test_only_what_is_asked_for_is_read(bucket: Bucket, quick: GcsStorage) -> None:
+def test_only_what_is_asked_for_is_read(bucket: Bucket, quick: GcsBucket) -> None:
     stored = bucket.put("runs/a", bytes(1000))
     info = quick.info("a")
     assert info == FileInfo(1000, stored.generation, info.changed_s, crc32c(bytes(1000)))
@@ -166,7 +164,7 @@ def test_only_what_is_asked_for_is_read(bucket: Bucket, quick: GcsStorage) -> No
 
 
 def test_the_checksum_is_that_of_the_bucket(
-    bucket: Bucket, quick: GcsStorage, tmp_path: Path
+    bucket: Bucket, quick: GcsBucket, tmp_path: Path
 ) -> None:
     path = written(tmp_path, bytes(range(256)))
     quick.upload(path, "a")
@@ -175,7 +173,7 @@ def test_the_checksum_is_that_of_the_bucket(
 
 @pytest.mark.parametrize("what", [408, 429, 500, 503, BREAK])
 def test_what_fails_in_passing_is_tried_again(
-    what: int | str, bucket: Bucket, quick: GcsStorage, tmp_path: Path
+    what: int | str, bucket: Bucket, quick: GcsBucket, tmp_path: Path
 ) -> None:
     content = bytes(range(256)) * 10
     bucket.faults = [Fault(what, "POST", times=2)]
@@ -193,7 +191,7 @@ def test_what_fails_in_passing_is_tried_again(
 def test_a_large_upload_goes_on_where_it_broke(
     what: int | str,
     bucket: Bucket,
-    quick: GcsStorage,
+    quick: GcsBucket,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -206,7 +204,7 @@ def test_a_large_upload_goes_on_where_it_broke(
 
 
 def test_patience_ends(bucket: Bucket, tmp_path: Path) -> None:
-    storage = GcsStorage("gs://bucket", patience_s=0.05, first_wait_s=0.01)
+    storage = GcsBucket("gs://bucket", patience_s=0.05, first_wait_s=0.01)
     bucket.faults = [Fault(503, times=1000)]
     with pytest.raises(DataError, match="gs://bucket/a"):
         storage.read_bytes("a")
@@ -215,7 +213,7 @@ def test_patience_ends(bucket: Bucket, tmp_path: Path) -> None:
 
 
 def test_a_win_whose_answer_was_lost_is_a_win(
-    bucket: Bucket, quick: GcsStorage, tmp_path: Path
+    bucket: Bucket, quick: GcsBucket, tmp_path: Path
 ) -> None:
     bucket.faults = [Fault(LOSE_ANSWER, "POST")]
     assert quick.create(written(tmp_path, b"1"), "a")
@@ -224,7 +222,7 @@ def test_a_win_whose_answer_was_lost_is_a_win(
 
 
 def test_corrupted_bytes_are_fetched_again(
-    bucket: Bucket, quick: GcsStorage, tmp_path: Path
+    bucket: Bucket, quick: GcsBucket, tmp_path: Path
 ) -> None:
     bucket.put("runs/a", b"content")
     bucket.faults = [Fault(CORRUPT, "GET", "alt=media", times=2)]
@@ -239,7 +237,7 @@ def test_corrupted_bytes_are_fetched_again(
 
 
 def test_an_upload_that_is_corrupted_on_its_way_is_refused(
-    bucket: Bucket, quick: GcsStorage, tmp_path: Path
+    bucket: Bucket, quick: GcsBucket, tmp_path: Path
 ) -> None:
     bucket.faults = [Fault(CORRUPT, "POST", times=1000)]
     with pytest.raises(DataError, match=r"gs://bucket/runs/a: .*checksum"):
@@ -248,7 +246,7 @@ def test_an_upload_that_is_corrupted_on_its_way_is_refused(
 
 
 def test_refusals_of_the_server_are_named(bucket: Bucket) -> None:
-    storage = open_storage("gs://bucket")
+    storage = open_bucket("gs://bucket")
     bucket.faults = [Fault(403, times=1000)]
     for call in (
         lambda: storage.read_bytes("a"),
@@ -277,7 +275,7 @@ class ExpiredCredentials(Credentials):
 def test_expired_credentials_are_named(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
     client = Client("test", credentials=ExpiredCredentials())
-    storage = GcsStorage("gs://bucket/a", client)
+    storage = GcsBucket("gs://bucket/a", client)
     with pytest.raises(DataError, match=r"gs://bucket/a/b: expected valid credentials .*expired"):
         storage.read_bytes("b")
     with pytest.raises(DataError, match=r"gs://bucket/a/b: expected valid credentials .*expired"):
@@ -287,9 +285,4 @@ def test_expired_credentials_are_named(bucket: Bucket, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("root", ["gs://", "gs:///a", "s3://bucket"])
 def test_wrong_roots(root: str) -> None:
     with pytest.raises(DataError, match=re.escape(root)):
-        open_storage(root)
-
-
-def test_kinds(bucket: Bucket) -> None:
-    assert isinstance(open_storage("runs/7"), LocalStorage)
-    assert isinstance(open_storage("gs://bucket/a"), GcsStorage)
+        open_bucket(root)
