@@ -46,7 +46,7 @@ ENCODER_SEGMENT_S = 3.0
 
 @dataclass(frozen=True)
 class Job:
-    """What one process checks.
+    """Checks of one process.
 
     Attributes:
         name: a key of `CHECKS`.
@@ -66,7 +66,7 @@ class Job:
 
 @dataclass(kw_only=True)
 class Finding:
-    """What a check has found; a difference passes up to its limit.
+    """Finding of a check; a difference passes up to its limit.
 
     Attributes:
         what: the path that was taken.

@@ -27,7 +27,7 @@ NO_ROOM = "the GPU's memory does not hold this batch"
 
 @dataclass(frozen=True, kw_only=True)
 class RankJob:
-    """What a rank has to do; passed to it as a JSON file.
+    """Job of a rank; passed to it as a JSON file.
 
     Attributes:
         config: a `TrainConfig`.

@@ -42,7 +42,7 @@ NEUTRAL = {
     ),
 }
 # Beside modules: what pages are made of.
-PAGE_PARTS = frozenset({".css", ".html", ".j2", ".js"})
+PAGE_PARTS = frozenset({".css", ".html", ".js"})
 _FOLDER = Path(__file__).resolve().parents[1]
 _LIBRARY = "mixprint"
 

@@ -64,7 +64,7 @@ class NodePlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """What cluster.yaml gives a training on several nodes.
+    """Nodes, image and resources that cluster.yaml gives a training.
 
     Attributes:
         image: the image of the steps.

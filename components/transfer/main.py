@@ -100,7 +100,7 @@ class TransferConfig(StepConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class _Decided(WithOthers):
-    """What is read of promotion.json."""
+    """Part of promotion.json that is read."""
 
     model_name: str
 
@@ -112,7 +112,7 @@ class _Transferred(WithOthers):
 
 @dataclass(frozen=True, kw_only=True)
 class _Summary(WithOthers):
-    """What is read of summary.json."""
+    """Part of summary.json that is read."""
 
     transfers: tuple[_Transferred, ...]
 

@@ -325,7 +325,7 @@ def batch_bytes(num_pairs: int, segment_s: float) -> float:
 
 
 class BatchReader(Dataset[Batch]):
-    """What readers read from: an item is this rank's part of the batch of a step."""
+    """Parts of batches for readers: an item is this rank's part of the batch of a step."""
 
     def __init__(self, source: SegmentSource, epochs: Epochs, rank: int, world_size: int) -> None:
         self._source, self._epochs = source, epochs

@@ -194,7 +194,7 @@ _LIMITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """What attracts and what repels in the contrastive loss.
+    """Objective of the contrastive loss: what attracts and what repels.
 
     Attributes:
         negatives: kinds out of `NEGATIVES`: other songs of the batch; siblings, which are other

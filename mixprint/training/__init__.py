@@ -1,1 +1,1 @@
-"""What every training shares."""
+"""One engine for every training, with all that trainings share."""

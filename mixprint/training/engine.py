@@ -57,7 +57,7 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a training has ended.
+    """Outcome of a training.
 
     Attributes:
         best: entry of the history of the best epoch, and what `Task.conclude` has added.
@@ -70,7 +70,7 @@ class Outcome:
 
 @dataclass
 class _Status:
-    """What changes from step to step beside weights.
+    """State of a training beside its weights.
 
     Attributes:
         step: number of steps taken.

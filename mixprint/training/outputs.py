@@ -1,4 +1,4 @@
-"""What a training leaves in its folder.
+"""Files of a training in its folder.
 
 <folder>/state/<identity>/           the last two states, for a resumption
 <folder>/checkpoint_epoch_<N>/       weights of the last epochs, where some are kept

@@ -1,4 +1,4 @@
-"""What the first rank writes while a training goes on: curves, states, weights and the log.
+"""Records of a training under way, by its first rank: curves, states, weights and the log.
 
 An entry of the history, one per epoch:
 

@@ -34,7 +34,7 @@ State = TypeVar("State", bound=Mapping[str, Any])
 
 @dataclass(frozen=True, kw_only=True)
 class _Marker:
-    """What vouches for a state."""
+    """Hash and step that vouch for a state."""
 
     step: Count
     sha256: Sha256

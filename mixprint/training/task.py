@@ -41,7 +41,7 @@ class Length:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How a training is run. An *epoch* ends with a validation, and after the last step.
+    """Course of a training. An *epoch* ends with a validation, and after the last step.
 
     Attributes:
         length: when it ends.
@@ -86,7 +86,7 @@ class Plan:
 
 
 class Task(ABC, Generic[Batch]):
-    """What is trained, on what, and how well it does; the engine does all else.
+    """A system to train, with its data and its score; the engine does all else.
 
     Attributes:
         name: of the log and the experiment.

@@ -17,7 +17,7 @@ _NUM_NAMED = 16  # examples in a message
 
 
 class Update:
-    """What a task learns by, one for all steps; the engine calls `begin` before each.
+    """Gradients and steps of a task, one for all steps; the engine calls `begin` before each.
 
     A rank's loss is its share: the sum over the ranks is the loss of the whole batch, and its
     gradient the sum of theirs. Ranks may call `backward` as often as each likes, but `step` in the

@@ -1,1 +1,1 @@
-"""Give one song the mixing style of another."""
+"""Transfer of the mixing style of one song to another."""

@@ -47,7 +47,7 @@ ENVELOPE_FLOOR_DBFS = -80.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the console needs of the stems; it does not depend on the parameters.
+    """Measures of the stems that the console needs; they do not depend on the parameters.
 
     Attributes:
         stems_SCT: the audio.
@@ -239,7 +239,7 @@ def _band_basis(sample_rate_hz: int) -> Tensor:
 
 
 def _equaliser_part(prepared: Prepared, gain_db_SF: Tensor, window_N: Tensor) -> Tensor:
-    """What level and equaliser add to the stems: exactly zero when all gains are 0 dB."""
+    """Return what level and equaliser add to the stems: exactly zero when all gains are 0 dB."""
     num_samples = prepared.stems_SCT.shape[-1]
     length = next_fast_len(num_samples + FILTER_TAPS - 1, real=True)
     impulse_SN = torch.fft.irfft(torch.expm1(NEPER_PER_DB * gain_db_SF), n=FILTER_TAPS + 1)

@@ -1,4 +1,4 @@
-"""What a transfer does to stems, and how it is done to a song of any length.
+"""Effect of a transfer on stems, and its way over a song of any length.
 
 An effect is found on segments and then kept: the same effect gives the same output for a part of a
 song as for the whole song around it.
@@ -32,7 +32,7 @@ MAX_AMOUNT = 10.0
 
 
 class Effect(Protocol):
-    """What a transfer does to stems; fitted on segments, applicable to whole songs."""
+    """Effect of a transfer on stems: fitted on segments, applicable to whole songs."""
 
     @property
     def context_samples(self) -> int:

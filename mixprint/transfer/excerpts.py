@@ -37,7 +37,7 @@ CHOICE_STEP_S = 1.0
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """What is heard of a song: a piece, or several that lie one after the other.
+    """Part of a song that is heard: a piece, or several that lie one after the other.
 
     Attributes:
         name: what the song is called in metrics.json: its path or URI.

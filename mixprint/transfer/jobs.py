@@ -48,7 +48,7 @@ PROCESS_BYTES = 2.5e9
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """What transfers are made with.
+    """Models that transfers are made with.
 
     Attributes:
         standardisation: of the features.
@@ -154,7 +154,7 @@ def _mean_identity(
 
 @dataclass(frozen=True)
 class Failure:
-    """What was asked for and could not be done.
+    """A transfer that could not be made, with the reason.
 
     Attributes:
         where: the job, or the place in the table of pairs.

@@ -63,7 +63,7 @@ log = logging.getLogger("mixprint.transfer")
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a transfer aims at.
+    """Style that a transfer aims at.
 
     Attributes:
         style: the style.
@@ -122,7 +122,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class _DoneMetrics(WithOthers):
-    """What overviews read of a metrics.json; one that lacks it is of no finished transfer."""
+    """Part of a metrics.json that overviews read; one that lacks it is of no finished transfer."""
 
     fingerprint: str
     input_audio: str

@@ -61,7 +61,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What is asked for all pairs.
+    """Options for all pairs that do not have their own.
 
     Attributes:
         settings: each is done.

@@ -44,7 +44,7 @@ BLOCK_SAMPLES = 64 * SILENCE_FRAME_SAMPLES
 
 @dataclass(frozen=True)
 class Rendered:
-    """What is known of the output when it is written.
+    """Measures of an output that was written.
 
     Attributes:
         values: what metrics.json says under `output`.
@@ -61,7 +61,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class _Draft:
-    """What the first pass has measured."""
+    """Measures of the first pass."""
 
     num_samples: int
     source: MixLevels

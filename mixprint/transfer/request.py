@@ -1,4 +1,4 @@
-"""What one call of `mixprint transfer` does: songs are separated once, then every combination.
+"""One call of `mixprint transfer`: songs are separated once, then every combination is made.
 
     <out>/...                          a single transfer, see `mixprint.transfer.pair`
     <out>/<combination>/...            one folder for each, where there are several
@@ -28,7 +28,7 @@ MAX_WEIGHT = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked for.
+    """Request for transfers of one song.
 
     Attributes:
         input_audio: the song that is changed.

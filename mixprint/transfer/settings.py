@@ -1,4 +1,4 @@
-"""What a person decides about a transfer.
+"""Settings and controls of a transfer.
 
 Shape suffixes: S stem.
 """
@@ -49,7 +49,7 @@ Aim = Literal["style", "target"]
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """What decides about the effect that is found; the names are those of metrics.json.
+    """Settings that decide about the effect that is found, with the names of metrics.json.
 
     Attributes:
         optimize_target: `features` or `embeddings`.
@@ -125,7 +125,7 @@ class Hyperparameters:
 
 @dataclass(frozen=True, kw_only=True)
 class Controls:
-    """What is made of the effect that was found.
+    """Controls of what is made of the effect that was found.
 
     Attributes:
         amount: per stem, see `mixprint.transfer.effect`. A stem with amount 0 is kept as it is

@@ -98,7 +98,7 @@ def separate_once(folder: Path, separate: Separate, audio_CT: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class _StoredSong:
-    """What lies beside the stems of a whole song."""
+    """Description beside the stems of a whole song."""
 
     num_samples: Count
     power_SN: Annotated[tuple[tuple[Float32, ...], ...], Length(len(STEMS), len(STEMS))]

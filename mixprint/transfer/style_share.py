@@ -1,4 +1,4 @@
-"""How much of a difference between two songs is a difference of their mixes.
+"""Share of a difference between two songs that is a difference of their mixes.
 
 A feature of a song follows from what is played as well as from how it is mixed. The *style share*
 k of a feature says how far a song's value moves towards that of another song when it gets the

@@ -91,7 +91,7 @@ class ZeroShotModel:
 
 
 class ZeroShotEffect:
-    """What the network does for one pair of styles.
+    """Effect of the network for one pair of styles.
 
     Attributes:
         context_samples: an output sample depends on input at most this far away, either side.

@@ -1,4 +1,4 @@
-"""What a step of the training learns from, made by readers.
+"""Batches of the training, made by readers.
 
 Every random choice is derived from the seed, the step and the row, so the number of processes
 changes no example.
@@ -54,7 +54,7 @@ class AudioBatch(NamedTuple):
 
 
 class ExampleReader(Dataset[LevelBatch | AudioBatch]):
-    """What readers read from: item n is this rank's part of the batch of step n."""
+    """Parts of batches for readers: item n is this rank's part of the batch of step n."""
 
     def __init__(
         self,

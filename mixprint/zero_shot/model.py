@@ -43,7 +43,7 @@ DECAY_DB = 60.0
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the embeddings decide, before any audio is heard.
+    """Parameters that follow from the embeddings, before any audio is heard.
 
     Attributes:
         films: film_2BH of each block: gamma, beta.

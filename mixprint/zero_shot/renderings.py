@@ -57,12 +57,12 @@ class Rendering:
 
     @property
     def music(self) -> tuple[str, int]:
-        """What is heard, however it is mixed."""
+        """Name of the music, however it is mixed."""
         return self.track.song or self.track.track_id, self.reference.segment
 
     @property
     def style(self) -> str:
-        """What the track was mixed in; a style of its own where none is known."""
+        """Name of the style; a style of its own where none is known."""
         return self.track.style or self.track.track_id
 
     def __str__(self) -> str:
@@ -184,7 +184,7 @@ def _evenly_spaced(references: Sequence[SegmentRef], number: int) -> list[Segmen
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured of each rendering once.
+    """Measures of all renderings, each taken once.
 
     Attributes:
         embedding_ME: by the encoder.
@@ -196,7 +196,7 @@ class Measured:
 
 
 class RenderingReader(Dataset[Tensor]):
-    """What readers read whole renderings from: item n is stems_SCT of the rendering n."""
+    """Whole renderings for readers: item n is stems_SCT of the rendering n."""
 
     def __init__(self, items: Sequence[Rendering], ranges: AugmentRanges) -> None:
         """Read nothing yet."""

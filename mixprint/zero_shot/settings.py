@@ -93,7 +93,7 @@ class ZeroShotConfig(NetworkShape):
 
     @property
     def context_samples(self) -> int:
-        """How far the input lies at most that an output sample depends on, either side.
+        """Samples on either side that an output sample depends on at most.
 
         Both windows reach half their length, the network its half field; the rooms come after.
         """

@@ -1,4 +1,4 @@
-"""How far whole segments are from the truth, before and after the network.
+"""Distances of whole segments from the truth, before and after the network.
 
 Shape suffixes: S stem, C channel, T sample, E embedding, V figure.
 """

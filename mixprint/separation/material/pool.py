@@ -1,4 +1,4 @@
-"""Where a separator's training takes its songs from: a folder, or a program that makes new ones.
+"""Songs of a separator's training: those of a folder, or new ones that a program makes.
 
 Which songs there are at a step depends on the step alone, so that a resumed training meets what
 an undisturbed one would have met. Made songs are a cache: whoever needs one that is missing makes
@@ -51,7 +51,7 @@ class SongWriter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    """Which songs there are at a time when they are made on the fly.
+    """Parameters of songs that are made on the fly: how many there are at a time.
 
     Attributes:
         pool_size: so many songs to draw from.

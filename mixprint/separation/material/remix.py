@@ -40,7 +40,7 @@ FRAME_SAMPLES, SEARCH_SAMPLES = 2048, 512
 
 @dataclass(frozen=True, kw_only=True)
 class RemixConfig:
-    """How examples are made. Probabilities are per stem unless it says otherwise.
+    """Parameters of examples. Probabilities are per stem unless it says otherwise.
 
     A *remix* takes each stem from a song and a position of its own; else an example is an
     excerpt of one song, whose stems keep their levels about each other.

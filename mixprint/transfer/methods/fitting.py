@@ -107,7 +107,7 @@ def fit_chain(problem: Problem, *, with_console: bool, with_tcn: bool) -> Transf
 
 @dataclass(frozen=True)
 class _Run:
-    """What the loop did; it leaves the chain at the best step."""
+    """Course of a fit; it leaves the chain at the best step."""
 
     iterations: list[Iteration]
     best_step: int
@@ -216,7 +216,7 @@ def _minimise(
 
 
 def _parameter_groups(chain: FittedChain, lr: float) -> list[dict[str, Any]]:
-    """Give each kind of parameter its learning rate."""
+    """Group the parameters by kind, each with its learning rate."""
     groups: list[dict[str, Any]] = []
     if (console := chain.console) is not None:
         decibels = [p for p in console.parameters() if p is not console.dynamics_SW]

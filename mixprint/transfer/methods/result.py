@@ -1,4 +1,4 @@
-"""What methods are told, and their results: the effect that was found, and how near it comes.
+"""Aims and results of methods: the effect that was found, and how near it comes.
 
 Shape suffixes: S stem, C channel, T sample.
 """
@@ -27,7 +27,7 @@ class FitSettings(Protocol):
 
     @property
     def share(self) -> Tensor | None:
-        """How far each feature goes to the style's, share_D; None: all the way."""
+        """Share of the way to the style that each feature goes, share_D; None: all of it."""
 
     @property
     def num_steps(self) -> int:
@@ -39,7 +39,7 @@ class FitSettings(Protocol):
 
     @property
     def receptive_field(self) -> float:
-        """What the TCN sees at least, in seconds."""
+        """Least receptive field of the TCN, in seconds."""
 
     @property
     def seed(self) -> int:
@@ -64,7 +64,7 @@ class Iteration:
 
 @dataclass(frozen=True, eq=False)
 class TransferResult:
-    """What was found, and what it makes of the segments that it was found on.
+    """Effect that was found, with the segments as it makes them.
 
     Attributes:
         effect: what was found, on the device that was asked for.

@@ -1,4 +1,4 @@
-"""What a transfer did beyond what an engineer's faders and equalisers could have done.
+"""Artefacts of a transfer: what no engineer's faders and equalisers would have done.
 
 Shape suffixes: S stem, C channel, T sample, N tap or frame.
 """
@@ -35,7 +35,7 @@ def count_clipped(audio_CT: Tensor) -> int:
 
 
 class Silence:
-    """What the output has where the input is silent, both handed over block by block."""
+    """Level of the output where the input is silent, both handed over block by block."""
 
     def __init__(self) -> None:
         self._num_frames = self._num_silent = 0

@@ -1,4 +1,4 @@
-"""What became of a batch of transfers, as numbers.
+"""Summary of a batch of transfers, as numbers.
 
 <out>/summary.json    a row per transfer, medians per method, and what failed and why
 <out>/summary.csv     the rows

@@ -1,4 +1,4 @@
-"""What a transfer changed, in words and units, with what the target would have asked for.
+"""Changes of a transfer in words and units, with what the target would have asked for.
 
 The words come from the 64 features of input, target and output. A feature by itself often says
 what another one says too: a stem that is 3 dB quieter is so in every band. Here they become the
