@@ -483,7 +483,7 @@ def findings_of(job: Job) -> Iterator[Finding]:
         yield left_out(job.name, f"not installed: {package}")
 
 
-def run_apart(job: Job, timeout_s: float) -> list[dict[str, Any]]:
+def run_in_own_process(job: Job, timeout_s: float) -> list[dict[str, Any]]:
     """Check in a process of its own, which may take so long and end in any way."""
     if timeout_s <= 0:
         return [asdict(left_out(job.name, f"the {MINUTES:g} minutes are over"))]
@@ -523,7 +523,7 @@ def main() -> int:
     for name in CHECKS:
         sys.stderr.write(f"{name} ...\n")
         job = Job(name, "cuda" if is_gpu else "cpu", args.tiny)
-        checks[name] = run_apart(job, end_s - time.monotonic())
+        checks[name] = run_in_own_process(job, end_s - time.monotonic())
     values = {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(0) if is_gpu else "cpu",

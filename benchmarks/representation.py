@@ -39,7 +39,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.apart import run_apart
+from benchmarks.own_process import run_in_own_process
 from benchmarks.publish import publish
 from benchmarks.representation_work import (
     PARTS,
@@ -131,7 +131,7 @@ def write_data(folder: Path, reading: Sequence[Job], num_songs: int) -> None:
 
 def run(job: Job) -> dict[str, Any]:
     """Measure in a process of its own; give the job and the figures."""
-    row = run_apart("benchmarks.representation", job, job.threads)
+    row = run_in_own_process("benchmarks.representation", job, job.threads)
     del row["data"]  # a folder that is gone, by a name that means nothing
     return row
 

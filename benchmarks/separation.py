@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.apart import run_apart
+from benchmarks.own_process import run_in_own_process
 from benchmarks.plain_scnet import PlainSCNet, separate
 from benchmarks.publish import publish
 from mixprint.log import setup_logging
@@ -105,7 +105,7 @@ def main() -> None:
     speed, memory = speed_jobs(args.models, args.runs), memory_jobs(args.models, args.hour)
     jobs = speed + memory
     shown = progress(jobs, len(jobs), "measured", "configurations", log)
-    records = [run_apart("benchmarks.separation", job, job.threads) for job in shown]
+    records = [run_in_own_process("benchmarks.separation", job, job.threads) for job in shown]
     values = {
         "machine": about,
         "runs": args.runs,

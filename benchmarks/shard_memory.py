@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import psutil
 import torch
 
-from benchmarks.apart import run_apart
+from benchmarks.own_process import run_in_own_process
 from mixprint.collection.remote_shards import index_path
 from mixprint.collection.shards import (
     SeparatorFingerprint,
@@ -84,7 +84,7 @@ def main() -> None:
             if work == "index without sidecars":
                 for path in Path(folder).glob("*.done.json"):
                     index_path(path.with_name(path.name.removesuffix(".done.json"))).unlink()
-            print(json.dumps(run_apart("benchmarks.shard_memory", Job(folder, work), 1)))
+            print(json.dumps(run_in_own_process("benchmarks.shard_memory", Job(folder, work), 1)))
 
 
 if __name__ == "__main__":

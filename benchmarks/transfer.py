@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.apart import run_apart
+from benchmarks.own_process import run_in_own_process
 from benchmarks.publish import publish
 from mixprint.audio.levels import loudness_lufs
 from mixprint.audio.streamed_levels import stream_levels
@@ -238,7 +238,7 @@ def steps(args: argparse.Namespace) -> list[dict[str, Any]]:
     if torch.cuda.is_available():
         jobs += [Job(work=work, device="cuda", runs=args.runs) for work in (TCN_STEP, *args.ways)]
     shown = progress(jobs, len(jobs), "measured", "configurations", log)
-    return [run_apart("benchmarks.transfer", job, job.threads) for job in shown]
+    return [run_in_own_process("benchmarks.transfer", job, job.threads) for job in shown]
 
 
 def measure(job: Job) -> dict[str, Any]:

@@ -211,7 +211,7 @@ class MirroredRun(RunFolder):
         inside = uri.removeprefix(self.root).strip("/")
         folder = self.path / inside
         if inside == STEMS_FOLDER:
-            self.stand_in(folder)
+            self.point_to_bucket(folder)
         elif names:
             self._fetch({f"{inside}/{name}".strip("/") for name in names})
         else:
@@ -234,12 +234,12 @@ class MirroredRun(RunFolder):
         folder.mkdir(exist_ok=True)
         return folder / name
 
-    def stand_in(self, folder: Path) -> None:
+    def point_to_bucket(self, folder: Path) -> None:
         """Let a folder below `path` stand for the same one in the bucket."""
-        from mixprint.collection.remote_shards import make_stand_in
+        from mixprint.collection.remote_shards import point_to_bucket
         from mixprint.collection.shard_upload import fetch_markers
 
-        make_stand_in(folder, self.uri(folder))
+        point_to_bucket(folder, self.uri(folder))
         fetch_markers(folder)
 
     def refresh(self, name: str) -> None:

@@ -432,10 +432,10 @@ class BucketPlace(ShardPlace):
 
     def __init__(self, run_folder: MirroredRun) -> None:
         """Let the folder of the shards stand for that in the bucket."""
-        from mixprint.collection.remote_shards import make_stand_in
+        from mixprint.collection.remote_shards import point_to_bucket
 
         super().__init__(run_folder)
-        make_stand_in(self.folder, run_folder.uri(self.folder))
+        point_to_bucket(self.folder, run_folder.uri(self.folder))
         self._run_folder = run_folder
         self.claims = open_bucket(f"{run_folder.root}/{CLAIMS_FOLDER}")
         self._replaced: dict[str, Replaced] = {}

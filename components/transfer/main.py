@@ -215,7 +215,7 @@ def _transfer(
     stems_dir: Path,
 ) -> dict[str, float]:
     from mixprint.collection.catalogue import read_catalogue
-    from mixprint.transfer.inputs import SongSource
+    from mixprint.transfer.inputs import SongFinder
     from mixprint.transfer.jobs import Done, Failure, run_jobs
     from mixprint.transfer.pairs import default_pairs, find_jobs, plan_pairs, read_pairs
     from mixprint.transfer.report.summary import TIMES, write_summary
@@ -223,7 +223,7 @@ def _transfer(
 
     out_dir = run_folder.path / TRANSFER_FOLDER
     run_folder.restore(out_dir)
-    source = SongSource(
+    source = SongFinder(
         tracks=read_catalogue(run_folder.local(catalogue.uri)),
         stems_dir=stems_dir,
         separator=None if models.separator is None else models.separator.fingerprint,

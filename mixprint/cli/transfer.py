@@ -359,7 +359,7 @@ def _transfer_table(
     from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
     from mixprint.machine.device import resolve_device
     from mixprint.storage.outputs import check_folder, remove_result, reserved, temporary_folder
-    from mixprint.transfer.inputs import SongSource
+    from mixprint.transfer.inputs import SongFinder
     from mixprint.transfer.jobs import run_jobs
     from mixprint.transfer.layout import SUMMARY, TRANSFER
     from mixprint.transfer.pairs import Defaults, find_jobs, plan_pairs, read_pairs
@@ -390,7 +390,7 @@ def _transfer_table(
         load_models = partial(options.load_models, device, settings, encoder)
         models = load_models()
         assert models.separator is not None
-        found, missing = find_jobs(plans, SongSource(separator=models.separator.fingerprint))
+        found, missing = find_jobs(plans, SongFinder(separator=models.separator.fingerprint))
         if overwrite:
             remove_result(output_dir, TRANSFER)
         outcomes = run_jobs(

@@ -58,8 +58,8 @@ class ShardInBucket:
         return open_ranges(self.num_bytes, fetch)
 
 
-def make_stand_in(folder: Path, uri: str) -> None:
-    """Let a folder stand for one in a bucket."""
+def point_to_bucket(folder: Path, uri: str) -> None:
+    """Write into a folder which one of a bucket it stands for."""
     write_json(folder / BUCKET_FILE, {"uri": uri})
 
 

@@ -121,7 +121,7 @@ class FileSong:
         whole: bool,
     ) -> Segment:
         """Separate it, unless its folder holds its stems."""
-        assert separator is not None, "SongSource finds such a song only with a separator"
+        assert separator is not None, "SongFinder finds such a song only with a separator"
         folder = scratch / self.folder(settings, whole=whole)
         if whole:
             return load_whole(self.path, settings, separator, folder)
@@ -258,7 +258,7 @@ class StoredSong:
             yield stems_SCT
 
 
-class SongSource:
+class SongFinder:
     """Finds songs by track_id in the stem shards, or by path, to be separated."""
 
     def __init__(

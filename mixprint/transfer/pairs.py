@@ -19,7 +19,7 @@ from pathlib import Path
 from mixprint.collection.catalogue import Track
 from mixprint.errors import ConfigError, DataError, MixprintError, error_text
 from mixprint.text import shown
-from mixprint.transfer.inputs import SongSource
+from mixprint.transfer.inputs import SongFinder
 from mixprint.transfer.jobs import Failure, Job
 from mixprint.transfer.settings import (
     ApplyTo,
@@ -207,7 +207,7 @@ def plan_pairs(pairs: Sequence[Pair], defaults: Defaults) -> tuple[list[Plan], l
     return plans, failures
 
 
-def find_jobs(plans: Sequence[Plan], source: SongSource) -> tuple[list[Job], list[Failure]]:
+def find_jobs(plans: Sequence[Plan], source: SongFinder) -> tuple[list[Job], list[Failure]]:
     """Find the songs.
 
     Returns:

@@ -14,7 +14,7 @@ from pathlib import Path
 from mixprint.errors import ConfigError, DataError
 from mixprint.storage.outputs import check_file, check_folder, remove_result, reserved
 from mixprint.text import shown
-from mixprint.transfer.inputs import SongSource
+from mixprint.transfer.inputs import SongFinder
 from mixprint.transfer.jobs import Done, Failure, Job, Models, look, run_jobs
 from mixprint.transfer.layout import SUMMARY, TRANSFER
 from mixprint.transfer.report.summary import write_summary
@@ -118,11 +118,11 @@ class Request:
         """Tell whether there is one combination, whose folder is the output folder itself."""
         return len(self.settings) * len(self.mixes()) == 1
 
-    def jobs(self, source: SongSource) -> list[Job]:
+    def jobs(self, source: SongFinder) -> list[Job]:
         """Name every combination; a single one has no name.
 
         Raises:
-            ConfigError, DataError: see `SongSource.find`.
+            ConfigError, DataError: see `SongFinder.find`.
         """
         song = source.find(str(self.input_audio))
         targets = tuple(source.find(str(path)) for path in self.target_audio)
@@ -167,7 +167,7 @@ def transfer_songs(request: Request, out_dir: Path, models: Models) -> list[Done
         ConfigError, CheckpointError, TrainingError: see `fit_style`.
     """
     separator = None if models.separator is None else models.separator.fingerprint
-    jobs = request.jobs(SongSource(separator=separator))
+    jobs = request.jobs(SongFinder(separator=separator))
     with reserved(out_dir, f"a transfer of {shown(request.input_audio)}"):
         request.check_places(out_dir)
         known = look(jobs, out_dir, models, overwrite=request.overwrite)

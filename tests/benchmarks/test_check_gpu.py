@@ -16,7 +16,7 @@ from benchmarks.check_gpu import (
     Job,
     compared,
     findings_of,
-    run_apart,
+    run_in_own_process,
     table,
 )
 
@@ -71,12 +71,12 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_check_that_ends_badly_is_a_finding() -> None:
-    (finding,) = run_apart(Job("no such check", "cpu"), 60.0)
+    (finding,) = run_in_own_process(Job("no such check", "cpu"), 60.0)
     assert finding["status"] == FAILED
     assert "no such check" in finding["reason"]
-    (finding,) = run_apart(Job("features", "cpu"), 0.05)
+    (finding,) = run_in_own_process(Job("features", "cpu"), 0.05)
     assert "took longer" in finding["reason"]
-    (finding,) = run_apart(Job("features", "cpu"), 0.0)
+    (finding,) = run_in_own_process(Job("features", "cpu"), 0.0)
     assert finding["status"] == LEFT_OUT
     text = table({"device": "cpu", "torch": "2", "checks": {"features": [finding]}})
     assert "| features | features | left out |" in text

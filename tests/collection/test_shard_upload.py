@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixprint.collection.remote_shards import make_stand_in
+from mixprint.collection.remote_shards import point_to_bucket
 from mixprint.collection.shard_upload import (
     begin_shard,
     fetch_markers,
@@ -34,7 +34,7 @@ SEPARATOR = SeparatorFingerprint("none", "", "1")
 
 
 def stand_in(folder: Path) -> Path:
-    make_stand_in(folder, URI)
+    point_to_bucket(folder, URI)
     fetch_markers(folder)
     return folder
 

@@ -22,7 +22,7 @@ from components.train import main as encoder
 from components.train.launch import start_workers
 from components.train.trainjob import VARIABLE, Nodes
 from mixprint.collection.catalogue import write_catalogue
-from mixprint.collection.remote_shards import make_stand_in
+from mixprint.collection.remote_shards import point_to_bucket
 from mixprint.collection.shard_upload import Replaced, publish_shard
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.errors import ConfigError, DataError, TrainingError
@@ -154,7 +154,7 @@ def upload_set(folder: Path, splits: dict[str, str]) -> None:
     """Put a run up to its features into the bucket."""
     made = make_set(folder, splits)
     write_catalogue(folder / "catalogue", made.tracks, [])
-    make_stand_in(made.stems_dir, f"{ROOT}/stems")
+    point_to_bucket(made.stems_dir, f"{ROOT}/stems")
     for shard in sorted(made.stems_dir.glob("shard-?????-of-?????.parquet")):
         publish_shard(shard, Replaced())
     names = [path for name in ("catalogue", "features") for path in (folder / name).iterdir()]

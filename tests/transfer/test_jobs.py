@@ -21,7 +21,7 @@ from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
 from mixprint.transfer import jobs as batch
 from mixprint.transfer import pair as songs_module
-from mixprint.transfer.inputs import FileSong, SongSource
+from mixprint.transfer.inputs import FileSong, SongFinder
 from mixprint.transfer.jobs import (
     SCRATCH_NAME,
     Done,
@@ -78,7 +78,7 @@ def load_models(log: Path, deadly: bool = False, *, broken: bool = False) -> Mod
 
 def make_jobs(folder: Path, names: tuple[str, ...], **more: object) -> list[Job]:
     """Every song of the folder gets the mix of `target`."""
-    source = SongSource(separator=LoggingSeparator.fingerprint)
+    source = SongFinder(separator=LoggingSeparator.fingerprint)
     wanted = settings(**({"method": "console", "segment_duration": 4.0} | more))
     return [
         Job(

@@ -16,7 +16,7 @@ from mixprint.errors import ConfigError, DataError
 from mixprint.features import Standardisation
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
-from mixprint.transfer.inputs import SongSource
+from mixprint.transfer.inputs import SongFinder
 from mixprint.transfer.jobs import Done, Failure, Job, Models, Outcome, run_jobs
 from mixprint.transfer.pairs import (
     Defaults,
@@ -80,7 +80,7 @@ def defaults(*wanted: Hyperparameters, **more: object) -> Defaults:
     return Defaults(settings=wanted or (settings(),), **more)  # type: ignore[arg-type]
 
 
-def jobs_of(pairs: list[Pair], source: SongSource, wanted: Defaults) -> list[Job]:
+def jobs_of(pairs: list[Pair], source: SongFinder, wanted: Defaults) -> list[Job]:
     plans, unknown = plan_pairs(pairs, wanted)
     jobs, missing = find_jobs(plans, source)
     assert unknown + missing == []
@@ -88,7 +88,7 @@ def jobs_of(pairs: list[Pair], source: SongSource, wanted: Defaults) -> list[Job
 
 
 def test_stored_tracks(tmp_path: Path, stems_dir: Path, standardisation: Standardisation) -> None:
-    source = SongSource(tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
+    source = SongFinder(tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
     out_dir = tmp_path / "transfer"
     models = Models(standardisation=standardisation)
 
@@ -148,7 +148,7 @@ def test_the_identity_of_a_stored_song_follows_from_how_its_stems_were_made(
             separator=SeparatorFingerprint("test", "abc", "def"),
         ) as writer:
             writer.write("a", 0, start_s, stems_SCT)
-        source = SongSource(tracks=[track("a", uri=uri)], stems_dir=tmp_path / "stems")
+        source = SongFinder(tracks=[track("a", uri=uri)], stems_dir=tmp_path / "stems")
         return source.find("a").identity(settings(), whole=False)
 
     path = tmp_path / "a.wav"
@@ -167,7 +167,7 @@ def test_the_identity_of_a_stored_song_follows_from_how_its_stems_were_made(
 def test_a_summary_keeps_what_other_tables_have_made(
     tmp_path: Path, stems_dir: Path, standardisation: Standardisation, short_reports: None
 ) -> None:
-    source = SongSource(tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
+    source = SongFinder(tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
     models = Models(standardisation=standardisation)
     asked = defaults(settings(method="console", num_steps=0))
 
@@ -198,7 +198,7 @@ def test_a_summary_keeps_what_other_tables_have_made(
 def test_a_job_does_not_write_over_what_another_call_has_made(
     tmp_path: Path, stems_dir: Path, standardisation: Standardisation, short_reports: None
 ) -> None:
-    source = SongSource(tracks=[track(n) for n in "ab"], stems_dir=stems_dir)
+    source = SongFinder(tracks=[track(n) for n in "ab"], stems_dir=stems_dir)
     models = Models(standardisation=standardisation)
 
     def run(num_steps: int, *, overwrite: bool) -> Outcome:
@@ -236,7 +236,7 @@ def test_whole_songs_from_stored_segments(tmp_path: Path, make_stems: Make) -> N
         for index, start_s in enumerate(starts_s):
             start = round(start_s * RATE_HZ)
             writer.write("a", index, start_s, song_SCT[..., start : start + 3 * RATE_HZ])
-    song = SongSource(tracks=[track("a")], stems_dir=tmp_path / "stems").find("a")
+    song = SongFinder(tracks=[track("a")], stems_dir=tmp_path / "stems").find("a")
     wanted = settings(segments=2, segment_offset=1.0)
     heard = song.load(wanted, None, tmp_path / "scratch", whole=True)
     assert heard.whole is not None
@@ -255,14 +255,14 @@ def test_the_original_of_a_local_track_is_read_from_its_file(
 ) -> None:
     path = tmp_path / "a song.wav"
     write_audio(path, make_audio(4.0), RATE_HZ)
-    source = SongSource(tracks=[track("a", uri=uri_of(path))], stems_dir=stems_dir)
+    source = SongFinder(tracks=[track("a", uri=uri_of(path))], stems_dir=stems_dir)
     segment = source.find("a").load(settings(), None, tmp_path / "scratch", whole=False)
     torch.testing.assert_close(segment.audio_CT, read_audio(path, duration_s=3.0))
     assert segment.notes == ()
 
 
 def test_a_song_that_is_nowhere(stems_dir: Path, tmp_path: Path) -> None:
-    source = SongSource(tracks=[track("a")], stems_dir=stems_dir)
+    source = SongFinder(tracks=[track("a")], stems_dir=stems_dir)
     with pytest.raises(DataError, match="nowhere"):
         source.find("nowhere")
     (tmp_path / "x.wav").write_bytes(b"")
@@ -322,7 +322,7 @@ def test_rows_ask_for_more_and_bad_ones_are_named(tmp_path: Path) -> None:
         settings(method="console"), settings(method="console", lr=0.01), keep=("bass",)
     )
     plans, unknown = plan_pairs(pairs, wanted)
-    jobs, missing = find_jobs(plans, SongSource(separator={"model": "x"}))
+    jobs, missing = find_jobs(plans, SongFinder(separator={"model": "x"}))
     failures = unreadable + unknown + missing
     lines = {failure.where.removeprefix("pairs.csv, line "): failure.reason for failure in failures}
     assert lines == {"4": "data", "8": "data", "5": "config", "6": "config", "7": "data"}

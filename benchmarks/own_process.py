@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def run_apart(module: str, job: "DataclassInstance", num_threads: int) -> dict[str, Any]:
+def run_in_own_process(module: str, job: "DataclassInstance", num_threads: int) -> dict[str, Any]:
     """Run `python -m <module> --job <the job as JSON>`.
 
     Args:
