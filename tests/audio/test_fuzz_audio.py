@@ -19,7 +19,7 @@ from tests.audio.fuzz_audio import (
 )
 
 SEED = 20_261
-COUNT = 200
+COUNT = 100
 
 
 def test_mutated_files_of_each_format_are_read_whole_or_refused_by_name(tmp_path: Path) -> None:

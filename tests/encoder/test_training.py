@@ -18,7 +18,7 @@ from mixprint.errors import ConfigError, TrainingError
 from mixprint.training.recorder import TIMES
 from tests.encoder.conftest import make_set
 from tests.encoder.trials import run
-from tests.training.trials import as_rank, newest_state, tensors
+from tests.training.trials import as_rank
 
 
 def test_training_writes_a_usable_encoder_and_its_history(
@@ -216,36 +216,6 @@ def test_every_choice_changes_the_loss(
     )
     assert math.isfinite(changed)
     assert abs(changed - plain) > 1e-5
-
-
-def train_rank(rank: int, folder: str, config: TrainConfig, tiny_set: Any) -> None:
-    with as_rank(rank, folder):
-        run(config, tiny_set, Path(folder) / "ranks")
-
-
-def test_loss_and_gradients_of_two_processes_equal_those_of_one(
-    make_config: Callable[..., TrainConfig],
-    tiny_set: Any,
-    tmp_path: Path,
-    start_ranks: Callable[..., None],
-) -> None:
-    # Without dropout, whose masks are each process's own; one step, because Adam turns rounding
-    # in tiny gradients into steps of full size.
-    config = make_config(epochs=1, film_dropout=0.0, learn_temperature=True)
-    start_ranks(train_rank, str(tmp_path), config, tiny_set)
-    run(config, tiny_set, tmp_path / "one")
-    ranks, one = (
-        json.loads((tmp_path / name / "history.json").read_text())[0] for name in ("ranks", "one")
-    )
-    for key in ("train.loss", "train.gradient_norm", "valid.loss", "train.temperature"):
-        assert ranks[key] == pytest.approx(one[key], abs=1e-5), key
-    # After one step the first moment is a tenth of the clipped gradient.
-    ranks, one = (
-        {n: 10 * v for n, v in tensors(newest_state(tmp_path / name)) if n.endswith("exp_avg")}
-        for name in ("ranks", "one")
-    )
-    assert len(one) > 10
-    torch.testing.assert_close(ranks, one, atol=1e-5, rtol=0)
 
 
 def train_rounding_rank(rank: int, folder: str, config: TrainConfig, tiny_set: Any) -> None:
