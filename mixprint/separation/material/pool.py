@@ -117,7 +117,7 @@ class SongPool(Protocol):
 
     @property
     def size(self) -> int:
-        """How many there are, at every step."""
+        """Number of songs, at every step."""
         ...
 
     def song(self, step: int, index: int) -> Song:
@@ -133,7 +133,7 @@ class FixedPool:
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of songs."""
         return len(self.songs)
 
     def song(self, step: int, index: int) -> Song:  # noqa: ARG002 - the same at every step
@@ -170,7 +170,7 @@ class MadePool:
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of songs."""
         return self._config.pool_size
 
     def song(self, step: int, index: int) -> Song:
