@@ -15,7 +15,7 @@ from mixprint.transfer.excerpts import (
     measurable,
     segment_bounds,
 )
-from mixprint.transfer.settings import Hyperparameters
+from tests.transfer.trials import settings
 
 RATE_HZ = SAMPLE_RATE_HZ
 LOUD, SILENT = 1e-2, 0.0
@@ -37,19 +37,6 @@ class SplitSeparator:
         for block_CT in stream_audio(path):
             for part_CT in block_CT.split(100_003, dim=-1):
                 yield part_CT, self.separate(part_CT)
-
-
-def settings(**more: object) -> Hyperparameters:
-    values: dict[str, object] = {
-        "optimize_target": "features",
-        "num_steps": 1,
-        "lr": 1e-3,
-        "receptive_field": 0.01,
-        "segment_duration": 3.0,
-        "segment_offset": 0.0,
-        "seed": 1,
-    }
-    return Hyperparameters(**(values | more))  # type: ignore[arg-type]
 
 
 def powers(*stems: str) -> Tensor:

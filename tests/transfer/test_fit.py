@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from mixprint.transfer.methods.problem import Problem
 from mixprint.transfer.methods.result import TransferResult
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.transfer.style import Style
+from tests.transfer import trials
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
@@ -28,18 +30,20 @@ class LevelEncoder:
         return torch.nn.functional.normalize(level_BS, dim=-1)
 
 
+class NotFiniteEncoder(LevelEncoder):
+    """Gives no numbers from some call on, up to another one."""
+
+    def __init__(self, first: int, last: float = math.inf) -> None:
+        self._calls, self._first, self._last = 0, first, last
+
+    def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+        self._calls += 1
+        value = super().embed(stems_BSCT, sample_rate_hz)
+        return value * float("nan") if self._first <= self._calls <= self._last else value
+
+
 def settings(**more: object) -> Hyperparameters:
-    values: dict[str, object] = {
-        "optimize_target": "features",
-        "aim": "target",
-        "num_steps": 8,
-        "lr": 1e-3,
-        "receptive_field": 0.01,
-        "segment_duration": 3.0,
-        "segment_offset": 0.0,
-        "seed": 1,
-    }
-    return Hyperparameters(**(values | more))  # type: ignore[arg-type]
+    return trials.settings(**({"aim": "target", "num_steps": 8} | more))
 
 
 def transfer(
@@ -220,22 +224,14 @@ def test_silence_all_over_is_returned(make_stems: Make, standardisation: Standar
 def test_a_loss_that_is_not_finite_names_the_step(
     make_stems: Make, standardisation: Standardisation
 ) -> None:
-    class Broken(LevelEncoder):
-        calls = 0
-
-        def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
-            self.calls += 1
-            value = super().embed(stems_BSCT, sample_rate_hz)
-            # Calls: the target, step 0, step 1.
-            return value * float("nan") if self.calls > 2 else value
-
     with pytest.raises(TrainingError, match="step 1"):
         transfer(
             make_stems(),
             make_stems(seed=1, gain=0.1),
             standardisation,
             optimize_target="embeddings",
-            encoder=Broken(),
+            # Calls: the target, step 0, step 1.
+            encoder=NotFiniteEncoder(first=3),
         )
 
 
@@ -296,22 +292,14 @@ def test_parts_of_the_chain_alone(
 def test_what_is_not_finite_later_keeps_the_best_step(
     make_stems: Make, standardisation: Standardisation
 ) -> None:
-    class Broken(LevelEncoder):
-        calls = 0
-
-        def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
-            self.calls += 1
-            value = super().embed(stems_BSCT, sample_rate_hz)
-            # Calls: the target, step 0 and its record, step 1 to 3.
-            return value * float("nan") if self.calls == 6 else value
-
     target = make_stems(seed=1) * torch.tensor([0.1, 3.0, 0.5, 2.0]).view(-1, 1, 1)
     result = transfer(
         make_stems(),
         target,
         standardisation,
         optimize_target="embeddings",
-        encoder=Broken(),
+        # Calls: the target, step 0 and its record, step 1 to 3.
+        encoder=NotFiniteEncoder(first=6, last=6),
         method="console",
     )
     assert 0 < result.best_step < 3

@@ -33,8 +33,8 @@ from mixprint.transfer.jobs import (
 )
 from mixprint.transfer.settings import Controls, parse_amounts
 from tests.transfer.conftest import write_short_report
-from tests.transfer.test_excerpts import settings
 from tests.transfer.test_fit import LevelEncoder
+from tests.transfer.trials import settings
 
 pytestmark = pytest.mark.usefixtures("short_reports")
 

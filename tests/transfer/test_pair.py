@@ -28,8 +28,9 @@ from mixprint.transfer.settings import (
 from mixprint.transfer.stem_store import WholeSong
 from mixprint.transfer.style import Style
 from tests.transfer.metrics_schema import problems
-from tests.transfer.test_excerpts import SplitSeparator, settings
+from tests.transfer.test_excerpts import SplitSeparator
 from tests.transfer.test_fit import LevelEncoder
+from tests.transfer.trials import settings
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]

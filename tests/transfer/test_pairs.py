@@ -31,7 +31,7 @@ from mixprint.transfer.report.page import describe_settings
 from mixprint.transfer.report.summary import write_summary
 from mixprint.transfer.settings import Controls, Hyperparameters, parse_amounts
 from tests.transfer.metrics_schema import problems
-from tests.transfer.test_excerpts import settings as short_settings
+from tests.transfer.trials import settings as short_settings
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]

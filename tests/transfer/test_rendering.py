@@ -13,7 +13,8 @@ from mixprint.transfer import stem_store
 from mixprint.transfer.excerpts import load_whole
 from mixprint.transfer.rendering import regular_blocks, write_output
 from mixprint.transfer.settings import Controls
-from tests.transfer.test_excerpts import SplitSeparator, settings
+from tests.transfer.test_excerpts import SplitSeparator
+from tests.transfer.trials import settings
 
 
 class Halved:

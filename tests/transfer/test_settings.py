@@ -12,7 +12,7 @@ from mixprint.transfer.settings import (
     parse_amounts,
     parse_numbers,
 )
-from tests.transfer.test_excerpts import settings
+from tests.transfer.trials import settings
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,17 @@
+"""Settings for transfers that take seconds."""
+
+from mixprint.transfer.settings import Hyperparameters
+
+
+def settings(**more: object) -> Hyperparameters:
+    """Return settings of one step on 3 s, with changes laid over them."""
+    values: dict[str, object] = {
+        "optimize_target": "features",
+        "num_steps": 1,
+        "lr": 1e-3,
+        "receptive_field": 0.01,
+        "segment_duration": 3.0,
+        "segment_offset": 0.0,
+        "seed": 1,
+    }
+    return Hyperparameters(**(values | more))  # type: ignore[arg-type]
