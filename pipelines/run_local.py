@@ -368,13 +368,13 @@ class _Promotion(WithOthers):
 def _outcome(root: str) -> Iterator[str]:
     """Say how many songs were taken, and what was decided about the encoder."""
     ingested = f"{root}/{_INGESTED}"
-    if _listed(root, _INGESTED) and (
+    if _INGESTED in _listed(root, _INGESTED) and (
         done := DoneMarker.read(ingested, lambda: _read_json(root, _INGESTED))
     ):
         left_out = done.counts.get("rejects", 0)
         why = f", {left_out} left out: see {root}/{_REJECTS}" if left_out else ""
         yield f"songs              {done.counts.get('tracks', 0)}{why}"
-    if _listed(root, PROMOTION_FILE):
+    if PROMOTION_FILE in _listed(root, PROMOTION_FILE):
         values = _read_json(root, PROMOTION_FILE)
         found = as_record(values, f"{root}/{PROMOTION_FILE}", _Promotion)
         yield f"encoder            version {found.version} of {found.model_name}: {found.decision}"

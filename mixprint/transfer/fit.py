@@ -127,14 +127,14 @@ def _where_memory_suffices(
     notes: list[str],
 ) -> TransferResult:
     """Try the whole segments, then half of each, then the CPU."""
+    networks = [network for network in (encoder, model) if network is not None]
     attempts = [(1.0, device), (SHORTENED, device), (1.0, torch.device("cpu"))]
     if device.type == "cpu":
         attempts = attempts[:1]
     for number, (share, where) in enumerate(attempts, start=1):
         if where != device:
-            for network in (encoder, model):
-                if network is not None:
-                    network.to(where)
+            for network in networks:
+                network.to(where)
         try:
             return find(share, where)
         except torch.OutOfMemoryError:
@@ -142,9 +142,8 @@ def _where_memory_suffices(
                 raise
         finally:
             if where != device:
-                for network in (encoder, model):
-                    if network is not None:
-                        network.to(device)
+                for network in networks:
+                    network.to(device)
         # Only here, behind the handler, does no traceback hold the failed run's tensors.
         torch.cuda.empty_cache()
         share, where = attempts[number]

@@ -14,7 +14,7 @@ asked for, and less where the output's true peak would exceed -1 dBTP. Where not
 stem and to the loudness, there is no gain, and the output is the input to the bit. All is stored
 as float, so nothing ever clips.
 
-Shape suffixes: S stem, C channel, T sample; N a mixture and its stems.
+Shape suffixes: K segment, S stem, C channel, T sample; N a mixture and its stems.
 """
 
 import logging
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
+from torch import Tensor
 
 from mixprint import __version__
 from mixprint.errors import DataError
@@ -45,10 +46,10 @@ from mixprint.transfer.layout import (
     REPORT_NAME,
     TRANSFER,
 )
-from mixprint.transfer.methods.distances import measure_style
+from mixprint.transfer.methods.distances import Distances
 from mixprint.transfer.methods.registry import model_fingerprints
 from mixprint.transfer.methods.result import TransferResult
-from mixprint.transfer.rendering import write_output, write_target
+from mixprint.transfer.rendering import Rendered, write_output, write_target
 from mixprint.transfer.report.artefacts import artefacts
 from mixprint.transfer.report.page import write_report
 from mixprint.transfer.settings import Controls, Hyperparameters
@@ -232,26 +233,15 @@ def transfer_segments(
             write_target(song, out_dir, number)
         written_s = time.perf_counter()
 
-        # What was heard, as it came out.
-        amount_S = controls.amounts.to(device)
-        processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
-        output_SCT = [output.gain * stems_SCT for stems_SCT in processed_SCT]
-        sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in heard_SCT])
-        with torch.no_grad():
-            features = {
-                "input": segment_features(heard_SCT, SAMPLE_RATE_HZ),
-                "target": target.style.features_D,
-                "output": segment_features(output_SCT, SAMPLE_RATE_HZ, sounding_KS),
-            }
-        final = measure_style(
-            output_SCT,
+        measured = _measured_values(
             heard_SCT,
             target.style,
-            SAMPLE_RATE_HZ,
             settings,
+            controls,
+            result,
+            output,
             standardisation=standardisation,
             encoder=encoder,
-            left_alone=result.stems_left_alone,
         )
         separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
         metrics = {
@@ -268,21 +258,7 @@ def transfer_segments(
             "applied_to": controls.apply_to,
             "hyperparameters": asdict(settings),
             **_result_values(result),
-            "final_embedding_distance": final.embedding_distance,
-            "final_feature_distance": final.feature_distance,
-            "final_aim_distance": final.aim_distance,
-            "settings": result.effect.settings(controls.amounts),
-            "features": {
-                name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
-                for name, values_D in features.items()
-            },
-            "artefacts": artefacts(
-                heard_SCT[0],
-                processed_SCT[0],
-                num_clipped=output.num_clipped,
-                in_silence=output.in_silence,
-                tcn_residual_db=result.tcn_residual_db,
-            ),
+            **measured,
             "notes": notes,
             "output": output.values | {"target_loudness_lufs": target.style.loudness_lufs},
             "versions": {
@@ -310,6 +286,61 @@ def transfer_segments(
         write_report(out_dir / REPORT_NAME, metrics)
         write_json(out_dir / METRICS_NAME, metrics)
         return metrics
+
+
+def _measured_values(
+    heard_SCT: Sequence[Tensor],
+    style: Style,
+    settings: Hyperparameters,
+    controls: Controls,
+    result: TransferResult,
+    output: Rendered,
+    *,
+    standardisation: Standardisation,
+    encoder: "Encoder | None",
+) -> dict[str, Any]:
+    """Return the part of metrics.json that is measured of what was heard, as it came out.
+
+    The arguments are those of `transfer_segments`, with what was heard of the input, what was found
+    and what was written.
+    """
+    amount_S = controls.amounts.to(heard_SCT[0].device)
+    processed_SCT = [result.effect(stems_SCT, amount_S) for stems_SCT in heard_SCT]
+    output_SCT = [output.gain * stems_SCT for stems_SCT in processed_SCT]
+    sounding_KS = torch.stack([sounding(stems_SCT) for stems_SCT in heard_SCT])
+    with torch.no_grad():
+        features = {
+            "input": segment_features(heard_SCT, SAMPLE_RATE_HZ),
+            "target": style.features_D,
+            "output": segment_features(output_SCT, SAMPLE_RATE_HZ, sounding_KS),
+        }
+    distances = Distances(
+        heard_SCT,
+        style,
+        SAMPLE_RATE_HZ,
+        settings,
+        standardisation=standardisation,
+        encoder=encoder,
+        left_alone=result.stems_left_alone,
+    )
+    final = distances.measure(result.best_step, output_SCT)
+    return {
+        "final_embedding_distance": final.embedding_distance,
+        "final_feature_distance": final.feature_distance,
+        "final_aim_distance": final.aim_distance,
+        "settings": result.effect.settings(controls.amounts),
+        "features": {
+            name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+            for name, values_D in features.items()
+        },
+        "artefacts": artefacts(
+            heard_SCT[0],
+            processed_SCT[0],
+            num_clipped=output.num_clipped,
+            in_silence=output.in_silence,
+            tcn_residual_db=result.tcn_residual_db,
+        ),
+    }
 
 
 def _result_values(result: TransferResult) -> dict[str, Any]:

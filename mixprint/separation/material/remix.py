@@ -160,8 +160,8 @@ class Remixer:
         self._longest = config.longest_clip(num_samples)
         self._max_bad_fraction = max_bad_fraction
         self._bad: dict[Path, str] = {}
-        # Places that the newest example was taken from.
-        self._places: list[str] = []
+        # Songs and first samples that the newest example was taken from.
+        self._places: list[tuple[Path, int]] = []
         self.pool = pool
         self.config = config
         self.num_samples = num_samples
@@ -214,7 +214,8 @@ class Remixer:
     def describe(self, step: int, index: int) -> str:
         """Name the places in songs that an example of a step is taken from; it is made again."""
         self._example(step, index)
-        return f"example {index} ({', '.join(dict.fromkeys(self._places))})"
+        places = (f"{path} from {start / SAMPLE_RATE_HZ:.2f} s" for path, start in self._places)
+        return f"example {index} ({', '.join(dict.fromkeys(places))})"
 
     def _rng(self, step: int, index: int, stream: int, attempt: int = 0) -> Generator:
         """Return the source of one example's random numbers, independent of all others."""
@@ -272,7 +273,7 @@ class Remixer:
                 f"{song.num_samples / SAMPLE_RATE_HZ:.1f} s",
             )
         start = int(rng.integers(song.num_samples - self._longest + 1))
-        self._places.append(f"{song.path} from {start / SAMPLE_RATE_HZ:.2f} s")
+        self._places.append((song.path, start))
         return song, start
 
     def _shifted(self, rng: Generator, song: Song, start: int) -> int:

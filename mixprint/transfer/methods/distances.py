@@ -31,44 +31,6 @@ DEPARTURE_WEIGHT_OF_ESTIMATE = 0.1
 DEPARTURE_WEIGHT_OF_EMBEDDING = 0.03
 
 
-def measure_style(
-    segments_SCT: Sequence[Tensor],
-    input_SCT: Sequence[Tensor],
-    style: Style,
-    sample_rate_hz: int,
-    settings: FitSettings,
-    *,
-    standardisation: Standardisation,
-    encoder: "Encoder | None",
-    left_alone: tuple[str, ...],
-) -> Iteration:
-    """Measure the distances of segments to a style, as the fit does.
-
-    Args:
-        segments_SCT: what was made of the input.
-        input_SCT: the segments that were heard.
-        style: what was aimed at.
-        sample_rate_hz: of the audio.
-        settings: how the effect was found.
-        standardisation: of the features.
-        encoder: see `mixprint.transfer.fit.fit_style`.
-        left_alone: stems whose features take no part.
-
-    Returns:
-        the distances, as of step 0.
-    """
-    distances = Distances(
-        input_SCT,
-        style,
-        sample_rate_hz,
-        settings,
-        standardisation=standardisation,
-        encoder=encoder,
-        left_alone=left_alone,
-    )
-    return distances.measure(0, segments_SCT)
-
-
 class Distances:
     """The distances of rendered segments to one style."""
 
@@ -83,7 +45,17 @@ class Distances:
         encoder: "Encoder | None",
         left_alone: tuple[str, ...],
     ) -> None:
-        """Measure the input, which decides what is aimed at; see `measure_style`."""
+        """Measure the input, which decides what is aimed at.
+
+        Args:
+            segments_SCT: the segments that were heard.
+            style: what is aimed at.
+            sample_rate_hz: of the audio.
+            settings: how the effect is found.
+            standardisation: of the features.
+            encoder: see `mixprint.transfer.fit.fit_style`.
+            left_alone: stems whose features take no part.
+        """
         device = segments_SCT[0].device
         self.left_alone = left_alone
         self._by_features = settings.optimize_target == "features"
