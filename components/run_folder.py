@@ -189,7 +189,7 @@ class MirroredRun(RunFolder):
         """
         super().__init__(folder / _MIRROR)
         self.root = root.rstrip("/")
-        self.storage: GcsBucket = open_bucket(self.root)
+        self.bucket: GcsBucket = open_bucket(self.root)
         self.scratch = scratch
         self._folder = folder
         # What is equal here and there: name -> size and time of change of the file here.
@@ -244,13 +244,13 @@ class MirroredRun(RunFolder):
 
     def refresh(self, name: str) -> None:
         """See `RunFolder.refresh`."""
-        if self.storage.exists(name):
+        if self.bucket.exists(name):
             self._fetch({name})
 
     def restore(self, folder: Path) -> None:
         """See `RunFolder.restore`."""
         prefix = f"{self.name_of(folder)}/"
-        self._fetch(set(self.storage.list(prefix)))
+        self._fetch(set(self.bucket.list(prefix)))
 
     def check_machines(self, *, is_alone: bool) -> None:
         """See `RunFolder.check_machines`."""
@@ -272,12 +272,12 @@ class MirroredRun(RunFolder):
             here = {name: _look(self.path / name) for name in self._names()}
             changed = [name for name, seen in here.items() if self._equal.get(name) != seen]
             gone = self._equal.keys() - here.keys()
-            in_parallel(self.storage.delete, sorted(gone))
+            in_parallel(self.bucket.delete, sorted(gone))
             for name in gone:
                 del self._equal[name]
             for rank in range(3):
                 names = [name for name in changed if _rank(name) == rank]
-                self.storage.upload_all({name: self.path / name for name in names})
+                self.bucket.upload_all({name: self.path / name for name in names})
                 self._equal |= {name: here[name] for name in names}
 
     def drop(self, folder: Path) -> None:
@@ -354,7 +354,7 @@ class MirroredRun(RunFolder):
         prefix = f"{self.name_of(folder)}/"
         return {
             name.removeprefix(prefix): [info.num_bytes, info.crc32c]
-            for name, info in self.storage.infos(prefix).items()
+            for name, info in self.bucket.infos(prefix).items()
         }
 
     def _fetch(self, names: set[str]) -> None:
@@ -363,11 +363,11 @@ class MirroredRun(RunFolder):
         if not wanted:
             return
         with self._lock:
-            found = in_parallel(self.storage.info, wanted)
+            found = in_parallel(self.bucket.info, wanted)
             num_bytes = sum(info.num_bytes for info in found if info is not None)
-            what = self.storage.uri(wanted[0])
+            what = self.bucket.uri(wanted[0])
             self.scratch.make_room(num_bytes, f"{what} (and {len(wanted) - 1} more files)")
-            self.storage.download_all(wanted, self.path)
+            self.bucket.download_all(wanted, self.path)
             self._equal |= {name: _look(self.path / name) for name in wanted}
 
     def _names(self) -> list[str]:

@@ -26,12 +26,13 @@ import psutil
 
 from components.run_folder import STEPS_DIR, DoneMarker, RunFolder, open_run
 from mixprint.config import BASE_PROFILE
-from mixprint.errors import ConfigError, DataError, MixprintError
+from mixprint.errors import ConfigError, DataError, MixprintError, OccupiedError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.log import setup_logging
 from mixprint.machine.processes import end_with, sigterm_exits, threads_each
 from mixprint.schema import Number, Range, WithOthers, as_record
 from mixprint.storage.atomic import (
+    atomic_path,
     read_json,
     remove_all_leftovers,
     remove_leftovers,
@@ -208,7 +209,7 @@ def recorded(root: Path | str, name: str, *, is_shared: bool = False) -> Iterato
     Nobody else may be at work on the same step of the run. SIGTERM ends the work in good order.
 
     A record whose state is still `running` after its process is gone tells of a step that was
-    killed, for example for want of memory.
+    killed, for example for want of memory. A worker that others keep out leaves theirs.
 
     Args:
         root: of the run.
@@ -231,6 +232,7 @@ def recorded(root: Path | str, name: str, *, is_shared: bool = False) -> Iterato
     ):
         path = run.path / STEPS_DIR / f"{name}.json"
         remove_leftovers(path, older_than_s=_RECORD_PATIENCE_S if is_shared else 0.0)
+        others = path.read_bytes() if is_shared and path.is_file() else None
         record: dict[str, Any] = {"step": name, "state": "running", "started_s": time.time()}
         write_json(path, record)
         run.publish()
@@ -241,6 +243,14 @@ def recorded(root: Path | str, name: str, *, is_shared: bool = False) -> Iterato
                     yield run
                     run.publish()
                 record["state"] = "done"
+            except OccupiedError:
+                if others is None:
+                    path.unlink()
+                else:
+                    with atomic_path(path) as temporary:
+                        temporary.write_bytes(others)
+                run.publish()
+                raise
             except Exception as error:
                 record |= {"state": "failed", "error": f"{type(error).__name__}: {error}"}
                 raise

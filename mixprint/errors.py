@@ -32,6 +32,10 @@ class DataError(MixprintError):
     """A table, shard, manifest or data set is missing, broken or does not fit the code."""
 
 
+class OccupiedError(DataError):
+    """Others are at work there in another way: nothing was begun."""
+
+
 class CheckpointError(MixprintError):
     """A checkpoint is unreadable, unsafe, or does not fit the model or the feature schema."""
 

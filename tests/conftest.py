@@ -10,7 +10,6 @@ import pytest
 import soundfile as sf
 import torch
 from torch import Tensor
-from torch import multiprocessing as torch_multiprocessing
 
 from tests.bucket import Bucket, serving
 
@@ -18,6 +17,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_RATE_HZ = 44_100
 
 torch.set_num_threads(1)
+# The server from which ranks are forked imports torch once: spawned processes would each take
+# seconds for it, and forks of the test process itself break where autograd has threads (CUDA).
+# It must know before the first test that starts it, whichever that is.
+multiprocessing.get_context("forkserver").set_forkserver_preload(
+    ["tests.training.cases", "torch._dynamo", "torch.utils.tensorboard"]
+)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -111,20 +116,3 @@ def write_song(make_audio: Callable[..., Tensor]) -> Callable[..., Path]:
         return path
 
     return write
-
-
-@pytest.fixture(scope="session")
-def start_ranks() -> Callable[..., None]:
-    """Start `function(rank, *arguments)` in two processes and wait for both."""
-    # A server that imports torch once and forks: spawned processes would each take seconds to
-    # import it, and forks of the test process itself break where autograd has threads (CUDA).
-    multiprocessing.get_context("forkserver").set_forkserver_preload(
-        ["tests.training.cases", "torch._dynamo", "torch.utils.tensorboard"]
-    )
-
-    def start(function: Callable[..., None], *arguments: object) -> None:
-        torch_multiprocessing.start_processes(
-            function, arguments, nprocs=2, start_method="forkserver"
-        )
-
-    return start

@@ -1,10 +1,17 @@
-"""Whether processes that a test has started are still there."""
+"""Processes that a test starts, and whether they are still there."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import multiprocessing
+
 PATIENCE_S = 60.0
+
+
+def start_ranks(function: Callable[..., None], *arguments: object) -> None:
+    """Run `function(rank, *arguments)` in two processes and wait for both."""
+    multiprocessing.start_processes(function, arguments, nprocs=2, start_method="forkserver")
 
 
 def is_alive(pid: int) -> bool:

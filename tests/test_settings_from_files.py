@@ -19,7 +19,7 @@ import pytest
 import torch
 import yaml
 
-from components.mlflow.client import noted_training
+from components.mlflow.runs import noted_training
 from components.run_folder import DoneMarker
 from components.step import Manifest
 from mixprint.collection.shards import is_done as is_shard_done

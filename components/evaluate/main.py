@@ -144,10 +144,11 @@ def _track(
     """Add metrics, plots and report to the encoder's run."""
     import mlflow
 
-    from components.mlflow import client as tracking
+    from components.mlflow.client import may_be_lost
+    from components.mlflow.registry import run_of_encoder
 
-    with tracking.may_be_lost("the evaluation"):
-        run_id = tracking.run_of_encoder(encoder_fingerprint, encoder_dir)
+    with may_be_lost("the evaluation"):
+        run_id = run_of_encoder(encoder_fingerprint, encoder_dir)
         with mlflow.start_run(run_id=run_id):
             mlflow.log_metrics({f"evaluation.{name}": value for name, value in numbers.items()})
             mlflow.log_artifacts(str(folder), "evaluation")

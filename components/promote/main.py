@@ -260,7 +260,14 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
     """
     with recorded(root, "promote") as run_folder:
         # MLflow takes seconds to import.
-        from components.mlflow import client as tracking
+        from components.mlflow.registry import (
+            DECISION_TAG,
+            REASONS_TAG,
+            Decision,
+            Registry,
+            describe_version,
+            run_of_encoder,
+        )
         from mixprint.encoder.checkpoint import load_checkpoint
 
         # The metadata of a checkpoint hold its times: the same encoder, trained again, differs
@@ -276,17 +283,17 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
         )
         gate = fingerprint({"config": config.to_values(), "metrics": dict(evaluated.metrics)})
         remove_leftovers(run_folder.path / PROMOTION_FILE)
-        registry = tracking.Registry(config.model_name)
+        registry = Registry(config.model_name)
         version = registry.find(identity)
         if version is not None and version.tags.get(_GATE_TAG) == gate:
             number = str(version.version)
             log.info("version %s of %s was judged before", number, config.model_name)
         else:
-            run_id = tracking.run_of_encoder(identity, encoder_dir)
+            run_id = run_of_encoder(identity, encoder_dir)
             text = _log_card(run_id, folder, loaded, evaluated, config.model_name)
             data_fingerprint = str(evaluated.metrics["data_fingerprint"])
             # One without a decision is of a step that was killed, maybe before the alias was set.
-            if version is None or tracking.DECISION_TAG not in version.tags:
+            if version is None or DECISION_TAG not in version.tags:
                 version = registry.register(
                     run_id=run_id,
                     encoder_fingerprint=identity,
@@ -294,15 +301,13 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
                     metrics=evaluated.numbers,
                 )
             number = str(version.version)
-            tracking.describe_version(
-                config.model_name, number, text, data_fingerprint, evaluated.numbers
-            )
+            describe_version(config.model_name, number, text, data_fingerprint, evaluated.numbers)
             promoted, reasons = judge(evaluated, _champion(registry, version), config)
-            registry.decide(number, tracking.Decision(promoted, reasons))
+            registry.decide(number, Decision(promoted, reasons))
             registry.tag(number, _GATE_TAG, gate)
         version = registry.version(number)
-        decision = version.tags[tracking.DECISION_TAG]
-        reasons_text = version.tags[tracking.REASONS_TAG]
+        decision = version.tags[DECISION_TAG]
+        reasons_text = version.tags[REASONS_TAG]
         log.info("version %s of %s: %s; %s", number, config.model_name, decision, reasons_text)
         is_measured = not _lack(evaluated.metrics, config)
         name = gate_metric(evaluated.metrics, config) if is_measured else None
@@ -332,7 +337,7 @@ def _log_card(
     Returns:
         the card's summary.
     """
-    from components.mlflow import client as tracking
+    from components.mlflow.registry import log_model_files
     from mixprint.evaluation.card import write_model_card
 
     with tempfile.TemporaryDirectory() as made:
@@ -346,7 +351,7 @@ def _log_card(
         )
         write_json(folder / METRICS_FILE, dict(evaluated.metrics))
         write_json(folder / DETAILS_FILE, dict(evaluated.details))
-        tracking.log_model_files(run_id, folder)
+        log_model_files(run_id, folder)
     return text
 
 
@@ -356,17 +361,17 @@ def _champion(registry: Any, candidate: Any) -> Champion | None:
     A candidate that got the alias in a start that was killed before it wrote so has to beat the
     champion of before, as it had then.
     """
-    from components.mlflow import client as tracking
+    from components.mlflow.registry import DECISION_TAG, PREVIOUS_TAG, read_model_json
 
     version = registry.champion()
     if version is not None and str(version.version) == str(candidate.version):
-        was_judged = tracking.DECISION_TAG in version.tags
-        previous = "" if was_judged else version.tags.get(tracking.PREVIOUS_TAG, "")
+        was_judged = DECISION_TAG in version.tags
+        previous = "" if was_judged else version.tags.get(PREVIOUS_TAG, "")
         version = registry.version(previous) if previous else None
     if version is None:
         return None
-    metrics = tracking.read_model_json(version, METRICS_FILE)
-    details = tracking.read_model_json(version, DETAILS_FILE)
+    metrics = read_model_json(version, METRICS_FILE)
+    details = read_model_json(version, DETAILS_FILE)
     evaluated = None
     if metrics is not None and details is not None:
         evaluated = Evaluated(metrics=metrics, details=details)
@@ -392,15 +397,15 @@ def main() -> None:
         )
         return
     setup_logging()
-    from components.mlflow import client as tracking
+    from components.mlflow.registry import Decision, Registry
 
-    registry = tracking.Registry(args.model_name or config.model_name, must_exist=True)
+    registry = Registry(args.model_name or config.model_name, must_exist=True)
     if args.action == "rollback":
         lost, now = registry.rollback()
         log.info("champion of %s: version %s, was %s", registry.model_name, now, lost)
         return
     version = str(registry.version(args.version).version)
-    registry.decide(version, tracking.Decision(True, ("promoted by hand",)))
+    registry.decide(version, Decision(True, ("promoted by hand",)))
     log.info("champion of %s: version %s", registry.model_name, version)
 
 

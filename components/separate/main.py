@@ -454,7 +454,7 @@ class BucketPlace(ShardPlace):
 
     def has(self, names: Sequence[str]) -> bool:
         """See `ShardPlace.has`."""
-        return all(in_parallel(self._run_folder.storage.exists, names))
+        return all(in_parallel(self._run_folder.bucket.exists, names))
 
     def rejects(self, name: str) -> "Mapping[str, RejectedSong]":
         """See `ShardPlace.rejects`."""

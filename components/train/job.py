@@ -21,7 +21,7 @@ from mixprint.config import StepConfig, load_params
 from mixprint.fingerprint import code_version, fingerprint
 
 if TYPE_CHECKING:
-    from components.mlflow.client import BackgroundRun
+    from components.mlflow.runs import BackgroundRun
 
 WORKER = "components.train.worker"
 # Of what only the training itself needs, in the folder of the results.
@@ -141,7 +141,7 @@ class TrainTask:
             job: its job.
             result: of `train`.
         """
-        from components.mlflow.client import MODEL_FOLDER
+        from components.mlflow.registry import MODEL_FOLDER
 
         del result
         run.log_files([Path(job.out_dir) / name for name in self.files], MODEL_FOLDER)

@@ -20,7 +20,7 @@ from components.train.job import Job, MetricsCallback, TrainTask, run_command, t
 from mixprint.encoder.settings import TrainConfig
 
 if TYPE_CHECKING:
-    from components.mlflow.client import BackgroundRun
+    from components.mlflow.runs import BackgroundRun
 
 __all__ = ["TASK", "TrainConfig", "run"]
 

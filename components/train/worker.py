@@ -35,16 +35,17 @@ def work(job: Job) -> None:
         rank_train(None)
         return
     # MLflow takes seconds to import, and only rank 0 needs it.
-    from components.mlflow import client as tracking
+    from components.mlflow.client import EXPERIMENT, own_experiment
+    from components.mlflow.runs import NOTE_FILE, TRAINING_DATA_TAG, BackgroundRun
 
     data = job.data_fingerprint
-    with tracking.BackgroundRun(
-        tracking.EXPERIMENT if task.in_pipeline else tracking.own_experiment(task.name),
+    with BackgroundRun(
+        EXPERIMENT if task.in_pipeline else own_experiment(task.name),
         task.step,
-        note=state_dir / tracking.NOTE_FILE,
+        note=state_dir / NOTE_FILE,
         recipe=job.recipe,
         params={**dict(flattened(job.sections[task.section])), **task.params(job)},
-        tags={tracking.TRAINING_DATA_TAG: data} if data else {},
+        tags={TRAINING_DATA_TAG: data} if data else {},
         texts={"data_fingerprint.txt": data} if data else {},
     ) as tracked:
         task.log_results(tracked, job, rank_train(tracked.log_metrics))

@@ -142,41 +142,13 @@ def run(
         MixprintError: not one transfer could be done; the first reason.
     """
     with recorded(root, "transfer") as run_folder:
-        # torch and MLflow take seconds to import; a process that only wires needs neither.
-        from components.mlflow.client import Registry
-        from mixprint.transfer.layout import SUMMARY_NAME, SUMMARY_NAMES
+        # torch takes seconds to import; a process that only wires needs it not.
         from mixprint.transfer.methods.registry import MODELS
         from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE
 
         out_dir = run_folder.path / TRANSFER_FOLDER
-        champion_dir = run_folder.private(_CHAMPION_FOLDER)
-        shutil.rmtree(champion_dir, ignore_errors=True)
-        decided = run_folder.local(promotion.uri, PROMOTION_FILE) / PROMOTION_FILE
-        model_name = read_record(decided, _Decided).model_name
-        registry = Registry(model_name)
-        if registry.champion() is not None:
-            encoder_dir = registry.download_champion(champion_dir)
-        else:
-            encoder_dir = SHIPPED_ENCODER
-            log.warning(
-                "no encoder of %s was promoted (%s says why): transferring with the one that "
-                "mixprint ships",
-                model_name,
-                PROMOTION_FILE,
-            )
-        load_models = partial(_load_models, config, encoder_dir)
+        load_models = partial(_load_models, config, _encoder_folder(run_folder, promotion))
         models = load_models()
-
-        def outputs() -> list[str]:
-            rows = read_record(out_dir / SUMMARY_NAME, _Summary).transfers
-            names = [row.folder for row in rows]
-            songs = [
-                str(path.relative_to(out_dir))
-                for name in names
-                for path in sorted((out_dir / name).rglob("*"))
-                if path.is_file()
-            ]
-            return [*SUMMARY_NAMES, *songs]
 
         def work() -> dict[str, float]:
             with described_stems(run_folder, stems) as stems_dir:
@@ -201,9 +173,44 @@ def run(
                 "style_share": file_sha256(SHIPPED_STYLE_SHARE),
                 "code": code_version(*CODE),
             },
-            files=outputs,
+            files=partial(_written_files, out_dir),
             work=work,
         )
+
+
+def _encoder_folder(run_folder: RunFolder, promotion: Manifest) -> Path:
+    """Download the champion of the registry; the shipped encoder where there is none."""
+    # MLflow takes seconds to import.
+    from components.mlflow.registry import Registry
+
+    champion_dir = run_folder.private(_CHAMPION_FOLDER)
+    shutil.rmtree(champion_dir, ignore_errors=True)
+    decided = run_folder.local(promotion.uri, PROMOTION_FILE) / PROMOTION_FILE
+    model_name = read_record(decided, _Decided).model_name
+    registry = Registry(model_name)
+    if registry.champion() is not None:
+        return registry.download_champion(champion_dir)
+    log.warning(
+        "no encoder of %s was promoted (%s says why): transferring with the one that mixprint "
+        "ships",
+        model_name,
+        PROMOTION_FILE,
+    )
+    return SHIPPED_ENCODER
+
+
+def _written_files(out_dir: Path) -> list[str]:
+    """List the summary and all files of the transfers that it names."""
+    from mixprint.transfer.layout import SUMMARY_NAME, SUMMARY_NAMES
+
+    transfers = read_record(out_dir / SUMMARY_NAME, _Summary).transfers
+    songs = [
+        str(path.relative_to(out_dir))
+        for transfer in transfers
+        for path in sorted((out_dir / transfer.folder).rglob("*"))
+        if path.is_file()
+    ]
+    return [*SUMMARY_NAMES, *songs]
 
 
 def _transfer(

@@ -126,6 +126,22 @@ def inspect_audio(path: Path, rules: InspectionRules) -> Inspection:
     return inspection
 
 
+def content_sha256(path: Path) -> str:
+    """Hash the audio of a file, whatever it is like; see `inspect_audio`.
+
+    Raises:
+        AudioError: the file is unusable.
+    """
+    none = InspectionRules(
+        min_duration_s=0.0,
+        max_duration_s=math.inf,
+        min_level_dbfs=-math.inf,
+        max_channel_difference_db=math.inf,
+        max_clipped_fraction=1.0,
+    )
+    return inspect_audio(path, none).content_sha256
+
+
 def _check_duration(path: Path, duration_s: float, rules: InspectionRules) -> None:
     """Refuse by the declared length, before the file is decoded."""
     if duration_s < rules.min_duration_s:

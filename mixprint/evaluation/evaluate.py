@@ -170,20 +170,9 @@ def evaluate(
         DataError: an input is missing or broken, or no track has stems and features.
     """
     collection = select_tracks(read_catalogue(catalogue_dir), read_index(stems_dir))
-    digest = hashlib.sha256(_listed(collection).encode())
-
-    def note(_row: int, stems_SCT: Tensor) -> Tensor:
-        digest.update(stems_SCT.contiguous().numpy().data)
-        return stems_SCT
-
-    vectors, segment_s = embed_segments(
-        {ENCODER: encoder.embed, UNTRAINED: untrained.embed, LOG_MEL: log_mel_mean},
-        collection.references,
-        device,
-        change=note,
+    vectors, segment_s, evaluated = _all_vectors(
+        collection, encoder, untrained, features_dir, device
     )
-    vectors[FEATURES] = standardised_features(features_dir, collection.references)
-    vectors = {name: vectors[name] for name in DISTANCE_OF}
     by_track = {name: collection.means(values) for name, values in vectors.items()}
     resampling = _Bootstrap(num_bootstrap, seed)
 
@@ -198,7 +187,7 @@ def evaluate(
         "num_songs": len(set(collection.songs)),
         "num_segments": len(collection.references),
         # Equal where the same tracks were evaluated on the same stems, whatever else there is.
-        "evaluated_fingerprint": digest.hexdigest(),
+        "evaluated_fingerprint": evaluated,
         "sources": sorted({track.source for track in collection.tracks}),
         "segment_s": segment_s,
         "song_retrieval": song.values,
@@ -226,20 +215,52 @@ def evaluate(
             distance_NN=_distances(ENCODER, by_track[ENCODER], by_track[ENCODER]),
         ),
     )
-    scores = {
-        "song": _scores_by_track(collection, song.retrieval),
-        "style": _scores_by_track(collection, style.retrieval),
-    }
-    write_json(
-        out_dir / "details.json",
-        {
-            "settings_r2": settings_r2,
-            "scores": scores,
-            "songs": {track.track_id: track.song for track in collection.tracks},
-        },
-    )
+    write_json(out_dir / "details.json", _details(collection, song, style, settings_r2))
     write_json(out_dir / "metrics.json", metrics)
     return metrics
+
+
+def _all_vectors(
+    collection: Collection,
+    encoder: Embedder,
+    untrained: Embedder,
+    features_dir: Path,
+    device: torch.device | str,
+) -> tuple[dict[str, FloatArray], float, str]:
+    """Turn segments into the vectors that are compared, in the order of `DISTANCE_OF`.
+
+    Returns:
+        name -> vector_NE; the length of the longest segment in seconds; a fingerprint of the
+        tracks and their stems.
+    """
+    digest = hashlib.sha256(_listed(collection).encode())
+
+    def note(_row: int, stems_SCT: Tensor) -> Tensor:
+        digest.update(stems_SCT.contiguous().numpy().data)
+        return stems_SCT
+
+    vectors, segment_s = embed_segments(
+        {ENCODER: encoder.embed, UNTRAINED: untrained.embed, LOG_MEL: log_mel_mean},
+        collection.references,
+        device,
+        change=note,
+    )
+    vectors[FEATURES] = standardised_features(features_dir, collection.references)
+    return {name: vectors[name] for name in DISTANCE_OF}, segment_s, digest.hexdigest()
+
+
+def _details(
+    collection: Collection, song: _Task, style: _Task, settings_r2: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what details.json holds."""
+    return {
+        "settings_r2": settings_r2,
+        "scores": {
+            "song": _scores_by_track(collection, song.retrieval),
+            "style": _scores_by_track(collection, style.retrieval),
+        },
+        "songs": {track.track_id: track.song for track in collection.tracks},
+    }
 
 
 def _listed(collection: Collection) -> str:

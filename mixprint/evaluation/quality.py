@@ -491,13 +491,7 @@ def regress_quality(
         DataError: see `read_scores`, `scored_mixes` and `cross_validate`; the folder cannot be
             written, or holds something that is not to be replaced.
     """
-    for name, value, least, most in (
-        ("variants", num_variants, 1, MAX_VARIANTS),
-        ("bootstrap", num_bootstrap, 1, MAX_BOOTSTRAP),
-        ("seed", seed, 0, MAX_SEED),
-    ):
-        if not least <= value <= most:
-            raise ConfigError(f"{name}: expected {least} to {most}, got {value}")
+    _check_numbers(variants=num_variants, bootstrap=num_bootstrap, seed=seed)
     check_place(out_dir, is_folder=True)
     scores = None if scores_path is None else read_scores(scores_path, tracks)
     made_of = fingerprint(
@@ -538,6 +532,15 @@ def regress_quality(
             head.save(out_dir, encoder.fingerprint, results)
             write_json(out_dir / RESULTS_NAME, results)
     return results
+
+
+def _check_numbers(**values: int) -> None:
+    """Refuse a number that is out of range."""
+    limits = {"variants": (1, MAX_VARIANTS), "bootstrap": (1, MAX_BOOTSTRAP), "seed": (0, MAX_SEED)}
+    for name, value in values.items():
+        least, most = limits[name]
+        if not least <= value <= most:
+            raise ConfigError(f"{name}: expected {least} to {most}, got {value}")
 
 
 def _regress(

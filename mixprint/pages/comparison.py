@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixprint.machine.processes import threads_each
 from mixprint.pages.clips import encode_mp3, faded
-from mixprint.pages.matching import Levels, match_levels
+from mixprint.pages.matching import MatchedLevels, match_levels
 
 # LAME's variable bit rate, 0 the best: about 215 and 150 kbit/s. What is judged in the end are the
 # files beside the page, and a page with 15 clips of 10 s stays below 6 MB.
@@ -73,7 +73,7 @@ def compare(
 
 
 def _part(
-    sounds: Mapping[str, Tensor], levels: Levels, encoded: Iterator[tuple[str, float]]
+    sounds: Mapping[str, Tensor], levels: MatchedLevels, encoded: Iterator[tuple[str, float]]
 ) -> dict[str, dict[str, object]]:
     """Return what the script needs to know of the clips of a part."""
     part = {}

@@ -20,7 +20,7 @@ QUIET_LUFS = -50.0
 
 
 @dataclass(frozen=True)
-class Levels:
+class MatchedLevels:
     """Gains that bring a group of sounds to one loudness.
 
     Attributes:
@@ -36,7 +36,7 @@ class Levels:
     original_gain_db: float
 
 
-def match_levels(sounds: Mapping[str, Tensor], sample_rate_hz: int) -> Levels:
+def match_levels(sounds: Mapping[str, Tensor], sample_rate_hz: int) -> MatchedLevels:
     """Find the gains that make sounds equally loud (ITU-R BS.1770-4) within -1 dBTP.
 
     Args:
@@ -54,7 +54,7 @@ def match_levels(sounds: Mapping[str, Tensor], sample_rate_hz: int) -> Levels:
     quiet = tuple(name for name, value in loudness.items() if value < QUIET_LUFS)
     heard = [name for name in sounds if name not in quiet]
     common_lufs = min([MAX_LOUDNESS_LUFS, *(loudness[name] + room_db[name] for name in heard)])
-    return Levels(
+    return MatchedLevels(
         loudness_lufs=common_lufs,
         gain_db={name: 0.0 if name in quiet else common_lufs - loudness[name] for name in sounds},
         quiet=quiet,

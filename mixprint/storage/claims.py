@@ -38,7 +38,7 @@ from functools import cache
 from pathlib import Path
 from typing import Self, TypeGuard
 
-from mixprint.errors import DataError, MixprintError
+from mixprint.errors import DataError, MixprintError, OccupiedError
 from mixprint.machine.processes import process_state, runs
 from mixprint.schema import as_record, parse_json
 from mixprint.storage.atomic import TEMPORARY_PREFIX, write_errors_named
@@ -329,7 +329,7 @@ def joint_work(
         observer: see `take_claim`.
 
     Raises:
-        DataError: a living worker follows another recipe; the message names both.
+        OccupiedError: a living worker follows another recipe; the message names both.
     """
     files, digest = claim_files(folder), recipe[:RECIPE_DIGITS]
     gate_name = f"{what}{_GATE}"
@@ -351,7 +351,7 @@ def joint_work(
             where, seen = other
             waited_for = _described(seen.owner)
             if _is_here(seen.owner) or first_stamps.setdefault(where, seen.stamp) != seen.stamp:
-                raise DataError(
+                raise OccupiedError(
                     f"{what}: expected all that work on it at one time to do the same, found "
                     f"{waited_for} there, and here {activity}; wait for its end, or give another "
                     "root"

@@ -146,38 +146,13 @@ def apply_to_blocks(
     window = _to_grid(round(window_s * sample_rate_hz), hop)
     context = _to_grid(effect.context_samples, hop)
     device = torch.device(device)
-    source = iter(blocks)
-    # What has been read and is still needed; the first sample of it in the song; the next output.
-    held_SCT = next(source, None)
-    if held_SCT is None:
-        return
-    held_start = position = 0
-    is_read = False
-    while True:
-        parts, held = [held_SCT], held_SCT.shape[-1]
-        while not is_read and held_start + held < position + window + context:
-            block_SCT = next(source, None)
-            if block_SCT is None:
-                is_read = True
-            else:
-                parts.append(block_SCT)
-                held += block_SCT.shape[-1]
-        held_SCT = torch.cat(parts, dim=-1)
-        end = held_start + held
-        if position >= end:
-            return
+    song = _Stretch(blocks)
+    position = 0  # of the next output
+    while position < song.read(position + window + context):
         start = max(position - context, 0)
-        stop = min(position + window + context, end)
-        part_SCT = held_SCT[..., start - held_start : stop - held_start]
-        try:
-            done_SCT: Tensor | None = effect(part_SCT.to(device), amount_S.to(device)).cpu()
-        except torch.OutOfMemoryError:
-            if device.type == "cpu":
-                raise
-            done_SCT = None
+        part_SCT = song.part(start, position + window + context)
+        done_SCT = _apply_if_it_fits(effect, part_SCT, amount_S, device)
         if done_SCT is None:
-            # Only here, behind the handler, does no traceback hold the failed run's tensors.
-            torch.cuda.empty_cache()
             if window > max(hop, context):
                 window = _to_grid(window // 2, hop)
                 note = f"memory was short: windows of {window / sample_rate_hz:.1f} s from there on"
@@ -189,12 +164,52 @@ def apply_to_blocks(
             if notes is not None:
                 notes.append(note)
             continue
-        yield done_SCT[..., position - start : min(position + window, end) - start]
+        yield done_SCT[..., position - start :][..., : min(window, song.end - position)]
         position += window
-        kept = max(position - context, 0)
+        song.forget(position - context)
+
+
+def _apply_if_it_fits(
+    effect: Effect, part_SCT: Tensor, amount_S: Tensor, device: torch.device
+) -> Tensor | None:
+    """Process a part; None where the memory of the GPU does not suffice."""
+    try:
+        return effect(part_SCT.to(device), amount_S.to(device)).cpu()
+    except torch.OutOfMemoryError:
+        if device.type == "cpu":
+            raise
+    # Only here, behind the handler, does no traceback hold the failed run's tensors.
+    torch.cuda.empty_cache()
+    return None
+
+
+class _Stretch:
+    """Stretch of a song that comes in blocks: what has been read and is still needed."""
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks = iter(blocks)
+        self._parts: list[Tensor] = []  # consecutive
+        self._start = 0  # first sample that is held
+        self.end = 0  # one behind the last sample that has been read
+
+    def read(self, stop: int) -> int:
+        """Read up to a sample, or to the end of the song; return `end`."""
+        while self.end < stop and (block_SCT := next(self._blocks, None)) is not None:
+            self._parts.append(block_SCT)
+            self.end += block_SCT.shape[-1]
+        return self.end
+
+    def part(self, start: int, stop: int) -> Tensor:
+        """Return what is held of these samples."""
+        self._parts = [torch.cat(self._parts, dim=-1)]
+        return self._parts[0][..., start - self._start : stop - self._start]
+
+    def forget(self, before: int) -> None:
+        """Hold nothing before a sample any more."""
+        start = max(before, self._start)
         # A copy, so that what is held does not keep the memory of what is done.
-        held_SCT = held_SCT[..., kept - held_start :].clone()
-        held_start = kept
+        self._parts = [self.part(start, self.end).clone()]
+        self._start = start
 
 
 def _to_grid(num_samples: int, hop: int) -> int:

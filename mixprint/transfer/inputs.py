@@ -5,18 +5,19 @@ Shape suffixes: S stem, C channel, T sample.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from mixprint.audio.files import read_audio
+from mixprint.audio.inspection import content_sha256
 from mixprint.audio.resampling import resampling_notes
 from mixprint.collection.catalogue import Track, path_from_uri
 from mixprint.collection.locations import fetched_song
 from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment, recipe_of
-from mixprint.errors import ConfigError, DataError
+from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage.bucket import is_bucket
@@ -162,14 +163,14 @@ class StoredSong:
     def identity(self, settings: Hyperparameters, *, whole: bool) -> Mapping[str, Any]:
         """Return the track, where the segments start that are read, and how they were made.
 
-        Whether its file can be read counts too: without it the stems' sum stands for the song.
+        Whether its file can be used counts too: without it the stems' sum stands for the song.
         """
         used = self.references if whole else (self._nearest(settings),)
         return {
             "track_id": self.track.track_id,
             "starts_s": [r.start_s for r in used],
             "made_from": list(self.made_from),
-            "has_mixture": is_bucket(self.track.uri) or bool(self.inputs()),
+            "has_mixture": is_bucket(self.track.uri) or self._is_as_ingested,
         }
 
     def folder(self, settings: Hyperparameters, *, whole: bool) -> str:
@@ -189,7 +190,10 @@ class StoredSong:
         whole: bool,
     ) -> Segment:
         """Read the stems from the shards."""
-        path = _local_path(self.track.uri, scratch)
+        path, lack = _local_path(self.track.uri, scratch), "is not here"
+        is_fetched = is_bucket(self.track.uri)
+        if path and not (self._holds_track(path) if is_fetched else self._is_as_ingested):
+            path, lack = None, "has changed since it was ingested"
         if whole:
             segment = self._whole(settings, path, scratch / self.folder(settings, whole=True))
         else:
@@ -198,15 +202,24 @@ class StoredSong:
             self.title, self.track.sample_rate_hz, SAMPLE_RATE_HZ
         )
         if path is None:
-            notes += (
-                f"{self.title}: {self.track.uri} is not here; its original is its stems' sum",
-            )
+            notes += (f"{self.title}: {self.track.uri} {lack}; its original is its stems' sum",)
         return replace(
             segment,
             title=self.title,
             separator=self.separator,
             notes=notes,
         )
+
+    @cached_property
+    def _is_as_ingested(self) -> bool:
+        """Whether its file is here and sounds as its stems do; found out once, for it is read."""
+        return any(self._holds_track(path) for path in self.inputs())
+
+    def _holds_track(self, path: Path) -> bool:
+        try:
+            return content_sha256(path).startswith(self.track.track_id)
+        except AudioError:
+            return False
 
     def _nearest(self, settings: Hyperparameters) -> SegmentRef:
         offset_s = settings.segment_offset

@@ -233,59 +233,85 @@ def transfer_segments(
             write_target(song, out_dir, number)
         written_s = time.perf_counter()
 
-        measured = _measured_values(
-            heard_SCT,
-            target.style,
-            settings,
-            controls,
-            result,
-            output,
-            standardisation=standardisation,
-            encoder=encoder,
-        )
-        separation_s = input_segment.separation_s + sum(song.separation_s for song in target.songs)
         metrics = {
-            "schema_version": METRICS_VERSION,
-            "fingerprint": fingerprint,
-            "input_audio": input_segment.name,
-            "input_title": input_segment.title,
-            "target_audio": " + ".join(song.name for song in target.songs) or None,
-            "target_style": target.style.title,
-            "targets": [dict(source) for source in target.sources],
-            "optimize_target": settings.optimize_target,
-            "method": settings.method,
-            "amount": dict(controls.to_values()["amount"]),
-            "applied_to": controls.apply_to,
-            "hyperparameters": asdict(settings),
+            **_asked_values(input_segment, target, settings, controls, fingerprint),
             **_result_values(result),
-            **measured,
+            **_measured_values(
+                heard_SCT,
+                target.style,
+                settings,
+                controls,
+                result,
+                output,
+                standardisation=standardisation,
+                encoder=encoder,
+            ),
             "notes": notes,
             "output": output.values | {"target_loudness_lufs": target.style.loudness_lufs},
-            "versions": {
-                "mixprint": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-                "feature_schema": FEATURE_SCHEMA_VERSION,
-            },
-            "checkpoints": {
-                "separator": dict(input_segment.separator),
-                "encoder": None if encoder is None else encoder.fingerprint,
-                **model_fingerprints(settings.method, model),
-            },
-            "device": str(device),
-            "timings": {
-                "separation_s": separation_s,
-                "optimisation_s": fitted_s - started_s,
-                "application_s": written_s - fitted_s,
-                "measuring_s": time.perf_counter() - written_s,
-                "step_s": result.step_s,
-                "total_s": separation_s + time.perf_counter() - started_s,
-            },
+            **_used_values(input_segment, settings, encoder, model, device),
+        }
+        separation_s = sum(song.separation_s for song in (input_segment, *target.songs))
+        ended_s = time.perf_counter()
+        metrics["timings"] = {
+            "separation_s": separation_s,
+            "optimisation_s": fitted_s - started_s,
+            "application_s": written_s - fitted_s,
+            "measuring_s": ended_s - written_s,
+            "step_s": result.step_s,
+            "total_s": separation_s + ended_s - started_s,
         }
         # metrics.json comes last: it is the marker that the folder is whole.
         write_report(out_dir / REPORT_NAME, metrics)
         write_json(out_dir / METRICS_NAME, metrics)
         return metrics
+
+
+def _asked_values(
+    input_segment: Segment,
+    target: Target,
+    settings: Hyperparameters,
+    controls: Controls,
+    fingerprint: str,
+) -> dict[str, Any]:
+    """Return the part of metrics.json that says what was asked for."""
+    return {
+        "schema_version": METRICS_VERSION,
+        "fingerprint": fingerprint,
+        "input_audio": input_segment.name,
+        "input_title": input_segment.title,
+        "target_audio": " + ".join(song.name for song in target.songs) or None,
+        "target_style": target.style.title,
+        "targets": [dict(source) for source in target.sources],
+        "optimize_target": settings.optimize_target,
+        "method": settings.method,
+        "amount": dict(controls.to_values()["amount"]),
+        "applied_to": controls.apply_to,
+        "hyperparameters": asdict(settings),
+    }
+
+
+def _used_values(
+    input_segment: Segment,
+    settings: Hyperparameters,
+    encoder: "Encoder | None",
+    model: "Model | None",
+    device: torch.device | str,
+) -> dict[str, Any]:
+    """Return the part of metrics.json that says what it was made with."""
+    return {
+        "versions": {
+            "mixprint": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "feature_schema": FEATURE_SCHEMA_VERSION,
+        },
+        "checkpoints": {
+            "separator": dict(input_segment.separator),
+            "encoder": None if encoder is None else encoder.fingerprint,
+            **model_fingerprints(settings.method, model),
+        },
+        "device": str(device),
+    }
 
 
 def _measured_values(

@@ -43,7 +43,7 @@ def test_names_and_paths() -> None:
 def test_the_project_offers_its_registry() -> None:
     import tomllib
 
-    from components.mlflow.client import fetch_model
+    from components.mlflow.registry import fetch_model
 
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     offered = tomllib.loads(project.read_text())["project"]["entry-points"][GROUP]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from components.mlflow import client as tracking
+from components.mlflow.client import connect
 from components.run_folder import RunFolder
 from components.train import worker
 from components.train.job import Job
@@ -35,7 +35,7 @@ def client(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copy(empty_store, tmp_path / "mlflow.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    tracking.connect()
+    connect()
     return MlflowClient()
 
 

@@ -29,7 +29,7 @@ from components.layout import (
     promotion_manifest,
     stems_manifest,
 )
-from components.mlflow import client as tracking
+from components.mlflow.registry import Decision, Registry
 from components.promote.main import PromoteConfig
 from components.promote.main import run as run_promote
 from components.run_folder import MirroredRun, open_run, sole_use_of_root
@@ -76,9 +76,9 @@ class Workplace:
             evaluation=made["evaluate"],
         )
         # The songs are too few for the gate.
-        decision = tracking.Decision(promoted=True, reasons=("by hand",))
+        decision = Decision(promoted=True, reasons=("by hand",))
         name = PromoteConfig.load(self.params).model_name
-        tracking.Registry(name).decide("1", decision)
+        Registry(name).decide("1", decision)
         values = load_params(self.params)["transfer"] | {
             "num_pairs": 1,
             "num_steps": 2,

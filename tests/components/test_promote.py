@@ -9,7 +9,21 @@ import pytest
 import torch
 from mlflow.tracking import MlflowClient
 
-from components.mlflow import client as tracking
+from components.mlflow.client import connect
+from components.mlflow.registry import (
+    CANDIDATE,
+    DATA_TAG,
+    DECISION_TAG,
+    ENCODER_TAG,
+    METRIC_TAG,
+    PREVIOUS_TAG,
+    REASONS_TAG,
+    Decision,
+    Registry,
+    fetch_model,
+    read_model_json,
+    run_of_encoder,
+)
 from components.promote.main import (
     Champion,
     Evaluated,
@@ -156,12 +170,12 @@ def test_a_metric_of_which_less_is_better_is_refused() -> None:
 
 
 @pytest.fixture
-def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tracking.Registry:
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return tracking.Registry("encoder")
+    return Registry("encoder")
 
 
-def test_registry(registry: tracking.Registry, tmp_path: Path) -> None:
+def test_registry(registry: Registry, tmp_path: Path) -> None:
     """One story, because creating the store's schema takes seconds."""
     assert registry.champion() is None
     with pytest.raises(DataError, match="found none"):
@@ -175,20 +189,20 @@ def test_registry(registry: tracking.Registry, tmp_path: Path) -> None:
         (folder / "weights.safetensors").write_bytes(name.encode())
         (folder / "config.json").write_text("{}")
         (folder / "notes.txt").write_text("not part of the model")
-        run_id = tracking.run_of_encoder(f"encoder {name}", folder)
-        assert tracking.run_of_encoder(f"encoder {name}", folder) == run_id, "found, not logged"
+        run_id = run_of_encoder(f"encoder {name}", folder)
+        assert run_of_encoder(f"encoder {name}", folder) == run_id, "found, not logged"
         made = registry.register(
             run_id=run_id,
             encoder_fingerprint=f"encoder {name}",
             data_fingerprint="data",
             metrics={"style_recall_at_1": 0.5},
         )
-        registry.decide(str(made.version), tracking.Decision(True, ("good", "enough")))
+        registry.decide(str(made.version), Decision(True, ("good", "enough")))
     found = registry.find("encoder b")
     assert found is not None
     assert str(found.version) == "2"
-    assert found.tags[tracking.DECISION_TAG] == "promoted"
-    assert found.tags[tracking.REASONS_TAG] == "good; enough"
+    assert found.tags[DECISION_TAG] == "promoted"
+    assert found.tags[REASONS_TAG] == "good; enough"
     assert registry.find("encoder c") is None
 
     fetched = registry.download_champion(tmp_path / "champion")
@@ -197,22 +211,22 @@ def test_registry(registry: tracking.Registry, tmp_path: Path) -> None:
     for name, content in (("models:/encoder@champion", b"b"), ("models:/encoder/1", b"a")):
         folder = tmp_path / content.decode() / "fetched"
         folder.mkdir()
-        fetched = tracking.fetch_model(name, folder)
+        fetched = fetch_model(name, folder)
         assert (fetched / "weights.safetensors").read_bytes() == content
     with pytest.raises(DataError, match="models:/encoder@nobody"):
-        tracking.fetch_model("models:/encoder@nobody", tmp_path / "nobody")
+        fetch_model("models:/encoder@nobody", tmp_path / "nobody")
 
     assert registry.rollback() == ("2", "1")
     present = registry.champion()
     assert present is not None
     assert str(present.version) == "1"
-    assert registry.version("2").tags[tracking.DECISION_TAG] == "rolled back"
+    assert registry.version("2").tags[DECISION_TAG] == "rolled back"
     with pytest.raises(DataError, match="before version 1"):
         registry.rollback()
-    registry.decide("1", tracking.Decision(True, ("by hand, though it is champion",)))
+    registry.decide("1", Decision(True, ("by hand, though it is champion",)))
     with pytest.raises(DataError, match="before version 1"):
         registry.rollback()
-    registry.decide("2", tracking.Decision(False, ("worse",)))
+    registry.decide("2", Decision(False, ("worse",)))
     present = registry.champion()
     assert present is not None
     assert str(present.version) == "1", "a refused version does not move the alias"
@@ -284,11 +298,11 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def candidate_version() -> str:
         aliases = MlflowClient().get_registered_model("encoder").aliases
-        return str(aliases[tracking.CANDIDATE])
+        return str(aliases[CANDIDATE])
 
     first = promote("a", 1.0)
     assert (first["version"], first["decision"], first["low"]) == ("1", "promoted", 0.9)
-    registry = tracking.Registry("encoder")
+    registry = Registry("encoder")
     champion = registry.champion()
     assert champion is not None
     assert "style: recall at 1 | 0.5 [0.4, 0.6]" in champion.description
@@ -304,7 +318,8 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
         load_checkpoint(tmp_path / "a").fingerprint,
     ):
         assert text in card
-    assert (fetched / "figures" / "confusion.png").stat().st_size > 0
+    drawn = tmp_path / "evaluation a" / "plots" / "confusion.png"
+    assert (fetched / "figures" / "confusion.png").read_bytes() == drawn.read_bytes()
     assert load_checkpoint(fetched).fingerprint == first["encoder"]
 
     # Killed when the version was there and had no alias yet: the next run sets it.
@@ -322,11 +337,11 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
     assert again["version"] == "1"
     assert candidate_version() == "2", "an older encoder that is judged anew is none"
     tags = registry.version("1").tags
-    assert tags[tracking.DATA_TAG].startswith("newer")
-    assert float(tags[f"{tracking.METRIC_TAG}style_recall_at_1"]) == 0.75
-    found = tracking.read_model_json(registry.version("1"), "metrics.json")
+    assert tags[DATA_TAG].startswith("newer")
+    assert float(tags[f"{METRIC_TAG}style_recall_at_1"]) == 0.75
+    found = read_model_json(registry.version("1"), "metrics.json")
     assert found["evaluated_fingerprint"] == "newer"
-    assert tracking.read_model_json(registry.version("1"), "absent.json") is None
+    assert read_model_json(registry.version("1"), "absent.json") is None
 
 
 WRITES = (
@@ -364,11 +379,11 @@ def partialmethod_of(write: Any, name: str, original: Any) -> Any:
 
 def found_in_store(client: MlflowClient) -> tuple[list[str], list[str]]:
     """List the encoders of the runs and of the versions, each as often as it is there."""
-    runs = client.search_runs([tracking.connect()])
+    runs = client.search_runs([connect()])
     versions = client.search_model_versions("name = 'encoder'")
     return (
-        sorted(run.data.tags.get(tracking.ENCODER_TAG, "none") for run in runs),
-        sorted(version.tags[tracking.ENCODER_TAG] for version in versions),
+        sorted(run.data.tags.get(ENCODER_TAG, "none") for run in runs),
+        sorted(version.tags[ENCODER_TAG] for version in versions),
     )
 
 
@@ -394,9 +409,9 @@ def test_a_promotion_that_is_killed_at_any_write_leaves_nothing_twice(
     assert len(done) < last + 1
     encoders = sorted(load_checkpoint(tmp_path / name).fingerprint for name in ("a", "bb"))
     assert found_in_store(client) == (encoders, encoders)
-    assert {run.info.status for run in client.search_runs([tracking.connect()])} == {"FINISHED"}
+    assert {run.info.status for run in client.search_runs([connect()])} == {"FINISHED"}
     tags = client.get_model_version("encoder", "2").tags
-    assert tags[tracking.PREVIOUS_TAG] == "1"
+    assert tags[PREVIOUS_TAG] == "1"
     assert promote_in(tmp_path, "bb", 1.0) == undisturbed
 
 
@@ -418,6 +433,6 @@ def test_of_two_promotions_of_one_encoder_at_one_moment_one_version_stays(
     assert (promoted["version"], promoted["decision"]) == ("1", "promoted")
     encoder = [load_checkpoint(tmp_path / "a").fingerprint]
     assert found_in_store(client) == (encoder, encoder)
-    champion = tracking.Registry("encoder").champion()
+    champion = Registry("encoder").champion()
     assert champion is not None
     assert str(champion.version) == "1"

@@ -36,7 +36,7 @@ from mixprint.collection.shards import (
     shard_name,
     shard_of,
 )
-from mixprint.errors import AudioError, DataError
+from mixprint.errors import AudioError, DataError, OccupiedError
 from mixprint.fingerprint import file_sha256, fingerprint
 from mixprint.separation import SCNetConfig, Separator, build_scnet
 from mixprint.separation.scnet.network import TrainedSCNet
@@ -250,8 +250,13 @@ def test_another_recipe_is_kept_out_while_a_worker_is_at_work(
             same, other_one = others
             others.clear()
             separate(tmp_path, params, same)
-            with pytest.raises(DataError) as other:
-                separate(tmp_path, params, other_one, "separate.overlap=0.125")
+            record = tmp_path / "steps" / f"separate-{other_one:05d}.json"
+            for content in (None, b'{"state": "running"}'):
+                if content is not None:
+                    record.write_bytes(content)
+                with pytest.raises(OccupiedError) as other:
+                    separate(tmp_path, params, other_one, "separate.overlap=0.125")
+                assert (record.read_bytes() if record.exists() else None) == content
             refused.append(str(other.value))
 
     monkeypatch.setattr(components.separate.main, "_separate_track", meanwhile)

@@ -7,8 +7,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from components.mlflow import client as tracking
 from components.mlflow import store
+from components.mlflow.registry import Registry, fetch_model
 from mixprint.errors import DataError
 
 
@@ -42,7 +42,7 @@ def test_a_registered_name_means_the_store_of_the_project_from_any_folder(
     assert store.nearest_uri() == f"sqlite:///{database}"
 
     with pytest.raises(DataError, match="models:/encoder@champion: expected a registered model in"):
-        tracking.fetch_model("models:/encoder@champion", tmp_path / "out")
+        fetch_model("models:/encoder@champion", tmp_path / "out")
     assert list(tmp_path.rglob("mlstore")) == [database.parent]
 
 
@@ -56,9 +56,9 @@ def test_a_store_that_is_missing_is_a_sentence_and_is_not_made(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
 
     with pytest.raises(DataError, match=r"found none.*MLFLOW_TRACKING_URI"):
-        tracking.fetch_model("models:/encoder@champion", tmp_path / "out")
+        fetch_model("models:/encoder@champion", tmp_path / "out")
     with pytest.raises(DataError, match=r"found none.*MLFLOW_TRACKING_URI"):
-        tracking.Registry("encoder", must_exist=True)
+        Registry("encoder", must_exist=True)
     assert list(folder.iterdir()) == []
 
 
@@ -67,7 +67,7 @@ def test_a_registry_that_is_only_read_gets_no_entry(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     _put_store(tmp_path, empty_store)
-    registry = tracking.Registry("encoder", must_exist=True)
+    registry = Registry("encoder", must_exist=True)
 
     assert registry.champion() is None
     with pytest.raises(DataError, match="expected a champion, found none"):

@@ -22,18 +22,21 @@ from mlflow.tracking import MlflowClient
 from requests import HTTPError, Response
 from sqlalchemy.exc import OperationalError
 
-from components.mlflow import client as tracking
+from components.mlflow import runs
+from components.mlflow.client import connect, may_pass, own_experiment
+from components.mlflow.registry import ENCODER_TAG
+from components.mlflow.runs import NOTE_FILE, RECIPE_TAG, BackgroundRun
 from tests.processes import wait_until
 
 LOCKED = OperationalError("INSERT", {}, Exception("database is locked"))
 MIGRATION = CommandError("Online migration expected to match one row when updating")
 
 
-def _background_run(tmp_path: Path, recipe: str = "a", **changes: float) -> tracking.BackgroundRun:
-    return tracking.BackgroundRun(
-        tracking.own_experiment("separator"),
+def _background_run(tmp_path: Path, recipe: str = "a", **changes: float) -> BackgroundRun:
+    return BackgroundRun(
+        own_experiment("separator"),
         "test",
-        note=tmp_path / tracking.NOTE_FILE,
+        note=tmp_path / NOTE_FILE,
         recipe=recipe,
         params={"batch_size": 3},
         **changes,
@@ -85,17 +88,17 @@ def test_the_tag_of_an_encoder_means_that_its_files_are_there(
         with _background_run(tmp_path) as run:
             run.log_encoder("x", folder)
     (found,) = _runs(client)
-    assert tracking.ENCODER_TAG not in found.data.tags
+    assert ENCODER_TAG not in found.data.tags
     with _background_run(tmp_path) as run:
         run.log_encoder("x", folder)
     (found,) = _runs(client)
-    assert found.data.tags[tracking.ENCODER_TAG] == "x"
+    assert found.data.tags[ENCODER_TAG] == "x"
     paths = {file.path for file in client.list_artifacts(found.info.run_id, "model")}
     assert paths == {"model/config.json", "model/weights.safetensors"}
 
 
 def _runs(client: MlflowClient) -> list[Run]:
-    experiment = client.get_experiment_by_name(tracking.own_experiment("separator"))
+    experiment = client.get_experiment_by_name(own_experiment("separator"))
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
 
@@ -111,7 +114,7 @@ def test_a_resumed_training_goes_on_with_its_run(tmp_path: Path, client: MlflowC
     (found,) = _runs(client)
     assert found.info.status == "FAILED"
     assert found.data.params == {"batch_size": "3"}
-    assert found.data.tags[tracking.RECIPE_TAG] == "a"
+    assert found.data.tags[RECIPE_TAG] == "a"
     with _background_run(tmp_path) as run:
         run.log_metrics(2, {"loss": 0.5})
     (found,) = _runs(client)
@@ -165,7 +168,7 @@ def test_a_server_that_is_lost_costs_nothing_but_the_figures(
     assert caplog.text.count("tries again") == 1
     assert "lacks 3 entries of this training's run" in caplog.text
     assert "the run, figures of step 1, status FINISHED" in caplog.text
-    assert not (tmp_path / tracking.NOTE_FILE).exists()
+    assert not (tmp_path / NOTE_FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_what_could_not_be_sent_is_sent_when_the_fault_is_over(
     caplog: pytest.LogCaptureFixture,
     fault: Exception,
 ) -> None:
-    _fail_first(monkeypatch, tracking, "connect", fault)
+    _fail_first(monkeypatch, runs, "connect", fault)
     _fail_first(monkeypatch, MlflowClient, "log_batch", fault)
     with (
         caplog.at_level(logging.WARNING, "mixprint.tracking"),
@@ -246,7 +249,7 @@ def test_what_is_refused_for_good_is_said_once_and_the_rest_goes_on(
 def test_a_run_that_cannot_be_opened_is_said_once(
     tmp_path: Path, client: MlflowClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    client.delete_experiment(tracking.connect(tracking.own_experiment("separator")))
+    client.delete_experiment(connect(own_experiment("separator")))
     with (
         caplog.at_level(logging.WARNING, "mixprint.tracking"),
         _background_run(tmp_path, retry_s=60.0) as run,
@@ -287,7 +290,7 @@ def _http_error(status: int) -> HTTPError:
     ids=repr,
 )
 def test_faults_that_pass(error: Exception, passes: bool) -> None:
-    assert tracking.may_pass(error) is passes
+    assert may_pass(error) is passes
 
 
 def test_steps_may_start_at_the_same_moment(
@@ -299,7 +302,7 @@ def test_steps_may_start_at_the_same_moment(
 
     def connect() -> None:
         start.wait()
-        ids.put(tracking.connect())
+        ids.put(connect())
 
     processes = [context.Process(target=connect) for _ in range(4)]
     for process in processes:

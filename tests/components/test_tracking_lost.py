@@ -11,7 +11,9 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from components.evaluate import main as evaluate
-from components.mlflow import client as tracking
+from components.mlflow.client import EXPERIMENT, shown_uri
+from components.mlflow.registry import Registry
+from components.mlflow.runs import NOTE_FILE, BackgroundRun
 from components.mlflow.store import LOST_VARIABLE, tracking_uri
 from mixprint.errors import ConfigError, DataError, TrainingError
 from tests.components.fake_mlflow import FakeMlflow, serving
@@ -35,11 +37,11 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeMlfl
     mlflow.set_tracking_uri(before)
 
 
-def background_run(folder: Path) -> tracking.BackgroundRun:
-    return tracking.BackgroundRun(
-        tracking.EXPERIMENT,
+def background_run(folder: Path) -> BackgroundRun:
+    return BackgroundRun(
+        EXPERIMENT,
         "test",
-        note=folder / tracking.NOTE_FILE,
+        note=folder / NOTE_FILE,
         recipe="a",
         params={"batch_size": 3},
         retry_s=0.02,
@@ -125,11 +127,11 @@ def test_an_evaluation_goes_on_or_stops(
 def test_the_registry_cannot_be_done_without(server: FakeMlflow) -> None:
     server.lasts = 0
     with pytest.raises(DataError, match=r"expected the registry of encoders, found: .*503"):
-        tracking.Registry("encoder")
+        Registry("encoder")
     # That it does not know what it is asked is no matter of time.
     server.lasts = -1
     with pytest.raises(MlflowException, match="ENDPOINT_NOT_FOUND"):
-        tracking.Registry("encoder")
+        Registry("encoder")
 
 
 def test_a_password_in_the_address_is_sent_and_shown_nowhere(
@@ -146,7 +148,7 @@ def test_a_password_in_the_address_is_sent_and_shown_nowhere(
         evaluate._track("encoder", tmp_path, tmp_path, {"song_map": 0.5})
         server.lasts = 0
         with pytest.raises(DataError) as told:
-            tracking.Registry("encoder")
+            Registry("encoder")
     assert server.authorizations == {f"Basic {credentials}"}
     out, err = capfd.readouterr()
     assert "View run" in out, "MLflow's own line, with the address"
@@ -159,4 +161,4 @@ def test_a_password_in_the_address_is_sent_and_shown_nowhere(
 def test_the_password_of_a_database_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"postgresql://ada:{QUOTED}@db/mlflow")
     assert QUOTED in tracking_uri(), "it is needed"
-    assert tracking.shown_uri() == "postgresql://db/mlflow"
+    assert shown_uri() == "postgresql://db/mlflow"

@@ -16,7 +16,9 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from components.layout import ENCODER_FILES, catalogue_manifest, features_manifest, stems_manifest
-from components.mlflow import client as tracking
+from components.mlflow.client import EXPERIMENT
+from components.mlflow.registry import run_of_encoder
+from components.mlflow.runs import BackgroundRun
 from components.train import main as encoder
 from components.train import worker
 from components.train.job import Job
@@ -59,7 +61,7 @@ def run(root: Path, config: TrainConfig) -> Any:
 
 
 def runs(client: MlflowClient) -> list[Run]:
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
     return list(client.search_runs([experiment.experiment_id]))
 
@@ -161,7 +163,7 @@ def test_a_run_holds_what_the_training_was_and_gave(
     model = {f"model/{name}" for name in (*ENCODER_FILES, "history.json")}
     assert artifacts("model") == model
     # Evaluation and promotion find it.
-    found_id = tracking.run_of_encoder(trained.fingerprint, root / "encoder")
+    found_id = run_of_encoder(trained.fingerprint, root / "encoder")
     assert found_id == found.info.run_id
 
 
@@ -175,8 +177,8 @@ def test_a_server_that_is_away_costs_nothing_but_the_entries(
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    impatient = partial(tracking.BackgroundRun, retry_s=0.01, patience_s=0.5)
-    monkeypatch.setattr(tracking, "BackgroundRun", impatient)
+    impatient = partial(BackgroundRun, retry_s=0.01, patience_s=0.5)
+    monkeypatch.setattr("components.mlflow.runs.BackgroundRun", impatient)
     with caplog.at_level("WARNING", "mixprint"):
         worker.work(make_job(root))
     load_checkpoint(root / "encoder")

@@ -16,7 +16,7 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from components.layout import catalogue_manifest, features_manifest, stems_manifest
-from components.mlflow import client as tracking
+from components.mlflow.client import connect
 from components.train import launch, node, trainjob
 from components.train import main as encoder
 from components.train.launch import start_workers
@@ -147,7 +147,7 @@ def test_a_lost_node_ends_the_step_and_the_next_attempt_goes_on(
     for number in (0, 1):
         assert "resumed after" in cluster.log_file(deleted, number).read_text()
     assert "resumed after" in capfd.readouterr().err, "the log of the first node is shown"
-    assert len(client.search_runs([tracking.connect()])) == 1
+    assert len(client.search_runs([connect()])) == 1
 
 
 def upload_set(folder: Path, splits: dict[str, str]) -> None:

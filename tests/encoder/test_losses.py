@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mixprint.encoder.losses import (
     relations,
 )
 from mixprint.encoder.settings import NEGATIVES, Objective
+from tests.processes import start_ranks
 
 
 def unit(num_rows: int, seed: int, dim: int = 8) -> Tensor:
@@ -262,9 +262,7 @@ def rank_gradient(rank: int, folder: str, embedding_PGE: Tensor) -> None:
     distributed.destroy_process_group()
 
 
-def test_two_ranks_of_unequal_size_equal_the_joint_batch(
-    tmp_path: Path, start_ranks: Callable[..., None]
-) -> None:
+def test_two_ranks_of_unequal_size_equal_the_joint_batch(tmp_path: Path) -> None:
     embedding_PGE = torch.stack([unit(5, seed) for seed in range(3)])
     start_ranks(rank_gradient, str(tmp_path), embedding_PGE)
     parts = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]

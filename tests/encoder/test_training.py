@@ -18,6 +18,7 @@ from mixprint.errors import ConfigError, TrainingError
 from mixprint.training.recorder import TIMES
 from tests.encoder.conftest import make_set
 from tests.encoder.trials import run
+from tests.processes import start_ranks
 from tests.training.trials import as_rank
 
 
@@ -236,7 +237,6 @@ def test_ranks_that_round_in_different_ways_choose_the_same_epoch(
     make_config: Callable[..., TrainConfig],
     tiny_set: Any,
     tmp_path: Path,
-    start_ranks: Callable[..., None],
 ) -> None:
     config = make_config(epochs=2, negatives=("songs",), shared_chain_weight=0.0)
     start_ranks(train_rounding_rank, str(tmp_path), config, tiny_set)

@@ -1,7 +1,6 @@
 """Measures of a separation: closed forms."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from mixprint.separation.metrics import (
     utterance_sdr,
 )
 from mixprint.stems import STEMS
+from tests.separation.trials import make_songs
 
 
 def _noise(*shape: int) -> torch.Tensor:
@@ -130,7 +130,7 @@ class Quarter:
         return (audio_CT / 4).expand(4, -1, -1)
 
 
-def test_both_scores_of_songs(tmp_path: Path, make_songs: Callable[..., Path]) -> None:
+def test_both_scores_of_songs(tmp_path: Path) -> None:
     make_songs(tmp_path, 3, duration_s=1.5)
     scores = score_separator(Quarter(), [tmp_path])
     # Stems of power 1, 4, 9 and 16 (of 30): the error of a quarter of their sum against the last

@@ -23,6 +23,7 @@ from mixprint.training import engine
 from mixprint.training import state as training_state
 from mixprint.training.recorder import TIMES
 from mixprint.training.task import Length, Task
+from tests.processes import start_ranks
 from tests.training.boundaries import Boundaries
 from tests.training.cases import STEPS, STEPS_PER_EPOCH, run_case, steps_noted
 from tests.training.conftest import Prepared
@@ -185,9 +186,7 @@ def train_rank(rank: int, folder: str, name: str, data: Any) -> None:
         run_case(name, data, Path(folder) / "ranks", is_random=False, save_steps=1)
 
 
-def test_two_ranks_go_on_where_one_was_killed(
-    prepared: Prepared, tmp_path: Path, start_ranks: Callable[..., None]
-) -> None:
+def test_two_ranks_go_on_where_one_was_killed(prepared: Prepared, tmp_path: Path) -> None:
     with steps_noted(tmp_path / "one.txt"):
         prepared.run(tmp_path / "one", is_random=False)
     # The third step is lost: its examples come again, so that the state's are what counts.
@@ -211,9 +210,7 @@ def first_step(rank: int, folder: str, name: str, data: Any) -> None:
         run_case(name, data, Path(folder) / "ranks", is_random=False, length=Length(steps=1))
 
 
-def test_gradients_of_two_ranks_equal_those_of_one(
-    prepared: Prepared, tmp_path: Path, start_ranks: Callable[..., None]
-) -> None:
+def test_gradients_of_two_ranks_equal_those_of_one(prepared: Prepared, tmp_path: Path) -> None:
     prepared.run(tmp_path / "one", is_random=False, length=Length(steps=1))
     start_ranks(first_step, str(tmp_path), prepared.name, prepared.data)
     # After one step the first moment of Adam is a tenth of the gradient.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import mixprint.transfer
 from mixprint.audio.files import read_audio, write_audio
+from mixprint.audio.inspection import content_sha256
 from mixprint.collection.catalogue import Track, uri_of
 from mixprint.collection.segments import segment_starts
 from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
@@ -16,6 +17,7 @@ from mixprint.errors import ConfigError, DataError
 from mixprint.features import Standardisation
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
+from mixprint.transfer.excerpts import Segment
 from mixprint.transfer.inputs import SongFinder
 from mixprint.transfer.jobs import Done, Failure, Job, Models, Outcome, run_jobs
 from mixprint.transfer.pairs import (
@@ -138,6 +140,9 @@ def test_the_identity_of_a_stored_song_follows_from_how_its_stems_were_made(
     tmp_path: Path, make_stems: Make, make_audio: Callable[..., Tensor]
 ) -> None:
     stems_SCT = make_stems(1.0)
+    path = tmp_path / "a.wav"
+    write_audio(path, make_audio(1.0), RATE_HZ)
+    track_id = content_sha256(path)[:16]
 
     def identity(fingerprint: str, uri: str = "", start_s: float = 0.0) -> object:
         """The fingerprint of a shard is that of precision, window, overlap and separator."""
@@ -147,12 +152,10 @@ def test_the_identity_of_a_stored_song_follows_from_how_its_stems_were_made(
             sample_rate_hz=RATE_HZ,
             separator=SeparatorFingerprint("test", "abc", "def"),
         ) as writer:
-            writer.write("a", 0, start_s, stems_SCT)
-        source = SongFinder(tracks=[track("a", uri=uri)], stems_dir=tmp_path / "stems")
-        return source.find("a").identity(settings(), whole=False)
+            writer.write(track_id, 0, start_s, stems_SCT)
+        source = SongFinder(tracks=[track(track_id, uri=uri)], stems_dir=tmp_path / "stems")
+        return source.find(track_id).identity(settings(), whole=False)
 
-    path = tmp_path / "a.wav"
-    write_audio(path, make_audio(1.0), RATE_HZ)
     found = [
         identity("float32, 4 s"),
         identity("bfloat16, 4 s"),
@@ -162,6 +165,9 @@ def test_the_identity_of_a_stored_song_follows_from_how_its_stems_were_made(
     ]
     assert all(found[i] != found[j] for i in range(4) for j in range(i))
     assert identity("float32, 4 s") == found[0]
+    # What lies there now is another song: the stems are not of it.
+    write_audio(path, make_audio(1.0, seed=1), RATE_HZ)
+    assert identity("float32, 4 s", uri=uri_of(path)) == found[0]
 
 
 def test_a_summary_keeps_what_other_tables_have_made(
@@ -250,15 +256,34 @@ def test_whole_songs_from_stored_segments(tmp_path: Path, make_stems: Make) -> N
     torch.testing.assert_close(single.stems_SCT, song_SCT[..., : 3 * RATE_HZ], atol=2**-15, rtol=0)
 
 
-def test_the_original_of_a_local_track_is_read_from_its_file(
-    tmp_path: Path, stems_dir: Path, make_audio: Callable[..., Tensor]
+def test_the_original_of_a_local_track_is_its_file_unless_that_has_changed(
+    tmp_path: Path, make_stems: Make, make_audio: Callable[..., Tensor]
 ) -> None:
     path = tmp_path / "a song.wav"
     write_audio(path, make_audio(4.0), RATE_HZ)
-    source = SongFinder(tracks=[track("a", uri=uri_of(path))], stems_dir=stems_dir)
-    segment = source.find("a").load(settings(), None, tmp_path / "scratch", whole=False)
+    track_id, stems_SCT = content_sha256(path)[:16], make_stems(3.0)
+    with write_shard(
+        tmp_path / "stems" / shard_name(0, 1),
+        fingerprint="x",
+        sample_rate_hz=RATE_HZ,
+        separator=SeparatorFingerprint("test", "abc", "def"),
+    ) as writer:
+        writer.write(track_id, 0, 0.0, stems_SCT)
+
+    def load() -> Segment:
+        tracks = [track(track_id, uri=uri_of(path))]
+        song = SongFinder(tracks=tracks, stems_dir=tmp_path / "stems").find(track_id)
+        return song.load(settings(), None, tmp_path / "scratch", whole=False)
+
+    segment = load()
     torch.testing.assert_close(segment.audio_CT, read_audio(path, duration_s=3.0))
     assert segment.notes == ()
+    for change in (lambda: write_audio(path, make_audio(4.0, seed=1), RATE_HZ), path.unlink):
+        change()
+        segment = load()
+        torch.testing.assert_close(segment.audio_CT, stems_SCT.sum(0), atol=2**-13, rtol=0)
+        (note,) = segment.notes
+        assert ("has changed since it was ingested" in note) == path.exists()
 
 
 def test_a_song_that_is_nowhere(stems_dir: Path, tmp_path: Path) -> None:

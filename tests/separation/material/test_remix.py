@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from mixprint.separation.material.pool import FixedPool
 from mixprint.separation.material.remix import Remixer, stretched
 from mixprint.separation.material.songs import find_songs, read_stems
 from mixprint.stems import STEMS
-from tests.separation.trials import separator_config
+from tests.separation.trials import make_songs, separator_config
 
 NUM_SAMPLES = 8000
 CONFIG = separator_config().remix
@@ -27,7 +26,7 @@ PLAIN = dataclasses.replace(
 
 
 @pytest.fixture
-def songs_dir(tmp_path: Path, make_songs: Callable[..., Path]) -> Path:
+def songs_dir(tmp_path: Path) -> Path:
     return make_songs(tmp_path / "songs", 4, compositions=3)
 
 
@@ -216,7 +215,7 @@ def test_a_broken_song_is_left_out_and_another_drawn(
         remixer(0.0).batch(0, 8)
 
 
-def test_a_song_that_is_too_short_is_named(tmp_path: Path, make_songs: Callable[..., Path]) -> None:
+def test_a_song_that_is_too_short_is_named(tmp_path: Path) -> None:
     make_songs(tmp_path, 1, duration_s=0.1)
     with pytest.raises(DataError, match=r"song0: expected at least 0\.2 s, found 0\.1 s"):
         _remixer(tmp_path).batch(0, 1)

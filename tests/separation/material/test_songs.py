@@ -1,6 +1,5 @@
 """Songs with true stems: what is found, what is held out, what is refused."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,11 @@ from mixprint.separation.material.songs import (
     training_songs,
 )
 from mixprint.stems import STEMS
+from tests.separation.trials import make_songs
 
 
 @pytest.fixture
-def songs_dir(tmp_path: Path, make_songs: Callable[..., Path]) -> Path:
+def songs_dir(tmp_path: Path) -> Path:
     return make_songs(tmp_path / "songs", 4, compositions=3)
 
 
@@ -40,9 +40,7 @@ def test_mono_stems_are_read_as_stereo(tmp_path: Path) -> None:
     assert read_stems(find_songs(tmp_path)[0], 10, 20).shape == (4, 2, 20)
 
 
-def test_what_is_wrong_with_the_data_is_said(
-    tmp_path: Path, make_songs: Callable[..., Path]
-) -> None:
+def test_what_is_wrong_with_the_data_is_said(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found none"):
         find_songs(tmp_path)
     make_songs(tmp_path, 1, duration_s=0.1)
@@ -70,9 +68,7 @@ def test_a_few_songs_that_cannot_be_used_are_left_out(
         find_songs(songs_dir, max_bad_fraction=0.1)
 
 
-def test_of_musdb_only_the_training_songs_are_looked_at(
-    tmp_path: Path, make_songs: Callable[..., Path]
-) -> None:
+def test_of_musdb_only_the_training_songs_are_looked_at(tmp_path: Path) -> None:
     make_songs(tmp_path / "train", 3)
     make_songs(tmp_path / "test", 2)
     train, held_out = training_songs(tmp_path, 1)
@@ -87,9 +83,7 @@ def test_of_musdb_only_the_training_songs_are_looked_at(
 
 
 @pytest.mark.parametrize("content", ["[]", '{"song": ["a"]}', "{"])
-def test_settings_that_are_none_make_a_song_unusable(
-    tmp_path: Path, make_songs: Callable[..., Path], content: str
-) -> None:
+def test_settings_that_are_none_make_a_song_unusable(tmp_path: Path, content: str) -> None:
     folder = make_songs(tmp_path, 2)
     (folder / "song1" / "settings.json").write_text(content)
     found = find_songs(folder, max_bad_fraction=0.5)
@@ -99,7 +93,7 @@ def test_settings_that_are_none_make_a_song_unusable(
 @pytest.mark.parametrize("root", [".", "musdb18hq", "a/b"])
 @pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("TRAIN", "test")])
 def test_songs_for_tests_are_not_trained_on_whatever_the_case_and_depth_of_their_folder(
-    tmp_path: Path, make_songs: Callable[..., Path], root: str, train: str, test: str
+    tmp_path: Path, root: str, train: str, test: str
 ) -> None:
     make_songs(tmp_path / root / train, 3)
     make_songs(tmp_path / root / test, 2)
@@ -113,7 +107,7 @@ def test_songs_for_tests_are_not_trained_on_whatever_the_case_and_depth_of_their
 @pytest.mark.parametrize("test", ["test", "Test", "musdb18hq/TEST"])
 @pytest.mark.parametrize("beside", ["", "other", "train"])
 def test_a_test_folder_without_songs_to_train_on_beside_it_is_refused(
-    tmp_path: Path, make_songs: Callable[..., Path], test: str, beside: str
+    tmp_path: Path, test: str, beside: str
 ) -> None:
     make_songs(tmp_path / test, 3)
     if beside == "train":
@@ -124,9 +118,7 @@ def test_a_test_folder_without_songs_to_train_on_beside_it_is_refused(
         training_songs(tmp_path, 1)
 
 
-def test_a_song_may_be_called_train_or_test(
-    tmp_path: Path, make_songs: Callable[..., Path]
-) -> None:
+def test_a_song_may_be_called_train_or_test(tmp_path: Path) -> None:
     make_songs(tmp_path, 2)
     (tmp_path / "song0").rename(tmp_path / "Test")
     (tmp_path / "song1").rename(tmp_path / "Train")
@@ -134,9 +126,7 @@ def test_a_song_may_be_called_train_or_test(
 
 
 @pytest.mark.parametrize("suffix", ["flac", "FLAC", "WAV", "Wav"])
-def test_stems_of_any_suffix_in_any_case_are_trained_on(
-    tmp_path: Path, make_songs: Callable[..., Path], suffix: str
-) -> None:
+def test_stems_of_any_suffix_in_any_case_are_trained_on(tmp_path: Path, suffix: str) -> None:
     expected_SCT = read_stems(find_songs(make_songs(tmp_path / "wav", 1))[0])
     for stem in STEMS:
         source = tmp_path / "wav" / "song0" / f"{stem}.wav"
@@ -151,9 +141,7 @@ def test_stems_of_any_suffix_in_any_case_are_trained_on(
     assert read_mixture(song).unique().item() == 0.25
 
 
-def test_of_a_stem_in_two_formats_the_wav_is_read(
-    tmp_path: Path, make_songs: Callable[..., Path]
-) -> None:
+def test_of_a_stem_in_two_formats_the_wav_is_read(tmp_path: Path) -> None:
     folder = make_songs(tmp_path, 1) / "song0"
     sf.write(folder / "bass.flac", torch.zeros(10, 2).numpy(), 44_100)
     (song,) = find_songs(tmp_path)

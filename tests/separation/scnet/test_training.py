@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from mixprint.separation.scnet.training import (
     train_separator,
 )
 from mixprint.stems import STEMS
-from tests.separation.trials import TINY_MODEL, separator_config
+from tests.separation.trials import TINY_MODEL, make_songs, separator_config
 from tests.training.trials import KilledError, killed_in_step, newest_state, result_hashes
 
 TRAINING = {
@@ -53,7 +53,7 @@ def _recipe(variant: str = "masked", **changes: Any) -> SeparatorTrainConfig:
 
 
 @pytest.fixture
-def data_dir(tmp_path: Path, make_songs: Callable[..., Path]) -> Path:
+def data_dir(tmp_path: Path) -> Path:
     return make_songs(tmp_path / "songs", 3)
 
 
@@ -218,9 +218,7 @@ def test_a_training_on_made_songs_resumes_exactly(tmp_path: Path) -> None:
     _assert_equal_results(whole, tmp_path / "killed")
 
 
-def test_other_songs_are_noticed(
-    tmp_path: Path, data_dir: Path, make_songs: Callable[..., Path], caplog: Any
-) -> None:
+def test_other_songs_are_noticed(tmp_path: Path, data_dir: Path, caplog: Any) -> None:
     train_separator(data_dir, tmp_path / "out", _recipe(max_steps=2), device="cpu")
     other = make_songs(tmp_path / "other", 4)
     with caplog.at_level(logging.WARNING, "mixprint.separation.scnet.training"):
@@ -318,7 +316,7 @@ def test_metrics_are_reported(tmp_path: Path, data_dir: Path) -> None:
 
 
 def test_broken_songs_are_left_out_until_there_are_too_many(
-    tmp_path: Path, make_songs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data_dir = make_songs(tmp_path / "songs", 6)
     (data_dir / "song1" / "bass.wav").unlink()
@@ -334,7 +332,7 @@ def test_broken_songs_are_left_out_until_there_are_too_many(
 
 
 def test_broken_songs_to_validate_on_are_left_out_until_there_are_too_many(
-    tmp_path: Path, make_songs: Callable[..., Path], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data_dir = make_songs(tmp_path / "songs", 6)
     held_out = [song.path for song in training_songs(data_dir, 3)[1]]
