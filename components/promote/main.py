@@ -29,6 +29,9 @@ from mixprint.schema import read_mapping
 from mixprint.storage.atomic import remove_leftovers, write_json
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+    from components.mlflow.registry import Registry
     from mixprint.encoder.checkpoint import Encoder
     from mixprint.evaluation.retrieval import Estimate
 
@@ -260,14 +263,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
     """
     with recorded(root, "promote") as run_folder:
         # MLflow takes seconds to import.
-        from components.mlflow.registry import (
-            DECISION_TAG,
-            REASONS_TAG,
-            Decision,
-            Registry,
-            describe_version,
-            run_of_encoder,
-        )
+        from components.mlflow.registry import DECISION_TAG, REASONS_TAG, Registry
         from mixprint.encoder.checkpoint import load_checkpoint
 
         # The metadata of a checkpoint hold its times: the same encoder, trained again, differs
@@ -289,21 +285,7 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
             number = str(version.version)
             log.info("version %s of %s was judged before", number, config.model_name)
         else:
-            run_id = run_of_encoder(identity, encoder_dir)
-            text = _log_card(run_id, folder, loaded, evaluated, config.model_name)
-            data_fingerprint = str(evaluated.metrics["data_fingerprint"])
-            # One without a decision is of a step that was killed, maybe before the alias was set.
-            if version is None or DECISION_TAG not in version.tags:
-                version = registry.register(
-                    run_id=run_id,
-                    encoder_fingerprint=identity,
-                    data_fingerprint=data_fingerprint,
-                    metrics=evaluated.numbers,
-                )
-            number = str(version.version)
-            describe_version(config.model_name, number, text, data_fingerprint, evaluated.numbers)
-            promoted, reasons = judge(evaluated, _champion(registry, version), config)
-            registry.decide(number, Decision(promoted, reasons))
+            number = _judged(registry, version, loaded, encoder_dir, folder, evaluated, config)
             registry.tag(number, _GATE_TAG, gate)
         version = registry.version(number)
         decision = version.tags[DECISION_TAG]
@@ -327,6 +309,51 @@ def run(*, root: str, config: PromoteConfig, encoder: Manifest, evaluation: Mani
         )
         made = Manifest.of_files("promote", run_folder.path, [PROMOTION_FILE], {})
         return replace(made, uri=run_folder.uri(run_folder.path))
+
+
+def _judged(
+    registry: "Registry",
+    version: "ModelVersion | None",
+    loaded: "Encoder",
+    encoder_dir: Path,
+    folder: Path,
+    evaluated: Evaluated,
+    config: PromoteConfig,
+) -> str:
+    """Register an encoder, unless it is, with its model card, and decide; return the version.
+
+    Args:
+        registry: the registry.
+        version: the encoder's version if it is registered.
+        loaded: the encoder.
+        encoder_dir: its files.
+        folder: what the evaluation wrote.
+        evaluated: its figures.
+        config: the gate.
+    """
+    from components.mlflow.registry import (
+        DECISION_TAG,
+        Decision,
+        describe_version,
+        run_of_encoder,
+    )
+
+    run_id = run_of_encoder(loaded.fingerprint, encoder_dir)
+    text = _log_card(run_id, folder, loaded, evaluated, config.model_name)
+    data_fingerprint = str(evaluated.metrics["data_fingerprint"])
+    # One without a decision is of a step that was killed, maybe before the alias was set.
+    if version is None or DECISION_TAG not in version.tags:
+        version = registry.register(
+            run_id=run_id,
+            encoder_fingerprint=loaded.fingerprint,
+            data_fingerprint=data_fingerprint,
+            metrics=evaluated.numbers,
+        )
+    number = str(version.version)
+    describe_version(config.model_name, number, text, data_fingerprint, evaluated.numbers)
+    promoted, reasons = judge(evaluated, _champion(registry, version), config)
+    registry.decide(number, Decision(promoted, reasons))
+    return number
 
 
 def _log_card(

@@ -170,9 +170,7 @@ def evaluate(
         DataError: an input is missing or broken, or no track has stems and features.
     """
     collection = select_tracks(read_catalogue(catalogue_dir), read_index(stems_dir))
-    vectors, segment_s, evaluated = _all_vectors(
-        collection, encoder, untrained, features_dir, device
-    )
+    vectors, segment_s, digest = _all_vectors(collection, encoder, untrained, features_dir, device)
     by_track = {name: collection.means(values) for name, values in vectors.items()}
     resampling = _Bootstrap(num_bootstrap, seed)
 
@@ -187,7 +185,7 @@ def evaluate(
         "num_songs": len(set(collection.songs)),
         "num_segments": len(collection.references),
         # Equal where the same tracks were evaluated on the same stems, whatever else there is.
-        "evaluated_fingerprint": evaluated,
+        "evaluated_fingerprint": digest,
         "sources": sorted({track.source for track in collection.tracks}),
         "segment_s": segment_s,
         "song_retrieval": song.values,
@@ -198,9 +196,8 @@ def evaluate(
         "encoder_fingerprint": encoder.fingerprint,
         "device": str(device),
         "versions": {"mixprint": __version__, "torch": torch.__version__},
+        **_headlines(song.values, style.values, probes),
     }
-    metrics |= _headlines(song.values, style.values, probes)
-
     figures = _draw(
         out_dir / "plots", collection, vectors, by_track, song, style, probes, history_path
     )

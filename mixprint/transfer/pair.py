@@ -215,22 +215,9 @@ def transfer_segments(
 
     remove_result(out_dir, TRANSFER)
     with result_in(out_dir, TRANSFER):
-        notes = [
-            *input_segment.notes,
-            *(note for song in target.songs for note in song.notes),
-            *result.notes,
-        ]
-        output = write_output(
-            input_segment,
-            out_dir,
-            controls,
-            result.effect,
-            target_lufs=target.style.loudness_lufs,
-            device=device,
-            notes=notes,
+        output, notes = _write_audio(
+            input_segment, target, out_dir, controls, result, device=device
         )
-        for number, song in enumerate(target.songs, start=1):
-            write_target(song, out_dir, number)
         written_s = time.perf_counter()
 
         metrics = {
@@ -250,20 +237,41 @@ def transfer_segments(
             "output": output.values | {"target_loudness_lufs": target.style.loudness_lufs},
             **_used_values(input_segment, settings, encoder, model, device),
         }
-        separation_s = sum(song.separation_s for song in (input_segment, *target.songs))
-        ended_s = time.perf_counter()
-        metrics["timings"] = {
-            "separation_s": separation_s,
-            "optimisation_s": fitted_s - started_s,
-            "application_s": written_s - fitted_s,
-            "measuring_s": ended_s - written_s,
-            "step_s": result.step_s,
-            "total_s": separation_s + ended_s - started_s,
-        }
+        songs = (input_segment, *target.songs)
+        metrics["timings"] = _timings(songs, result, started_s, fitted_s, written_s)
         # metrics.json comes last: it is the marker that the folder is whole.
         write_report(out_dir / REPORT_NAME, metrics)
         write_json(out_dir / METRICS_NAME, metrics)
         return metrics
+
+
+def _write_audio(
+    input_segment: Segment,
+    target: Target,
+    out_dir: Path,
+    controls: Controls,
+    result: TransferResult,
+    *,
+    device: torch.device | str,
+) -> tuple[Rendered, list[str]]:
+    """Write the songs, what came out and their stems; return what people should know of it, too."""
+    notes = [
+        *input_segment.notes,
+        *(note for song in target.songs for note in song.notes),
+        *result.notes,
+    ]
+    output = write_output(
+        input_segment,
+        out_dir,
+        controls,
+        result.effect,
+        target_lufs=target.style.loudness_lufs,
+        device=device,
+        notes=notes,
+    )
+    for number, song in enumerate(target.songs, start=1):
+        write_target(song, out_dir, number)
+    return output, notes
 
 
 def _asked_values(
@@ -311,6 +319,26 @@ def _used_values(
             **model_fingerprints(settings.method, model),
         },
         "device": str(device),
+    }
+
+
+def _timings(
+    songs: Sequence[Segment],
+    result: TransferResult,
+    started_s: float,
+    fitted_s: float,
+    written_s: float,
+) -> dict[str, float]:
+    """Return how long each part took, in seconds; the transfer ends now."""
+    separation_s = sum(song.separation_s for song in songs)
+    ended_s = time.perf_counter()
+    return {
+        "separation_s": separation_s,
+        "optimisation_s": fitted_s - started_s,
+        "application_s": written_s - fitted_s,
+        "measuring_s": ended_s - written_s,
+        "step_s": result.step_s,
+        "total_s": separation_s + ended_s - started_s,
     }
 
 

@@ -300,11 +300,11 @@ def test_steps_may_start_at_the_same_moment(
     context = multiprocessing.get_context("fork")
     start, ids = context.Barrier(4), context.Queue()
 
-    def connect() -> None:
+    def connect_at_once() -> None:
         start.wait()
         ids.put(connect())
 
-    processes = [context.Process(target=connect) for _ in range(4)]
+    processes = [context.Process(target=connect_at_once) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
