@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.bucket import Bucket, serving
+from tests.transfer.trials import write_short_report
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_RATE_HZ = 44_100
@@ -35,6 +36,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def one_thread() -> None:
     """Start with one thread: steps choose for themselves, and more threads change the last bits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have transfers of this process write hardly anything for a page; it has tests of its own."""
+    monkeypatch.setattr("mixprint.transfer.pair.write_report", write_short_report)
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def _half_length(up: int, down: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def _lowpass(up: int, down: int) -> FloatArray:
+def lowpass(up: int, down: int) -> FloatArray:
     """Design the filter at the common rate; its sum is 1, as `resample_poly` expects."""
     half_length = _half_length(up, down)
     cutoff = _CUTOFF / max(up, down)
@@ -112,7 +112,7 @@ class Resampler:
     def __init__(self, up: int, down: int) -> None:
         """Start before the first block; see `reduced_ratio` for the arguments."""
         self._up, self._down = up, down
-        self._taps = _lowpass(up, down)
+        self._taps = lowpass(up, down)
         self._context = context_frames(up, down)
         self._held_CT: FloatArray | None = None
 

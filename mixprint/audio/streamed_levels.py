@@ -35,7 +35,7 @@ class LevelMeter:
     """A meter of audio at 44.1 kHz that is handed over block by block, together 0.4 s or longer."""
 
     def __init__(self) -> None:
-        self._true_peak = TruePeak(SAMPLE_RATE_HZ)
+        self._true_peak = TruePeak()
         self._sample_peak = 0.0
         self._energies_K: list[Tensor] = []
         # The filter reaches back by less than one step; before the audio there is silence.

@@ -48,8 +48,7 @@ def match_levels(sounds: Mapping[str, Tensor], sample_rate_hz: int) -> MatchedLe
     """
     loudness = {name: loudness_lufs(audio_CT, sample_rate_hz) for name, audio_CT in sounds.items()}
     room_db = {
-        name: MAX_TRUE_PEAK_DBTP - true_peak_dbtp(audio_CT, sample_rate_hz)
-        for name, audio_CT in sounds.items()
+        name: MAX_TRUE_PEAK_DBTP - true_peak_dbtp(audio_CT) for name, audio_CT in sounds.items()
     }
     quiet = tuple(name for name, value in loudness.items() if value < QUIET_LUFS)
     heard = [name for name in sounds if name not in quiet]

@@ -12,14 +12,14 @@ def test_peaks_between_samples_are_found_in_any_blocks() -> None:
     time_T = torch.arange(20_000)
     audio_CT = torch.sin(torch.pi / 2 * time_T.double() + torch.pi / 4).float().expand(2, -1)
     assert float(audio_CT.abs().max()) == pytest.approx(0.7071, abs=1e-3)
-    peak = true_peak([audio_CT], RATE_HZ)
+    peak = true_peak([audio_CT])
     assert peak == pytest.approx(1.0, abs=0.1)
-    assert true_peak(audio_CT.split(777, dim=-1), RATE_HZ) == pytest.approx(peak, abs=1e-6)
+    assert true_peak(audio_CT.split(777, dim=-1)) == pytest.approx(peak, abs=1e-6)
     levels = stream_levels(audio_CT.split(777, dim=-1))
     assert levels.true_peak_dbtp == pytest.approx(peak_db(peak), abs=1e-5)
     assert levels.peak_dbfs == pytest.approx(-3.01, abs=0.01)
     gain = 10 ** (peak_safe_gain_db(levels.true_peak_dbtp) / 20)
-    assert true_peak([gain * audio_CT], RATE_HZ) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
+    assert true_peak([gain * audio_CT]) == pytest.approx(10 ** (-1 / 20), rel=1e-3)
 
 
 def test_quiet_audio_is_not_turned_up() -> None:

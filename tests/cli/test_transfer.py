@@ -89,6 +89,7 @@ def test_what_a_person_can_mend_is_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_all_combinations_of_targets_and_rates(
     tmp_path: Path, songs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

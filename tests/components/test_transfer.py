@@ -17,9 +17,7 @@ from mixprint.errors import AudioError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.fingerprint import file_sha256
 from mixprint.storage.atomic import read_json
-from mixprint.transfer import pair as songs_module
 from mixprint.transfer.jobs import Models
-from tests.transfer.conftest import write_short_report
 
 RATE_HZ = 44_100
 
@@ -47,8 +45,7 @@ def load_models() -> Models:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, float]]:
-    monkeypatch.setattr(songs_module, "write_report", write_short_report)
+def run(tmp_path: Path, short_reports: None) -> Callable[..., dict[str, float]]:
     write_catalogue(tmp_path / "catalogue", [track("a"), track("b"), track("short")], [])
     generator = torch.Generator().manual_seed(1)
     with write_shard(

@@ -61,7 +61,7 @@ def test_methods_of_a_pair_are_one_trial(tmp_path: Path, write_result: WriteResu
     assert sounds[REFERENCE].shape[-1] == round(0.8 * RATE_HZ)
     for name, audio_CT in sounds.items():
         assert loudness_lufs(audio_CT, RATE_HZ) == pytest.approx(first["loudness_lufs"], abs=0.1)
-        assert true_peak_dbtp(audio_CT, RATE_HZ) <= -0.99, name
+        assert true_peak_dbtp(audio_CT) <= -0.99, name
     # Nothing on the disk tells which is which.
     names = [path.name for path in (tmp_path / "out" / "audio").iterdir()]
     assert len(names) == 9

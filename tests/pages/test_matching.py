@@ -33,13 +33,13 @@ def test_a_sound_with_high_peaks_lowers_all() -> None:
     levels = match_levels({"peaky": peaky_CT, "even": tone(0.5)}, RATE_HZ)
     assert levels.loudness_lufs < -30
     peaks_dbtp = {
-        name: true_peak_dbtp(audio_CT, RATE_HZ) + levels.gain_db[name]
+        name: true_peak_dbtp(audio_CT) + levels.gain_db[name]
         for name, audio_CT in (("peaky", peaky_CT), ("even", tone(0.5)))
     }
     assert peaks_dbtp["peaky"] == pytest.approx(-1.0, abs=0.01)
     assert peaks_dbtp["even"] < -1.0
     # At their own levels the peak would exceed full scale, so all are lowered alike.
-    own_dbtp = true_peak_dbtp(peaky_CT, RATE_HZ)
+    own_dbtp = true_peak_dbtp(peaky_CT)
     assert levels.original_gain_db == pytest.approx(-1.0 - own_dbtp, abs=1e-6)
 
 

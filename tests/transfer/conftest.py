@@ -1,25 +1,9 @@
-"""A standardisation for stems that are generated, and short pages."""
-
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+"""A standardisation for stems that are generated."""
 
 import pytest
 import torch
 
 from mixprint.features import FEATURE_NAMES, FEATURE_UNITS, Standardisation
-from mixprint.transfer import pair as songs_module
-
-
-def write_short_report(path: Path, metrics: Mapping[str, Any]) -> None:
-    """The page takes longer than all the rest of a transfer, and has tests of its own."""
-    path.write_text(metrics["method"])
-
-
-@pytest.fixture
-def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have transfers of this process write hardly anything for a page."""
-    monkeypatch.setattr(songs_module, "write_report", write_short_report)
 
 
 @pytest.fixture(scope="session")

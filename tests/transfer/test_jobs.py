@@ -32,9 +32,8 @@ from mixprint.transfer.jobs import (
     run_jobs,
 )
 from mixprint.transfer.settings import Controls, parse_amounts
-from tests.transfer.conftest import write_short_report
 from tests.transfer.test_fit import LevelEncoder
-from tests.transfer.trials import settings
+from tests.transfer.trials import settings, write_short_report
 
 pytestmark = pytest.mark.usefixtures("short_reports")
 
@@ -145,7 +144,7 @@ import os, signal, sys
 from pathlib import Path
 from mixprint.transfer import pair
 from mixprint.transfer.jobs import run_jobs
-from tests.transfer.conftest import write_short_report
+from tests.transfer.trials import write_short_report
 from tests.transfer.test_jobs import load_models, make_jobs
 
 if __name__ == "__main__":

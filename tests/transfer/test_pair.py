@@ -13,7 +13,7 @@ from mixprint.audio.files import read_audio, write_audio
 from mixprint.audio.levels import true_peak_dbtp
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.features import FEATURE_NAMES, Standardisation, extract
-from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
 from mixprint.transfer.effect import apply_to_blocks
 from mixprint.transfer.excerpts import Segment, load_whole
@@ -205,7 +205,7 @@ def test_loudness_and_true_peak(
     if loudness == "free":
         assert output["gain_db"] == 0
     elif loudness == "style":
-        input_peak_dbtp = true_peak_dbtp(source.stems_SCT.sum(0), SAMPLE_RATE_HZ)
+        input_peak_dbtp = true_peak_dbtp(source.stems_SCT.sum(0))
         gone_lu = output["loudness_lufs"] - output["input_loudness_lufs"]
         at_peak_lu = gone_lu + input_peak_dbtp - output["true_peak_dbtp"]
         assert gone_lu == pytest.approx(LOUDNESS_AT_PEAK_SHARE * at_peak_lu, abs=0.01)
@@ -234,12 +234,13 @@ def test_what_is_too_loud_is_lowered_by_one_gain(
         output["peak_gain_db"] + output["loudness_gain_db"], abs=1e-9
     )
     written_CT = read_audio(tmp_path / "output_transferred.wav")
-    assert true_peak_dbtp(written_CT, SAMPLE_RATE_HZ) == pytest.approx(-1, abs=1e-3)
+    assert true_peak_dbtp(written_CT) == pytest.approx(-1, abs=1e-3)
     assert output["true_peak_dbtp"] == pytest.approx(-1, abs=1e-3)
     assert any("to keep its true peak" in note for note in metrics["notes"])
     assert metrics["artefacts"]["clipped_samples"] == 0
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_a_whole_song_is_what_one_pass_gives(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
@@ -320,6 +321,7 @@ def test_songs_are_streamed(
     assert max(lengths) <= 6 * 8800 + 2 * 2 * 8800
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_several_segments_are_fitted_together(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
@@ -337,6 +339,7 @@ def test_several_segments_are_fitted_together(
     assert metrics["final_feature_distance"] < metrics["initial_feature_distance"]
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_a_short_input_stays_short(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
@@ -394,6 +397,7 @@ def test_a_stored_style_needs_no_song(
     assert by_style["settings"] == by_song["settings"]
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_embeddings_of_another_encoder(
     tmp_path: Path, make_stems: Make, standardisation: Standardisation
 ) -> None:
@@ -573,6 +577,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths}
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_another_call_replaces_nothing_unless_asked(
     tmp_path: Path, ask: Callable[..., list[Any]]
 ) -> None:
@@ -627,6 +632,7 @@ def test_an_input_in_the_output_folder_stays(tmp_path: Path, ask: Callable[..., 
     assert contents(tmp_path / "out") == before
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_a_style_file_is_replaced_only_where_it_is_one_and_only_when_asked(
     tmp_path: Path, ask: Callable[..., list[Any]]
 ) -> None:
@@ -661,6 +667,7 @@ def test_songs_and_folders_whose_names_are_no_text(
     assert "caf" in (tmp_path / name / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_a_song_of_another_rate_gets_a_note(
     tmp_path: Path, ask: Callable[..., list[Any]], make_stems: Make
 ) -> None:
@@ -670,6 +677,7 @@ def test_a_song_of_another_rate_gets_a_note(
     assert notes == [f"{tmp_path / 'a48.wav'}: resampled from 48000 Hz to 44100 Hz"]
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_stems_in_files_are_a_whole_song(tmp_path: Path, make_stems: Make) -> None:
     stems_SCT = make_stems(7.0)
     for stem, stem_CT in zip(STEMS, stems_SCT, strict=True):
