@@ -65,18 +65,14 @@ def work(job: RankJob) -> None:
     training = [track for track in tracks if track.split == "train"][: job.num_pairs]
     config = TrainConfig.from_values(job.config)
     num_segments = (3 if config.objective().needs_augmented else 2) * job.num_pairs
-    rates: list[float] = []
     meter = BusyMeter(_gpu_id()) if job.device == "cuda" and rank == 0 else None
 
-    def on_metrics(step: int, metrics: Mapping[str, float]) -> None:
-        epoch = int(metrics.get("epoch", 0))
-        if epoch > job.warm_up:
-            rates.append(num_segments / (metrics["train.step_s"] * step / epoch))
-        elif epoch == job.warm_up and meter is not None:
+    def on_metrics(_step: int, metrics: Mapping[str, float]) -> None:
+        if metrics.get("epoch", 0) == job.warm_up and meter is not None:
             meter.start()
 
     try:
-        train(
+        outcome = train(
             config,
             tracks=training + [track for track in tracks if track.split == "valid"],
             stems_dir=data / STEMS_FOLDER,
@@ -89,7 +85,10 @@ def work(job: RankJob) -> None:
     except torch.OutOfMemoryError as error:
         raise TrainingError(NO_ROOM) from error
     figures: dict[str, Any] = {
-        "segments_per_s": rates,
+        "segments_per_s": [
+            num_segments / (entry["train.step_s"] * entry["step"] / entry["epoch"])
+            for entry in outcome.history[job.warm_up :]
+        ],
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     if job.device == "cuda":

@@ -8,6 +8,9 @@ minutes     of work so far, over all resumed runs
 train.*     means over the steps of the epoch: what `Task.learn` returns, `gradient_norm`,
             `learning_rate` and `step_s`, the seconds that a step takes
 valid.*     what `Task.validate` returns, and `time_s`, the seconds that it took
+
+A point of a curve `train.*` is the mean over the steps since the point before; there is one every
+`log_steps` steps and one at the end of each epoch.
 """
 
 import io
@@ -24,8 +27,8 @@ from mixprint.training.task import Task, Weights
 # What an entry holds that differs between equal trainings.
 TIMES = frozenset({"minutes", "train.step_s", "valid.time_s"})
 
-# Called on the first rank with a step and what was measured there: `train.*`, or the whole entry
-# of an epoch.
+# Called on the first rank with a step and what was measured there: a point of the curves `train.*`,
+# or the entry of an epoch less these.
 MetricsCallback = Callable[[int, Mapping[str, float]], None]
 
 
@@ -49,7 +52,12 @@ class Recorder:
         """Take in a step that was taken, and log the mean of the last ones when it is time."""
         add_to(self._sums, values)
         self._num_steps += 1
-        if step % self._task.plan.log_steps:
+        if step % self._task.plan.log_steps == 0:
+            self._log_steps(step)
+
+    def _log_steps(self, step: int) -> None:
+        """Log the mean of the steps since the point before, if there were any."""
+        if self._num_steps == 0:
             return
         means = prefixed("train", divided(self._sums, self._num_steps))
         self._curves.add(step, means)
@@ -65,8 +73,10 @@ class Recorder:
 
     def epoch(self, state: TrainingState, entry: Mapping[str, float]) -> None:
         """Log an epoch that has been validated, and save its state."""
-        figures = {n: v for n, v in entry.items() if n not in ("epoch", "step")}
-        self._curves.add(int(entry["step"]), figures)
+        step = int(entry["step"])
+        self._log_steps(step)
+        figures = {n: v for n, v in _without_curves(entry).items() if n not in ("epoch", "step")}
+        self._curves.add(step, figures)
         self.save(state)
 
     def tell(self, entry: Mapping[str, float]) -> None:
@@ -78,7 +88,7 @@ class Recorder:
         )
         self._log.info("epoch %d, step %d: %s", entry["epoch"], entry["step"], shown)
         if self._on_metrics is not None:
-            self._on_metrics(int(entry["step"]), dict(entry))
+            self._on_metrics(int(entry["step"]), _without_curves(entry))
 
     def write(
         self,
@@ -98,6 +108,10 @@ class Recorder:
         if best is not None:
             self._outputs.write_best(best, history[-1])
         self._outputs.write_history(history)
+
+
+def _without_curves(entry: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in entry.items() if not name.startswith("train.")}
 
 
 def rank_progress(
