@@ -1,6 +1,7 @@
 import csv
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ from mixprint.audio.files import read_audio, write_audio
 from mixprint.audio.inspection import content_sha256
 from mixprint.collection.catalogue import Track, uri_of
 from mixprint.collection.segments import segment_starts
-from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
+from mixprint.collection.shards import (
+    SeparatorFingerprint,
+    StemShardWriter,
+    shard_name,
+    write_shard,
+)
 from mixprint.errors import ConfigError, DataError
 from mixprint.features import Standardisation
 from mixprint.stems import STEMS
@@ -63,13 +69,20 @@ def settings(**more: object) -> Hyperparameters:
     return short_settings(**({"num_steps": 2, "aim": "target"} | more))
 
 
+def shard_in(folder: Path, fingerprint: str = "x") -> AbstractContextManager[StemShardWriter]:
+    """Write a shard of a separator that never was."""
+    return write_shard(
+        folder / shard_name(0, 1),
+        fingerprint=fingerprint,
+        sample_rate_hz=RATE_HZ,
+        separator=SeparatorFingerprint("test", "abc", "def"),
+    )
+
+
 @pytest.fixture
 def stems_dir(tmp_path: Path, make_stems: Make) -> Path:
     folder = tmp_path / "stems"
-    separator = SeparatorFingerprint("test", "abc", "def")
-    with write_shard(
-        folder / shard_name(0, 1), fingerprint="x", sample_rate_hz=RATE_HZ, separator=separator
-    ) as writer:
+    with shard_in(folder) as writer:
         for index, name in enumerate("abc"):
             stems_SCT = make_stems(seed=index, gain=1 - 0.3 * index)
             if name == "c":
@@ -146,12 +159,7 @@ def test_the_identity_of_a_stored_song_follows_from_how_its_stems_were_made(
 
     def identity(fingerprint: str, uri: str = "", start_s: float = 0.0) -> object:
         """The fingerprint of a shard is that of precision, window, overlap and separator."""
-        with write_shard(
-            tmp_path / "stems" / shard_name(0, 1),
-            fingerprint=fingerprint,
-            sample_rate_hz=RATE_HZ,
-            separator=SeparatorFingerprint("test", "abc", "def"),
-        ) as writer:
+        with shard_in(tmp_path / "stems", fingerprint) as writer:
             writer.write(track_id, 0, start_s, stems_SCT)
         source = SongFinder(tracks=[track(track_id, uri=uri)], stems_dir=tmp_path / "stems")
         return source.find(track_id).identity(settings(), whole=False)
@@ -233,12 +241,7 @@ def test_whole_songs_from_stored_segments(tmp_path: Path, make_stems: Make) -> N
     song_SCT = make_stems(8.0)
     starts_s = segment_starts(8.0, 3.0)
     assert starts_s == [0.0, 3.0, 5.0]
-    with write_shard(
-        tmp_path / "stems" / shard_name(0, 1),
-        fingerprint="x",
-        sample_rate_hz=RATE_HZ,
-        separator=SeparatorFingerprint("test", "abc", "def"),
-    ) as writer:
+    with shard_in(tmp_path / "stems") as writer:
         for index, start_s in enumerate(starts_s):
             start = round(start_s * RATE_HZ)
             writer.write("a", index, start_s, song_SCT[..., start : start + 3 * RATE_HZ])
@@ -262,12 +265,7 @@ def test_the_original_of_a_local_track_is_its_file_unless_that_has_changed(
     path = tmp_path / "a song.wav"
     write_audio(path, make_audio(4.0), RATE_HZ)
     track_id, stems_SCT = content_sha256(path)[:16], make_stems(3.0)
-    with write_shard(
-        tmp_path / "stems" / shard_name(0, 1),
-        fingerprint="x",
-        sample_rate_hz=RATE_HZ,
-        separator=SeparatorFingerprint("test", "abc", "def"),
-    ) as writer:
+    with shard_in(tmp_path / "stems") as writer:
         writer.write(track_id, 0, 0.0, stems_SCT)
 
     def load() -> Segment:
