@@ -183,5 +183,5 @@ def test_a_server_that_is_away_costs_nothing_but_the_entries(
         worker.work(make_job(root))
     load_checkpoint(root / "encoder")
     last = caplog.records[-1].getMessage()
-    assert "lacks 6 entries of this training's run: the run, figures of step 1, figures of " in last
+    assert "lacks 8 entries of this training's run: the run, figures of step 1, figures of " in last
     assert "the encoder" in last
