@@ -85,7 +85,9 @@ def test_what_does_not_change_the_result_starts_no_training_anew(
             make_config(epochs=1, **changes),
             tiny_set,
             tmp_path,
-            on_metrics=lambda _, values: epochs.extend(v for k, v in values.items() if k == "epoch"),
+            on_metrics=lambda _, values: epochs.extend(
+                v for k, v in values.items() if k == "epoch"
+            ),
         )
 
     train()
