@@ -179,6 +179,10 @@ def restored(
 ) -> _Module:
     """Build a network and give it weights, unless they do not fit; see `load_weights`.
 
+    It is built twice, at first without memory. What it computes while it is built, as windows and
+    filters, belongs on the CPU both times: without memory such operations would import PyTorch's
+    compiler, which takes seconds.
+
     Raises:
         CheckpointError: see `load_weights`. Such a network is never built: however large its
             settings make it, it takes no memory.

@@ -42,8 +42,7 @@ def mel_filterbank(num_mels: int, n_fft: int, sample_rate_hz: int) -> Tensor:
     Returns:
         filters_MF, float32.
     """
-    # On the CPU also where the network is only outlined: the value is needed.
-    top = torch.tensor(1 + sample_rate_hz / 2 / 700, dtype=torch.float64, device="cpu")
+    top = torch.tensor(1 + sample_rate_hz / 2 / 700, dtype=torch.float64)
     top_mel = 2595.0 * torch.log10(top)
     mels = torch.linspace(0.0, float(top_mel), num_mels + 2, dtype=torch.float64)
     edges_hz = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
@@ -71,10 +70,11 @@ class LogMel(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.n_fft, self.hop_samples = config.n_fft, config.hop_samples
-        filters_MF = mel_filterbank(config.num_mels, config.n_fft, config.sample_rate_hz)
-        window_T = torch.hann_window(config.n_fft)
-        # A full-scale sine whose power all falls into one bin reads 0 dBFS there.
-        filters_MF = filters_MF * (2.0 / window_T.sum()).square()
+        with torch.device("cpu"):  # see `restored`
+            filters_MF = mel_filterbank(config.num_mels, config.n_fft, config.sample_rate_hz)
+            window_T = torch.hann_window(config.n_fft)
+            # A full-scale sine whose power all falls into one bin reads 0 dBFS there.
+            filters_MF = filters_MF * (2.0 / window_T.sum()).square()
         self.register_buffer("window_T", window_T, persistent=False)
         self.register_buffer("filters_MF", filters_MF, persistent=False)
 

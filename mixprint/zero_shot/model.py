@@ -110,9 +110,12 @@ class ZeroShotNetwork(nn.Module):
             _Block(H, config.kernel_size, dilation) for dilation in config.dilations
         )
         self.leave = _zero(nn.Conv1d(H, num_gains, 1))
-        self.register_buffer("basis_FK", _band_basis(config), persistent=False)
-        self.register_buffer("window_T", torch.hann_window(config.n_fft), persistent=False)
-        self.register_buffer("rooms_RCL", _rooms(config), persistent=False)
+        with torch.device(
+            "cpu"
+        ):  # see `restored`; and the noise of rooms is the same on all devices
+            self.register_buffer("basis_FK", _band_basis(config), persistent=False)
+            self.register_buffer("window_T", torch.hann_window(config.n_fft), persistent=False)
+            self.register_buffer("rooms_RCL", _rooms(config), persistent=False)
 
     def condition(self, input_BE: Tensor, target_BE: Tensor) -> Conditioning:
         """Read the embeddings of the input and of the target."""
@@ -243,12 +246,11 @@ def _rooms(config: ZeroShotConfig) -> Tensor:
     """Make the reverbs: decaying noise, another one in each channel, of norm one: rooms_RCL."""
     num_taps = round(config.room_s * config.sample_rate_hz)
     num_silent = round(PREDELAY_S * config.sample_rate_hz)
-    # On the CPU, also where the network is only outlined: the noise is the same on all devices.
-    time_L = torch.arange(num_taps - num_silent, device="cpu") / config.sample_rate_hz
-    generator = torch.Generator("cpu").manual_seed(0)
+    time_L = torch.arange(num_taps - num_silent) / config.sample_rate_hz
+    generator = torch.Generator().manual_seed(0)
     rooms = []
     for decay_s in config.room_decays_s:
-        noise_CL = torch.randn(NUM_CHANNELS, len(time_L), generator=generator, device="cpu")
+        noise_CL = torch.randn(NUM_CHANNELS, len(time_L), generator=generator)
         tail_CL = noise_CL * torch.exp(-NEPER_PER_DB * DECAY_DB * time_L / decay_s)
         rooms.append(functional.pad(tail_CL / tail_CL.norm(dim=-1, keepdim=True), (num_silent, 0)))
     return torch.stack(rooms)

@@ -473,7 +473,8 @@ class SCNet(nn.Module):
             )
         # The plain variant was published with a rectangular window, the masked one with Hann.
         window = torch.hann_window if masked else torch.ones
-        self.register_buffer("stft_window", window(config.win_size), persistent=False)
+        window_T = window(config.win_size, device="cpu")  # see `restored`
+        self.register_buffer("stft_window", window_T, persistent=False)
 
     @property
     def variant(self) -> Variant:
