@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -171,8 +172,10 @@ def side_by_side(
         MixprintError: `start` failed.
         RuntimeError: a process ended by itself; its traceback is on standard error.
     """
-    # Forking a process whose torch has started threads can lock up.
-    context = multiprocessing.get_context("spawn")
+    # Forking a process whose torch has started threads can lock up; one that only waits to be
+    # forked has imported once for all what the tasks need.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_module(start)])
     left = deque(range(len(tasks)))
     # Where each process that is at work is reached, and at which task it is.
     busy: dict[Connection, tuple[BaseProcess, int]] = {}
@@ -213,6 +216,11 @@ def side_by_side(
             worker.terminate()
         for worker, _ in busy.values():
             worker.join()
+
+
+def _module(function: Callable[..., object]) -> str:
+    """Name the module of a function, or of what a partial calls."""
+    return _module(function.func) if isinstance(function, partial) else function.__module__
 
 
 def _send(connection: Connection, task: object) -> None:
