@@ -1,5 +1,7 @@
 """The form of our own checkpoints, whatever is in them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +106,17 @@ def test_weights_that_are_not_finite_are_refused(files: CheckpointFiles) -> None
     write_json(files.description, hashed)
     with pytest.raises(CheckpointError, match=r"finite weights.*\['weight'\]"):
         FORM.read(files).restored(network)
+
+
+def test_networks_are_loaded_without_pytorchs_compiler() -> None:
+    """It takes two seconds to import, in each process; only what trains needs it."""
+    lines = (
+        "import sys",
+        "from mixprint.encoder.checkpoint import load_checkpoint",
+        "from mixprint.separation import load_separator",
+        "from mixprint.weights import SHIPPED_ENCODER",
+        "from mixprint.zero_shot.checkpoint import load_zero_shot",
+        "load_separator(), load_checkpoint(SHIPPED_ENCODER), load_zero_shot()",
+        "assert 'torch._dynamo' not in sys.modules",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
