@@ -177,10 +177,11 @@ class Registry:
             metrics: its evaluation, kept as tags so that later candidates can be compared.
         """
         if self.find(encoder_fingerprint) is None:
-            tags = {ENCODER_TAG: encoder_fingerprint, DATA_TAG: data_fingerprint}
-            tags |= {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
             self._client.create_model_version(
-                self.model_name, source=f"runs:/{run_id}/{MODEL_FOLDER}", run_id=run_id, tags=tags
+                self.model_name,
+                source=f"runs:/{run_id}/{MODEL_FOLDER}",
+                run_id=run_id,
+                tags={ENCODER_TAG: encoder_fingerprint, **_tags(data_fingerprint, metrics)},
             )
         version = self._drop_others(encoder_fingerprint)
         self._client.set_registered_model_alias(self.model_name, CANDIDATE, version.version)
@@ -327,7 +328,11 @@ def describe_version(
     """
     client = MlflowClient()
     client.update_model_version(model_name, version, description=text)
-    tags = {DATA_TAG: data_fingerprint}
-    tags |= {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
-    for key, value in tags.items():
+    for key, value in _tags(data_fingerprint, metrics).items():
         client.set_model_version_tag(model_name, version, key, value)
+
+
+def _tags(data_fingerprint: str, metrics: Mapping[str, float]) -> dict[str, str]:
+    """Write an evaluation as tags of a version."""
+    values = {METRIC_TAG + name: repr(float(value)) for name, value in metrics.items()}
+    return {DATA_TAG: data_fingerprint, **values}

@@ -69,7 +69,7 @@ class Job:
 
 
 class TaskConfig(Protocol):
-    """Section of a task: what every training has among its parameters."""
+    """Parameters that every training has, with its own beside them: the section of a task."""
 
     section: ClassVar[str]
 

@@ -212,7 +212,7 @@ class StoredSong:
 
     @cached_property
     def _is_as_ingested(self) -> bool:
-        """Whether its file is here and sounds as its stems do; found out once, for it is read."""
+        """Answer, found out once because the file is read, to whether it sounds as its stems do."""
         return any(self._holds_track(path) for path in self.inputs())
 
     def _holds_track(self, path: Path) -> bool:
