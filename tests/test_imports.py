@@ -136,6 +136,16 @@ def test_the_root_of_the_library_is_small() -> None:
     assert len(files) <= MAX_FILES_IN_ROOT, files
 
 
+def test_a_system_that_is_trained_has_its_files_where_one_looks_for_them() -> None:
+    trained = [path.parent for path in (REPOSITORY / "mixprint").rglob("training.py")]
+    assert len(trained) >= 3
+    for folder in trained:
+        names = {path.stem for path in folder.glob("*.py")}
+        assert names >= {"settings", "data", "model", "checkpoint", "training", "validation"}, (
+            folder
+        )
+
+
 def declared() -> set[str]:
     """Names of the packages in requirements.in."""
     lines = (REPOSITORY / "requirements.in").read_text().splitlines()
