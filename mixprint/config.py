@@ -143,7 +143,10 @@ def _overlay(params: dict[str, Any], overlay: Any, where: str) -> None:
         if section not in params:
             raise ConfigError(f"{where}: unknown section {section!r}")
         if unknown := sorted(values.keys() - params[section].keys()):
-            raise ConfigError(f"{where}: unknown keys {unknown} in section {section!r}")
+            known = ", ".join(params[section])
+            raise ConfigError(
+                f"{where}: unknown keys {unknown} in section {section!r}; known are {known}"
+            )
         params[section] = _laid_over(params[section], values)
 
 

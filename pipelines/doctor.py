@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.cluster import Cluster
 
 # Module -> package that has it.
-PACKAGES = {"kfp": "kfp", "kfp.kubernetes": "kfp-kubernetes", "hera": "hera"}
+PACKAGES = {"kfp": "kfp", "kfp.kubernetes": "kfp-kubernetes"}
 REQUEST_TIMEOUT_S = 10
 # What a run cannot do without, for runs and registry: a file of a pod ends with it.
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"

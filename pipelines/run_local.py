@@ -148,7 +148,7 @@ def run(
         StepFailedError: a step has failed.
     """
     if missing := [place for place in locations if "://" not in place and not Path(place).exists()]:
-        raise ConfigError(f"DATA: expected existing folders, found none at {missing}")
+        raise ConfigError(f"DATA: expected existing folders, found none at {', '.join(missing)}")
     root = root or str(RESULTS / name)
     # KFP keeps its own files on this machine, whatever the root.
     folder = RESULTS / name if is_bucket(root) else Path(root)

@@ -93,7 +93,7 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
         def work() -> dict[str, float]:
             from mixprint.audio.inspection import InspectionRules
             from mixprint.collection.building import build_catalogue, check_reject_fraction
-            from mixprint.collection.catalogue import write_catalogue
+            from mixprint.collection.catalogue import REJECTS_NAME, write_catalogue
 
             folders = songs.folders()
             tracks, rejects = build_catalogue(
@@ -113,7 +113,8 @@ def run(*, root: str, config: IngestConfig, source: str, locations: Sequence[str
                 origin=songs,
             )
             write_catalogue(folder, tracks, rejects, locations=[songs.uri(f) for f in folders])
-            check_reject_fraction(tracks, rejects, config.max_reject_fraction)
+            rejected = run_folder.uri(folder / REJECTS_NAME)
+            check_reject_fraction(tracks, rejects, config.max_reject_fraction, rejected)
             _check_size(tracks)
             return {"tracks": len(tracks), "rejects": len(rejects)}
 
@@ -139,7 +140,10 @@ def _check_size(tracks: "Sequence[Track]") -> None:
     Raises:
         DataError: there are too few songs.
     """
-    songs = {split: {t.song for t in tracks if t.split == split} for split in ("train", "test")}
+    songs = {
+        splits: {t.song for t in tracks if t.split in splits}
+        for splits in (("test",), ("valid", "test"))
+    }
     num_train = sum(track.split == "train" for track in tracks)
     if num_train < MIN_TRAIN_TRACKS:
         raise DataError(
@@ -149,12 +153,16 @@ def _check_size(tracks: "Sequence[Track]") -> None:
             "better some dozens, each twice as long as separate.segment_s; or transfer between "
             "two songs with `mixprint transfer`"
         )
-    if len(songs["test"]) < MIN_TEST_SONGS:
+    if len(songs["test",]) < MIN_TEST_SONGS:
+        is_enough = len(songs["valid", "test"]) >= MIN_TEST_SONGS
         log.warning(
-            "%d songs are held out for a test, at least %d are needed to prove that an encoder is "
-            "good: none will be promoted, and the shipped one transfers",
-            len(songs["test"]),
+            "songs held out for a test: %d; at least %d are needed to prove that an encoder is "
+            "good: %s",
+            len(songs["test",]),
             MIN_TEST_SONGS,
+            "it is measured on those that choose its best epoch, too, which flatters it"
+            if is_enough
+            else "none will be promoted, and the shipped one transfers",
         )
 
 

@@ -211,7 +211,8 @@ class Registry:
                 for v in self._client.search_model_versions(f"name = '{self.model_name}'")
             )
             raise DataError(
-                f"registry {self.model_name}: expected one of the versions {known}, got {version!r}"
+                f"registry {self.model_name}: expected one of the versions "
+                f"{', '.join(map(str, known))}, found {version}"
             ) from error
 
     def decide(self, version: str, decision: Decision) -> None:

@@ -173,7 +173,7 @@ def _run_here(
     threads = threads_each(num_processes)
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ, STEP_VARIABLE: str(os.getpid())}
     log.info(
-        "starting %d worker processes, %s threads each",
+        "worker processes to start: %d, with %s threads each",
         num_processes,
         environment["OMP_NUM_THREADS"],
     )

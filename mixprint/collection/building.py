@@ -120,9 +120,15 @@ def build_catalogue(
 
 
 def check_reject_fraction(
-    tracks: Sequence[Track], rejects: Sequence[Reject], max_fraction: float
+    tracks: Sequence[Track], rejects: Sequence[Reject], max_fraction: float, where: str
 ) -> None:
     """Fail when too much was refused, or nothing is left; call it after the tables are written.
+
+    Args:
+        tracks: what was taken.
+        rejects: what was refused.
+        max_fraction: of all, that may be.
+        where: the table that names them, for the message.
 
     Raises:
         DataError: with the counts by reason.
@@ -130,13 +136,14 @@ def check_reject_fraction(
     num_found = len(tracks) + len(rejects)
     if num_found == 0:
         raise DataError("expected songs in the collection, found no audio file")
-    reasons = ", ".join(f"{count} {reason}" for reason, count in count_reasons(rejects).items())
+    counts = ", ".join(f"{count} {reason}" for reason, count in count_reasons(rejects).items())
+    told = f"{counts}; {where} names each with its reason"
     if not tracks:
-        raise DataError(f"expected at least one usable song, found {num_found} rejects: {reasons}")
+        raise DataError(f"expected at least one usable song, found {num_found} rejects: {told}")
     if len(rejects) > max_fraction * num_found:
         raise DataError(
-            f"expected at most {max_fraction:.0%} rejects, found {len(rejects)} of {num_found}: "
-            f"{reasons}"
+            f"expected at most {max_fraction:.0%} rejects (ingest.max_reject_fraction), found "
+            f"{len(rejects)} of {num_found}: {told}"
         )
 
 

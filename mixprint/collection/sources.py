@@ -276,7 +276,7 @@ def _walk(location: Path, refusals: list[Refusal]) -> list[tuple[Path, list[str]
         listed.append((Path(folder), sorted(name for name in files if not _is_hidden(name))))
     if hidden:
         log.info(
-            "%s: left out %d hidden files and folders (one leading dot), such as %s",
+            "%s: hidden files and folders (one leading dot) left out: %d, such as %s",
             shown(location),
             len(hidden),
             ", ".join(shown(name) for name in sorted(hidden)[:3]),
@@ -320,7 +320,7 @@ def _audio_files(location: Path, follow_links: bool, refusals: list[Refusal]) ->
             else:
                 num_ignored += 1
     if num_ignored:
-        log.info("%s: left out %d files that are no audio", shown(location), num_ignored)
+        log.info("%s: files left out that are no audio: %d", shown(location), num_ignored)
     return sorted(paths)
 
 

@@ -111,7 +111,7 @@ def check_folder(
     if wanted and finished and not overwrite:
         raise DataError(
             f"{shown(folder)}: expected a new folder, found {finished[0].noun} of another call; "
-            "choose another folder, or replace it by --overwrite"
+            "choose another folder, or replace it by --overwrite (with make OVERWRITE=1)"
         )
 
 

@@ -166,9 +166,9 @@ def _judgement(result: TransferResult, optimize_target: OptimizeTarget) -> list[
             f"very different songs: their features lie {result.initial.feature_distance:.1f} "
             f"standard deviations apart (more than {VERY_DIFFERENT})"
         )
-    name = "aim" if optimize_target == "features" else "embedding"
-    before = getattr(result.initial, f"{name}_distance")
-    after = getattr(result.final, f"{name}_distance")
+    name, kind = ("features", "aim") if optimize_target == "features" else ("embedding",) * 2
+    before = getattr(result.initial, f"{kind}_distance")
+    after = getattr(result.final, f"{kind}_distance")
     if (
         result.num_steps > 0
         and before > NEAR_ENOUGH
@@ -176,8 +176,8 @@ def _judgement(result: TransferResult, optimize_target: OptimizeTarget) -> list[
         and len(result.stems_left_alone) < NUM_STEMS
     ):
         notes.append(
-            f"poor convergence: {name}_distance went from {before:.3f} to {after:.3f} in "
-            f"{result.num_steps} steps, which is less than {POOR_REDUCTION:.0%} nearer"
+            f"poor convergence: the distance of the {name} went from {before:.3f} to {after:.3f} "
+            f"by step {result.num_steps}, which is less than {POOR_REDUCTION:.0%} nearer"
         )
     for note in notes:
         log.warning("%s", note)

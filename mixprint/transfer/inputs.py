@@ -321,7 +321,8 @@ class SongFinder:
         path = Path(name)
         if not path.is_file():
             raise DataError(
-                f"{shown(name)}: expected a track_id with stems or a file, found neither"
+                f"{shown(name)}: expected an audio file, or the track_id of a song with stored "
+                "stems, found neither"
             )
         if self._separator is None:
             raise ConfigError(

@@ -371,7 +371,7 @@ def _do(job: Job, out_dir: Path, models: Models) -> Outcome:
 
 
 def _report(job: Job, outcome: Outcome, number: int, num_jobs: int) -> None:
-    where = f"transfer {number}/{num_jobs} {job.name}"
+    where = f"transfer {number}/{num_jobs} {job.name}".rstrip()
     if isinstance(outcome, Failure):
         log.warning("%s: failed: %s", where, outcome.error)
     elif outcome.was_there:

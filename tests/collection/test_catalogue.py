@@ -533,13 +533,13 @@ def test_reject_fraction_names_the_reasons(tmp_path: Path, write_song: WriteSong
         (tmp_path / f"{index}.wav").write_bytes(b"text")
     (tmp_path / "empty.wav").touch()
     tracks, rejects = build("folder", tmp_path)
-    check_reject_fraction(tracks, rejects, 0.8)
-    with pytest.raises(DataError, match="4 of 5: 3 unreadable, 1 empty"):
-        check_reject_fraction(tracks, rejects, 0.79)
+    check_reject_fraction(tracks, rejects, 0.8, "table")
+    with pytest.raises(DataError, match="4 of 5: 3 unreadable, 1 empty; table names each"):
+        check_reject_fraction(tracks, rejects, 0.79, "table")
     with pytest.raises(DataError, match="at least one usable"):
-        check_reject_fraction([], rejects, 1.0)
+        check_reject_fraction([], rejects, 1.0, "table")
     with pytest.raises(DataError, match="no audio file"):
-        check_reject_fraction([], [], 1.0)
+        check_reject_fraction([], [], 1.0, "table")
 
 
 def test_broken_tables_are_named(tmp_path: Path) -> None:
@@ -625,7 +625,7 @@ def test_names_that_begin_with_several_dots_are_titles_in_every_layout(
     tracks, rejects = build(source, *locations)
     assert {track.title for track in tracks} == expected
     assert rejects == []
-    assert "left out 3 hidden files and folders" in caplog.text
+    assert "hidden files and folders (one leading dot) left out: 3" in caplog.text
 
 
 def test_names_in_two_spellings_of_unicode_are_pairs(tmp_path: Path, write_song: WriteSong) -> None:

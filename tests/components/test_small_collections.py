@@ -43,7 +43,7 @@ def test_songs_of_one_split_are_trained_on_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     _check_size([replace(track, split="train") for track in _tracks(8)])
-    assert "0 songs are held out for a test, at least 3 are needed" in caplog.text
+    assert "songs held out for a test: 0; at least 3 are needed" in caplog.text
     caplog.clear()
     _check_size(_tracks(30))
     assert caplog.text == ""

@@ -19,6 +19,7 @@ from mixprint.transfer.report.page import (
     clips_of,
     distance_cells,
     excerpt,
+    label_of,
     pair_title,
     target_of,
     words,
@@ -117,7 +118,7 @@ def _percent(reduction: float | None) -> str:
 
 def _labels(page_dir: Path, group: Sequence["Done"], others: Collection[str]) -> list[str]:
     """Call each transfer of a pair by its method, and its folder where that is not enough."""
-    labels = [f"{d.metrics['method']}, {d.metrics['optimize_target']}" for d in group]
+    labels = [label_of(each.metrics) for each in group]
     places = [shown(_relative(page_dir, each.folder)) for each in group]
     return [
         (label if labels.count(label) == 1 else f"{label} ({place})")

@@ -51,7 +51,7 @@ def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
         path,
         "transfer/report/pair.html",
         "Mixing style transfer",
-        name=name,
+        label=label_of(metrics),
         distances=distance_cells(metrics),
         pair=pair_title(metrics),
         player=compare(name, sounds, SAMPLE_RATE_HZ, heard="output"),
@@ -112,9 +112,14 @@ def _decibels(value_db: float, more: str, less: str) -> str:
     return f"{abs(value_db):.1f} dB {more if value_db > 0 else less}"
 
 
+def label_of(metrics: Mapping[str, Any]) -> str:
+    """Call a transfer by its method, and what it brought nearer."""
+    return f"{metrics['method']}, {metrics['optimize_target']}"
+
+
 def distance_cells(metrics: Mapping[str, Any]) -> list[object]:
     """Return how near a transfer came, for a row of the table of distances."""
-    cells: list[object] = [metrics["method"], metrics["optimize_target"]]
+    cells: list[object] = []
     for kind in ("feature", "embedding"):
         initial, final = (metrics[f"{when}_{kind}_distance"] for when in ("initial", "final"))
         if initial is None:
@@ -202,7 +207,8 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
         "loudness": f"{output['input_loudness_lufs']:.1f} LUFS in, "
         f"{output['loudness_lufs']:.1f} LUFS out, "
         f"{output['target_loudness_lufs']:.1f} LUFS in the target",
-        "true peak": f"{output['true_peak_dbtp']:.1f} dBTP (gain {output['gain_db']:.1f} dB)",
+        "true peak": f"{output['true_peak_dbtp']:.1f} dBTP",
+        "gain in all": f"{output['gain_db']:.1f} dB",
         **_null_depth(output),
         "device": metrics["device"],
         "time": f"{metrics['timings']['total_s']:.0f} s",
