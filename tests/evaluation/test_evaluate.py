@@ -136,9 +136,10 @@ def run(paths: dict[str, Path]) -> dict:
 
 
 def test_what_was_evaluated_is_known_again(
-    evaluated: tuple[dict[str, Path], dict], tmp_path: Path
+    evaluated: tuple[dict[str, Path], dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, first = evaluated
+    monkeypatch.setattr("mixprint.evaluation.evaluate._draw", lambda *_: {})  # nobody looks
     paths = make_run(tmp_path)
     tracks = read_catalogue(paths["catalogue_dir"])
     # A song that is not evaluated does not count; one that is counts with its style.
