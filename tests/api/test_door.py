@@ -37,6 +37,7 @@ def test_the_lines_of_the_readme_run(
     tmp_path: Path,
     write_song: Callable[..., Path],
     loaded: list[Any],
+    short_reports: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -46,8 +47,8 @@ def test_the_lines_of_the_readme_run(
         return Hyperparameters(**values | {"num_steps": 1})
 
     monkeypatch.setattr(transfers, "Hyperparameters", short_fit)
-    write_song(tmp_path / "a.wav", 5.0, seed=1)
-    write_song(tmp_path / "b.wav", 5.0, seed=2)
+    write_song(tmp_path / "a.wav", 10.0, seed=1)
+    write_song(tmp_path / "b.wav", 10.0, seed=2)
     monkeypatch.chdir(tmp_path)
     (lines,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
     exec(lines, {})
@@ -56,5 +57,5 @@ def test_the_lines_of_the_readme_run(
     metrics = read_json(tmp_path / "results/a-like-b/metrics.json")
     distances = [metrics[f"{when}_feature_distance"] for when in ("initial", "final")]
     assert re.findall(r"\d+\.\d\d", printed[1]) == [f"{value:.2f}" for value in distances]
-    assert printed[2] == "results/a-like-b/output_transferred.wav: 5.0 s"
+    assert printed[2] == "results/a-like-b/output_transferred.wav: 10.0 s"
     assert (tmp_path / "results/a-like-b/output_transferred.wav").is_file()

@@ -110,6 +110,7 @@ def test_all_combinations_of_targets_and_rates(
     assert found["optimize_target"] == "embeddings"
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_a_batch_of_pairs(tmp_path: Path, songs: tuple[Path, Path]) -> None:
     (tmp_path / "pairs.csv").write_text(
         "input,target,method,keep\na song.wav,b.flac,,\nb.flac,a song.wav,tcn,drums\n"
