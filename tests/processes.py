@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import multiprocessing
-
 PATIENCE_S = 60.0
 
 
 def start_ranks(function: Callable[..., None], *arguments: object) -> None:
     """Run `function(rank, *arguments)` in two processes and wait for both."""
+    # Not above: processes that tests start import this module, and not all of them need torch.
+    from torch import multiprocessing
+
     multiprocessing.start_processes(function, arguments, nprocs=2, start_method="forkserver")
 
 

@@ -37,6 +37,7 @@ def test_the_lines_of_the_readme_run(
     tmp_path: Path,
     write_song: Callable[..., Path],
     loaded: list[Any],
+    short_reports: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -14,6 +14,7 @@ from tests.cli.stand_ins import LevelEncoder, QuarterSeparator
 runner = CliRunner()
 
 
+@pytest.mark.usefixtures("short_reports")
 @pytest.mark.parametrize("separator", ["_", "-"])
 def test_transfer_accepts_hyphens_and_underscores(
     tmp_path: Path, songs: tuple[Path, Path], separator: str
@@ -23,7 +24,7 @@ def test_transfer_accepts_hyphens_and_underscores(
         "target_audio": songs[1],
         "optimize_target": "features",
         "output_dir": tmp_path / "out",
-        "num_steps": 1,
+        "num_steps": 0,
         "receptive_field": 0.01,
         "segment_duration": 3.0,
         "segment_offset": 0.5,
@@ -109,6 +110,7 @@ def test_all_combinations_of_targets_and_rates(
     assert found["optimize_target"] == "embeddings"
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_a_batch_of_pairs(tmp_path: Path, songs: tuple[Path, Path]) -> None:
     (tmp_path / "pairs.csv").write_text(
         "input,target,method,keep\na song.wav,b.flac,,\nb.flac,a song.wav,tcn,drums\n"

@@ -33,7 +33,7 @@ def make_workplace(
         write_song(folder / "songs" / f"song {index}.wav", duration_s, seed=index)
     torch.manual_seed(0)
     window_s = segment_s / 1.5
-    network = build_scnet(SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2), "plain")
+    network = build_scnet(SCNetConfig(dims=(4, 8, 8, 8), num_dplayer=2, hop_size=2048), "plain")
     export_separator(network, folder, window_s=window_s)
     params = load_params(REPOSITORY / "params.yaml")
     params["ingest"] |= {

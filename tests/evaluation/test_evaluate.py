@@ -135,8 +135,14 @@ def run(paths: dict[str, Path]) -> dict:
     )
 
 
+@pytest.fixture
+def undrawn(evaluated: tuple[dict[str, Path], dict], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have evaluations draw nothing where nobody looks; the one that is shared has its pictures."""
+    monkeypatch.setattr("mixprint.evaluation.evaluate._draw", lambda *_: {})
+
+
 def test_what_was_evaluated_is_known_again(
-    evaluated: tuple[dict[str, Path], dict], tmp_path: Path
+    evaluated: tuple[dict[str, Path], dict], tmp_path: Path, undrawn: None
 ) -> None:
     _, first = evaluated
     paths = make_run(tmp_path)
@@ -272,7 +278,7 @@ def test_songs_of_unknown_style(tmp_path: Path) -> None:
     assert "Not measured" in (paths["out_dir"] / "report.html").read_text()
 
 
-def test_overlapping_segments_are_no_queries(tmp_path: Path) -> None:
+def test_overlapping_segments_are_no_queries(tmp_path: Path, undrawn: None) -> None:
     metrics = run(make_run(tmp_path, overlap=True))
     assert "absent" in metrics["song_retrieval"]
     assert "song_recall_at_1" not in metrics

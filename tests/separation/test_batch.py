@@ -141,27 +141,7 @@ def test_what_cannot_become_a_job(tmp_path: Path, write_song: Callable[..., Path
     assert "none" in failures[0].detail
 
 
-def test_jobs_side_by_side_give_the_same(
-    tmp_path: Path, write_song: Callable[..., Path], source: SeparatorSource
-) -> None:
-    songs = [write_song(tmp_path / f"song{i}.wav", 1.0 + i, seed=i) for i in range(3)]
-    (tmp_path / "bad.wav").write_bytes(b"none")
-    songs.append(tmp_path / "bad.wav")
-    statuses = {}
-    for num_processes in (1, 2):
-        jobs, _ = find_jobs(songs, tmp_path / str(num_processes))
-        outcomes = separate_files(jobs, source, FileSettings(), num_processes=num_processes)
-        statuses[num_processes] = {o.song.name: o.status for o in outcomes}
-    assert statuses[1] == statuses[2]
-    assert sorted(statuses[2].values()) == ["failed", "separated", "separated", "separated"]
-    for name in (f"song{i}/{stem}.wav" for i in range(3) for stem in STEMS):
-        first, second = (sf.read(tmp_path / side / name)[0] for side in ("1", "2"))
-        assert (first == second).all()
-    again = separate_files(find_jobs(songs, tmp_path / "2")[0], source, FileSettings())
-    assert sorted(outcome.status for outcome in again) == ["failed", *["present"] * 3]
-
-
-def test_progress_of_jobs_side_by_side_does_not_wait_for_the_end_of_a_song(
+def test_jobs_side_by_side_give_the_same_and_tell_of_progress_within_songs(
     tmp_path: Path,
     write_song: Callable[..., Path],
     source: SeparatorSource,
@@ -174,15 +154,29 @@ def test_progress_of_jobs_side_by_side_does_not_wait_for_the_end_of_a_song(
             super().advance(units)
             seen.append(self.done)
 
-    monkeypatch.setattr(batch, "Progress", Noted)
-    monkeypatch.setattr(batch, "BAR_EVERY_S", 0.001)
-    songs = [write_song(tmp_path / f"song{i}.wav", 4.0, seed=i) for i in range(2)]
-    jobs, _ = find_jobs(songs, tmp_path / "out")
-    outcomes = list(separate_files(jobs, source, FileSettings(), num_processes=2))
-    assert [outcome.status for outcome in outcomes] == ["separated"] * 2
+    lengths_s = (4.0, 8.0, 4.0)
+    songs = [write_song(tmp_path / f"song{i}.wav", s, seed=i) for i, s in enumerate(lengths_s)]
+    (tmp_path / "bad.wav").write_bytes(b"none")
+    songs.append(tmp_path / "bad.wav")
+    statuses = {}
+    for num_processes in (1, 2):
+        seen.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(batch, "Progress", Noted)
+            patch.setattr(batch, "BAR_EVERY_S", 0.001)
+            jobs, _ = find_jobs(songs, tmp_path / str(num_processes))
+            outcomes = separate_files(jobs, source, FileSettings(), num_processes=num_processes)
+            statuses[num_processes] = {o.song.name: o.status for o in outcomes}
+    assert statuses[1] == statuses[2]
+    assert sorted(statuses[2].values()) == ["failed", "separated", "separated", "separated"]
+    for name in (f"song{i}/{stem}.wav" for i in range(3) for stem in STEMS):
+        first, second = (sf.read(tmp_path / side / name)[0] for side in ("1", "2"))
+        assert (first == second).all()
     assert seen == sorted(seen)
-    assert seen[-1] == 8
-    assert set(seen) - {0, 4, 8}, "within a song"
+    assert seen[-1] == 16
+    assert any(done % 4 for done in seen), "within a song"
+    again = separate_files(find_jobs(songs, tmp_path / "2")[0], source, FileSettings())
+    assert sorted(outcome.status for outcome in again) == ["failed", *["present"] * 3]
 
 
 class ShortOfMemory:

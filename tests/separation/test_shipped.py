@@ -25,7 +25,7 @@ def test_it_is_small() -> None:
 def test_it_separates_generated_songs_of_an_unseen_seed(
     separator: Separator, tmp_path: Path
 ) -> None:
-    config = DataConfig(num_songs=6, styles_per_song=1, duration_s=10.0, seed=99)
+    config = DataConfig(num_songs=4, styles_per_song=1, duration_s=6.0, seed=99)
     scores = evaluate_separator(separator, generate(tmp_path, config, num_workers=2))
     assert scores["average"] >= 6.0, scores
 

@@ -14,7 +14,7 @@ from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from tests.components.workplace import REPOSITORY
 
 TINY_MODEL = {
-    "dims": [4, 4, 4],
+    "dims": [4, 4],
     "nfft": 512,
     "hop_size": 256,
     "win_size": 512,

@@ -100,7 +100,13 @@ def _separator(data_dir: Path, device: torch.device, is_random: bool) -> Task[An
 def _zero_shot(data: Collection, device: torch.device, is_random: bool) -> Task[Any]:
     steps = STEPS // 2
     config = zero_shot_config(
-        level_steps=steps, audio_steps=steps, valid_steps=STEPS_PER_EPOCH, num_chains=1, num_valid=1
+        level_steps=steps,
+        audio_steps=steps,
+        valid_steps=STEPS_PER_EPOCH,
+        num_chains=1,
+        num_valid=1,
+        level_s=0.4,
+        crop_s=0.2,
     )
     # What is measured of the renderings is the same for all.
     shared = data.stems_dir.parent / "measured"

@@ -21,6 +21,7 @@ class Prepared:
         data: what it learns from.
         whole: folder of an undisturbed training.
         outcome: of that.
+        told: the steps and figures that it has told of.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Prepared:
     data: Any
     whole: Path
     outcome: Outcome
+    told: list[tuple[int, dict[str, float]]]
 
     def run(self, folder: Path, **changes: Any) -> Outcome:
         return run_case(self.name, self.data, folder, **changes)
@@ -41,7 +43,13 @@ def prepare_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pr
         if name not in made:
             data = CASES[name].prepare(tmp_path_factory.mktemp(f"{name}-data"))
             whole = tmp_path_factory.mktemp(f"{name}-whole")
-            made[name] = Prepared(name, CASES[name], data, whole, run_case(name, data, whole))
+            told: list[tuple[int, dict[str, float]]] = []
+
+            def note(step: int, values: dict[str, float], told: list[Any] = told) -> None:
+                told.append((step, dict(values)))
+
+            outcome = run_case(name, data, whole, on_metrics=note)
+            made[name] = Prepared(name, CASES[name], data, whole, outcome, told)
         return made[name]
 
     return prepare

@@ -96,14 +96,19 @@ def test_embeddings_come_nearer_and_both_distances_are_recorded(
 
 
 def fit(
-    source: Tensor, target: Tensor, standardisation: Standardisation, share: float
+    source: Tensor,
+    target: Tensor,
+    standardisation: Standardisation,
+    share: float,
+    *,
+    num_steps: int = 25,
 ) -> TransferResult:
     """Fit with one style share for all features."""
     with pytest.MonkeyPatch.context() as patch:
         share_D = torch.full((len(FEATURE_NAMES),), share)
         patch.setattr("mixprint.transfer.settings.load_style_share", lambda: share_D)
         return transfer(
-            source, target, standardisation, aim="style", num_steps=25, method="console"
+            source, target, standardisation, aim="style", num_steps=num_steps, method="console"
         )
 
 
@@ -155,7 +160,7 @@ def test_what_lies_far_below_the_mix_is_left_alone(
 ) -> None:
     source = make_stems()
     source[1] *= 10 ** (-40 / 20)  # the bass, 6 dB below the loudest stem before
-    result = fit(source, make_stems(seed=1), standardisation, 1.0)
+    result = fit(source, make_stems(seed=1), standardisation, 1.0, num_steps=2)
     assert result.stems_left_alone == ("bass",)
     assert torch.equal(result.stems_SCT[1], source[1])
 
@@ -190,7 +195,7 @@ def test_the_best_step_is_kept(make_stems: Make, standardisation: Standardisatio
 def test_equal_seeds_give_equal_results(make_stems: Make, standardisation: Standardisation) -> None:
     runs = [
         transfer(
-            make_stems(), make_stems(seed=1, gain=0.3), standardisation, num_steps=3, seed=seed
+            make_stems(), make_stems(seed=1, gain=0.3), standardisation, num_steps=2, seed=seed
         )
         for seed in (1, 1, 2)
     ]
@@ -204,7 +209,7 @@ def test_silent_stems_are_left_alone_with_a_note(
 ) -> None:
     source, target = make_stems(), make_stems(seed=1, gain=0.3)
     (source if silent_song == "input" else target)[1] = 0
-    result = transfer(source, target, standardisation)
+    result = transfer(source, target, standardisation, num_steps=4)
     assert result.stems_left_alone == ("bass",)
     assert silent_song in result.notes[0]
     assert torch.equal(result.stems_SCT[1], source[1])

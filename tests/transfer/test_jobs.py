@@ -31,9 +31,10 @@ from mixprint.transfer.jobs import (
     default_processes,
     run_jobs,
 )
+from mixprint.transfer.report import artefacts
 from mixprint.transfer.settings import Controls, parse_amounts
 from tests.transfer.test_fit import LevelEncoder
-from tests.transfer.trials import settings, write_short_report
+from tests.transfer.trials import quick_null_db, settings, write_short_report
 
 pytestmark = pytest.mark.usefixtures("short_reports")
 
@@ -68,6 +69,7 @@ class LoggingSeparator:
 def load_models(log: Path, deadly: bool = False, *, broken: bool = False) -> Models:
     if multiprocessing.parent_process() is not None:
         songs_module.write_report = write_short_report
+        artefacts._null_db = quick_null_db
     if broken:
         raise CheckpointError("expected a model, found none")
     ones_D = torch.ones(len(FEATURE_NAMES))

@@ -102,7 +102,9 @@ def jobs_of(pairs: list[Pair], source: SongFinder, wanted: Defaults) -> list[Job
     return jobs
 
 
-def test_stored_tracks(tmp_path: Path, stems_dir: Path, standardisation: Standardisation) -> None:
+def test_stored_tracks(
+    tmp_path: Path, stems_dir: Path, standardisation: Standardisation, short_reports: None
+) -> None:
     source = SongFinder(tracks=[track(n) for n in "abc"], stems_dir=stems_dir)
     out_dir = tmp_path / "transfer"
     models = Models(standardisation=standardisation)

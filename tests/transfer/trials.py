@@ -24,3 +24,8 @@ def settings(**more: object) -> Hyperparameters:
 def write_short_report(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write hardly anything for a page, which takes longer than all the rest of a transfer."""
     path.write_text(metrics["method"])
+
+
+def quick_null_db(*_: object) -> float:
+    """Stand for how far a stem is from a filter, which takes half a second to measure."""
+    return -60.0

@@ -119,27 +119,25 @@ def _has_weights(path: Path, expected: Mapping[str, torch.Tensor]) -> bool:
     return all(torch.equal(found[key], value.half().float()) for key, value in expected.items())
 
 
+SCORES_AND_BEST: dict[str, tuple[dict[int, float], int]] = {
+    "middle": ({2: 1.0, 4: 3.0, 6: 2.0}, 4),
+    "first": ({2: 3.0, 4: 1.0, 6: 2.0}, 2),
+    "last": ({2: 1.0, 4: 2.0, 6: 3.0}, 6),
+    "others silent": ({2: -9.0, 4: math.nan, 6: math.nan}, 2),
+    "all silent": ({2: math.nan, 4: math.nan, 6: math.nan}, 6),
+    "equal": ({2: 1.0, 4: 3.0, 6: 3.0}, 6),
+}
+
+
+# Without a kill the scores are compared in the same place: two of them show that it needs none.
 @pytest.mark.parametrize(
-    ("by_step", "best"),
-    [
-        ({2: 1.0, 4: 3.0, 6: 2.0}, 4),
-        ({2: 3.0, 4: 1.0, 6: 2.0}, 2),
-        ({2: 1.0, 4: 2.0, 6: 3.0}, 6),
-        ({2: -9.0, 4: math.nan, 6: math.nan}, 2),
-        ({2: math.nan, 4: math.nan, 6: math.nan}, 6),
-        ({2: 1.0, 4: 3.0, 6: 3.0}, 6),
-    ],
-    ids=["middle", "first", "last", "others silent", "all silent", "equal"],
+    ("scores", "killed"),
+    [*((scores, True) for scores in SCORES_AND_BEST), ("middle", False), ("all silent", False)],
 )
-@pytest.mark.parametrize("killed", [False, True])
 def test_the_best_validated_weights_are_exported_and_the_last_beside_them(
-    tmp_path: Path,
-    data_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    by_step: dict[int, float],
-    best: int,
-    killed: bool,
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch, scores: str, killed: bool
 ) -> None:
+    by_step, best = SCORES_AND_BEST[scores]
     validated = _scores_of_steps(monkeypatch, by_step)
     out = tmp_path / "out"
     if killed:

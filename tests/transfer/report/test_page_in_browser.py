@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +23,32 @@ Make = Callable[..., Tensor]
 WIDE = (1100, 900)
 
 
-def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[str, Any]]:
-    """Write what a transfer leaves: an output that is the input with half the drums."""
+def stems_of(make_stems: Make) -> dict[str, Tensor]:
+    """Make the songs of a pair, all pairs the same."""
     drums_down = torch.tensor([1.0, 1.0, 0.5, 1.0]).view(-1, 1, 1)
     stems = {"input": make_stems(seed=1), "target": make_stems(4.0, seed=2)}
-    stems["output"] = drums_down * stems["input"]
-    features = {}
+    return stems | {"output": drums_down * stems["input"]}
+
+
+@cache
+def features_of(make_stems: Make) -> dict[str, dict[str, float]]:
+    """Measure them, once for all pairs."""
+    found = {}
+    for song, stems_SCT in stems_of(make_stems).items():
+        values_D = extract(stems_SCT.unsqueeze(0), SAMPLE_RATE_HZ)[0]
+        found[song] = dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
+    return found
+
+
+def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[str, Any]]:
+    """Write what a transfer leaves: an output that is the input with half the drums."""
+    stems = stems_of(make_stems)
+    features = features_of(make_stems)
     for song, stems_SCT in stems.items():
         write_audio(folder / MIXES[song], stems_SCT.sum(0), SAMPLE_RATE_HZ, subtype="PCM_24")
         for stem, stem_CT in zip(STEMS, stems_SCT, strict=True):
             path = folder / STEM_FOLDERS[song] / f"{stem}.wav"
             write_audio(path, stem_CT, SAMPLE_RATE_HZ, subtype="FLOAT")
-        values_D = extract(stems_SCT.unsqueeze(0), SAMPLE_RATE_HZ)[0]
-        features[song] = dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
     metrics = {
         "input_audio": "/songs/a.wav",
         "input_title": f"{'a-long-name-' * 8}<b>",
