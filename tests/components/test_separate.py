@@ -46,7 +46,7 @@ from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftov
 from mixprint.storage.claims import Observer, take_claim
 from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
 
-NUM_SONGS, NUM_SHARDS, DURATION_S, SEGMENT_S = 20, 20, 1.6, 0.75
+NUM_SONGS, NUM_SHARDS, DURATION_S, SEGMENT_S = 30, 30, 1.6, 0.75
 NUM_WORKERS, NUM_KILLED = 4, 2
 
 
