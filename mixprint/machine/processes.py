@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from mixprint.errors import MixprintError
 STARTER_POLL_S = 0.5
 # A shell's convention, and the engines', for the exit code of a program that a signal has ended.
 SIGNAL_BASE = 128
+MAX_SOCKET_PATH = 108
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -174,7 +176,11 @@ def side_by_side(
     """
     # Forking a process whose torch has started threads can lock up; one that only waits to be
     # forked has imported once for all what the tasks need.
-    context = multiprocessing.get_context("forkserver")
+    context = (
+        multiprocessing.get_context("forkserver")
+        if _sockets_fit()
+        else multiprocessing.get_context("spawn")
+    )
     context.set_forkserver_preload([_module(start)])
     left = deque(range(len(tasks)))
     # Where each process that is at work is reached, and at which task it is.
@@ -216,6 +222,15 @@ def side_by_side(
             worker.terminate()
         for worker, _ in busy.values():
             worker.join()
+
+
+def _sockets_fit() -> bool:
+    """Tell whether the path of a socket among the temporary files is short enough; see unix(7)."""
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:
+        return False
+    return len(os.fsencode(folder)) + len("/pymp-12345678/listener-12345678") < MAX_SOCKET_PATH
 
 
 def _module(function: Callable[..., object]) -> str:

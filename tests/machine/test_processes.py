@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -70,6 +71,15 @@ def test_a_killed_process_takes_one_task_with_it(tmp_path: Path) -> None:
     # Two at first, and one in the place of each that was killed while there was work.
     assert 3 <= len(pids) <= 4
     wait_until(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_temporary_files_may_lie_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too deep for the path of a socket."""
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert list(side_by_side([2], 1, partial(start, tmp_path))) == [(0, 4)]
+    assert list(deep.iterdir()) == []
 
 
 def test_no_process_is_left_when_nobody_asks_on(tmp_path: Path) -> None:
