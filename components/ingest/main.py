@@ -140,10 +140,7 @@ def _check_size(tracks: "Sequence[Track]") -> None:
     Raises:
         DataError: there are too few songs.
     """
-    songs = {
-        splits: {t.song for t in tracks if t.split in splits}
-        for splits in (("test",), ("valid", "test"))
-    }
+    test, valid = ({t.song for t in tracks if t.split == split} for split in ("test", "valid"))
     num_train = sum(track.split == "train" for track in tracks)
     if num_train < MIN_TRAIN_TRACKS:
         raise DataError(
@@ -153,15 +150,14 @@ def _check_size(tracks: "Sequence[Track]") -> None:
             "better some dozens, each twice as long as separate.segment_s; or transfer between "
             "two songs with `mixprint transfer`"
         )
-    if len(songs["test",]) < MIN_TEST_SONGS:
-        is_enough = len(songs["valid", "test"]) >= MIN_TEST_SONGS
+    if len(test) < MIN_TEST_SONGS:
         log.warning(
             "songs held out for a test: %d; at least %d are needed to prove that an encoder is "
             "good: %s",
-            len(songs["test",]),
+            len(test),
             MIN_TEST_SONGS,
             "it is measured on those that choose its best epoch, too, which flatters it"
-            if is_enough
+            if len(test | valid) >= MIN_TEST_SONGS
             else "none will be promoted, and the shipped one transfers",
         )
 

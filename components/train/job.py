@@ -80,7 +80,7 @@ class TaskConfig(Protocol):
 
     @property
     def device(self) -> str:
-        """Where to compute: auto, cpu or cuda."""
+        """Device to compute on: auto, cpu or cuda."""
         ...
 
     def identity(self) -> dict[str, Any]:
