@@ -36,7 +36,7 @@ from tests.processes import wait_until
 WORKER = "tests.components.failing_worker"
 ROOT = "gs://bucket/run"
 # Of a fifth of a second each, so that a node is lost in the middle.
-EPOCHS = 3
+EPOCHS = 12
 TRAINJOB = """
 apiVersion: trainer.kubeflow.org/v1alpha1
 kind: TrainJob
