@@ -107,7 +107,7 @@ def test_edits() -> None:
         ("vocals.bass_db", 0.0, "vocals: expected one of trim_db"),
         ("vocals.pan", "left", "vocals.pan: expected a number, found 'left'"),
         ("vocals.pan", math.nan, "vocals.pan: expected a number, found nan"),
-        ("vocals.pan", "+=1.5", r"vocals.pan: expected -1 to 1, found 1"),
+        ("vocals.pan", "+=1.6", r"vocals.pan: expected -1 to 1, found 1"),
     ):
         with pytest.raises(ConfigError, match=message):
             settings.edit({path: value})
