@@ -118,7 +118,7 @@ def _between(reach: int, width: int = 1) -> Tensor:
 
     Args:
         reach: number of samples on either side.
-        width: in samples, of the sinc up to its first zero: 1 keeps all frequencies, 2 half of them.
+        width: of the sinc up to its first zero: 1 keeps all frequencies, 2 half of them.
     """
     place = np.arange(2 * reach) - (reach - 0.5)
     taps = np.sinc(place / width) * np.kaiser(2 * reach, _KAISER_BETA)
