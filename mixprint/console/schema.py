@@ -144,6 +144,22 @@ def _compressor() -> tuple[Field, ...]:
     )
 
 
+def _room_shape(
+    name: str, unit: str, low: float, neutral: float, high: float, *, is_fitted: bool = True
+) -> Field:
+    return Field(
+        name=f"room.{name}",
+        unit=unit,
+        low=low,
+        high=high,
+        neutral=neutral,
+        scale="log",
+        scaling="kept",
+        weighed_by="room.send_db",
+        is_fitted=is_fitted,
+    )
+
+
 TRACK_FIELDS = (
     Field(
         name="trim_db",
@@ -175,16 +191,9 @@ TRACK_FIELDS = (
     ),
     Field(name="drive.mix", unit="1", low=0.0, high=1.0, neutral=0.0),
     Field(name="room.send_db", unit="dB", low=-60.0, high=6.0, neutral=-60.0, scaling="gain"),
-    Field(
-        name="room.time_s",
-        unit="s",
-        low=0.15,
-        high=6.0,
-        neutral=1.0,
-        scale="log",
-        scaling="kept",
-        weighed_by="room.send_db",
-    ),
+    _room_shape("time_s", "s", 0.15, 1.0, 6.0),
+    _room_shape("low_ratio", "1", 0.25, 1.0, 4.0, is_fitted=False),
+    _room_shape("high_ratio", "1", 0.1, 1.0, 2.0, is_fitted=False),
     Field(name="width", unit="1", low=0.0, high=2.5, neutral=1.0),
     Field(name="pan", unit="1", low=-1.0, high=1.0, neutral=0.0),
     Field(name="fader_db", unit="dB", low=-60.0, high=24.0, neutral=0.0),
