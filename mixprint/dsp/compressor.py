@@ -9,6 +9,7 @@ Shape suffixes: B row (a track), N block, T sample.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -139,35 +140,64 @@ def joined(gain_BN: Tensor, before_B: Tensor, num_samples: int) -> Tensor:
     return gain_BNT.flatten(1)[:, :num_samples]
 
 
-def compression_gain(
-    side_chain_BT: Tensor,
-    *,
-    threshold_db_B: Tensor,
-    slope_B: Tensor,
-    attack_s_B: Tensor,
-    release_s_B: Tensor,
-    knee_db_B: Tensor,
-    sample_rate_hz: int,
-) -> Tensor:
-    """Return the gain curves of compressors.
+@dataclass(frozen=True)
+class Compressors:
+    """Compressors of tracks, one each.
 
-    Args:
-        side_chain_BT: what they listen to: the louder of both channels, sample by sample.
+    Attributes:
         threshold_db_B: level in dBFS above which the gain falls.
         slope_B: 1 - 1 / ratio; below 0 the gain rises.
         attack_s_B: time constant of rising levels.
         release_s_B: time constant of falling levels.
         knee_db_B: width of the knee, around the threshold.
-        sample_rate_hz: of the audio.
-
-    Returns:
-        gain_BT, amplitudes.
     """
-    level_BN = block_levels_db(side_chain_BT)
-    above_BN = above_threshold_db(level_BN, threshold_db_B, knee_db_B)
-    # The slope scales target and result alike, whatever its sign: which pole acts does not change.
-    reduction_BN = slope_B[:, None] * smoothed(
-        above_BN, pole(attack_s_B, sample_rate_hz), pole(release_s_B, sample_rate_hz)
-    )
-    gain_BN = torch.pow(10.0, -reduction_BN / 20)
-    return joined(gain_BN, torch.ones_like(slope_B), side_chain_BT.shape[-1])
+
+    threshold_db_B: Tensor
+    slope_B: Tensor
+    attack_s_B: Tensor
+    release_s_B: Tensor
+    knee_db_B: Tensor
+
+    def gain(self, side_chain_BT: Tensor, sample_rate_hz: int) -> Tensor:
+        """Return the gain curves, differentiable.
+
+        Args:
+            side_chain_BT: what they listen to: the louder of both channels, sample by sample.
+            sample_rate_hz: of the audio.
+
+        Returns:
+            gain_BT, amplitudes.
+        """
+        return self._gain(side_chain_BT, sample_rate_hz, torch.zeros_like(self.slope_B))[0]
+
+    def _gain(
+        self, side_chain_BT: Tensor, sample_rate_hz: int, before_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Go on from how far the level was above the threshold; return that at the end, too."""
+        level_BN = block_levels_db(side_chain_BT)
+        above_BN = smoothed(
+            above_threshold_db(level_BN, self.threshold_db_B, self.knee_db_B),
+            pole(self.attack_s_B, sample_rate_hz),
+            pole(self.release_s_B, sample_rate_hz),
+            before_B,
+        )
+        # The slope scales target and result alike, whatever its sign: which pole acts stays.
+        gain_BN = torch.pow(10.0, -self.slope_B[:, None] * above_BN / 20)
+        first_B = torch.pow(10.0, -self.slope_B * before_B / 20)
+        return joined(gain_BN, first_B, side_chain_BT.shape[-1]), above_BN[:, -1]
+
+
+class StreamedCompressors:
+    """Compressors of audio that comes in blocks, in float64."""
+
+    def __init__(self, compressors: Compressors, sample_rate_hz: int) -> None:
+        """Start in silence."""
+        self._compressors, self._sample_rate_hz = compressors, sample_rate_hz
+        self._before_B = torch.zeros_like(compressors.slope_B)
+
+    def add(self, side_chain_BT: Tensor) -> Tensor:
+        """Return the gain of the next block: of whole `BLOCK_SAMPLES`, unless it is the last."""
+        gain_BT, self._before_B = self._compressors._gain(
+            side_chain_BT, self._sample_rate_hz, self._before_B
+        )
+        return gain_BT

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from mixprint.dsp import compressor
-from mixprint.dsp.compressor import compression_gain, linear_recurrence, smoothed
+from mixprint.dsp.compressor import (
+    BLOCK_SAMPLES,
+    Compressors,
+    StreamedCompressors,
+    linear_recurrence,
+    smoothed,
+)
 from mixprint.synthesis import exact
 
 RATE_HZ = 44_100
@@ -65,7 +71,7 @@ def test_it_is_the_one_of_the_generator(
         "release_s_B": release_s,
         "knee_db_B": 0.0,
     }
-    found_BT = compression_gain(level_BT, **values(1, **changes), sample_rate_hz=RATE_HZ)
+    found_BT = Compressors(**values(1, **changes)).gain(level_BT, RATE_HZ)
     np.testing.assert_allclose(found_BT[0].numpy(), expected_T, atol=1e-6, rtol=0)
 
 
@@ -104,7 +110,7 @@ def test_gradients_are_those_of_differences() -> None:
 
     def gain(*each: Tensor) -> Tensor:
         settings = dict(zip(names, each, strict=True))
-        return compression_gain(level_BT, **settings, sample_rate_hz=RATE_HZ)
+        return Compressors(**settings).gain(level_BT, RATE_HZ)
 
     inputs = [value.requires_grad_() for value in values(2).values()]
     assert torch.autograd.gradcheck(gain, inputs)
@@ -114,7 +120,7 @@ def test_attack_and_release_do_63_percent_of_a_step_in_their_time() -> None:
     time_T = torch.arange(2 * RATE_HZ) / RATE_HZ
     level_BT = torch.where((time_T >= 0.5) & (time_T < 1.2), 1.0, 0.001).double()[None]
     settings = values(1, knee_db_B=0.0, attack_s_B=0.05, release_s_B=0.2)
-    gain_T = compression_gain(level_BT, **settings, sample_rate_hz=RATE_HZ)[0]
+    gain_T = Compressors(**settings).gain(level_BT, RATE_HZ)[0]
     reduction_T = -20 * torch.log10(gain_T)
     whole_db = 0.7 * 20.0
     attacked = float(reduction_T[round(0.55 * RATE_HZ)])
@@ -136,7 +142,7 @@ def test_points_of_the_static_curve(
     level: float, changes: dict[str, float], expected_db: float
 ) -> None:
     level_BT = torch.full((1, 3 * RATE_HZ), level, dtype=torch.float64)
-    gain_BT = compression_gain(level_BT, **values(1, **changes), sample_rate_hz=RATE_HZ)
+    gain_BT = Compressors(**values(1, **changes)).gain(level_BT, RATE_HZ)
     assert -20 * math.log10(float(gain_BT[0, -1])) == pytest.approx(expected_db, abs=1e-6)
 
 
@@ -147,14 +153,14 @@ def test_points_of_the_static_curve(
 def test_gradients_are_finite_at_the_ends(level: float, changes: dict[str, float]) -> None:
     level_BT = torch.full((1, 1000), level, dtype=torch.float64, requires_grad=True)
     settings = {name: v.requires_grad_() for name, v in values(1, **changes).items()}
-    compression_gain(level_BT, **settings, sample_rate_hz=RATE_HZ).square().sum().backward()
+    Compressors(**settings).gain(level_BT, RATE_HZ).square().sum().backward()
     for tensor in (level_BT, *settings.values()):
         assert tensor.grad is not None
         assert tensor.grad.isfinite().all()
 
 
 def test_a_slope_of_0_is_no_compressor() -> None:
-    gain_BT = compression_gain(bursts(6, 5000), **values(1, slope_B=0.0), sample_rate_hz=RATE_HZ)
+    gain_BT = Compressors(**values(1, slope_B=0.0)).gain(bursts(6, 5000), RATE_HZ)
     assert torch.equal(gain_BT, torch.ones_like(gain_BT))
 
 
@@ -162,5 +168,16 @@ def test_rounds_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     solved = compressor._solved
     monkeypatch.setattr(compressor, "_solved", lambda *a: (calls.append(0), solved(*a))[1])
-    compression_gain(bursts(7, 10 * RATE_HZ, 4), **values(4), sample_rate_hz=RATE_HZ)
+    Compressors(**values(4)).gain(bursts(7, 10 * RATE_HZ, 4), RATE_HZ)
     assert len(calls) <= 20
+
+
+def test_blocks_give_what_one_pass_gives() -> None:
+    level_BT = bursts(8, 20_000, 2)
+    compressors = Compressors(**values(2))
+    stream = StreamedCompressors(compressors, RATE_HZ)
+    sizes = [BLOCK_SAMPLES, 100 * BLOCK_SAMPLES, 7 * BLOCK_SAMPLES]
+    blocks = level_BT.split([*sizes, 20_000 - sum(sizes)], dim=1)
+    found_BT = torch.cat([stream.add(block_BT) for block_BT in blocks], dim=1)
+    expected_BT = compressors.gain(level_BT, RATE_HZ)
+    torch.testing.assert_close(found_BT, expected_BT, rtol=0, atol=1e-10)

@@ -1,0 +1,227 @@
+"""Mixing of tracks by a console, differentiable in its settings.
+
+`mixprint.console.rendering` does the same exactly and in blocks; tests hold the two together.
+
+Shape suffixes: N track, C channel, T sample, F frequency bin.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
+from mixprint.console.settings import Rooms as RoomsKind
+from mixprint.console.settings import Settings, Strip
+from mixprint.dsp.compressor import Compressors
+from mixprint.dsp.drive import driven
+from mixprint.dsp.equaliser import Sections, bell, cut, impulse_response, shelf
+from mixprint.dsp.room import Rooms
+
+# Rooms are heard for so long in a fit; what is rendered hears all of them.
+FITTED_ROOM_S = 3.0
+_OFF_DB = -60.0
+
+
+@dataclass(frozen=True)
+class Values:
+    """Values of all settings, as tensors.
+
+    Attributes:
+        track_N: field -> value of each track.
+        master_1: field -> value of the master.
+        rooms: how rooms are fed.
+        sample_rate_hz: of the audio.
+    """
+
+    track_N: Mapping[str, Tensor]
+    master_1: Mapping[str, Tensor]
+    rooms: RoomsKind = "inserts"
+    sample_rate_hz: int = 44_100
+
+    @classmethod
+    def of(cls, settings: Settings, sample_rate_hz: int) -> "Values":
+        """Take the values of settings, float64."""
+        return cls(
+            _columns(TRACK_FIELDS, list(settings.tracks.values())),
+            _columns(MASTER_FIELDS, [settings.master]),
+            settings.rooms,
+            sample_rate_hz,
+        )
+
+    def compressors(self, of: Mapping[str, Tensor]) -> Compressors:
+        """Return the compressors of the tracks or of the master."""
+        return Compressors(
+            of["comp.threshold_db"],
+            of["comp.slope"],
+            of["comp.attack_ms"] / 1_000,
+            of["comp.release_ms"] / 1_000,
+            of["comp.knee_db"],
+        )
+
+    def track_sections(self) -> Sections:
+        """Return the equalisers of the tracks."""
+        high_hz_N, low_hz_N = self.track_N["eq.highpass_hz"], self.track_N["eq.lowpass_hz"]
+        cuts = (
+            cut(high_hz_N, self.sample_rate_hz, high=True).where(
+                high_hz_N > _FIELDS["eq.highpass_hz"].low
+            ),
+            cut(low_hz_N, self.sample_rate_hz, high=False).where(
+                low_hz_N < _FIELDS["eq.lowpass_hz"].high
+            ),
+        )
+        bells = ("bell1", "bell2", "bell3")
+        return Sections.joined([*cuts, *self._tone(self.track_N, bells)])
+
+    def master_sections(self) -> Sections:
+        """Return the equaliser of the master."""
+        return Sections.joined(self._tone(self.master_1, ("bell1", "bell2")))
+
+    def _tone(self, of: Mapping[str, Tensor], bells: Sequence[str]) -> list[Sections]:
+        rate_hz = self.sample_rate_hz
+
+        def values(name: str) -> tuple[Tensor, Tensor]:
+            return of[f"eq.{name}.freq_hz"], of[f"eq.{name}.gain_db"]
+
+        return [
+            shelf(*values("low"), rate_hz, high=False),
+            *(bell(*values(name), of[f"eq.{name}.q"], rate_hz) for name in bells),
+            shelf(*values("high"), rate_hz, high=True),
+        ]
+
+    def track_rooms(self) -> Rooms:
+        """Return the rooms of the tracks."""
+        ratios = [self.track_N[f"room.{band}_ratio"] for band in ("low", "high")]
+        low_N, high_N = (None if is_plain(ratio_N, 1.0) else ratio_N for ratio_N in ratios)
+        return Rooms(self.track_N["room.send_db"], self.track_N["room.time_s"], low_N, high_N)
+
+    def sends(self) -> Tensor:
+        """Tell which tracks are heard in a room: is_on_N."""
+        return self.track_N["room.send_db"] > _OFF_DB
+
+
+_FIELDS: Mapping[str, Field] = {each.name: each for each in TRACK_FIELDS}
+
+
+def is_plain(value: Tensor, neutral: float) -> bool:
+    """Tell whether all values are neutral, and none is to be found."""
+    return not value.requires_grad and bool((value == neutral).all())
+
+
+def _columns(fields: Sequence[Field], strips: Sequence[Strip]) -> dict[str, Tensor]:
+    rows = torch.tensor([strip.values for strip in strips], dtype=torch.float64)
+    return {each.name: rows[:, place] for place, each in enumerate(fields)}
+
+
+def stereo_matrix(values: Values) -> Tensor:
+    """Return what width, pan and fader make of left and right: matrix_NCC.
+
+    The width is a factor on half the difference of the channels. The pan is a balance: it turns
+    down the far side and leaves the near one.
+    """
+    width_N, pan_N = values.track_N["width"], values.track_N["pan"]
+    own_N, other_N = (1 + width_N) / 2, (1 - width_N) / 2
+    width_NCC = torch.stack([own_N, other_N, other_N, own_N], dim=-1).unflatten(-1, (2, 2))
+    sides_NC = torch.stack([1 - pan_N, 1 + pan_N], dim=-1).clamp_max(1.0)
+    fader_N = amplitude(values.track_N["fader_db"])
+    return (fader_N[:, None] * sides_NC)[..., None] * width_NCC
+
+
+def amplitude(level_db: Tensor) -> Tensor:
+    """Return the factor of a level in dB."""
+    return torch.pow(10.0, level_db / 20)
+
+
+def louder_channel(audio_NCT: Tensor) -> Tensor:
+    """Return what a compressor listens to: the louder of both channels, sample by sample."""
+    return audio_NCT.abs().amax(dim=-2)
+
+
+def as_stereo(audio_CT: Tensor) -> Tensor:
+    """Return a track with two channels."""
+    return audio_CT if audio_CT.shape[-2] == 2 else audio_CT.expand(*audio_CT.shape[:-2], 2, -1)
+
+
+class Console:
+    """Console for tracks that stay the same while its settings are looked for.
+
+    What does nothing and is not looked for costs nothing.
+    """
+
+    def __init__(self, tracks_NCT: Tensor, room_s: float = FITTED_ROOM_S) -> None:
+        """Take the tracks.
+
+        Args:
+            tracks_NCT: two channels each, full scale at +-1.
+            room_s: how long rooms are heard.
+        """
+        self._tracks_NCT, self._room_s = tracks_NCT, room_s
+        self._spectra: dict[int, Tensor] = {}
+
+    def __call__(self, values: Values) -> Tensor:
+        """Mix; differentiable in the values.
+
+        Returns:
+            mixed_NCT: the tracks as they sound in the mix, which is their sum.
+        """
+        audio_NCT = self._equalised(values)
+        if not is_plain(values.track_N["drive.mix"], 0.0):
+            audio_NCT = driven(
+                audio_NCT, values.track_N["drive.drive_db"], values.track_N["drive.mix"]
+            )
+        if not is_plain(values.track_N["comp.slope"], 0.0):
+            gain_NT = values.compressors(values.track_N).gain(
+                louder_channel(audio_NCT), values.sample_rate_hz
+            )
+            audio_NCT = audio_NCT * gain_NT[:, None].to(audio_NCT.dtype)
+        audio_NCT = self._placed(audio_NCT, values)
+        if not is_plain(values.master_1["comp.slope"], 0.0):
+            gain_1T = values.compressors(values.master_1).gain(
+                louder_channel(audio_NCT.sum(dim=0, keepdim=True)), values.sample_rate_hz
+            )
+            audio_NCT = audio_NCT * gain_1T.to(audio_NCT.dtype)
+        return audio_NCT * amplitude(values.master_1["output_db"]).to(audio_NCT.dtype)
+
+    def _equalised(self, values: Values) -> Tensor:
+        """Bring the tracks to their working level and through their equalisers."""
+        impulse_NK = impulse_response(values.track_sections(), values.sample_rate_hz)
+        impulse_NK = impulse_NK * amplitude(values.track_N["trim_db"])[:, None]
+        num_samples, num_taps = self._tracks_NCT.shape[-1], impulse_NK.shape[-1]
+        num_fft = next_fast_len(num_samples + num_taps - 1, real=True)
+        if num_fft not in self._spectra:
+            self._spectra[num_fft] = torch.fft.rfft(self._tracks_NCT, n=num_fft)
+        filter_N1F = torch.fft.rfft(impulse_NK.to(self._tracks_NCT.dtype), n=num_fft)[:, None]
+        return torch.fft.irfft(self._spectra[num_fft] * filter_N1F, n=num_fft)[..., :num_samples]
+
+    def _placed(self, audio_NCT: Tensor, values: Values) -> Tensor:
+        """Apply what is linear from the rooms to the equaliser of the master, at one go."""
+        has_rooms = values.track_N["room.send_db"].requires_grad or bool(values.sends().any())
+        rate_hz, num_samples = values.sample_rate_hz, audio_NCT.shape[-1]
+        impulse_1K = impulse_response(values.master_sections(), rate_hz)[:, :_MASTER_TAPS]
+        num_room_taps = round(self._room_s * rate_hz) if has_rooms else 0
+        num_fft = next_fast_len(num_samples + num_room_taps + _MASTER_TAPS - 1, real=True)
+        spectrum_NCF = torch.fft.rfft(audio_NCT, n=num_fft)
+        room_NCF = None
+        if has_rooms:
+            impulse_NCK = values.track_rooms().impulse_response(rate_hz, num_room_taps)
+            impulse_NCK = impulse_NCK * values.sends()[:, None, None]
+            room_NCF = torch.fft.rfft(impulse_NCK.to(audio_NCT.dtype), n=num_fft)
+        matrix_NCC = stereo_matrix(values).to(spectrum_NCF.dtype)
+        if values.rooms == "sends":
+            spectrum_NCF = _in_rooms(matrix_NCC @ spectrum_NCF, room_NCF)
+        else:
+            spectrum_NCF = matrix_NCC @ _in_rooms(spectrum_NCF, room_NCF)
+        filter_1F = torch.fft.rfft(impulse_1K.to(audio_NCT.dtype), n=num_fft)
+        return torch.fft.irfft(spectrum_NCF * filter_1F, n=num_fft)[..., :num_samples]
+
+
+# The equaliser of the master has no narrow low bells: it rings for less.
+_MASTER_TAPS = 32_768
+
+
+def _in_rooms(spectrum_NCF: Tensor, room_NCF: Tensor | None) -> Tensor:
+    if room_NCF is None:
+        return spectrum_NCF
+    return spectrum_NCF + spectrum_NCF.mean(dim=1, keepdim=True) * room_NCF
