@@ -230,7 +230,7 @@ class Settings:
         for pattern in patterns:
             found = False
             for name, strip in strips.items():
-                names = [f.name for f in strip.fields if _is_meant(pattern, f"{name}.{f.name}")]
+                names = [f.name for f in strip.fields if is_meant(pattern, f"{name}.{f.name}")]
                 found = found or bool(names)
                 values = {each: kept.strips()[name][each] for each in names}
                 strips[name] = strip.with_values(values, name)
@@ -392,8 +392,8 @@ def _sum(wanted: Field, value: float, other: float, *, keeps: bool) -> float:
     return value + other - wanted.neutral
 
 
-def _is_meant(pattern: str, path: str) -> bool:
-    """Tell whether a pattern names a setting, its group or its track."""
+def is_meant(pattern: str, path: str) -> bool:
+    """Tell whether a pattern names a setting, its group or its track; see `Settings.lock`."""
     parts = path.split(".")
     return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
 

@@ -1,0 +1,283 @@
+"""Taking a mix apart: the settings with which a console makes it of its dry tracks.
+
+First the levels, found at once: in each band and moment the mix is a sum of the tracks, whose
+factors are least squares. They give each track's fader, pan and width, and a start for everything
+else, which a search with gradients then finds from coarse to fine: equalisers, compressors, rooms.
+
+Shape suffixes: N track, C channel, T sample, F frequency bin, K band, M frame.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixprint.console.mixing import Console, as_stereo, louder_channel
+from mixprint.console.positions import IsFitted, Positions
+from mixprint.console.schema import Field
+from mixprint.console.settings import Settings, is_meant
+from mixprint.dsp.compressor import block_levels_db
+from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.errors import ConfigError
+from mixprint.progress import Progress
+
+log = logging.getLogger("mixprint.console")
+
+# Long windows hear tones and rooms, short ones attacks; one of them at each step, in turn.
+RESOLUTIONS = (2048, 512, 8192)
+FRAMES_PER_WINDOW = 2
+NUM_STEPS = 240
+LEARNING_RATE = 0.02
+# Search so much of the steps with the groups that are named, and all before.
+STAGES: tuple[tuple[float, tuple[str, ...]], ...] = (
+    (0.0, ("fader", "pan", "width", "eq")),
+    (0.15, ("comp",)),
+    (0.3, ("room",)),
+)
+# Where a search begins that finds a setting neutral: where it has a gradient, and does little.
+_START_SLOPE = 0.2
+_START_SEND_DB = -30.0
+_LOUD_QUANTILE = 0.7
+# Least squares.
+_N_FFT = 4096
+_RIDGE = 1e-3
+_FADER_RANGE_DB = 40.0
+_HELD = 0.6
+# Levels.
+WORKING_DBFS = -20.0
+_LEVEL_SAMPLES = 17_640
+_SILENT_DBFS, _GATE_DB = -70.0, -10.0
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Settings that were found, and how near they come.
+
+    Attributes:
+        settings: the settings.
+        distances: of the mix at each step, as the search measures it.
+        distance: of the mix, by `multi_resolution_stft`.
+    """
+
+    settings: Settings
+    distances: tuple[float, ...]
+    distance: float
+
+
+def recover(
+    tracks_NCT: Tensor,
+    mix_CT: Tensor,
+    sample_rate_hz: int,
+    names: Sequence[str],
+    *,
+    num_steps: int = NUM_STEPS,
+    start: Settings | None = None,
+    locked: Sequence[str] = (),
+) -> Recovery:
+    """Find the settings with which a console makes a mix of its dry tracks.
+
+    Args:
+        tracks_NCT: the dry tracks, one or two channels, full scale at +-1.
+        mix_CT: the mix, stereo, aligned with them and as long.
+        sample_rate_hz: of both.
+        names: of the tracks.
+        num_steps: of the search.
+        start: where it begins; from the levels alone when None.
+        locked: tracks, groups or settings that stay as in `start` (or neutral), see
+            `Settings.lock`.
+
+    Raises:
+        ConfigError: the lengths differ, or a lock names nothing.
+    """
+    if tracks_NCT.shape[-1] != mix_CT.shape[-1] or len(names) != len(tracks_NCT):
+        raise ConfigError(
+            f"recover: expected {len(names)} tracks as long as the mix, {mix_CT.shape[-1]} "
+            f"samples, found {len(tracks_NCT)} of {tracks_NCT.shape[-1]}"
+        )
+    tracks_NCT, mix_CT = as_stereo(tracks_NCT).float(), as_stereo(mix_CT).float()
+    neutral = Settings.neutral(names)
+    begun = begin(tracks_NCT, mix_CT, names) if start is None else start
+    begun = begun.lock(neutral if start is None else start, locked)
+    return _Search(tracks_NCT, mix_CT, sample_rate_hz, begun, locked).run(num_steps)
+
+
+def working_trim_db(tracks_NCT: Tensor) -> list[float]:
+    """Return what brings tracks to the level at which thresholds mean the same for all.
+
+    That is `WORKING_DBFS`, of the moments that are not much quieter than the others; a track that
+    is silent throughout stays.
+    """
+    frames_NMS = tracks_NCT.square().mean(dim=1).unfold(-1, _LEVEL_SAMPLES, _LEVEL_SAMPLES)
+    power_NM = frames_NMS.mean(dim=-1).double()
+    trims = []
+    for power_M in power_NM:
+        heard_M = power_M[power_M > 10 ** (_SILENT_DBFS / 10)]
+        if len(heard_M) == 0:
+            trims.append(0.0)
+            continue
+        gated_M = heard_M[heard_M >= 10 ** (_GATE_DB / 10) * heard_M.mean()]
+        trims.append(WORKING_DBFS - 10 * math.log10(float(gated_M.mean())))
+    return trims
+
+
+def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str]) -> Settings:
+    """Find trims, faders, pans and widths, and leave all else neutral.
+
+    In each frequency bin the spectrogram of the mix, mid and side, is a sum of those of the tracks;
+    the factors are least squares over the frames. A track's fader, pan and width are those of the
+    bins in which it is loud.
+    """
+    trims = working_trim_db(tracks_NCT)
+    factor_NPF, weight_NPF = _factors(tracks_NCT, mix_CT)
+    changes = {}
+    for name, trim_db, factor_PF, weight_PF in zip(
+        names, trims, factor_NPF, weight_NPF, strict=True
+    ):
+        mid, side_of_mid, side = (
+            (f * w).sum() / w.sum().clamp_min(1e-30)
+            for f, w in zip(factor_PF, weight_PF, strict=True)
+        )
+        gain = max(float(mid), 10 ** (-_FADER_RANGE_DB / 20))
+        # The far side is turned down by |pan|: of a mid signal half of that is lost, and as much
+        # appears at the side.
+        tilt = max(min(float(side_of_mid) / gain, 0.95), -0.95)
+        pan = -2 * tilt / (1 + abs(tilt))
+        fader = gain / (1 - abs(pan) / 2)
+        width = float(side) / gain if float(weight_PF[2].sum()) > 0 else 1.0
+        changes |= {
+            f"{name}.trim_db": min(max(trim_db, -60.0), 60.0),
+            f"{name}.fader_db": min(max(20 * math.log10(fader) - trim_db, -60.0), 24.0),
+            f"{name}.pan": pan,
+            f"{name}.width": min(max(width, 0.0), 2.5),
+        }
+    return Settings.neutral(names).edit(changes)
+
+
+def _factors(tracks_NCT: Tensor, mix_CT: Tensor) -> tuple[Tensor, Tensor]:
+    """Find what the mix has of each track, in each bin, and how loud that is.
+
+    Returns:
+        factor_NPF of mid in mid, of mid in side and of side in side; weight_NPF, the energies.
+    """
+    window_S = torch.hann_window(_N_FFT)
+
+    def spectra(audio_CT: Tensor) -> Tensor:
+        sides_CT = torch.stack([audio_CT.mean(dim=0), (audio_CT[0] - audio_CT[1]) / 2])
+        return torch.stft(sides_CT, _N_FFT, _N_FFT // 2, window=window_S, return_complex=True)
+
+    tracks_NCFM = torch.stack([spectra(track_CT) for track_CT in tracks_NCT])
+    mid_FM, side_FM = spectra(mix_CT)
+    mids_FMN, sides_FMN = (tracks_NCFM[:, c].permute(1, 2, 0) for c in (0, 1))
+    in_mid_FN = _least_squares(mids_FMN, mid_FM)
+    both_FN = _least_squares(torch.cat([mids_FMN, sides_FMN], dim=-1), side_FM)
+    num_tracks = len(tracks_NCT)
+    factor_NPF = torch.stack([in_mid_FN, both_FN[:, :num_tracks], both_FN[:, num_tracks:]]).permute(
+        2, 0, 1
+    )
+    energy_NCF = tracks_NCFM.abs().square().sum(dim=-1)
+    return factor_NPF, energy_NCF[:, [0, 0, 1]]
+
+
+def _least_squares(parts_FMN: Tensor, whole_FM: Tensor) -> Tensor:
+    """Solve whole = parts @ factor in each bin: the real part of factor_FN, slightly held to 0."""
+    gram_FNN = parts_FMN.mH @ parts_FMN
+    diagonal_FN = gram_FNN.diagonal(dim1=-2, dim2=-1).real
+    ridge_F1 = _RIDGE * diagonal_FN.mean(dim=-1, keepdim=True) + 1e-12
+    gram_FNN = gram_FNN + torch.diag_embed(ridge_F1.expand_as(diagonal_FN).to(gram_FNN.dtype))
+    return torch.linalg.solve(gram_FNN, parts_FMN.mH @ whole_FM[..., None])[..., 0].real
+
+
+class _Search:
+    """Search with gradients for the settings of a mix."""
+
+    def __init__(
+        self,
+        tracks_NCT: Tensor,
+        mix_CT: Tensor,
+        sample_rate_hz: int,
+        start: Settings,
+        locked: Sequence[str],
+    ) -> None:
+        self._tracks_NCT, self._mix_CT, self._rate_hz = tracks_NCT, mix_CT, sample_rate_hz
+        self._locked = tuple(locked)
+        self._console = Console(tracks_NCT)
+        self._positions = Positions(start, self._is_fitted(0.0))
+
+    def run(self, num_steps: int) -> Recovery:
+        optimiser = torch.optim.Adam(
+            self._positions.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99)
+        )
+        distances: list[float] = []
+        opened = 0
+        with Progress(log, "recovered", total=num_steps, unit="steps") as progress:
+            for step in range(num_steps):
+                done = step / num_steps
+                while opened < len(STAGES) and STAGES[opened][0] <= done:
+                    self._open(done)
+                    opened += 1
+                optimiser.param_groups[0]["lr"] = LEARNING_RATE * _schedule(done)
+                resolution = RESOLUTIONS[step % len(RESOLUTIONS)]
+                mixed_CT = self._console(self._positions.values(self._rate_hz)).sum(dim=0)
+                distance = multi_resolution_stft(
+                    mixed_CT, self._mix_CT, (resolution,), FRAMES_PER_WINDOW
+                )
+                optimiser.zero_grad(set_to_none=True)
+                distance.backward()
+                optimiser.step()
+                distances.append(float(distance.detach()))
+                progress.advance()
+        settings = self._positions.settings()
+        with torch.no_grad():
+            mixed_CT = self._console(self._positions.values(self._rate_hz)).sum(dim=0)
+            distance = float(multi_resolution_stft(mixed_CT, self._mix_CT))
+        return Recovery(settings, tuple(distances), distance)
+
+    def _is_fitted(self, done: float) -> IsFitted:
+        """Return what is looked for after a part of the steps."""
+        groups = {group for begun, names in STAGES if begun <= done for group in names}
+
+        def is_fitted(name: str, each: Field) -> bool:
+            path = f"{name}.{each.name}"
+            return (
+                each.is_fitted
+                and each.group in groups
+                and not any(is_meant(pattern, path) for pattern in self._locked)
+            )
+
+        return is_fitted
+
+    def _open(self, done: float) -> None:
+        """Begin to look for what a stage adds, from where it has a gradient."""
+        with torch.no_grad():
+            values = self._positions.values(self._rate_hz)
+            mixed_NCT = self._console(values)
+        self._positions.look_for(self._is_fitted(done))
+        num_tracks = len(self._tracks_NCT)
+        trim_N11 = torch.pow(10.0, values.track_N["trim_db"] / 20)[:, None, None]
+        self._positions.move(
+            {
+                "comp.threshold_db": _loud_db(trim_N11 * self._tracks_NCT),
+                "comp.slope": torch.full((num_tracks,), _START_SLOPE),
+                "room.send_db": torch.full((num_tracks,), _START_SEND_DB),
+                "master.comp.threshold_db": _loud_db(mixed_NCT.sum(dim=0, keepdim=True)),
+                "master.comp.slope": torch.full((1,), _START_SLOPE),
+            }
+        )
+
+
+def _loud_db(audio_NCT: Tensor) -> Tensor:
+    """Return the level that blocks of a compressor exceed for some of the time, per track."""
+    level_NM = block_levels_db(louder_channel(audio_NCT.double()))
+    return level_NM.quantile(_LOUD_QUANTILE, dim=-1)
+
+
+def _schedule(done: float) -> float:
+    """Return the factor of the learning rate: held, and down to a twentieth in the last part."""
+    return (
+        1.0
+        if done < _HELD
+        else 0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * (done - _HELD) / (1 - _HELD)))
+    )
