@@ -17,9 +17,6 @@ from torch import Tensor
 
 from mixprint.errors import DataError
 
-WINDOW_S = 5.0
-MAX_DELAY_S = 4.0
-MAX_WINDOWS = 16
 # Clocks of different devices run apart by less than this; more is another speed.
 MAX_DRIFT_PPM = 1_000.0
 # A mix and its tracks share more than this of the movement of their bands; two songs have less.
@@ -32,7 +29,22 @@ _WHITENING = 0.8
 _SILENT = 1e-4
 _BANDS_HZ = (100.0, 250.0, 630.0, 1_600.0, 4_000.0, 10_000.0)
 _FRAME_S = 0.1
-_NUM_TAPS = 64  # of the interpolation
+_NUM_TAPS = 32  # of the interpolation
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Windows in which a delay is looked for, and how far around what is expected."""
+
+    length_s: float
+    reach_s: float
+    max_number: int
+
+
+_ROUGH = _Windows(5.0, 4.0, 16)
+# Short, so that clocks that run apart do not blur them.
+_FINE = _Windows(1.0, 0.05, 64)
+_HEARD = 0.1  # of the loudness of the whole
 
 
 @dataclass(frozen=True)
@@ -68,19 +80,23 @@ def align(dry_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int, where: str) -> Al
     for name, audio_T in (("tracks", dry_T), ("mix", mix_T)):
         if len(audio_T) == 0 or np.abs(audio_T).max() < _SILENT:
             raise DataError(f"{where}: expected sound, found silence in the {name}")
-    starts_s, delays_s, signs = _delays(dry_T, mix_T, sample_rate_hz)
-    drift, delay_s = _line(starts_s, delays_s)
-    agrees = np.abs(delays_s - (delay_s + drift * starts_s)) < _TOLERANCE_S
-    if agrees.mean() < _MIN_AGREEING or abs(drift) > MAX_DRIFT_PPM * 1e-6:
+    rough = _delays(dry_T, mix_T, sample_rate_hz, _ROUGH, (0.0, 0.0))
+    drift, delay_s = _line(rough.times_s, rough.delays_s)
+    if abs(drift) > MAX_DRIFT_PPM * 1e-6 or rough.agreeing(drift, delay_s).mean() < _MIN_AGREEING:
         raise DataError(
             f"{where}: expected the same music at the same speed in tracks and mix, at most "
-            f"{MAX_DELAY_S:g} s apart, found delays from {delays_s.min():.3f} to "
-            f"{delays_s.max():.3f} s from window to window; a wrong sample rate does that, too"
+            f"{_ROUGH.reach_s:g} s apart, found delays from {rough.delays_s.min():.3f} to "
+            f"{rough.delays_s.max():.3f} s from window to window; a wrong sample rate does that, "
+            "too"
         )
+    fine = _delays(dry_T, mix_T, sample_rate_hz, _FINE, (drift, delay_s))
+    agrees = fine.agreeing(*_line(fine.times_s, fine.delays_s))
+    if agrees.sum() > 1:
+        drift, delay_s = np.polyfit(fine.times_s[agrees], fine.delays_s[agrees], 1).tolist()
     # A sample more or less at the end of a short song is no drift.
     if abs(drift) * len(dry_T) < _MIN_DRIFT_SAMPLES:
-        drift, delay_s = 0.0, float(np.median(delays_s))
-    polarity = 1 if np.sum(signs[agrees]) >= 0 else -1
+        drift, delay_s = 0.0, float(np.median(fine.delays_s[agrees]))
+    polarity = 1 if fine.signs[agrees].sum() >= 0 else -1
     found = Alignment(delay_s, polarity, 1e6 * drift, 0.0)
     aligned_CT = aligned(mix_CT, found, sample_rate_hz, len(dry_T))
     first = max(round(-delay_s * sample_rate_hz), 0)
@@ -110,36 +126,72 @@ def aligned(mix_CT: Tensor, alignment: Alignment, sample_rate_hz: int, num_sampl
     return alignment.polarity * _interpolated(mix_CT, position_T)
 
 
+@dataclass(frozen=True)
+class _Delays:
+    """Delays in windows: at which time of the tracks, how long, and the sign of the peak."""
+
+    times_s: np.ndarray
+    delays_s: np.ndarray
+    signs: np.ndarray
+
+    def agreeing(self, drift: float, delay_s: float) -> np.ndarray:
+        """Tell which lie near a line."""
+        return np.abs(self.delays_s - (delay_s + drift * self.times_s)) < _TOLERANCE_S
+
+
 def _delays(
-    dry_T: np.ndarray, mix_T: np.ndarray, sample_rate_hz: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the delay in each of some windows of the tracks: starts, delays, signs."""
-    length, reach = round(WINDOW_S * sample_rate_hz), round(MAX_DELAY_S * sample_rate_hz)
-    length = min(length, len(dry_T))
-    num_windows = min(max(2 * len(dry_T) // length - 1, 1), MAX_WINDOWS)
-    starts = np.linspace(0, len(dry_T) - length, num_windows).astype(int)
-    padded_T = np.pad(mix_T, (reach, reach + length))
-    loudest = np.sqrt(np.mean(dry_T**2))
+    dry_T: np.ndarray,
+    mix_T: np.ndarray,
+    sample_rate_hz: int,
+    windows: _Windows,
+    expected: tuple[float, float],
+) -> _Delays:
+    """Find the delay in each of some windows of the tracks.
+
+    Args:
+        dry_T: the tracks.
+        mix_T: the mix.
+        sample_rate_hz: of both.
+        windows: where it is looked for.
+        expected: drift, and delay at the start, around which it is looked for.
+    """
+    reach = round(windows.reach_s * sample_rate_hz)
+    length = min(round(windows.length_s * sample_rate_hz), len(dry_T))
+    num_windows = min(max(2 * len(dry_T) // length - 1, 1), windows.max_number)
+    loudness = np.sqrt(np.mean(dry_T**2))
     found: list[tuple[float, float, float]] = []
-    for start in starts:
+    for start in np.linspace(0, len(dry_T) - length, num_windows).astype(int):
         part_T = dry_T[start : start + length]
-        other_T = padded_T[start : start + length + 2 * reach]
-        other_T = np.pad(other_T, (0, length + 2 * reach - len(other_T)))
-        if np.sqrt(np.mean(part_T**2)) < 0.1 * loudest:
+        if np.sqrt(np.mean(part_T**2)) < _HEARD * loudness:
             continue
-        correlation_T = _correlation(part_T, other_T)[: 2 * reach + 1]
-        best = int(np.abs(correlation_T).argmax())
-        found.append((start / sample_rate_hz, (best - reach) / sample_rate_hz, correlation_T[best]))
-    starts_s, delays_s, values = np.array(found).T
-    return starts_s, delays_s, np.sign(values)
+        time_s = (start + length / 2) / sample_rate_hz
+        middle = round((expected[1] + expected[0] * time_s) * sample_rate_hz)
+        first = start + middle - reach
+        other_T = mix_T[max(first, 0) : max(first + length + 2 * reach, 0)]
+        correlation_T = _correlation(part_T, np.pad(other_T, (max(-first, 0), 0)))
+        correlation_T = correlation_T[: 2 * reach + 1]
+        size_T = np.abs(correlation_T)
+        best = int(size_T.argmax())
+        delay = best + _between(size_T, best) - reach + middle
+        found.append((time_s, delay / sample_rate_hz, np.sign(correlation_T[best])))
+    return _Delays(*np.array(found).T)
+
+
+def _between(values_T: np.ndarray, best: int) -> float:
+    """Return how far beside a highest sample the peak is: that of a parabola through three."""
+    if not 0 < best < len(values_T) - 1:
+        return 0.0
+    before, here, after = values_T[best - 1 : best + 2]
+    bend = before - 2 * here + after
+    return float((before - after) / (2 * bend)) if bend < 0 else 0.0
 
 
 def _correlation(part_T: np.ndarray, whole_T: np.ndarray) -> np.ndarray:
     """Correlate a part with a longer signal, with a spectrum that is nearly flat."""
-    num_fft = next_fast_len(len(whole_T) + len(part_T), real=True)
+    num_fft = next_fast_len(2 * max(len(whole_T), len(part_T)), real=True)
     cross_F = rfft(whole_T, num_fft) * rfft(part_T, num_fft).conj()
     size_F = np.abs(cross_F)
-    return irfft(cross_F / (size_F + 1e-6 * size_F.max()) ** _WHITENING, num_fft)
+    return irfft(cross_F / (size_F + 1e-6 * size_F.max() + 1e-30) ** _WHITENING, num_fft)
 
 
 def _line(x_K: np.ndarray, y_K: np.ndarray) -> tuple[float, float]:
@@ -191,7 +243,7 @@ def _interpolated(audio_CT: Tensor, position_T: Tensor) -> Tensor:
         stretch_CT = _shifted(audio_CT, first, last - first)
         whole_T = part_T.floor()
         index_TN = (whole_T.long() - first)[:, None] + torch.arange(1 - half, half + 1)
-        away_TN = (part_T - whole_T)[:, None] - torch.arange(1 - half, half + 1)
+        away_TN = (part_T - whole_T).float()[:, None] - torch.arange(1 - half, half + 1)
         taps_TN = torch.sinc(away_TN) * torch.cos(math.pi * away_TN / _NUM_TAPS).square()
         parts.append((stretch_CT[:, index_TN] * taps_TN.to(audio_CT.dtype)).sum(dim=-1))
     return torch.cat(parts, dim=-1)

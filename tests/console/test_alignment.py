@@ -35,7 +35,7 @@ def test_delay_and_polarity_are_found(delay: int, polarity: int) -> None:
     found = align(dry_CT, mix_CT, RATE_HZ, "song")
     assert round(found.delay_s * RATE_HZ) == delay
     assert (found.polarity, found.drift_ppm) == (polarity, 0.0)
-    assert found.likeness > 0.8
+    assert found.likeness > 0.7
     back_CT = aligned(mix_CT, found, RATE_HZ, dry_CT.shape[-1])
     middle = slice(10_000, -10_000)
     torch.testing.assert_close(back_CT[:, middle], mixed(dry_CT)[:, middle])
@@ -51,13 +51,13 @@ def test_lengths_may_differ() -> None:
 
 
 def test_drift_is_found_and_undone() -> None:
-    dry_CT = music(3, 40.0)
-    # 44,100 samples become 44,104: the mix runs 91 ppm slower.
-    slow_CT = resample(dry_CT, 44_100, 44_104)
+    dry_CT = music(3)
+    # 44,100 samples become 44,108: the mix runs 181 ppm slower.
+    slow_CT = resample(dry_CT, 44_100, 44_108)
     found = align(dry_CT, slow_CT, RATE_HZ, "song")
-    assert found.drift_ppm == pytest.approx(4 / 44_100 * 1e6, abs=2)
+    assert found.drift_ppm == pytest.approx(8 / 44_100 * 1e6, abs=2)
     back_CT = aligned(slow_CT, found, RATE_HZ, dry_CT.shape[-1])
-    exact = Alignment(0.0, 1, 4 / 44_100 * 1e6, 1.0)
+    exact = Alignment(0.0, 1, 8 / 44_100 * 1e6, 1.0)
     error_CT = (aligned(slow_CT, exact, RATE_HZ, dry_CT.shape[-1]) - dry_CT)[:, 1_000:-1_000]
     # What the resampler cuts off above 20 kHz is not there to come back.
     assert float(error_CT.square().mean()) < 0.01 * float(dry_CT.square().mean())
