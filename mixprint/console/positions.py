@@ -56,6 +56,10 @@ class Positions(nn.Module):
             self._tracks.columns(), self._master.columns(), self._start.rooms, sample_rate_hz
         )
 
+    def departure(self) -> Tensor:
+        """Return how far all is from where it began: the sum of the squares of the ways."""
+        return self._tracks.departure() + self._master.departure()
+
     def settings(self) -> Settings:
         """Return the settings at the present positions."""
         tracks = dict(zip(self._start.tracks, self._tracks.strips(), strict=True))
@@ -68,6 +72,7 @@ class _Table(nn.Module):
 
     is_fitted_NF: Tensor
     fixed_NF: Tensor
+    start_NF: Tensor
 
     def __init__(
         self,
@@ -82,7 +87,9 @@ class _Table(nn.Module):
         values = torch.tensor([strip.values for strip in strips], dtype=torch.float64)
         self.register_buffer("fixed_NF", values)
         positions = [[f.position(v) for f, v in strip.items()] for strip in strips]
-        self.position_NF = nn.Parameter(torch.tensor(positions, dtype=torch.float64))
+        start_NF = torch.tensor(positions, dtype=torch.float64)
+        self.position_NF = nn.Parameter(start_NF)
+        self.register_buffer("start_NF", start_NF.clone())
 
     def look_for(self, is_fitted: IsFitted) -> None:
         fitted = [[is_fitted(name, each) for each in self._fields] for name in self._names]
@@ -97,6 +104,10 @@ class _Table(nn.Module):
                     value = each.off_scale(each.on_scale(float(value_N[row])))
                     with torch.no_grad():
                         self.position_NF[row, place] = each.position(value)
+                    self.start_NF[row, place] = each.position(value)
+
+    def departure(self) -> Tensor:
+        return (self.position_NF - self.start_NF).square().sum()
 
     def columns(self) -> dict[str, Tensor]:
         held_NF = self.position_NF.clamp(0.0, 1.0)

@@ -31,6 +31,8 @@ RESOLUTIONS = (2048, 512, 8192)
 FRAMES_PER_WINDOW = 2
 NUM_STEPS = 240
 LEARNING_RATE = 0.02
+# Weight of how far settings are from where they began: it decides where nothing is heard of them.
+PRIOR = 0.01
 # Search so much of the steps with the groups that are named, and all before.
 STAGES: tuple[tuple[float, tuple[str, ...]], ...] = (
     (0.0, ("fader", "pan", "width", "eq")),
@@ -73,6 +75,7 @@ def recover(
     sample_rate_hz: int,
     names: Sequence[str],
     *,
+    preroll_s: float = 0.0,
     num_steps: int = NUM_STEPS,
     start: Settings | None = None,
     locked: Sequence[str] = (),
@@ -84,6 +87,8 @@ def recover(
         mix_CT: the mix, stereo, aligned with them and as long.
         sample_rate_hz: of both.
         names: of the tracks.
+        preroll_s: length of the beginning that is only heard, by rooms and compressors, and not
+            compared: of an excerpt, what sounded before it is unknown.
         num_steps: of the search.
         start: where it begins; from the levels alone when None.
         locked: tracks, groups or settings that stay as in `start` (or neutral), see
@@ -101,7 +106,9 @@ def recover(
     neutral = Settings.neutral(names)
     begun = begin(tracks_NCT, mix_CT, names) if start is None else start
     begun = begun.lock(neutral if start is None else start, locked)
-    return _Search(tracks_NCT, mix_CT, sample_rate_hz, begun, locked).run(num_steps)
+    num_unheard = round(preroll_s * sample_rate_hz)
+    search = _Search(tracks_NCT, mix_CT, sample_rate_hz, begun, locked, num_unheard)
+    return search.run(num_steps)
 
 
 def working_trim_db(tracks_NCT: Tensor) -> list[float]:
@@ -200,8 +207,11 @@ class _Search:
         sample_rate_hz: int,
         start: Settings,
         locked: Sequence[str],
+        num_unheard: int,
     ) -> None:
-        self._tracks_NCT, self._mix_CT, self._rate_hz = tracks_NCT, mix_CT, sample_rate_hz
+        self._tracks_NCT, self._rate_hz = tracks_NCT, sample_rate_hz
+        self._num_unheard = num_unheard
+        self._mix_CT = mix_CT[:, num_unheard:]
         self._locked = tuple(locked)
         self._console = Console(tracks_NCT)
         self._positions = Positions(start, self._is_fitted(0.0))
@@ -220,20 +230,23 @@ class _Search:
                     opened += 1
                 optimiser.param_groups[0]["lr"] = LEARNING_RATE * _schedule(done)
                 resolution = RESOLUTIONS[step % len(RESOLUTIONS)]
-                mixed_CT = self._console(self._positions.values(self._rate_hz)).sum(dim=0)
                 distance = multi_resolution_stft(
-                    mixed_CT, self._mix_CT, (resolution,), FRAMES_PER_WINDOW
+                    self._mixed(), self._mix_CT, (resolution,), FRAMES_PER_WINDOW
                 )
                 optimiser.zero_grad(set_to_none=True)
-                distance.backward()
+                (distance + PRIOR * self._positions.departure()).backward()
                 optimiser.step()
                 distances.append(float(distance.detach()))
                 progress.advance()
         settings = self._positions.settings()
         with torch.no_grad():
-            mixed_CT = self._console(self._positions.values(self._rate_hz)).sum(dim=0)
-            distance = float(multi_resolution_stft(mixed_CT, self._mix_CT))
+            distance = float(multi_resolution_stft(self._mixed(), self._mix_CT))
         return Recovery(settings, tuple(distances), distance)
+
+    def _mixed(self) -> Tensor:
+        """Return the part of the mix that is compared, at the present positions."""
+        mixed_NCT = self._console(self._positions.values(self._rate_hz))
+        return mixed_NCT.sum(dim=0)[:, self._num_unheard :]
 
     def _is_fitted(self, done: float) -> IsFitted:
         """Return what is looked for after a part of the steps."""
