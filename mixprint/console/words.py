@@ -72,7 +72,8 @@ def _tone(strip: Strip) -> Iterator[str]:
 
 def _drive(strip: Strip) -> Iterator[str]:
     if strip["drive.mix"] >= _SAID:
-        yield f"saturated with {_db(strip['drive.drive_db'])}, {100 * strip['drive.mix']:.0f} % of it"
+        share = 100 * strip["drive.mix"]
+        yield f"saturated with {_db(strip['drive.drive_db'])}, {share:.0f} % of it"
 
 
 def _dynamics(strip: Strip) -> Iterator[str]:
