@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from mixprint.cli import console
 from mixprint.cli.exits import clear_exits
 from mixprint.cli.groups import ungrouped
 from mixprint.cli.listening import listening_results, listening_test
@@ -25,15 +26,31 @@ COMMANDS = (
     doctor,
 )
 
+CONSOLE_COMMANDS = (
+    console.recover,
+    console.render,
+    console.show,
+    console.check_pairs,
+)
+
+_NAMES = {"token_normalize_func": lambda token: token.replace("_", "-")}
 app = typer.Typer(
     help="Learn what a mix sounds like, and give one song the mix of another.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
-    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+    context_settings=_NAMES,
 )
-for command in COMMANDS:
-    app.command()(clear_exits(ungrouped(command)))
+console_app = typer.Typer(
+    help="A mixing console: take a mix apart, change its settings, render.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings=_NAMES,
+)
+app.add_typer(console_app, name="console")
+for group, commands in ((app, COMMANDS), (console_app, CONSOLE_COMMANDS)):
+    for command in commands:
+        group.command()(clear_exits(ungrouped(command)))
 
 
 def _show_version(wanted: bool) -> None:

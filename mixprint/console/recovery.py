@@ -11,18 +11,24 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mixprint.audio.files import read_audio
+from mixprint.console.alignment import Alignment
 from mixprint.console.mixing import Console, as_stereo, louder_channel
+from mixprint.console.pairs import Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
+from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.schema import Field
 from mixprint.console.settings import Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
+from mixprint.storage.outputs import check_folder
 
 log = logging.getLogger("mixprint.console")
 
@@ -30,6 +36,8 @@ log = logging.getLogger("mixprint.console")
 RESOLUTIONS = (2048, 512, 8192)
 FRAMES_PER_WINDOW = 2
 NUM_STEPS = 240
+# Of a song: what is compared, and what is only heard before it.
+EXCERPT_S, PREROLL_S = 8, 2
 LEARNING_RATE = 0.02
 # Weight of how far settings are from where they began: it decides where nothing is heard of them.
 PRIOR = 0.01
@@ -67,6 +75,89 @@ class Recovery:
     settings: Settings
     distances: tuple[float, ...]
     distance: float
+
+
+@dataclass(frozen=True)
+class RecoveredPair:
+    """What was found of a pair of tracks and mix.
+
+    Attributes:
+        alignment: how the mix lay.
+        distance: of the console's mix to it, over the whole song, by `multi_resolution_stft`.
+        plain_distance: of the plain sum of the tracks at the loudness of the mix.
+    """
+
+    alignment: Alignment
+    distance: float
+    plain_distance: float
+
+
+def recover_pair(
+    pair: Pair,
+    out_dir: Path,
+    *,
+    start: Settings | None = None,
+    locked: Sequence[str] = (),
+    num_steps: int = NUM_STEPS,
+    overwrite: bool = False,
+) -> RecoveredPair:
+    """Take a mix apart, and write what the console makes of its tracks.
+
+    The search hears the `EXCERPT_S` in which all tracks sound the most.
+
+    Args:
+        pair: the files.
+        out_dir: receives what `write_mix` writes.
+        start: see `recover`.
+        locked: see `recover`.
+        num_steps: see `recover`.
+        overwrite: an earlier mix there may be replaced.
+
+    Raises:
+        ConfigError, AudioError, DataError: see `recover`, `load_pair` and `write_mix`.
+    """
+    check_folder(
+        out_dir, CONSOLE_MIX, inputs=[*pair.tracks.values(), pair.mix], overwrite=overwrite
+    )
+    loaded = load_pair(pair)
+    rate_hz = loaded.sample_rate_hz
+    part, preroll_s = _busiest(loaded.tracks_NCT, rate_hz)
+    found = recover(
+        loaded.tracks_NCT[..., part],
+        loaded.mix_CT[:, part],
+        rate_hz,
+        list(pair.tracks),
+        preroll_s=preroll_s,
+        num_steps=num_steps,
+        start=start,
+        locked=locked,
+    )
+    write_mix(pair.tracks, found.settings, out_dir, overwrite=overwrite)
+    mixed_CT = read_audio(out_dir / "mix.wav", sample_rate_hz=rate_hz)
+    plain_CT = loaded.tracks_NCT.sum(dim=0)
+    plain_CT = plain_CT * (loaded.mix_CT.norm() / plain_CT.norm().clamp_min(1e-12))
+    distances = [
+        float(multi_resolution_stft(made_CT, loaded.mix_CT)) for made_CT in (mixed_CT, plain_CT)
+    ]
+    return RecoveredPair(loaded.alignment, *distances)
+
+
+def _busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:
+    """Find the part in which all tracks sound, and how much of it is preroll."""
+    size = sample_rate_hz  # a second
+    num_samples = tracks_NCT.shape[-1]
+    num_seconds = num_samples // size
+    if num_seconds <= EXCERPT_S + PREROLL_S:
+        return slice(0, num_samples), 0.0
+    frames_NMS = tracks_NCT[..., : num_seconds * size].square().mean(dim=1).unfold(-1, size, size)
+    power_NM = frames_NMS.mean(dim=-1)
+    heard_M = torch.log10(
+        power_NM / power_NM.mean(dim=1, keepdim=True).clamp_min(1e-12) + 1e-3
+    ).sum(0)
+    sums_M = heard_M.unfold(0, EXCERPT_S, 1).sum(dim=-1)
+    start = int(sums_M.argmax())
+    preroll = min(start, PREROLL_S)
+    return slice((start - preroll) * size, (start + EXCERPT_S) * size), float(preroll)
 
 
 def recover(

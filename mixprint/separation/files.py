@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mixprint.audio.files import probe
 from mixprint.audio.resampling import resampling_notes
+from mixprint.audio.writing import BIT_DEPTHS, CONTAINERS, FLOAT, StereoFile, common_gain
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, file_sha256
 from mixprint.separation.nulltest import power_db
@@ -36,7 +37,6 @@ from mixprint.separation.report import (
 )
 from mixprint.separation.runner import AUTO_BATCH_SIZE
 from mixprint.separation.separator import DEFAULT_OVERLAP
-from mixprint.separation.stemfile import BIT_DEPTHS, CONTAINERS, FLOAT, StemFile, common_gain
 from mixprint.stems import STEMS, unpack
 from mixprint.storage.atomic import name_digest, write_errors_named, write_json
 from mixprint.storage.folders import restore_folder, whole_folder
@@ -208,7 +208,7 @@ def _fill(
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(
-                StemFile(
+                StereoFile(
                     folder / f"{name}.{settings.container}",
                     bit_depth=settings.bit_depth,
                     sample_rate_hz=separator.sample_rate_hz,

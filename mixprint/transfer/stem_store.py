@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.files import probe, stream_audio
+from mixprint.audio.writing import FLOAT, StereoFile
 from mixprint.progress import Progress
 from mixprint.schema import Count, Float32, Length, read_record
-from mixprint.separation.stemfile import FLOAT, StemFile
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import atomic_path, write_json
 from mixprint.storage.locks import locked
@@ -202,11 +202,11 @@ def stem_files(folder: Path, num_declared: int) -> Iterator[Callable[[Tensor], N
 
 
 @contextmanager
-def float_file(path: Path, num_declared: int) -> Iterator[StemFile]:
+def float_file(path: Path, num_declared: int) -> Iterator[StereoFile]:
     """Write a float WAV at 44.1 kHz piece by piece, whole or not at all."""
     with (
         atomic_path(path) as temporary,
-        StemFile(
+        StereoFile(
             temporary, bit_depth=FLOAT, sample_rate_hz=SAMPLE_RATE_HZ, num_declared=num_declared
         ) as file,
     ):

@@ -5,14 +5,14 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
+from mixprint.audio.writing import StereoFile, common_gain
 from mixprint.errors import DataError
 from mixprint.separation import stemfile
-from mixprint.separation.stemfile import StemFile, common_gain
 from mixprint.stems import SAMPLE_RATE_HZ
 
 
 def write(path: Path, audio_CT: Tensor, bit_depth: str, gain: float = 1.0) -> Path:
-    file = StemFile(
+    file = StereoFile(
         path, bit_depth=bit_depth, sample_rate_hz=SAMPLE_RATE_HZ, num_declared=audio_CT.shape[1]
     )
     with file:

@@ -28,7 +28,7 @@ MAX_WAV_BYTES = (1 << 32) - (1 << 20)
 SPOOL_SAMPLES = 1 << 18
 
 
-class StemFile:
+class StereoFile:
     """One stereo file; a context that closes it.
 
     Integer formats need the song's gain before the first sample can be rounded, so their samples

@@ -1,0 +1,201 @@
+"""The commands `mixprint console ...`: settings that a person can read, change and hear."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixprint.cli.options import OverwriteOption
+from mixprint.errors import ConfigError
+from mixprint.progress import echo, progress
+from mixprint.text import shown
+
+if TYPE_CHECKING:
+    from mixprint.console.alignment import Alignment
+    from mixprint.console.settings import Settings
+
+log = logging.getLogger("mixprint.console")
+
+TracksArgument = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Audio files, one per track, or a folder of them; a track is called as its file.",
+        show_default=False,
+    ),
+]
+SettingsOption = Annotated[
+    Path | None,
+    typer.Option("--settings", help="settings.json; neutral without it.", show_default=False),
+]
+OutOption = Annotated[Path, typer.Option("--output_dir", help="Receives all results.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeOptions:
+    """Options that change settings."""
+
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A setting, for example vocals.eq.high.gain_db=2, or +=2 to add to it; repeated.",
+            show_default=False,
+        ),
+    ] = None
+    amount: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--amount",
+            help="How much is done, 0 to 2: of all, or of a track (drums=0.5); repeated.",
+            show_default=False,
+        ),
+    ] = None
+
+    def changed(self, settings: "Settings") -> "Settings":
+        """Apply them: first the amounts, then the single settings."""
+        amounts = _amounts(self.amount or [])
+        if None in amounts:
+            settings = settings.scaled(amounts.pop(None))
+        if amounts:
+            settings = settings.scaled({str(name): value for name, value in amounts.items()})
+        return settings.edit(dict(map(_assignment, self.sets or [])))
+
+
+def _amounts(texts: Sequence[str]) -> dict[str | None, float]:
+    """Read amounts: of tracks by name, of all under None."""
+    amounts: dict[str | None, float] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        try:
+            amounts[name if equals else None] = float(value)
+        except ValueError as error:
+            raise ConfigError(f"--amount: expected a number, found {value!r}") from error
+    return amounts
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    """Read `path=value`, `path+=value` or `path-=value`."""
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set: expected a setting and its value, found {text!r}")
+    sign = path[-1:] if path[-1:] in ("+", "-") else ""
+    return path.removesuffix(sign), f"{sign}={value}" if sign else value
+
+
+def recover(
+    tracks: TracksArgument,
+    mix: Annotated[Path, typer.Option("--mix", help="The mix that was made of the tracks.")],
+    output_dir: OutOption,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            "--settings",
+            help="settings.json where the search begins; from the levels without it.",
+            show_default=False,
+        ),
+    ] = None,
+    lock: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--lock",
+            help="What stays as it is: drums, drums.eq, *.fader_db, master; repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    num_steps: Annotated[int, typer.Option("--num_steps", min=0, help="Of the search.")] = 240,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Take a mix apart: find the settings with which a console makes it of its dry tracks.
+
+    Delay, polarity and drift of the mix are found first. Writes the mix as the console makes it,
+    with its settings, as `mixprint console render` does.
+    """
+    from mixprint.console.pairs import Pair
+    from mixprint.console.recovery import recover_pair
+    from mixprint.console.settings import Settings
+    from mixprint.console.tracks import find_tracks, track_name
+
+    pair = Pair(track_name(mix), find_tracks(tracks), mix)
+    start = None if settings is None else Settings.load(settings)
+    found = recover_pair(
+        pair, output_dir, start=start, locked=lock or (), num_steps=num_steps, overwrite=overwrite
+    )
+    echo(_told(pair.name, found.alignment))
+    echo(f"distance to the mix {found.distance:.3f}; a plain sum has {found.plain_distance:.3f}")
+    echo(f"listen to {shown(output_dir / 'mix.wav')}; what was found: {shown(output_dir)}/sheet.md")
+
+
+def check_pairs(
+    raw: Annotated[Path, typer.Argument(help="Tracks, or folders of them.", show_default=False)],
+    mixed: Annotated[Path, typer.Argument(help="Mixes of these names.", show_default=False)],
+) -> None:
+    """Say how mixes lie to the tracks that they were made of, and which cannot be used.
+
+    Exit code: 0 if all can be used, 1 if one cannot.
+    """
+    from mixprint.console.pairs import find_pairs, load_pair
+    from mixprint.errors import MixprintError
+
+    pairs, unpaired = find_pairs(raw, mixed)
+    refused = [f"{shown(each.path)}: {each.reason}" for each in unpaired]
+    for pair in progress(pairs, len(pairs), "checked", "pairs", log):
+        try:
+            echo(_told(pair.name, load_pair(pair).alignment))
+        except MixprintError as error:
+            refused.append(str(error))
+    for reason in refused:
+        echo(f"failed: {reason}", err=True)
+    echo(f"{len(pairs) + len(unpaired) - len(refused)} can be used, {len(refused)} cannot")
+    if refused:
+        raise typer.Exit(1)
+
+
+def _told(name: str, alignment: "Alignment") -> str:
+    upside_down = ", upside down" if alignment.polarity < 0 else ""
+    return (
+        f"{name}: the mix lies {1_000 * alignment.delay_s:+.2f} ms from its tracks{upside_down}, "
+        f"drifts by {alignment.drift_ppm:+.1f} ppm, moves like them by {alignment.likeness:.2f}"
+    )
+
+
+def render(
+    tracks: TracksArgument,
+    settings: SettingsOption = None,
+    *,
+    changes: ChangeOptions,
+    output_dir: OutOption,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Mix tracks by settings: whole songs, exactly, in memory that does not grow.
+
+    Writes mix.wav, the tracks as they sound in it, the settings as they were used, and a sheet that
+    says them in words.
+    """
+    from mixprint.console.results import write_mix
+    from mixprint.console.tracks import find_tracks
+
+    found = find_tracks(tracks)
+    used = changes.changed(_loaded(settings, found))
+    write_mix(found, used, output_dir, overwrite=overwrite)
+    echo(f"listen to {shown(output_dir / 'mix.wav')}; what was done: {shown(output_dir)}/sheet.md")
+
+
+def show(
+    settings: Annotated[Path, typer.Argument(help="settings.json", show_default=False)],
+    *,
+    changes: ChangeOptions,
+) -> None:
+    """Say settings in words."""
+    from mixprint.console.settings import Settings
+    from mixprint.console.words import markdown
+
+    echo(markdown(changes.changed(Settings.load(settings))).rstrip())
+
+
+def _loaded(path: Path | None, tracks: Mapping[str, Path]) -> "Settings":
+    from mixprint.console.settings import Settings
+
+    return Settings.neutral(list(tracks)) if path is None else Settings.load(path)

@@ -1,0 +1,117 @@
+"""Pairs of dry tracks and the mix that was made of them, found by name.
+
+raw/vocal1.wav,      mixed/vocal1.wav   a track and its mix
+raw/song7/*.wav,     mixed/song7.wav    tracks and their mix
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mixprint.audio.files import read_audio
+from mixprint.console.alignment import Alignment, align, aligned
+from mixprint.console.tracks import (
+    AUDIO_SUFFIXES,
+    common_rate_hz,
+    find_tracks,
+    read_in_step,
+    track_name,
+)
+from mixprint.errors import DataError, MixprintError
+from mixprint.text import shown
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Tracks and their mix.
+
+    Attributes:
+        name: of the song.
+        tracks: name -> file.
+        mix: file.
+    """
+
+    name: str
+    tracks: Mapping[str, Path]
+    mix: Path
+
+
+@dataclass(frozen=True)
+class LoadedPair:
+    """Tracks and their mix, aligned.
+
+    Attributes:
+        tracks_NCT: the tracks.
+        mix_CT: the mix in their time and polarity.
+        sample_rate_hz: of both.
+        alignment: how the mix lay.
+    """
+
+    tracks_NCT: Tensor
+    mix_CT: Tensor
+    sample_rate_hz: int
+    alignment: Alignment
+
+
+@dataclass(frozen=True)
+class Unpaired:
+    """A file or folder without its other half, or a pair that cannot be used."""
+
+    path: Path
+    reason: str
+
+
+def find_pairs(raw: Path, mixed: Path) -> tuple[list[Pair], list[Unpaired]]:
+    """Pair what lies in two folders by name.
+
+    Raises:
+        DataError: one is no folder.
+    """
+    for folder in (raw, mixed):
+        if not folder.is_dir():
+            raise DataError(f"{shown(folder)}: expected a folder, found none")
+    mixes = dict(_named(mixed, folders=False))
+    pairs, unpaired = [], []
+    for name, path in _named(raw, folders=True):
+        if (mix := mixes.pop(name, None)) is None:
+            reason = f"expected its mix {name}.* in {shown(mixed)}, found none"
+            unpaired.append(Unpaired(path, reason))
+            continue
+        try:
+            pairs.append(Pair(name, find_tracks([path]), mix))
+        except MixprintError as error:
+            unpaired.append(Unpaired(path, str(error)))
+    for name, path in mixes.items():
+        reason = f"expected its tracks {name}.* or {name}/ in {shown(raw)}, found none"
+        unpaired.append(Unpaired(path, reason))
+    return pairs, unpaired
+
+
+def load_pair(pair: Pair) -> LoadedPair:
+    """Read a pair, and align the mix.
+
+    Raises:
+        AudioError: a file cannot be read.
+        DataError: they do not belong together; see `align`.
+    """
+    paths = [*pair.tracks.values(), pair.mix]
+    rate_hz = common_rate_hz(paths)
+    tracks_NCT = torch.cat(list(read_in_step(list(pair.tracks.values()), rate_hz)), dim=-1)
+    mix_CT = read_audio(pair.mix, sample_rate_hz=rate_hz)
+    found = align(tracks_NCT.sum(dim=0), mix_CT, rate_hz, pair.name)
+    mix_CT = aligned(mix_CT, found, rate_hz, tracks_NCT.shape[-1])
+    return LoadedPair(tracks_NCT, mix_CT, rate_hz, found)
+
+
+def _named(folder: Path, *, folders: bool) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            if folders:
+                yield path.name, path
+        elif path.suffix.lower() in AUDIO_SUFFIXES:
+            yield track_name(path), path

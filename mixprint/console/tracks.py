@@ -1,0 +1,123 @@
+"""Tracks of a console as files: found, read in step, and written.
+
+Shape suffixes: N track, C channel, T sample.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mixprint.audio.files import probe, stream_audio
+from mixprint.console.settings import MAX_TRACKS, Settings
+from mixprint.errors import ConfigError
+from mixprint.stems import NUM_CHANNELS
+from mixprint.text import first_of, shown
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".mp3", ".ogg", ".opus")
+BLOCK_S = 5.0
+
+
+def find_tracks(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name the tracks of a song: files, and the audio files that lie in a folder, by their names.
+
+    Raises:
+        ConfigError: there is none, or too many, or two have one name.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
+            if not inside:
+                raise ConfigError(f"{shown(path)}: expected audio files in it, found none")
+            found += inside
+        else:
+            found.append(path)
+    if not 1 <= len(found) <= MAX_TRACKS:
+        raise ConfigError(f"tracks: expected 1 to {MAX_TRACKS} files, found {len(found)}")
+    named: dict[str, Path] = {}
+    for path in found:
+        name = track_name(path)
+        if name in named:
+            raise ConfigError(
+                f"tracks: expected different names, found {shown(named[name])} and {shown(path)}"
+            )
+        named[name] = path
+    return named
+
+
+def track_name(path: Path) -> str:
+    """Return the name of a track: that of its file without the suffix, and without dots."""
+    return shown(path.stem).replace(".", "_")
+
+
+def check_names(tracks: Mapping[str, Path], settings: Settings, where: str) -> None:
+    """See that there is a file for each track of the settings, and the other way round.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    if tracks.keys() != settings.tracks.keys():
+        raise ConfigError(
+            f"{where}: expected settings of the tracks {first_of(list(tracks), ', ')}, found those "
+            f"of {first_of(list(settings.tracks), ', ')}"
+        )
+
+
+def common_rate_hz(paths: Iterable[Path]) -> int:
+    """Return the highest sample rate of some files: at it nothing is lost."""
+    return max(probe(path).sample_rate_hz for path in paths)
+
+
+def length_s(paths: Iterable[Path]) -> float:
+    """Return the length of the longest file."""
+    return max(probe(path).duration_s for path in paths)
+
+
+def read_in_step(paths: Sequence[Path], sample_rate_hz: int) -> Iterator[Tensor]:
+    """Read files side by side, the shorter ones silent at the end.
+
+    Yields:
+        tracks_NCT: float32, two channels, `BLOCK_S` long but for the last one.
+
+    Raises:
+        AudioError: see `stream_audio`.
+    """
+    num_samples = math.ceil(BLOCK_S * sample_rate_hz)
+    with ExitStack() as stack:
+        readers = [
+            _Reader(stack.enter_context(closing(stream_audio(path, sample_rate_hz=sample_rate_hz))))
+            for path in paths
+        ]
+        while True:
+            parts = [reader.next(num_samples) for reader in readers]
+            longest = max(part_CT.shape[-1] for part_CT in parts)
+            if longest == 0:
+                return
+            yield torch.stack(
+                [
+                    torch.nn.functional.pad(part_CT, (0, longest - part_CT.shape[-1]))
+                    for part_CT in parts
+                ]
+            )
+
+
+class _Reader:
+    """Stream that gives parts of an asked length."""
+
+    def __init__(self, blocks: Iterator[Tensor]) -> None:
+        self._blocks = blocks
+        self._held_CT = torch.zeros(NUM_CHANNELS, 0)
+
+    def next(self, num_samples: int) -> Tensor:
+        """Return the next samples; fewer at the end."""
+        parts, length = [self._held_CT], self._held_CT.shape[-1]
+        while length < num_samples and (block_CT := next(self._blocks, None)) is not None:
+            parts.append(block_CT)
+            length += block_CT.shape[-1]
+        whole_CT = torch.cat(parts, dim=-1)
+        self._held_CT = whole_CT[:, num_samples:].clone()
+        return whole_CT[:, :num_samples]
