@@ -61,7 +61,9 @@ class ChangeOptions:
             settings = settings.scaled(amounts.pop(None))
         if amounts:
             settings = settings.scaled({str(name): value for name, value in amounts.items()})
-        return settings.edit(dict(map(_assignment, self.sets or [])))
+        for path, value in map(_assignment, self.sets or []):
+            settings = settings.edit({path: value})
+        return settings
 
 
 def _amounts(texts: Sequence[str]) -> dict[str | None, float]:
@@ -155,8 +157,9 @@ def check_pairs(
 
 def _told(name: str, alignment: "Alignment") -> str:
     upside_down = ", upside down" if alignment.polarity < 0 else ""
+    delay_ms = round(1_000 * alignment.delay_s, 2) + 0.0  # never minus nothing
     return (
-        f"{name}: the mix lies {1_000 * alignment.delay_s:+.2f} ms from its tracks{upside_down}, "
+        f"{name}: the mix lies {delay_ms:+.2f} ms from its tracks{upside_down}, "
         f"drifts by {alignment.drift_ppm:+.1f} ppm, moves like them by {alignment.likeness:.2f}"
     )
 

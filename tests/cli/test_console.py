@@ -1,0 +1,100 @@
+"""The commands `mixprint console ...`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mixprint.audio.files import read_audio, write_audio
+from mixprint.cli import app
+from mixprint.console.settings import Settings
+from tests.console.test_files import RATE_HZ, write_noise
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("drums", "vocals")):
+        write_noise(tmp_path / "song" / f"{name}.wav", 4.0, seed=seed)
+    return tmp_path / "song"
+
+
+def test_tracks_are_rendered_by_changed_settings(song: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    changes = ["--set", "vocals.fader_db=-6", "--set", "vocals.fader_db+=2", "--set", "drums.pan=1"]
+    result = runner.invoke(
+        app, ["console", "render", str(song), "--output_dir", str(out), *changes]
+    )
+    assert result.exit_code == 0, result.output
+    assert f"listen to {out / 'mix.wav'}" in result.stdout
+    used = Settings.load(out / "settings.json")
+    assert (used["vocals.fader_db"], used["drums.pan"]) == (-4.0, 1.0)
+    half = ["--settings", str(out / "settings.json"), "--amount", "vocals=0", "--amount", "0.5"]
+    again = ["console", "render", str(song), "--output_dir", str(tmp_path / "half"), *half]
+    assert runner.invoke(app, again).exit_code == 0
+    halved = Settings.load(tmp_path / "half" / "settings.json")
+    assert (halved["vocals.fader_db"], halved["drums.pan"]) == (0.0, 0.5)
+    vocals_CT = read_audio(tmp_path / "half" / "tracks" / "vocals.wav")
+    assert torch.equal(vocals_CT, read_audio(song / "vocals.wav"))
+
+
+def test_settings_are_said_in_words(tmp_path: Path) -> None:
+    Settings.neutral(["bass"]).edit({"bass.eq.low.gain_db": 3.0}).save(tmp_path / "s.json")
+    result = runner.invoke(
+        app, ["console", "show", str(tmp_path / "s.json"), "--set", "bass.width=0"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "## bass\n\n- +3.0 dB shelf below 120 Hz\n- mono\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--set", "vocals.fader_db"], "--set: expected a setting and its value"),
+        (["--set", "vocals.loud=1"], "vocals: expected one of trim_db"),
+        (["--set", "vocals.pan=2"], "vocals.pan: expected -1 to 1, found 2"),
+        (["--set", "bass.pan=0"], "bass.pan: expected one of drums, vocals, master"),
+        (["--amount", "all"], "--amount: expected a number, found 'all'"),
+        (["--amount", "3"], "expected 0 to 2, found 3"),
+    ],
+)
+def test_wrong_changes_are_told_before_the_work(
+    song: Path, tmp_path: Path, changes: list[str], message: str
+) -> None:
+    arguments = ["console", "render", str(song), "--output_dir", str(tmp_path / "out"), *changes]
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mix_is_taken_apart(song: Path, tmp_path: Path) -> None:
+    parts = [read_audio(song / f"{name}.wav") for name in ("drums", "vocals")]
+    mix_CT = 0.5 * parts[0] + torch.tensor([[0.2], [1.0]]) * parts[1]
+    write_audio(tmp_path / "mix.wav", -mix_CT.roll(50, -1), RATE_HZ, subtype="FLOAT")
+    options = ["--mix", str(tmp_path / "mix.wav"), "--output_dir", str(tmp_path / "out")]
+    result = runner.invoke(
+        app, ["console", "recover", str(song), *options, "--num_steps", "2", "--lock", "*.room"]
+    )
+    assert result.exit_code == 0, result.output
+    assert "the mix lies +1.13 ms from its tracks, upside down" in result.stdout
+    found = Settings.load(tmp_path / "out" / "settings.json")
+    heard_db = {name: found[f"{name}.trim_db"] + found[f"{name}.fader_db"] for name in found.tracks}
+    assert heard_db == pytest.approx({"drums": -6.0, "vocals": 0.0}, abs=1.5)
+    assert found["vocals.pan"] == pytest.approx(0.8, abs=0.1)
+
+
+def test_pairs_are_checked(tmp_path: Path) -> None:
+    dry_CT = write_noise(tmp_path / "raw" / "a.wav", 12.0)
+    write_noise(tmp_path / "raw" / "b.wav", 12.0, seed=1)
+    (tmp_path / "mixed").mkdir()
+    write_audio(tmp_path / "mixed" / "a.wav", dry_CT, RATE_HZ, subtype="FLOAT")
+    write_noise(tmp_path / "mixed" / "b.wav", 12.0, seed=2)
+    folders = [str(tmp_path / "raw"), str(tmp_path / "mixed")]
+    result = runner.invoke(app, ["console", "check-pairs", *folders])
+    assert result.exit_code == 1
+    assert "a: the mix lies +0.00 ms from its tracks, drifts by +0.0 ppm" in result.stdout
+    assert "failed: b: expected the same music at the same speed" in result.stderr
+    assert "1 can be used, 1 cannot" in result.stdout
