@@ -1,8 +1,9 @@
 """Taking a mix apart: the settings with which a console makes it of its dry tracks.
 
-First the levels, found at once: in each band and moment the mix is a sum of the tracks, whose
-factors are least squares. They give each track's fader, pan and width, and a start for everything
-else, which a search with gradients then finds from coarse to fine: equalisers, compressors, rooms.
+First the levels, found from spectrograms alone: in each band and moment the power of the mix is
+about the sum of those of the tracks. They give each track's fader and tone, and a start for
+everything else, which a search with gradients then finds from coarse to fine: equalisers,
+compressors, rooms, the master.
 
 Shape suffixes: N track, C channel, T sample, F frequency bin, K band, M frame.
 """
@@ -22,7 +23,7 @@ from mixprint.console.mixing import Console, as_stereo, louder_channel
 from mixprint.console.pairs import Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
 from mixprint.console.results import CONSOLE_MIX, write_mix
-from mixprint.console.schema import Field
+from mixprint.console.schema import MASTER, Field
 from mixprint.console.settings import Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.spectral_distance import multi_resolution_stft
@@ -41,12 +42,16 @@ EXCERPT_S, PREROLL_S = 8, 2
 LEARNING_RATE = 0.02
 # Weight of how far settings are from where they began: it decides where nothing is heard of them.
 PRIOR = 0.01
-# Search so much of the steps with the groups that are named, and all before.
+# From which part of the steps on groups are looked for. The master comes last: what it does to all
+# tracks would else stand for what was done to one.
 STAGES: tuple[tuple[float, tuple[str, ...]], ...] = (
     (0.0, ("fader", "pan", "width", "eq")),
     (0.15, ("comp",)),
     (0.3, ("room",)),
+    (0.45, ("master.eq", "master.comp")),
 )
+# At the end of its range a cut is off, and no gradient leads away from there.
+_NOT_SOUGHT = ("eq.highpass_hz", "eq.lowpass_hz")
 # Where a search begins that finds a setting neutral: where it has a gradient, and does little.
 _START_SLOPE = 0.2
 _START_SEND_DB = -30.0
@@ -54,7 +59,12 @@ _LOUD_QUANTILE = 0.7
 # Least squares.
 _N_FFT = 4096
 _RIDGE = 1e-3
-_FADER_RANGE_DB = 40.0
+_BANDS_HZ = tuple(50.0 * 2 ** (third / 3) for third in range(25))
+# As the bands of the equaliser that begin there.
+_TONE_HZ = (80.0, 250.0, 1_200.0, 4_000.0, 10_000.0)
+_NUM_LEVEL_STEPS = 300
+_HEARD_POWER = 1e-6
+_TONE_WEIGHT = 0.01
 _HELD = 0.6
 # Levels.
 WORKING_DBFS = -20.0
@@ -195,7 +205,7 @@ def recover(
         )
     tracks_NCT, mix_CT = as_stereo(tracks_NCT).float(), as_stereo(mix_CT).float()
     neutral = Settings.neutral(names)
-    begun = begin(tracks_NCT, mix_CT, names) if start is None else start
+    begun = begin(tracks_NCT, mix_CT, names, sample_rate_hz) if start is None else start
     begun = begun.lock(neutral if start is None else start, locked)
     num_unheard = round(preroll_s * sample_rate_hz)
     search = _Search(tracks_NCT, mix_CT, sample_rate_hz, begun, locked, num_unheard)
@@ -221,62 +231,86 @@ def working_trim_db(tracks_NCT: Tensor) -> list[float]:
     return trims
 
 
-def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str]) -> Settings:
-    """Find trims, faders, pans and widths, and leave all else neutral.
+def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int) -> Settings:
+    """Find trims, faders, pans and tones, and leave all else neutral.
 
-    In each frequency bin the spectrogram of the mix, mid and side, is a sum of those of the tracks;
-    the factors are least squares over the frames. A track's fader, pan and width are those of the
-    bins in which it is loud.
+    In each band and moment the power of the mix is about the sum of those of the tracks, each with
+    a gain; whatever their phases. The gains are those that bring the levels nearest, in dB.
     """
     trims = working_trim_db(tracks_NCT)
-    factor_NPF, weight_NPF = _factors(tracks_NCT, mix_CT)
+    fader_N, tone_NK = _gains_db(tracks_NCT, mix_CT, rate_hz)
+    pan_N = _pans(tracks_NCT, mix_CT)
     changes = {}
-    for name, trim_db, factor_PF, weight_PF in zip(
-        names, trims, factor_NPF, weight_NPF, strict=True
+    for name, trim_db, fader_db, tone_K, pan in zip(
+        names, trims, fader_N.tolist(), tone_NK, pan_N.tolist(), strict=True
     ):
-        mid, side_of_mid, side = (
-            (f * w).sum() / w.sum().clamp_min(1e-30)
-            for f, w in zip(factor_PF, weight_PF, strict=True)
-        )
-        gain = max(float(mid), 10 ** (-_FADER_RANGE_DB / 20))
-        # The far side is turned down by |pan|: of a mid signal half of that is lost, and as much
-        # appears at the side.
-        tilt = max(min(float(side_of_mid) / gain, 0.95), -0.95)
-        pan = -2 * tilt / (1 + abs(tilt))
-        fader = gain / (1 - abs(pan) / 2)
-        width = float(side) / gain if float(weight_PF[2].sum()) > 0 else 1.0
         changes |= {
             f"{name}.trim_db": min(max(trim_db, -60.0), 60.0),
-            f"{name}.fader_db": min(max(20 * math.log10(fader) - trim_db, -60.0), 24.0),
+            f"{name}.fader_db": min(max(fader_db - trim_db, -60.0), 24.0),
             f"{name}.pan": pan,
-            f"{name}.width": min(max(width, 0.0), 2.5),
         }
+        for band, gain_db in zip(("low", "bell1", "bell2", "bell3", "high"), tone_K, strict=True):
+            changes[f"{name}.eq.{band}.gain_db"] = float(gain_db)
     return Settings.neutral(names).edit(changes)
 
 
-def _factors(tracks_NCT: Tensor, mix_CT: Tensor) -> tuple[Tensor, Tensor]:
-    """Find what the mix has of each track, in each bin, and how loud that is.
+def _gains_db(tracks_NCT: Tensor, mix_CT: Tensor, rate_hz: int) -> tuple[Tensor, Tensor]:
+    """Find the gain of each track, and how much more or less it has around `_TONE_HZ`."""
+    power_NKM = _band_powers(tracks_NCT, rate_hz)
+    (wanted_KM,) = _band_powers(mix_CT[None], rate_hz)
+    floor = _HEARD_POWER * float(wanted_KM.max())
+    wanted_KM = 10 * torch.log10(wanted_KM + floor)
+    fader_N = torch.zeros(len(tracks_NCT), requires_grad=True)
+    tone_NB = torch.zeros(len(tracks_NCT), len(_TONE_HZ), requires_grad=True)
+    spread_KB = _spread()
+    optimiser = torch.optim.Adam([fader_N, tone_NB], lr=0.5)
+    for _ in range(_NUM_LEVEL_STEPS):
+        gain_NK = fader_N[:, None] + tone_NB @ spread_KB.T
+        found_KM = (power_NKM * torch.pow(10.0, gain_NK / 10)[..., None]).sum(dim=0)
+        error = (10 * torch.log10(found_KM + floor) - wanted_KM).abs().mean()
+        optimiser.zero_grad(set_to_none=True)
+        (error + _TONE_WEIGHT * tone_NB.square().mean()).backward()
+        optimiser.step()
+    return fader_N.detach(), tone_NB.detach().clamp(-12.0, 12.0)
 
-    Returns:
-        factor_NPF of mid in mid, of mid in side and of side in side; weight_NPF, the energies.
-    """
+
+def _band_powers(audio_NCT: Tensor, rate_hz: int) -> Tensor:
+    """Return power_NKM in thirds of octaves, of both channels together."""
+    window_S = torch.hann_window(_N_FFT)
+    spectrum_RFM = torch.stft(
+        audio_NCT.flatten(0, 1), _N_FFT, _N_FFT // 4, window=window_S, return_complex=True
+    )
+    power_NFM = spectrum_RFM.abs().square().unflatten(0, audio_NCT.shape[:2]).sum(dim=1)
+    edges = [round(hz * 2 ** (half / 6) / rate_hz * _N_FFT) for hz in _BANDS_HZ for half in (-1, 1)]
+    bands = zip(edges[::2], edges[1::2], strict=True)
+    return torch.stack([power_NFM[:, a : max(b, a + 1)].sum(dim=1) for a, b in bands], dim=1)
+
+
+def _spread() -> Tensor:
+    """Return how much a gain around each of `_TONE_HZ` does to each band: spread_KB."""
+    octave_K1 = torch.tensor(_BANDS_HZ).log2()[:, None]
+    return torch.softmax(-((octave_K1 - torch.tensor(_TONE_HZ).log2()) ** 2), dim=1)
+
+
+def _pans(tracks_NCT: Tensor, mix_CT: Tensor) -> Tensor:
+    """Find the pans: least squares of the mix's channels by those of the tracks, in each bin."""
     window_S = torch.hann_window(_N_FFT)
 
-    def spectra(audio_CT: Tensor) -> Tensor:
-        sides_CT = torch.stack([audio_CT.mean(dim=0), (audio_CT[0] - audio_CT[1]) / 2])
-        return torch.stft(sides_CT, _N_FFT, _N_FFT // 2, window=window_S, return_complex=True)
+    def spectra(audio_RT: Tensor) -> Tensor:
+        return torch.stft(audio_RT, _N_FFT, _N_FFT // 2, window=window_S, return_complex=True)
 
-    tracks_NCFM = torch.stack([spectra(track_CT) for track_CT in tracks_NCT])
-    mid_FM, side_FM = spectra(mix_CT)
-    mids_FMN, sides_FMN = (tracks_NCFM[:, c].permute(1, 2, 0) for c in (0, 1))
-    in_mid_FN = _least_squares(mids_FMN, mid_FM)
-    both_FN = _least_squares(torch.cat([mids_FMN, sides_FMN], dim=-1), side_FM)
-    num_tracks = len(tracks_NCT)
-    factor_NPF = torch.stack([in_mid_FN, both_FN[:, :num_tracks], both_FN[:, num_tracks:]]).permute(
-        2, 0, 1
+    sides = []
+    energy_NF = torch.zeros(len(tracks_NCT), _N_FFT // 2 + 1)
+    for channel in (0, 1):
+        parts_NFM = spectra(tracks_NCT[:, channel])
+        factor_FN = _least_squares(parts_NFM.permute(1, 2, 0), spectra(mix_CT[channel]))
+        energy_NF = energy_NF + parts_NFM.abs().square().sum(dim=-1)
+        sides.append(factor_FN.T)
+    left_N, right_N = (
+        ((side_NF * energy_NF).sum(dim=1) / energy_NF.sum(dim=1).clamp_min(1e-30)).clamp_min(1e-6)
+        for side_NF in sides
     )
-    energy_NCF = tracks_NCFM.abs().square().sum(dim=-1)
-    return factor_NPF, energy_NCF[:, [0, 0, 1]]
+    return torch.where(left_N > right_N, right_N / left_N - 1, 1 - left_N / right_N)
 
 
 def _least_squares(parts_FMN: Tensor, whole_FM: Tensor) -> Tensor:
@@ -345,9 +379,11 @@ class _Search:
 
         def is_fitted(name: str, each: Field) -> bool:
             path = f"{name}.{each.name}"
+            group = f"{MASTER}.{each.group}" if name == MASTER else each.group
             return (
                 each.is_fitted
-                and each.group in groups
+                and each.name not in _NOT_SOUGHT
+                and group in groups
                 and not any(is_meant(pattern, path) for pattern in self._locked)
             )
 
