@@ -1,0 +1,92 @@
+"""Taking a mix apart: levels at once, the rest by a search; what is locked stays."""
+
+import pytest
+import torch
+
+from mixprint.console.positions import Positions
+from mixprint.console.recovery import begin, recover, working_trim_db
+from mixprint.console.rendering import render
+from mixprint.console.settings import Settings
+from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.errors import ConfigError
+from tests.console.test_rendering import EVERYTHING, RATE_HZ, tracks
+
+NAMES = ("a", "b")
+TRUTH = {
+    "a.fader_db": -6.0,
+    "a.pan": -0.4,
+    "a.eq.high.gain_db": 5.0,
+    "b.fader_db": 3.0,
+    "b.width": 0.5,
+    "b.comp.slope": 0.6,
+    "b.comp.threshold_db": -30.0,
+}
+
+
+def heard_db(settings: Settings, name: str) -> float:
+    return settings[f"{name}.trim_db"] + settings[f"{name}.fader_db"]
+
+
+def test_the_working_level_is_that_of_what_sounds() -> None:
+    dry_NCT = torch.zeros(2, 2, 5 * RATE_HZ)
+    dry_NCT[0, :, : 2 * RATE_HZ] = 0.01  # -40 dBFS, and then nothing
+    assert working_trim_db(dry_NCT) == pytest.approx([20.0, 0.0], abs=0.1)
+
+
+def test_levels_and_pans_are_found_at_once() -> None:
+    dry_NCT = tracks(1, 4 * RATE_HZ, 2).float()
+    truth = Settings.neutral(NAMES).edit({"a.fader_db": -9.0, "a.pan": 0.5, "b.fader_db": 4.0})
+    mix_CT = render(dry_NCT, truth, RATE_HZ).sum(dim=0).float()
+    found = begin(dry_NCT, mix_CT, NAMES, RATE_HZ)
+    assert found["a.pan"] == pytest.approx(0.5, abs=0.05)
+    assert found["b.pan"] == pytest.approx(0.0, abs=0.05)
+    # Half of a track that is panned by a half is lost on one side.
+    assert heard_db(found, "a") == pytest.approx(-9.0, abs=2.5)
+    assert heard_db(found, "b") == pytest.approx(4.0, abs=1.0)
+
+
+def test_a_search_comes_near_and_leaves_alone_what_is_locked() -> None:
+    dry_NCT = tracks(2, 2 * RATE_HZ, 2).float()
+    truth = Settings.neutral(NAMES).edit(TRUTH)
+    mixed_NCT = render(dry_NCT, truth, RATE_HZ)
+    mix_CT = mixed_NCT.sum(dim=0).float()
+    locked = ["*.room", "master", "a.comp"]
+    found = recover(dry_NCT, mix_CT, RATE_HZ, NAMES, num_steps=80, locked=locked)
+    started = begin(dry_NCT, mix_CT, NAMES, RATE_HZ)
+    start_CT = render(dry_NCT, started, RATE_HZ).sum(dim=0).float()
+    start = float(multi_resolution_stft(start_CT, mix_CT))
+    assert found.distance < 0.25 * start
+    neutral = Settings.neutral(NAMES)
+    assert found.settings.lock(neutral, locked) == found.settings
+    assert found.settings["a.pan"] == pytest.approx(-0.4, abs=0.03)
+    assert found.settings["b.width"] == pytest.approx(0.5, abs=0.05)
+    for found_CT, mixed_CT in zip(render(dry_NCT, found.settings, RATE_HZ), mixed_NCT, strict=True):
+        levels = [10 * torch.log10(x_CT.square().mean()) for x_CT in (found_CT, mixed_CT)]
+        assert float(levels[0] - levels[1]) == pytest.approx(0.0, abs=0.5)
+
+
+def test_lengths_and_names_must_fit() -> None:
+    with pytest.raises(ConfigError, match="expected 2 tracks as long as the mix, 50 samples"):
+        recover(torch.zeros(2, 2, 60), torch.zeros(2, 50), RATE_HZ, NAMES)
+
+
+def test_positions_give_settings_back() -> None:
+    settings = Settings.neutral(("a", "b", "c")).edit(EVERYTHING)
+    positions = Positions(settings, lambda _, each: each.is_fitted)
+    for name, strip in positions.settings().strips().items():
+        assert strip.values == pytest.approx(settings.strips()[name].values, rel=1e-9)
+    still = Positions(settings, lambda *_: False)
+    assert still.settings() == settings
+    assert not any(v.requires_grad for v in still.values(RATE_HZ).track_N.values())
+
+
+def test_a_position_finds_back_from_beyond_its_range() -> None:
+    settings = Settings.neutral(["a"]).edit({"a.fader_db": 24.0})
+    positions = Positions(settings, lambda _, each: each.name == "fader_db")
+    optimiser = torch.optim.SGD(positions.parameters(), lr=0.01)
+    for sign in (-1.0, 1.0, 1.0):
+        optimiser.zero_grad()
+        (sign * positions.values(RATE_HZ).track_N["fader_db"].sum()).backward()
+        optimiser.step()
+        assert -60.0 <= positions.settings()["a.fader_db"] <= 24.0
+    assert positions.settings()["a.fader_db"] < 24.0
