@@ -28,11 +28,12 @@ ALLOWED = {
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection dsp encoder features machine pages separation storage zero_shot",
+    "console": "audio dsp storage",
     "evaluation": "audio checkpoints collection dsp encoder features pages storage synthesis",
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints encoder features machine separation storage transfer weights "
     "zero_shot",
-    "cli": "api audio checkpoints collection encoder evaluation features listening machine "
+    "cli": "api audio checkpoints collection console encoder evaluation features listening machine "
     "separation storage transfer weights zero_shot",
 }
 MAX_FILES_IN_ROOT = 10
