@@ -25,7 +25,8 @@ ORDER = (
         "collection",
         "pages",
     ),
-    *("training", "features", "synthesis", "encoder", "zero_shot", "separation", "transfer"),
+    *("training", "features", "synthesis", "console", "encoder", "zero_shot", "separation"),
+    "transfer",
     *("evaluation", "listening", "api", "cli"),
 )
 

@@ -240,7 +240,7 @@ def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int
     trims = working_trim_db(tracks_NCT)
     fader_N, tone_NK = _gains_db(tracks_NCT, mix_CT, rate_hz)
     pan_N = _pans(tracks_NCT, mix_CT)
-    changes = {}
+    changes: dict[str, float] = {}
     for name, trim_db, fader_db, tone_K, pan in zip(
         names, trims, fader_N.tolist(), tone_NK, pan_N.tolist(), strict=True
     ):
@@ -365,8 +365,8 @@ class _Search:
                 progress.advance()
         settings = self._positions.settings()
         with torch.no_grad():
-            distance = float(multi_resolution_stft(self._mixed(), self._mix_CT))
-        return Recovery(settings, tuple(distances), distance)
+            reached = float(multi_resolution_stft(self._mixed(), self._mix_CT))
+        return Recovery(settings, tuple(distances), reached)
 
     def _mixed(self) -> Tensor:
         """Return the part of the mix that is compared, at the present positions."""
