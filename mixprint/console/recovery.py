@@ -24,7 +24,7 @@ from mixprint.console.pairs import Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
 from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.schema import MASTER, Field
-from mixprint.console.settings import Settings, is_meant
+from mixprint.console.settings import ROOM_SHAPE, Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import ConfigError
@@ -191,7 +191,8 @@ def recover(
         preroll_s: length of the beginning that is only heard, by rooms and compressors, and not
             compared: of an excerpt, what sounded before it is unknown.
         num_steps: of the search.
-        start: where it begins; from the levels alone when None.
+        start: where it begins; from the levels alone when None. Rooms that it shares keep their
+            reverb times.
         locked: tracks, groups or settings that stay as in `start` (or neutral), see
             `Settings.lock`.
 
@@ -240,6 +241,8 @@ def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int
     trims = working_trim_db(tracks_NCT)
     fader_N, tone_NK = _gains_db(tracks_NCT, mix_CT, rate_hz)
     pan_N = _pans(tracks_NCT, mix_CT)
+    # The pan turns one side down: what both together have lost is made up for.
+    fader_N = fader_N - 10 * torch.log10((1 + (1 - pan_N.abs()).square()) / 2)
     changes: dict[str, float] = {}
     for name, trim_db, fader_db, tone_K, pan in zip(
         names, trims, fader_N.tolist(), tone_NK, pan_N.tolist(), strict=True
@@ -338,6 +341,7 @@ class _Search:
         self._num_unheard = num_unheard
         self._mix_CT = mix_CT[:, num_unheard:]
         self._locked = tuple(locked)
+        self._has_shared_rooms = start.rooms == "sends"
         self._console = Console(tracks_NCT)
         self._positions = Positions(start, self._is_fitted(0.0))
 
@@ -380,8 +384,10 @@ class _Search:
         def is_fitted(name: str, each: Field) -> bool:
             path = f"{name}.{each.name}"
             group = f"{MASTER}.{each.group}" if name == MASTER else each.group
+            is_shared = each.name in ROOM_SHAPE and self._has_shared_rooms
             return (
                 each.is_fitted
+                and not is_shared
                 and each.name not in _NOT_SOUGHT
                 and group in groups
                 and not any(is_meant(pattern, path) for pattern in self._locked)
