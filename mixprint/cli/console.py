@@ -80,7 +80,7 @@ def _amounts(texts: Sequence[str]) -> dict[str | None, float]:
 
 def _assignment(text: str) -> tuple[str, str]:
     """Read `path=value`, `path+=value` or `path-=value`."""
-    path, equals, value = text.partition("=")
+    path, equals, value = text.rpartition("=")
     if not equals:
         raise ConfigError(f"--set: expected a setting and its value, found {text!r}")
     sign = path[-1:] if path[-1:] in ("+", "-") else ""
@@ -156,11 +156,12 @@ def check_pairs(
 
 
 def _told(name: str, alignment: "Alignment") -> str:
-    upside_down = ", upside down" if alignment.polarity < 0 else ""
+    polarity = "inverted" if alignment.polarity < 0 else "kept"
     delay_ms = round(1_000 * alignment.delay_s, 2) + 0.0  # never minus nothing
+    drift_ppm = round(alignment.drift_ppm, 1) + 0.0
     return (
-        f"{name}: the mix lies {delay_ms:+.2f} ms from its tracks{upside_down}, "
-        f"drifts by {alignment.drift_ppm:+.1f} ppm, moves like them by {alignment.likeness:.2f}"
+        f"{name}: delay {delay_ms:+.2f} ms, polarity {polarity}, drift {drift_ppm:+.1f} ppm, "
+        f"likeness {alignment.likeness:.2f}"
     )
 
 

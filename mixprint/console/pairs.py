@@ -12,16 +12,17 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.files import read_audio
+from mixprint.audio.signatures import AUDIO_SUFFIXES, is_hidden
 from mixprint.console.alignment import Alignment, align, aligned
 from mixprint.console.tracks import (
-    AUDIO_SUFFIXES,
     common_rate_hz,
     find_tracks,
+    plain_name,
     read_in_step,
     track_name,
 )
 from mixprint.errors import DataError, MixprintError
-from mixprint.text import shown
+from mixprint.text import first_of, shown
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,18 @@ class Unpaired:
 def find_pairs(raw: Path, mixed: Path) -> tuple[list[Pair], list[Unpaired]]:
     """Pair what lies in two folders by name.
 
+    Hidden files and those that are no audio are left out.
+
     Raises:
         DataError: one is no folder.
     """
     for folder in (raw, mixed):
         if not folder.is_dir():
             raise DataError(f"{shown(folder)}: expected a folder, found none")
-    mixes = dict(_named(mixed, folders=False))
-    pairs, unpaired = [], []
-    for name, path in _named(raw, folders=True):
+    pairs: list[Pair] = []
+    unpaired: list[Unpaired] = []
+    mixes = _by_name(_named(mixed, folders=False), unpaired)
+    for name, path in _by_name(_named(raw, folders=True), unpaired).items():
         if (mix := mixes.pop(name, None)) is None:
             reason = f"expected its mix {name}.* in {shown(mixed)}, found none"
             unpaired.append(Unpaired(path, reason))
@@ -106,12 +110,25 @@ def load_pair(pair: Pair) -> LoadedPair:
     return LoadedPair(tracks_NCT, mix_CT, rate_hz, found)
 
 
+def _by_name(named: Iterator[tuple[str, Path]], unpaired: list[Unpaired]) -> dict[str, Path]:
+    """Keep what has a name of its own; the others would be paired by chance."""
+    paths: dict[str, list[Path]] = {}
+    for name, path in named:
+        paths.setdefault(name, []).append(path)
+    for name, several in paths.items():
+        if len(several) > 1:
+            found = first_of([shown(path.name) for path in several], ", ")
+            reason = f"expected one file or folder called {name}, found {found}"
+            unpaired.append(Unpaired(several[0], reason))
+    return {name: several[0] for name, several in paths.items() if len(several) == 1}
+
+
 def _named(folder: Path, *, folders: bool) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
+        if is_hidden(path.name):
             continue
         if path.is_dir():
             if folders:
-                yield path.name, path
+                yield plain_name(path.name), path
         elif path.suffix.lower() in AUDIO_SUFFIXES:
             yield track_name(path), path

@@ -395,7 +395,9 @@ def _sum(wanted: Field, value: float, other: float, *, keeps: bool) -> float:
 def is_meant(pattern: str, path: str) -> bool:
     """Tell whether a pattern names a setting, its group or its track; see `Settings.lock`."""
     parts = path.split(".")
-    return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
+    names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    # A track may be called "guitar [left]", which as a pattern means something else.
+    return pattern in names or any(fnmatchcase(name, pattern) for name in names)
 
 
 def _mean_strip(strips: Sequence[Strip], weights: Sequence[float]) -> Strip:

@@ -4,6 +4,7 @@ Shape suffixes: N track, C channel, T sample.
 """
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -11,27 +12,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixprint.audio.files import probe, stream_audio
+from mixprint.audio.files import convert_advice, probe, stream_audio
+from mixprint.audio.signatures import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, is_hidden
 from mixprint.console.settings import MAX_TRACKS, Settings
-from mixprint.errors import ConfigError
+from mixprint.errors import AudioError, ConfigError
 from mixprint.stems import NUM_CHANNELS
 from mixprint.text import first_of, shown
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".mp3", ".ogg", ".opus")
 BLOCK_S = 5.0
 
 
 def find_tracks(paths: Sequence[Path]) -> dict[str, Path]:
     """Name the tracks of a song: files, and the audio files that lie in a folder, by their names.
 
+    Hidden files and those that are no audio are left out of a folder.
+
     Raises:
         ConfigError: there is none, or too many, or two have one name.
+        AudioError: a folder holds audio of a kind that is not read.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
-            if not inside:
+            if not (inside := _audio_files(path)):
                 raise ConfigError(f"{shown(path)}: expected audio files in it, found none")
             found += inside
         else:
@@ -49,9 +52,30 @@ def find_tracks(paths: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
+def _audio_files(folder: Path) -> list[Path]:
+    """List the audio files of a folder; a track that cannot be read must not be missed in a mix."""
+    files = [path for path in sorted(folder.iterdir()) if not is_hidden(path.name)]
+    for path in files:
+        if path.suffix.lower() in UNREADABLE_SUFFIXES:
+            raise AudioError(
+                "unsupported_format",
+                f"{shown(path)}: expected one of {', '.join(sorted(AUDIO_SUFFIXES))}, found "
+                f"{path.suffix}: {convert_advice(path)}",
+            )
+    return [path for path in files if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()]
+
+
 def track_name(path: Path) -> str:
-    """Return the name of a track: that of its file without the suffix, and without dots."""
-    return shown(path.stem).replace(".", "_")
+    """Return the name of a track: that of its file without the suffix, see `plain_name`."""
+    return plain_name(path.stem)
+
+
+def plain_name(name: str) -> str:
+    """Return a name without dots, which part settings from tracks, and in one spelling.
+
+    macOS writes an accent as a character of its own (NFD), others as part of its letter (NFC).
+    """
+    return unicodedata.normalize("NFC", shown(name)).replace(".", "_")
 
 
 def check_names(tracks: Mapping[str, Path], settings: Settings, where: str) -> None:

@@ -11,7 +11,7 @@ from mixprint.console.pairs import find_pairs, load_pair
 from mixprint.console.results import write_mix
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import find_tracks, read_in_step
-from mixprint.errors import ConfigError, DataError
+from mixprint.errors import AudioError, ConfigError, DataError
 
 RATE_HZ = 44_100
 
@@ -38,6 +38,15 @@ def test_tracks_are_called_as_their_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="expected audio files in it, found none"):
         find_tracks([tmp_path / "empty"])
+
+
+def test_what_a_folder_of_tracks_holds_beside_them(tmp_path: Path) -> None:
+    for name in ("._a.wav", "...And a.AIFC", "Cafe\u0301.w64", "readme.txt"):
+        (tmp_path / name).touch()
+    assert list(find_tracks([tmp_path])) == ["___And a", "Caf\u00e9"]
+    (tmp_path / "lead.m4a").touch()
+    with pytest.raises(AudioError, match=r"lead\.m4a: expected one of \.aif.*convert it"):
+        find_tracks([tmp_path])
 
 
 def test_files_are_read_in_step(tmp_path: Path) -> None:
@@ -110,5 +119,10 @@ def test_pairs_are_found_by_name(tmp_path: Path) -> None:
     assert round(found.alignment.delay_s * RATE_HZ) == 100
     assert found.alignment.polarity == -1
     torch.testing.assert_close(found.mix_CT[:, :-200], 0.5 * voice_CT[:, :-200])
+    # Two mixes of one name: which is meant?
+    (mixed / "voice.flac").touch()
+    pairs, unpaired = find_pairs(raw, mixed)
+    assert [pair.name for pair in pairs] == ["song"]
+    assert "called voice, found voice.flac, voice.wav" in unpaired[0].reason
     with pytest.raises(DataError, match="nowhere: expected a folder, found none"):
         find_pairs(raw, tmp_path / "nowhere")
