@@ -104,10 +104,24 @@ def load_pair(pair: Pair) -> LoadedPair:
     paths = [*pair.tracks.values(), pair.mix]
     rate_hz = common_rate_hz(paths)
     tracks_NCT = torch.cat(list(read_in_step(list(pair.tracks.values()), rate_hz)), dim=-1)
-    mix_CT = read_audio(pair.mix, sample_rate_hz=rate_hz)
-    found = align(tracks_NCT.sum(dim=0), mix_CT, rate_hz, pair.name)
-    mix_CT = aligned(mix_CT, found, rate_hz, tracks_NCT.shape[-1])
-    return LoadedPair(tracks_NCT, mix_CT, rate_hz, found)
+    return align_pair(tracks_NCT, read_audio(pair.mix, sample_rate_hz=rate_hz), rate_hz, pair.name)
+
+
+def align_pair(tracks_NCT: Tensor, mix_CT: Tensor, sample_rate_hz: int, where: str) -> LoadedPair:
+    """Align a mix with its tracks.
+
+    Args:
+        tracks_NCT: the tracks, stereo.
+        mix_CT: the mix, stereo, of any length.
+        sample_rate_hz: of both.
+        where: what they are, for messages.
+
+    Raises:
+        DataError: they do not belong together; see `align`.
+    """
+    found = align(tracks_NCT.sum(dim=0), mix_CT, sample_rate_hz, where)
+    mix_CT = aligned(mix_CT, found, sample_rate_hz, tracks_NCT.shape[-1])
+    return LoadedPair(tracks_NCT, mix_CT, sample_rate_hz, found)
 
 
 def _by_name(named: Iterator[tuple[str, Path]], unpaired: list[Unpaired]) -> dict[str, Path]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mixprint.audio.files import read_audio
 from mixprint.console.alignment import Alignment
 from mixprint.console.mixing import Console, as_stereo, louder_channel
-from mixprint.console.pairs import Pair, load_pair
+from mixprint.console.pairs import LoadedPair, Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
 from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.schema import MASTER, Field
@@ -131,16 +131,8 @@ def recover_pair(
     )
     loaded = load_pair(pair)
     rate_hz = loaded.sample_rate_hz
-    part, preroll_s = _busiest(loaded.tracks_NCT, rate_hz)
-    found = recover(
-        loaded.tracks_NCT[..., part],
-        loaded.mix_CT[:, part],
-        rate_hz,
-        list(pair.tracks),
-        preroll_s=preroll_s,
-        num_steps=num_steps,
-        start=start,
-        locked=locked,
+    found = recover_excerpt(
+        loaded, list(pair.tracks), start=start, locked=locked, num_steps=num_steps
     )
     write_mix(pair.tracks, found.settings, out_dir, overwrite=overwrite)
     mixed_CT = read_audio(out_dir / "mix.wav", sample_rate_hz=rate_hz)
@@ -150,6 +142,28 @@ def recover_pair(
         float(multi_resolution_stft(made_CT, loaded.mix_CT)) for made_CT in (mixed_CT, plain_CT)
     ]
     return RecoveredPair(loaded.alignment, *distances)
+
+
+def recover_excerpt(
+    loaded: LoadedPair,
+    names: Sequence[str],
+    *,
+    start: Settings | None = None,
+    locked: Sequence[str] = (),
+    num_steps: int = NUM_STEPS,
+) -> Recovery:
+    """Find settings from the `EXCERPT_S` in which all tracks sound the most; see `recover`."""
+    part, preroll_s = _busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
+    return recover(
+        loaded.tracks_NCT[..., part],
+        loaded.mix_CT[:, part],
+        loaded.sample_rate_hz,
+        names,
+        preroll_s=preroll_s,
+        num_steps=num_steps,
+        start=start,
+        locked=locked,
+    )
 
 
 def _busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:

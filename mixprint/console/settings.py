@@ -328,7 +328,7 @@ class Settings:
         master = _strip(MASTER_FIELDS, values.get(MASTER, {}), MASTER)
         return cls(tracks, master, rate, rooms)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write settings.json.
 
         Raises:
@@ -337,7 +337,7 @@ class Settings:
         write_json(path, self.to_values())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read settings.json.
 
         Raises:
