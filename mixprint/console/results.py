@@ -20,7 +20,7 @@ from mixprint.console.settings import Settings
 from mixprint.console.tracks import check_names, common_rate_hz, length_s, read_in_step
 from mixprint.console.words import markdown
 from mixprint.progress import Progress
-from mixprint.storage.atomic import atomic_path
+from mixprint.storage.atomic import atomic_path, remove_all_leftovers
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 
 log = logging.getLogger("mixprint.console")
@@ -58,6 +58,7 @@ def write_mix(
     rate_hz, seconds = common_rate_hz(paths), length_s(paths)
     with reserved(out_dir, "a mix of the console"):
         remove_result(out_dir, CONSOLE_MIX)
+        remove_all_leftovers(out_dir)
         with result_in(out_dir, CONSOLE_MIX):
             _write_audio(paths, settings, out_dir, rate_hz, seconds)
             with atomic_path(out_dir / "sheet.md") as temporary:

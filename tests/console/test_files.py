@@ -8,10 +8,12 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.pairs import find_pairs, load_pair
-from mixprint.console.results import write_mix
+from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import find_tracks, read_in_step
 from mixprint.errors import AudioError, ConfigError, DataError
+from mixprint.storage.atomic import atomic_path
+from mixprint.storage.outputs import UNFINISHED_NAME
 
 RATE_HZ = 44_100
 
@@ -81,6 +83,19 @@ def test_a_mix_is_the_sum_of_its_tracks_and_tells_what_was_done(tmp_path: Path) 
     write_mix(tracks, Settings.neutral(list(tracks)), tmp_path / "out", overwrite=True)
     neutral_CT = read_audio(tmp_path / "out" / "tracks" / "a.wav")
     assert torch.equal(neutral_CT, read_audio(tracks["a"]))
+
+
+def test_what_a_killed_rendering_has_left_goes(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav", 0.5)
+    tracks, out = find_tracks([tmp_path / "a.wav"]), tmp_path / "out"
+    for name in ("mix.wav", "tracks/a.wav"):
+        with atomic_path(out / name) as temporary:
+            temporary.touch()
+        (out / name).rename(temporary)  # as if killed before the end
+    (out / UNFINISHED_NAME).write_text(CONSOLE_MIX.noun)
+    write_mix(tracks, Settings.neutral(["a"]), out)
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+    assert names == ["mix.wav", "settings.json", "sheet.md", "tracks", "tracks/a.wav"]
 
 
 def test_settings_of_other_tracks_are_refused(tmp_path: Path) -> None:
