@@ -79,12 +79,17 @@ def _amounts(texts: Sequence[str]) -> dict[str | None, float]:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    """Read `path=value`, `path+=value` or `path-=value`."""
+    """Read `path=value`, `path+=value` (also `path=+=value`) or `path-=value`.
+
+    A track's name may hold an equals sign, too.
+    """
     path, equals, value = text.rpartition("=")
     if not equals:
         raise ConfigError(f"--set: expected a setting and its value, found {text!r}")
     sign = path[-1:] if path[-1:] in ("+", "-") else ""
-    return path.removesuffix(sign), f"{sign}={value}" if sign else value
+    if not sign:
+        return path, value
+    return path.removesuffix(sign).removesuffix("="), f"{sign}={value}"
 
 
 def recover(

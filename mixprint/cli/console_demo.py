@@ -144,6 +144,7 @@ def _write_comparison(
 
     from mixprint.console.comparison import compare, table
     from mixprint.console.tracks import common_rate_hz, read_in_step
+    from mixprint.console.words import in_words
     from mixprint.storage.atomic import atomic_path, write_json
 
     paths = [folder / "song" / f"{track}.wav" for track in true.tracks]
@@ -155,10 +156,20 @@ def _write_comparison(
         f"distance to the mix {done.distance:.3f}; a plain sum of the tracks has "
         f"{done.plain_distance:.3f}"
     )
+    farthest = max((e for e in effects if e.unit.startswith("dB")), key=lambda e: e.difference)
+    near += (
+        f"; farthest from the truth: {farthest.track}, {farthest.name}, by "
+        f"{farthest.difference:.1f} dB"
+    )
+    words = [
+        f"- {track}, {side}: {'; '.join(in_words(settings)[track]) or 'nothing'}"
+        for track in true.strips()
+        for side, settings in (("found", found), ("true", true))
+    ]
     with atomic_path(folder / "comparison.md") as temporary:
         text = [f"| {' | '.join(row)} |" for row in rows]
         text.insert(1, "| --- | --- | ---: | ---: |")
-        lines = ["# What was found, beside what is true", "", *text, "", f"{near}."]
+        lines = ["# What was found, beside what is true", "", *text, "", f"{near}.", "", *words]
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     values = {
         "distance": done.distance,

@@ -42,10 +42,9 @@ def test_tracks_are_rendered_by_changed_settings(song: Path, tmp_path: Path) -> 
 
 def test_a_name_may_hold_an_equals_sign(tmp_path: Path) -> None:
     Settings.neutral(["a=b"]).save(tmp_path / "s.json")
-    result = runner.invoke(
-        app, ["console", "show", str(tmp_path / "s.json"), "--set", "a=b.fader_db-=2"]
-    )
-    assert "## a=b\n\n- fader at -2.0 dB\n" in result.stdout
+    changes = ["--set", "a=b.fader_db-=2", "--set", "a=b.fader_db=-=1"]
+    result = runner.invoke(app, ["console", "show", str(tmp_path / "s.json"), *changes])
+    assert "## a=b\n\n- fader at -3.0 dB\n" in result.stdout
 
 
 def test_settings_are_said_in_words(tmp_path: Path) -> None:
