@@ -140,17 +140,14 @@ def _write_comparison(
     Returns:
         lines for the terminal.
     """
-    import torch
-
     from mixprint.console.comparison import compare, table
-    from mixprint.console.tracks import common_rate_hz, read_in_step
+    from mixprint.console.tracks import common_rate_hz, read_whole
     from mixprint.console.words import in_words
     from mixprint.storage.atomic import atomic_path, write_json
 
     paths = [folder / "song" / f"{track}.wav" for track in true.tracks]
     rate_hz = common_rate_hz(paths)
-    tracks_NCT = torch.cat(list(read_in_step(paths, rate_hz)), dim=-1)
-    effects = compare(tracks_NCT, found, true, rate_hz)
+    effects = compare(read_whole(paths, rate_hz), found, true, rate_hz)
     rows = [("track", "effect", "found", "true"), *table(effects)]
     near = (
         f"distance to the mix {done.distance:.3f}; a plain sum of the tracks has "

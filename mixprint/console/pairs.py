@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from mixprint.audio.files import read_audio
@@ -18,7 +17,7 @@ from mixprint.console.tracks import (
     common_rate_hz,
     find_tracks,
     plain_name,
-    read_in_step,
+    read_whole,
     track_name,
 )
 from mixprint.errors import DataError, MixprintError
@@ -103,7 +102,7 @@ def load_pair(pair: Pair) -> LoadedPair:
     """
     paths = [*pair.tracks.values(), pair.mix]
     rate_hz = common_rate_hz(paths)
-    tracks_NCT = torch.cat(list(read_in_step(list(pair.tracks.values()), rate_hz)), dim=-1)
+    tracks_NCT = read_whole(list(pair.tracks.values()), rate_hz)
     return align_pair(tracks_NCT, read_audio(pair.mix, sample_rate_hz=rate_hz), rate_hz, pair.name)
 
 

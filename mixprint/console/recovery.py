@@ -8,6 +8,7 @@ compressors, rooms, the master.
 Shape suffixes: N track, C channel, T sample, F frequency bin, K band, M frame.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -39,6 +40,8 @@ FRAMES_PER_WINDOW = 2
 NUM_STEPS = 240
 # Of a song: what is compared, and what is only heard before it.
 EXCERPT_S, PREROLL_S = 8, 2
+# In the end all of the song is compared, in parts of at least this length.
+_PART_S = 20
 LEARNING_RATE = 0.02
 # Weight of how far settings are from where they began: it decides where nothing is heard of them.
 PRIOR = 0.01
@@ -93,7 +96,8 @@ class RecoveredPair:
 
     Attributes:
         alignment: how the mix lay.
-        distance: of the console's mix to it, over the whole song, by `multi_resolution_stft`.
+        distance: of the console's mix to it, by `multi_resolution_stft`, the mean over all parts of
+            the song.
         plain_distance: of the plain sum of the tracks at the loudness of the mix.
     """
 
@@ -138,10 +142,19 @@ def recover_pair(
     mixed_CT = read_audio(out_dir / "mix.wav", sample_rate_hz=rate_hz)
     plain_CT = loaded.tracks_NCT.sum(dim=0)
     plain_CT = plain_CT * (loaded.mix_CT.norm() / plain_CT.norm().clamp_min(1e-12))
-    distances = [
-        float(multi_resolution_stft(made_CT, loaded.mix_CT)) for made_CT in (mixed_CT, plain_CT)
-    ]
+    distances = [_distance(made_CT, loaded.mix_CT, rate_hz) for made_CT in (mixed_CT, plain_CT)]
     return RecoveredPair(loaded.alignment, *distances)
+
+
+def _distance(made_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int) -> float:
+    """Return the mean distance over parts of a song: the spectra of all would fill the memory."""
+    num_samples = mix_CT.shape[-1]
+    num_parts = max(num_samples // (_PART_S * sample_rate_hz), 1)
+    edges = [round(part * num_samples / num_parts) for part in range(num_parts + 1)]
+    parts = [
+        multi_resolution_stft(made_CT[:, a:b], mix_CT[:, a:b]) for a, b in itertools.pairwise(edges)
+    ]
+    return float(torch.stack(parts).mean())
 
 
 def recover_excerpt(

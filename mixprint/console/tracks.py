@@ -101,6 +101,25 @@ def length_s(paths: Iterable[Path]) -> float:
     return max(probe(path).duration_s for path in paths)
 
 
+def read_whole(paths: Sequence[Path], sample_rate_hz: int) -> Tensor:
+    """Read files into tracks_NCT, float32, the shorter ones silent at the end.
+
+    Raises:
+        AudioError: see `stream_audio`.
+    """
+    # At once in its place: parts that are joined in the end would need the memory twice.
+    num_declared = math.ceil((length_s(paths) + 1) * sample_rate_hz)
+    whole_NCT = torch.zeros(len(paths), NUM_CHANNELS, num_declared)
+    num_read = 0
+    for block_NCT in read_in_step(paths, sample_rate_hz):
+        end = num_read + block_NCT.shape[-1]
+        if end > whole_NCT.shape[-1]:
+            whole_NCT = torch.nn.functional.pad(whole_NCT, (0, end - whole_NCT.shape[-1]))
+        whole_NCT[..., num_read:end] = block_NCT
+        num_read = end
+    return whole_NCT[..., :num_read]
+
+
 def read_in_step(paths: Sequence[Path], sample_rate_hz: int) -> Iterator[Tensor]:
     """Read files side by side, the shorter ones silent at the end.
 

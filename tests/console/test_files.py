@@ -10,7 +10,7 @@ from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.pairs import find_pairs, load_pair
 from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import find_tracks, read_in_step
+from mixprint.console.tracks import find_tracks, read_in_step, read_whole
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.storage.atomic import atomic_path
 from mixprint.storage.outputs import UNFINISHED_NAME
@@ -56,7 +56,8 @@ def test_files_are_read_in_step(tmp_path: Path) -> None:
     short_CT = write_noise(tmp_path / "short.wav", 1.0, seed=1)
     write_noise(tmp_path / "fast.wav", 2.0, rate_hz=48_000, seed=2)
     paths = [tmp_path / f"{name}.wav" for name in ("long", "short", "fast")]
-    whole_NCT = torch.cat(list(read_in_step(paths, RATE_HZ)), dim=-1)
+    whole_NCT = read_whole(paths, RATE_HZ)
+    assert torch.equal(torch.cat(list(read_in_step(paths, RATE_HZ)), dim=-1), whole_NCT)
     assert whole_NCT.shape == (3, 2, 7 * RATE_HZ)
     assert torch.equal(whole_NCT[0], long_CT)
     assert torch.equal(whole_NCT[1, :, :RATE_HZ], short_CT)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mixprint.console.positions import Positions
-from mixprint.console.recovery import begin, recover, working_trim_db
+from mixprint.console.recovery import _distance, begin, recover, working_trim_db
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.dsp.spectral_distance import multi_resolution_stft
@@ -63,6 +63,15 @@ def test_a_search_comes_near_and_leaves_alone_what_is_locked() -> None:
     for found_CT, mixed_CT in zip(render(dry_NCT, found.settings, RATE_HZ), mixed_NCT, strict=True):
         levels = [10 * torch.log10(x_CT.square().mean()) for x_CT in (found_CT, mixed_CT)]
         assert float(levels[0] - levels[1]) == pytest.approx(0.0, abs=0.5)
+
+
+def test_a_long_song_is_compared_in_parts() -> None:
+    a_CT, b_CT = (tracks(seed, 45_000, 1)[0].float() for seed in (1, 2))
+    halves = [
+        multi_resolution_stft(a_CT[:, s], b_CT[:, s]) for s in (slice(22_500), slice(22_500, None))
+    ]
+    assert _distance(a_CT, b_CT, 1_000) == pytest.approx(float(sum(halves)) / 2, rel=1e-6)
+    assert _distance(a_CT, b_CT, RATE_HZ) == pytest.approx(float(multi_resolution_stft(a_CT, b_CT)))
 
 
 def test_lengths_and_names_must_fit() -> None:
