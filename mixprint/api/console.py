@@ -21,9 +21,8 @@ from mixprint.console.alignment import Alignment
 from mixprint.console.pairs import align_pair
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import find_tracks
-from mixprint.errors import ConfigError
 from mixprint.stems import SAMPLE_RATE_HZ
-from mixprint.text import first_of, shown
+from mixprint.text import shown
 
 Tracks: TypeAlias = Mapping[str, Audio] | Sequence[SongPath] | SongPath
 # What an error calls a mix that comes from no file; tracks are called by their names.
@@ -115,12 +114,7 @@ def render(tracks: Tracks, settings: Settings, *, sample_rate_hz: int = SAMPLE_R
         ConfigError: the settings are of other tracks.
     """
     named = _named(tracks)
-    if named.keys() != settings.tracks.keys():
-        raise ConfigError(
-            f"settings: expected those of the tracks {first_of(list(named), ', ')}, found those of "
-            f"{first_of(list(settings.tracks), ', ')}"
-        )
-    named = {name: named[name] for name in settings.tracks}
+    settings = settings.in_order(list(named))
     rate_hz = _common_rate_hz(named.values(), sample_rate_hz)
     mixed_NCT = rendering.render(_stacked(named, sample_rate_hz, rate_hz), settings, rate_hz)
     parts = {

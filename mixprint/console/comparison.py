@@ -80,7 +80,7 @@ def compare(
     Raises:
         ConfigError: the tracks are others.
     """
-    found = true.lock(found, list(true.strips()))  # in the same order
+    found = found.in_order(list(true.tracks))
     sides = [_effects(tracks_NCT, settings, sample_rate_hz) for settings in (found, true)]
     effects = []
     for track, of_found, of_true, dry_CT in zip(true.tracks, *sides, tracks_NCT, strict=True):

@@ -23,14 +23,13 @@ from mixprint.console.alignment import Alignment
 from mixprint.console.mixing import Console, as_stereo, louder_channel
 from mixprint.console.pairs import LoadedPair, Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
-from mixprint.console.results import CONSOLE_MIX, write_mix
+from mixprint.console.results import check_mix_folder, write_mix
 from mixprint.console.schema import MASTER, Field
 from mixprint.console.settings import Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
-from mixprint.storage.outputs import check_folder
 
 log = logging.getLogger("mixprint.console")
 
@@ -130,9 +129,9 @@ def recover_pair(
     Raises:
         ConfigError, AudioError, DataError: see `recover`, `load_pair` and `write_mix`.
     """
-    check_folder(
-        out_dir, CONSOLE_MIX, inputs=[*pair.tracks.values(), pair.mix], overwrite=overwrite
-    )
+    check_mix_folder(out_dir, pair.tracks, others=[pair.mix], overwrite=overwrite)
+    if start is not None:
+        start = start.in_order(list(pair.tracks))
     loaded = load_pair(pair)
     rate_hz = loaded.sample_rate_hz
     found = recover_excerpt(
@@ -223,7 +222,7 @@ def recover(
             `Settings.lock`.
 
     Raises:
-        ConfigError: the lengths differ, or a lock names nothing.
+        ConfigError: the lengths differ, `start` is of other tracks, or a lock names nothing.
     """
     if tracks_NCT.shape[-1] != mix_CT.shape[-1] or len(names) != len(tracks_NCT):
         raise ConfigError(
@@ -232,6 +231,7 @@ def recover(
         )
     tracks_NCT, mix_CT = as_stereo(tracks_NCT).float(), as_stereo(mix_CT).float()
     neutral = Settings.neutral(names)
+    start = None if start is None else start.in_order(names)
     begun = begin(tracks_NCT, mix_CT, names, sample_rate_hz) if start is None else start
     begun = begun.lock(neutral if start is None else start, locked)
     num_unheard = round(preroll_s * sample_rate_hz)

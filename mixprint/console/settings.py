@@ -19,7 +19,7 @@ from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, VERSION
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import parse_json, read_text, shortened
 from mixprint.storage.atomic import write_json
-from mixprint.text import shown
+from mixprint.text import first_of, shown
 
 FORMAT = "mixprint console"
 MAX_TRACKS = 32
@@ -146,6 +146,19 @@ class Settings:
         if len(set(names)) < len(names):
             raise ConfigError(f"tracks: expected different names, found {', '.join(names)}")
         return cls({name: Strip.neutral(TRACK_FIELDS) for name in names})
+
+    def in_order(self, names: Sequence[str]) -> Self:
+        """Return the settings with their tracks in another order.
+
+        Raises:
+            ConfigError: the tracks are others.
+        """
+        if set(names) != self.tracks.keys() or len(names) != len(self.tracks):
+            raise ConfigError(
+                f"settings: expected those of the tracks {first_of(list(names), ', ')}, found "
+                f"those of {first_of(list(self.tracks), ', ')}"
+            )
+        return replace(self, tracks={name: self.tracks[name] for name in names})
 
     def strips(self) -> dict[str, Strip]:
         """Return tracks and master by name."""
@@ -441,7 +454,9 @@ def _strip(fields: tuple[Field, ...], values: Any, where: str) -> Strip:
             for key, value in inner.items():
                 read(value, f"{path}.{key}" if path else str(key))
         elif isinstance(inner, bool) or not isinstance(inner, int | float):
-            raise ConfigError(f"{where}.{path}: expected a number, found {shortened(inner)}")
+            name = f"{where}.{path}" if path else where
+            kind = "a number" if path else "an object"
+            raise ConfigError(f"{name}: expected {kind}, found {shortened(inner)}")
         else:
             found[path] = float(inner)
 

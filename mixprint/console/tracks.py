@@ -5,7 +5,7 @@ Shape suffixes: N track, C channel, T sample.
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mixprint.audio.files import convert_advice, probe, stream_audio
 from mixprint.audio.signatures import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, is_hidden
-from mixprint.console.settings import MAX_TRACKS, Settings
+from mixprint.console.settings import MAX_TRACKS
 from mixprint.errors import AudioError, ConfigError
 from mixprint.stems import NUM_CHANNELS
-from mixprint.text import first_of, shown
+from mixprint.text import shown
 
 BLOCK_S = 5.0
 
@@ -76,19 +76,6 @@ def plain_name(name: str) -> str:
     macOS writes an accent as a character of its own (NFD), others as part of its letter (NFC).
     """
     return unicodedata.normalize("NFC", shown(name)).replace(".", "_")
-
-
-def check_names(tracks: Mapping[str, Path], settings: Settings, where: str) -> None:
-    """See that there is a file for each track of the settings, and the other way round.
-
-    Raises:
-        ConfigError: it is not so.
-    """
-    if tracks.keys() != settings.tracks.keys():
-        raise ConfigError(
-            f"{where}: expected settings of the tracks {first_of(list(tracks), ', ')}, found those "
-            f"of {first_of(list(settings.tracks), ', ')}"
-        )
 
 
 def common_rate_hz(paths: Iterable[Path]) -> int:

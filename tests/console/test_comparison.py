@@ -59,5 +59,5 @@ def test_the_table_and_other_tracks() -> None:
     effects = compare(torch.zeros(2, 2, 2_000), NEUTRAL, NEUTRAL, RATE_HZ)
     assert ("a", "pan", "0.00", "0.00") in table(effects)
     assert ("b", "level in the mix, dBFS", "-120.0", "-120.0") in table(effects)
-    with pytest.raises(ConfigError, match="expected a, b in both settings, found b, c"):
+    with pytest.raises(ConfigError, match="expected those of the tracks a, b, found those of b, c"):
         compare(torch.zeros(2, 2, 9), Settings.neutral(["b", "c"]), NEUTRAL, RATE_HZ)

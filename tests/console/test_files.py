@@ -101,9 +101,16 @@ def test_what_a_killed_rendering_has_left_goes(tmp_path: Path) -> None:
 
 def test_settings_of_other_tracks_are_refused(tmp_path: Path) -> None:
     write_noise(tmp_path / "a.wav", 1.0)
-    with pytest.raises(ConfigError, match="expected settings of the tracks a, found those of b"):
+    with pytest.raises(ConfigError, match="expected those of the tracks a, found those of b"):
         write_mix(find_tracks([tmp_path / "a.wav"]), Settings.neutral(["b"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_the_tracks_is_refused(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav", 1.0)
+    with pytest.raises(DataError, match=r"another folder than that of the tracks, found .*a\.wav"):
+        write_mix(find_tracks([tmp_path]), Settings.neutral(["a"]), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 def test_a_folder_with_other_files_stays_as_it_is(tmp_path: Path) -> None:

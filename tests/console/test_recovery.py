@@ -79,6 +79,18 @@ def test_lengths_and_names_must_fit() -> None:
         recover(torch.zeros(2, 2, 60), torch.zeros(2, 50), RATE_HZ, NAMES)
 
 
+def test_a_search_begins_at_settings_in_any_order() -> None:
+    dry_NCT = tracks(2, RATE_HZ, 2).float()
+    start = Settings.neutral(["b", "a"]).edit({"a.fader_db": -12.0, "b.pan": 1.0})
+    found = recover(dry_NCT, dry_NCT.sum(dim=0), RATE_HZ, NAMES, num_steps=0, start=start)
+    assert list(found.settings.tracks) == ["a", "b"]
+    for name in ("a.fader_db", "b.pan", "a.pan", "b.fader_db"):
+        assert found.settings[name] == pytest.approx(start[name], abs=1e-9)
+    other = Settings.neutral(["a", "c"])
+    with pytest.raises(ConfigError, match="expected those of the tracks a, b, found those of a, c"):
+        recover(dry_NCT, dry_NCT.sum(dim=0), RATE_HZ, NAMES, num_steps=0, start=other)
+
+
 def test_positions_give_settings_back() -> None:
     settings = Settings.neutral(("a", "b", "c")).edit(EVERYTHING)
     positions = Positions(settings, lambda _, each: each.is_fitted)
