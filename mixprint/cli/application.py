@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mixprint.cli import console
+from mixprint.cli import console, console_demo
 from mixprint.cli.exits import clear_exits
 from mixprint.cli.groups import ungrouped
 from mixprint.cli.listening import listening_results, listening_test
@@ -31,6 +31,7 @@ CONSOLE_COMMANDS = (
     console.render,
     console.show,
     console.check_pairs,
+    console_demo.demo,
 )
 
 _NAMES = {"token_normalize_func": lambda token: token.replace("_", "-")}

@@ -110,12 +110,17 @@ def _amounts(texts: Sequence[str]) -> dict[str | None, float]:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    """Read `path=value`, `path+=value` or `path-=value`."""
-    path, equals, value = text.partition("=")
+    """Read `path=value`, `path+=value` (also `path=+=value`) or `path-=value`.
+
+    A track's name may hold an equals sign, too.
+    """
+    path, equals, value = text.rpartition("=")
     if not equals:
         raise ConfigError(f"--set: expected a setting and its value, found {text!r}")
     sign = path[-1:] if path[-1:] in ("+", "-") else ""
-    return path.removesuffix(sign), f"{sign}={value}" if sign else value
+    if not sign:
+        return path, value
+    return path.removesuffix(sign).removesuffix("="), f"{sign}={value}"
 
 
 def recover(
@@ -187,11 +192,12 @@ def check_pairs(
 
 
 def _told(name: str, alignment: "Alignment") -> str:
-    upside_down = ", upside down" if alignment.polarity < 0 else ""
+    polarity = "inverted" if alignment.polarity < 0 else "kept"
     delay_ms = round(1_000 * alignment.delay_s, 2) + 0.0  # never minus nothing
+    drift_ppm = round(alignment.drift_ppm, 1) + 0.0
     return (
-        f"{name}: the mix lies {delay_ms:+.2f} ms from its tracks{upside_down}, "
-        f"drifts by {alignment.drift_ppm:+.1f} ppm, moves like them by {alignment.likeness:.2f}"
+        f"{name}: delay {delay_ms:+.2f} ms, polarity {polarity}, drift {drift_ppm:+.1f} ppm, "
+        f"likeness {alignment.likeness:.2f}"
     )
 
 

@@ -8,6 +8,7 @@ compressors, rooms, the master.
 Shape suffixes: N track, C channel, T sample, F frequency bin, K band, M frame.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -21,16 +22,15 @@ from mixprint.audio.files import read_audio
 from mixprint.console.alignment import Alignment
 from mixprint.console.levels import begin
 from mixprint.console.mixing import Console, as_stereo, louder_channel
-from mixprint.console.pairs import Pair, load_pair
+from mixprint.console.pairs import LoadedPair, Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
-from mixprint.console.results import CONSOLE_MIX, write_mix
+from mixprint.console.results import check_mix_folder, write_mix
 from mixprint.console.schema import MASTER, Field
 from mixprint.console.settings import ROOM_SHAPE, Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
-from mixprint.storage.outputs import check_folder
 
 log = logging.getLogger("mixprint.console")
 
@@ -40,6 +40,8 @@ FRAMES_PER_WINDOW = 2
 NUM_STEPS = 240
 # Of a song: what is compared, and what is only heard before it.
 EXCERPT_S, PREROLL_S = 8, 2
+# In the end all of the song is compared, in parts of at least this length.
+_PART_S = 20
 LEARNING_RATE = 0.02
 # Weight of how far settings are from where they began, in parts of the distance that is left: it
 # decides where nothing is heard of them, and gives way where all fits.
@@ -82,7 +84,8 @@ class RecoveredPair:
 
     Attributes:
         alignment: how the mix lay.
-        distance: of the console's mix to it, over the whole song, by `multi_resolution_stft`.
+        distance: of the console's mix to it, by `multi_resolution_stft`, the mean over all parts of
+            the song.
         plain_distance: of the plain sum of the tracks at the loudness of the mix.
     """
 
@@ -115,30 +118,53 @@ def recover_pair(
     Raises:
         ConfigError, AudioError, DataError: see `recover`, `load_pair` and `write_mix`.
     """
-    check_folder(
-        out_dir, CONSOLE_MIX, inputs=[*pair.tracks.values(), pair.mix], overwrite=overwrite
-    )
+    check_mix_folder(out_dir, pair.tracks, others=[pair.mix], overwrite=overwrite)
+    if start is not None:
+        start = start.in_order(list(pair.tracks))
     loaded = load_pair(pair)
     rate_hz = loaded.sample_rate_hz
-    part, preroll_s = _busiest(loaded.tracks_NCT, rate_hz)
-    found = recover(
-        loaded.tracks_NCT[..., part],
-        loaded.mix_CT[:, part],
-        rate_hz,
-        list(pair.tracks),
-        preroll_s=preroll_s,
-        num_steps=num_steps,
-        start=start,
-        locked=locked,
+    found = recover_excerpt(
+        loaded, list(pair.tracks), start=start, locked=locked, num_steps=num_steps
     )
     write_mix(pair.tracks, found.settings, out_dir, overwrite=overwrite)
     mixed_CT = read_audio(out_dir / "mix.wav", sample_rate_hz=rate_hz)
     plain_CT = loaded.tracks_NCT.sum(dim=0)
     plain_CT = plain_CT * (loaded.mix_CT.norm() / plain_CT.norm().clamp_min(1e-12))
-    distances = [
-        float(multi_resolution_stft(made_CT, loaded.mix_CT)) for made_CT in (mixed_CT, plain_CT)
-    ]
+    distances = [_distance(made_CT, loaded.mix_CT, rate_hz) for made_CT in (mixed_CT, plain_CT)]
     return RecoveredPair(loaded.alignment, *distances)
+
+
+def _distance(made_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int) -> float:
+    """Return the mean distance over parts of a song: the spectra of all would fill the memory."""
+    num_samples = mix_CT.shape[-1]
+    num_parts = max(num_samples // (_PART_S * sample_rate_hz), 1)
+    edges = [round(part * num_samples / num_parts) for part in range(num_parts + 1)]
+    parts = [
+        multi_resolution_stft(made_CT[:, a:b], mix_CT[:, a:b]) for a, b in itertools.pairwise(edges)
+    ]
+    return float(torch.stack(parts).mean())
+
+
+def recover_excerpt(
+    loaded: LoadedPair,
+    names: Sequence[str],
+    *,
+    start: Settings | None = None,
+    locked: Sequence[str] = (),
+    num_steps: int = NUM_STEPS,
+) -> Recovery:
+    """Find settings from the `EXCERPT_S` in which all tracks sound the most; see `recover`."""
+    part, preroll_s = _busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
+    return recover(
+        loaded.tracks_NCT[..., part],
+        loaded.mix_CT[:, part],
+        loaded.sample_rate_hz,
+        names,
+        preroll_s=preroll_s,
+        num_steps=num_steps,
+        start=start,
+        locked=locked,
+    )
 
 
 def _busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:
@@ -186,7 +212,7 @@ def recover(
             `Settings.lock`.
 
     Raises:
-        ConfigError: the lengths differ, or a lock names nothing.
+        ConfigError: the lengths differ, `start` is of other tracks, or a lock names nothing.
     """
     if tracks_NCT.shape[-1] != mix_CT.shape[-1] or len(names) != len(tracks_NCT):
         raise ConfigError(
@@ -195,6 +221,7 @@ def recover(
         )
     tracks_NCT, mix_CT = as_stereo(tracks_NCT).float(), as_stereo(mix_CT).float()
     neutral = Settings.neutral(names)
+    start = None if start is None else start.in_order(names)
     begun = begin(tracks_NCT, mix_CT, names, sample_rate_hz) if start is None else start
     begun = begun.lock(neutral if start is None else start, locked)
     num_unheard = round(preroll_s * sample_rate_hz)

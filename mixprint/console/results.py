@@ -17,11 +17,13 @@ from pathlib import Path
 from mixprint.audio.writing import FLOAT, StereoFile
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import check_names, common_rate_hz, length_s, read_in_step
+from mixprint.console.tracks import common_rate_hz, length_s, read_in_step
 from mixprint.console.words import markdown
+from mixprint.errors import DataError
 from mixprint.progress import Progress
-from mixprint.storage.atomic import atomic_path
+from mixprint.storage.atomic import atomic_path, remove_all_leftovers
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.console")
 
@@ -52,18 +54,47 @@ def write_mix(
         AudioError: a file cannot be read.
         DataError: the folder cannot be written, or holds something else.
     """
-    check_names(tracks, settings, "settings")
-    check_folder(out_dir, CONSOLE_MIX, inputs=list(tracks.values()), overwrite=overwrite)
-    paths = [tracks[name] for name in settings.tracks]
+    settings = settings.in_order(list(tracks))
+    check_mix_folder(out_dir, tracks, overwrite=overwrite)
+    paths = list(tracks.values())
     rate_hz, seconds = common_rate_hz(paths), length_s(paths)
     with reserved(out_dir, "a mix of the console"):
         remove_result(out_dir, CONSOLE_MIX)
+        remove_all_leftovers(out_dir)
         with result_in(out_dir, CONSOLE_MIX):
             _write_audio(paths, settings, out_dir, rate_hz, seconds)
             with atomic_path(out_dir / "sheet.md") as temporary:
                 temporary.write_text(markdown(settings), encoding="utf-8")
             settings.save(out_dir / CONSOLE_MIX.marker)
     return rate_hz
+
+
+def check_mix_folder(
+    out_dir: Path,
+    tracks: Mapping[str, Path],
+    *,
+    others: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> None:
+    """Refuse a folder for a mix, also that of the tracks: the next call would take it for one.
+
+    Args:
+        out_dir: receives the mix.
+        tracks: name -> file.
+        others: files that are read, too.
+        overwrite: an earlier mix there may be replaced.
+
+    Raises:
+        DataError: see above, and `check_folder`.
+    """
+    inputs = [*tracks.values(), *others]
+    check_folder(out_dir, CONSOLE_MIX, inputs=inputs, overwrite=overwrite)
+    for path in tracks.values():
+        if out_dir.is_dir() and path.parent.samefile(out_dir):
+            raise DataError(
+                f"{shown(out_dir)}: expected another folder than that of the tracks, found "
+                f"{shown(path)} in it; choose another folder"
+            )
 
 
 def _write_audio(

@@ -19,7 +19,7 @@ from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, VERSION
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import parse_json, read_text, shortened
 from mixprint.storage.atomic import write_json
-from mixprint.text import shown
+from mixprint.text import first_of, shown
 
 FORMAT = "mixprint console"
 MAX_TRACKS = 32
@@ -161,6 +161,19 @@ class Settings:
         if len(set(names)) < len(names):
             raise ConfigError(f"tracks: expected different names, found {', '.join(names)}")
         return cls({name: Strip.neutral(TRACK_FIELDS) for name in names})
+
+    def in_order(self, names: Sequence[str]) -> Self:
+        """Return the settings with their tracks in another order.
+
+        Raises:
+            ConfigError: the tracks are others.
+        """
+        if set(names) != self.tracks.keys() or len(names) != len(self.tracks):
+            raise ConfigError(
+                f"settings: expected those of the tracks {first_of(list(names), ', ')}, found "
+                f"those of {first_of(list(self.tracks), ', ')}"
+            )
+        return replace(self, tracks={name: self.tracks[name] for name in names})
 
     def strips(self) -> dict[str, Strip]:
         """Return tracks and master by name."""
@@ -343,7 +356,7 @@ class Settings:
         master = _strip(MASTER_FIELDS, values.get(MASTER, {}), MASTER)
         return cls(tracks, master, rate, rooms)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write settings.json.
 
         Raises:
@@ -352,7 +365,7 @@ class Settings:
         write_json(path, self.to_values())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read settings.json.
 
         Raises:
@@ -410,7 +423,9 @@ def _sum(wanted: Field, value: float, other: float, *, keeps: bool) -> float:
 def is_meant(pattern: str, path: str) -> bool:
     """Tell whether a pattern names a setting, its group or its track; see `Settings.lock`."""
     parts = path.split(".")
-    return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
+    names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    # A track may be called "guitar [left]", which as a pattern means something else.
+    return pattern in names or any(fnmatchcase(name, pattern) for name in names)
 
 
 def _mean_strip(strips: Sequence[Strip], weights: Sequence[float]) -> Strip:
@@ -454,7 +469,9 @@ def _strip(fields: tuple[Field, ...], values: Any, where: str) -> Strip:
             for key, value in inner.items():
                 read(value, f"{path}.{key}" if path else str(key))
         elif isinstance(inner, bool) or not isinstance(inner, int | float):
-            raise ConfigError(f"{where}.{path}: expected a number, found {shortened(inner)}")
+            name = f"{where}.{path}" if path else where
+            kind = "a number" if path else "an object"
+            raise ConfigError(f"{name}: expected {kind}, found {shortened(inner)}")
         else:
             found[path] = float(inner)
 

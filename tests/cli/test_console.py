@@ -57,6 +57,13 @@ def test_rooms_are_shared_on_request(song: Path, tmp_path: Path, caplog: Any) ->
     assert "--rooms: expected sends" in refused.stderr
 
 
+def test_a_name_may_hold_an_equals_sign(tmp_path: Path) -> None:
+    Settings.neutral(["a=b"]).save(tmp_path / "s.json")
+    changes = ["--set", "a=b.fader_db-=2", "--set", "a=b.fader_db=-=1"]
+    result = runner.invoke(app, ["console", "show", str(tmp_path / "s.json"), *changes])
+    assert "## a=b\n\n- fader at -3.0 dB\n" in result.stdout
+
+
 def test_settings_are_said_in_words(tmp_path: Path) -> None:
     Settings.neutral(["bass"]).edit({"bass.eq.low.gain_db": 3.0}).save(tmp_path / "s.json")
     result = runner.invoke(
@@ -96,7 +103,7 @@ def test_a_mix_is_taken_apart(song: Path, tmp_path: Path) -> None:
         app, ["console", "recover", str(song), *options, "--num_steps", "0", "--lock", "*.room"]
     )
     assert result.exit_code == 0, result.output
-    assert "the mix lies +1.13 ms from its tracks, upside down" in result.stdout
+    assert "mix: delay +1.13 ms, polarity inverted, drift +0.0 ppm" in result.stdout
     found = Settings.load(tmp_path / "out" / "settings.json")
     heard_db = {name: found[f"{name}.trim_db"] + found[f"{name}.fader_db"] for name in found.tracks}
     assert heard_db == pytest.approx({"drums": -6.0, "vocals": 0.0}, abs=1.5)
@@ -112,6 +119,6 @@ def test_pairs_are_checked(tmp_path: Path) -> None:
     folders = [str(tmp_path / "raw"), str(tmp_path / "mixed")]
     result = runner.invoke(app, ["console", "check-pairs", *folders])
     assert result.exit_code == 1
-    assert "a: the mix lies +0.00 ms from its tracks, drifts by +0.0 ppm" in result.stdout
+    assert "a: delay +0.00 ms, polarity kept, drift +0.0 ppm, likeness 1.00" in result.stdout
     assert "failed: b: expected the same music at the same speed" in result.stderr
     assert "1 can be used, 1 cannot" in result.stdout

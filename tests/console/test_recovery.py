@@ -5,7 +5,7 @@ import torch
 
 from mixprint.console.levels import begin, working_trim_db
 from mixprint.console.positions import Positions
-from mixprint.console.recovery import recover
+from mixprint.console.recovery import _distance, recover
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.dsp.spectral_distance import multi_resolution_stft
@@ -80,9 +80,30 @@ def test_a_search_comes_near_and_leaves_alone_what_is_locked() -> None:
         assert float(levels[0] - levels[1]) == pytest.approx(0.0, abs=0.5)
 
 
+def test_a_long_song_is_compared_in_parts() -> None:
+    a_CT, b_CT = (tracks(seed, 45_000, 1)[0].float() for seed in (1, 2))
+    halves = [
+        multi_resolution_stft(a_CT[:, s], b_CT[:, s]) for s in (slice(22_500), slice(22_500, None))
+    ]
+    assert _distance(a_CT, b_CT, 1_000) == pytest.approx(float(sum(halves)) / 2, rel=1e-6)
+    assert _distance(a_CT, b_CT, RATE_HZ) == pytest.approx(float(multi_resolution_stft(a_CT, b_CT)))
+
+
 def test_lengths_and_names_must_fit() -> None:
     with pytest.raises(ConfigError, match="expected 2 tracks as long as the mix, 50 samples"):
         recover(torch.zeros(2, 2, 60), torch.zeros(2, 50), RATE_HZ, NAMES)
+
+
+def test_a_search_begins_at_settings_in_any_order() -> None:
+    dry_NCT = tracks(2, RATE_HZ, 2).float()
+    start = Settings.neutral(["b", "a"]).edit({"a.fader_db": -12.0, "b.pan": 1.0})
+    found = recover(dry_NCT, dry_NCT.sum(dim=0), RATE_HZ, NAMES, num_steps=0, start=start)
+    assert list(found.settings.tracks) == ["a", "b"]
+    for name in ("a.fader_db", "b.pan", "a.pan", "b.fader_db"):
+        assert found.settings[name] == pytest.approx(start[name], abs=1e-9)
+    other = Settings.neutral(["a", "c"])
+    with pytest.raises(ConfigError, match="expected those of the tracks a, b, found those of a, c"):
+        recover(dry_NCT, dry_NCT.sum(dim=0), RATE_HZ, NAMES, num_steps=0, start=other)
 
 
 def test_positions_give_settings_back() -> None:

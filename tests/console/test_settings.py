@@ -148,6 +148,9 @@ def test_locks() -> None:
     assert found.lock(kept, ["vocals.fader_db"])["vocals.fader_db"] == -6.0
     with pytest.raises(ConfigError, match="found 'drums'"):
         found.lock(kept, ["drums"])
+    odd = Settings.neutral(["guitar [left]"])
+    changed = odd.edit({"guitar [left].pan": -1.0})
+    assert odd.lock(changed, ["guitar [left]"]) == changed
 
 
 def test_means() -> None:
