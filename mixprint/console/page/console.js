@@ -196,7 +196,10 @@ class ConsoleDesk {
       const dynamics = makeSmallCompression(algorithm);
       const head = make("button.head", { type: "button", "aria-label": `${name}: show its settings` });
       head.append(make("span.name", {}, name), curve.element, dynamics.element, make("span.notes"));
-      head.addEventListener("click", () => this.choose(row));
+      head.addEventListener("click", () => {
+        this.choose(row);
+        this.find(".inspector").scrollIntoView({ block: "nearest", behavior: "smooth" });
+      });
       const element = make("div.strip", { role: "group", "aria-label": name }, head);
       element.style.setProperty("--track", this.colourOf(row));
       const change = (setting) => (value, isFinal) => this.change(row, { [setting]: value }, isFinal);
@@ -263,15 +266,18 @@ class ConsoleDesk {
         shown.push((values) => input.show(values[field.name]));
         return make("label", {}, make("span", {}, key === "q" ? "Q" : key), input.element);
       });
-      bands.append(make("div.band", {}, make("b", {}, `${i + 1} ${band.name}`), ...cells));
+      bands.append(make("div.band", {}, make("b", {}, `${i + 1} ${band.kind}`), ...cells));
     });
-    const titles = [...new Set(fields.map((field) => field.panel))];
+    // Level and pan stand in the strip.
+    const own = fields.filter((field) => field.name !== "pan" && field.name !== this.strips[row].level);
+    const titles = [...new Set(own.map((field) => field.panel))];
     const panels = [panel("Equaliser", equaliser.element, bands)];
     panels[0].classList.add("wide");
     for (const title of titles.filter((each) => each !== "Equaliser")) {
-      const own = fields.filter((field) => field.panel === title);
-      const content = make("div.knobs", {}, ...knobs(own));
-      panels.push(panel(title, ...(title === "Compressor" ? [compression.element] : []), content));
+      const content = make("div.knobs", {}, ...knobs(own.filter((field) => field.panel === title)));
+      const isCompressor = title === "Compressor";
+      panels.push(panel(title, ...(isCompressor ? [compression.element] : []), content));
+      panels[panels.length - 1].classList.toggle("broad", isCompressor);
     }
     const title = make("h2", {}, make("span.colour"), name);
     const inspector = this.find(".inspector");
@@ -308,7 +314,7 @@ class ConsoleDesk {
     const text = (name) => textOf(this.fieldsOf(row).find((field) => field.name === name), values[name]);
     const times = `${text("comp.attack_ms")} / ${text("comp.release_ms")}`;
     const notes = [
-      values["comp.slope"] ? `${text("comp.slope")} · ${times} · knee ${text("comp.knee_db").replace("+", "")}` : "no compressor",
+      values["comp.slope"] ? `${text("comp.slope")} · ${times} · knee ${text("comp.knee_db")}` : "no compressor",
     ];
     if (row < this.names.length) {
       const isDriven = values["drive.mix"] > 0;
@@ -388,7 +394,8 @@ class ConsoleDesk {
   }
 
   // Meters fall slowly, so that they can be read.
-  showMeters({ meters, isPlaying }) {
+  showMeters({ meters }) {
+    const { isPlaying } = this.player;
     meters.forEach(([left, right, gain_db], row) => {
       const { fader, dynamics } = this.strips[row];
       this.fallen ??= this.rows.map(() => [-60, -60]);

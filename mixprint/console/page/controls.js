@@ -73,8 +73,10 @@ const ConsoleControls = (() => {
       const share = Math.round(100 * Math.abs(value));
       return share === 0 ? "C" : `${value < 0 ? "L" : "R"} ${share}`;
     }
-    if (field.unit === "dB") return `${signed(value, 1)} dB`;
-    if (field.unit === "dBFS") return `${signed(value, 1)} dBFS`;
+    if (field.unit.startsWith("dB")) {
+      const number = field.low < 0 ? signed(value, 1) : value.toFixed(1);
+      return `${number} ${field.unit}`;
+    }
     if (field.unit === "Hz" && value >= 1000) return `${short(value / 1000)} kHz`;
     if (field.unit === "1") return value.toFixed(2);
     return `${short(value)} ${field.unit}`;
@@ -340,17 +342,20 @@ const ConsoleControls = (() => {
     const byName = Object.fromEntries(fields.map((field) => [field.name, field]));
     const tags = ["path.spectrum", "path.fill", "path.before", "path.line"];
     const [spectrum, fill, before, line] = tags.map((tag) => draw(tag));
-    const grid = draw("g.grid");
+    const [grid, labels] = [draw("g.grid"), make("div.labels", { "aria-hidden": "true" })];
     for (const freq_hz of [30, 50, 100, 200, 500, 1000, 2000, 5000, 10000]) {
       const x = xOf(freq_hz, width);
-      const text = freq_hz < 1000 ? `${freq_hz}` : `${freq_hz / 1000}k`;
+      const label = make("span.freq", {}, freq_hz < 1000 ? `${freq_hz}` : `${freq_hz / 1000}k`);
+      label.style.left = `${(100 * x) / width}%`;
       grid.append(draw("path", { d: `M${x} 0V${height}` }));
-      grid.append(draw("text", { x: x + 3, y: height - 4 }, text));
+      labels.append(label);
     }
     for (const gain_db of [-12, -6, 0, 6, 12]) {
       const y = yOf(gain_db, height);
+      const label = make("span.gain", {}, gain_db ? signed(gain_db, 0) : "0 dB");
+      label.style.top = `${(100 * y) / height}%`;
       grid.append(draw("path", { d: `M0 ${y}H${width}`, class: gain_db ? "" : "zero" }));
-      grid.append(draw("text", { x: 4, y: y - 3 }, gain_db ? signed(gain_db, 0) : "0 dB"));
+      labels.append(label);
     }
     const frame = { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" };
     const drawing = draw("svg.curve", { ...frame, "aria-hidden": "true" }, grid, ...[spectrum, fill, before, line]);
@@ -359,7 +364,7 @@ const ConsoleControls = (() => {
       bindHandle(handle, band, byName, where, () => element, change);
       return handle;
     });
-    const element = make("div.graph.equaliser", {}, drawing, ...handles);
+    const element = make("div.graph.equaliser", {}, drawing, labels, ...handles);
     const shape = { limits: algorithm.equaliser, rate_hz, width, height };
     const show = (values, old) => {
       const points = curveOf(bands, values, shape).join("L");
@@ -375,8 +380,8 @@ const ConsoleControls = (() => {
         handle.values = values;
         const names = [band.freq, band.gain, band.q].filter(Boolean);
         const texts = names.map((name) => textOf(byName[name], values[name]));
-        handle.setAttribute("aria-label", `${where} ${band.name}: ${texts.join(", ")}`);
-        handle.title = `${band.name}: ${texts.join(", ")}`;
+        handle.setAttribute("aria-label", `${where} ${band.kind}: ${texts.join(", ")}`);
+        handle.title = `${band.kind}: ${texts.join(", ")}`;
       });
     };
     // Levels in dB of the bins of a transform.

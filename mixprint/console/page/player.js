@@ -58,8 +58,7 @@ class ConsolePlayer {
   }
 
   // A browser gives an audio context its voice only after a gesture, so it is made on demand.
-  async open(state) {
-    this.state = { ...state, ...this.state };
+  async open() {
     this.opening ??= (async () => {
       this.context = new AudioContext({ sampleRate: this.data.rate_hz, latencyHint: "interactive" });
       this.gain = this.context.createGain();
@@ -70,7 +69,7 @@ class ConsolePlayer {
       this.node.connect(this.spectrum, 1);
       this.node.port.onmessage = ({ data }) => {
         this.position = data.position;
-        if (!data.isPlaying) this.isPlaying = false;
+        if (data.hasEnded) this.isPlaying = false;
         this.listener(data);
       };
       this.send({ ...this.state, seek: this.position });
@@ -87,8 +86,8 @@ class ConsolePlayer {
     this.node?.port.postMessage(message);
   }
 
-  async play(state) {
-    await this.open(state);
+  async play() {
+    await this.open();
     this.isPlaying = true;
     this.send({ isPlaying: true });
   }

@@ -16,7 +16,7 @@ const ConsoleSound = (() => {
   const onScale = (field, value) => (field.scale === "log" ? Math.log(value) : value);
   const offScale = (field, number) => (field.scale === "log" ? Math.exp(number) : number);
 
-  // Bands of the equaliser of a table of settings.
+  // Bands of the equaliser of a table of settings, from low to high.
   function bandsOf(fields) {
     const names = fields.map((field) => field.name).filter((name) => name.startsWith("eq."));
     const bands = new Map();
@@ -29,10 +29,11 @@ const ConsoleSound = (() => {
     }
     for (const band of bands.values()) {
       if (band.q) band.kind = "bell";
-      else band.kind = band.gain ? `${band.name} shelf` : band.name;
+      else band.kind = band.gain ? `${band.name} shelf` : band.name.replace("pass", "-pass");
       band.off = band.gain ? null : fields.find((field) => field.name === band.freq).neutral;
     }
-    return [...bands.values()];
+    const neutral = (band) => fields.find((field) => field.name === band.freq).neutral;
+    return [...bands.values()].sort((a, b) => neutral(a) - neutral(b));
   }
 
   // Coefficients b0 b1 b2 a1 a2 of a band (R. Bristow-Johnson's audio EQ cookbook).
@@ -263,16 +264,25 @@ const ConsoleSound = (() => {
   // The feedback delay network of mixprint/dsp/room.py. Its shortest delay tells ahead of time what
   // it will answer.
   class Network {
-    constructor({ delays, input_gain, signs }) {
-      Object.assign(this, { delays, signs, input_gain, at: 0 });
-      const size = 2 ** Math.ceil(Math.log2(Math.max(...delays) + 1));
-      this.lines = delays.map(() => new Float64Array(size));
+    constructor({ delays, input_gain, signs }, size) {
+      Object.assign(this, { delays, signs, input_gain, size, at: 0 });
+      const length = 2 ** Math.ceil(Math.log2(Math.max(...delays) + 1));
+      this.lines = delays.map(() => new Float64Array(length));
+      this.rows = delays.map(() => new Float64Array(size));
       this.gains = new Float64Array(delays.length);
-      this.now = new Float64Array(delays.length);
+      // What each line gives to each output, through the Hadamard matrix.
+      this.weights = signs.map((own) => {
+        const weights = Float64Array.from(own);
+        hadamard([...weights.keys()].map((i) => weights.subarray(i, i + 1)));
+        return weights;
+      });
     }
 
     setTime(time_s, rate_hz) {
-      this.delays.forEach((delay, i) => (this.gains[i] = 10 ** ((-3 * delay) / (time_s * rate_hz))));
+      const scale = 1 / Math.sqrt(this.delays.length);
+      this.delays.forEach((delay, i) => {
+        this.gains[i] = scale * 10 ** ((-3 * delay) / (time_s * rate_hz));
+      });
     }
 
     copy(other) {
@@ -280,46 +290,53 @@ const ConsoleSound = (() => {
       this.at = other.at;
     }
 
-    // What comes back to the lines at a time, through the Hadamard matrix.
-    mixAt(at) {
-      const { now, lines, delays, gains } = this;
-      const mask = lines[0].length - 1;
-      for (let i = 0; i < now.length; i++) now[i] = gains[i] * lines[i][(at - delays[i]) & mask];
-      for (let half = 1; half < now.length; half *= 2)
-        for (let i = 0; i < now.length; i++)
-          if (!(i & half)) {
-            const [a, b] = [now[i], now[i + half]];
-            now[i] = a + b;
-            now[i + half] = a - b;
-          }
-      const scale = 1 / Math.sqrt(now.length);
-      for (let i = 0; i < now.length; i++) now[i] *= scale;
-      return now;
-    }
-
     // Read what it answers, from `ahead` samples from now on; less than the shortest delay.
     read(outputs, ahead, start, count) {
-      for (let t = 0; t < count; t++) {
-        const now = this.mixAt(this.at + ahead + t);
-        outputs.forEach((output, c) => {
-          let sum = 0;
-          for (let i = 0; i < now.length; i++) sum += this.signs[c][i] * now[i];
-          output[start + t] = sum;
+      outputs.forEach((output, c) => {
+        output.fill(0, start, start + count);
+        this.lines.forEach((line, i) => {
+          const mask = line.length - 1;
+          const from = this.at + ahead - this.delays[i];
+          const weight = this.weights[c][i] * this.gains[i];
+          for (let t = 0; t < count; t++) output[start + t] += weight * line[(from + t) & mask];
         });
-      }
+      });
     }
 
     write(audio) {
-      const mask = this.lines[0].length - 1;
-      for (let t = 0; t < audio.length; t++) {
-        const now = this.mixAt(this.at);
-        for (let i = 0; i < now.length; i++) {
-          const value = now[i] + this.input_gain * audio[t];
-          this.lines[i][this.at & mask] = Math.abs(value) < QUIET ? 0 : value;
+      const { lines, rows, size, input_gain } = this;
+      lines.forEach((line, i) => {
+        const mask = line.length - 1;
+        const from = this.at - this.delays[i];
+        const gain = this.gains[i];
+        const row = rows[i];
+        for (let t = 0; t < size; t++) row[t] = gain * line[(from + t) & mask];
+      });
+      hadamard(rows);
+      lines.forEach((line, i) => {
+        const mask = line.length - 1;
+        const row = rows[i];
+        for (let t = 0; t < size; t++) {
+          const value = row[t] + input_gain * audio[t];
+          line[(this.at + t) & mask] = Math.abs(value) < QUIET ? 0 : value;
         }
-        this.at++;
-      }
+      });
+      this.at += size;
     }
+  }
+
+  // Multiply rows by the Hadamard matrix, in place.
+  function hadamard(rows) {
+    for (let half = 1; half < rows.length; half *= 2)
+      for (let i = 0; i < rows.length; i++) {
+        if (i & half) continue;
+        const [upper, lower] = [rows[i], rows[i + half]];
+        for (let t = 0; t < upper.length; t++) {
+          const sum = upper[t] + lower[t];
+          lower[t] = upper[t] - lower[t];
+          upper[t] = sum;
+        }
+      }
   }
 
   // A filter without phase, 1 / (1 + (f / freq_hz)^4) or 1 minus that, of a sound that is known
@@ -329,7 +346,9 @@ const ConsoleSound = (() => {
       const angle = (Math.SQRT2 * Math.PI * freq_hz) / rate_hz;
       const decay = Math.exp(-angle);
       Object.assign(this, { isHigh, size, re: decay * Math.cos(angle), im: decay * Math.sin(angle) });
-      this.gain = (Math.PI * freq_hz) / (Math.SQRT2 * rate_hz);
+      // Of both directions together: 1 at the lowest frequencies.
+      const { re, im } = this;
+      this.gain = 1 / ((2 * (1 - re + im)) / ((1 - re) ** 2 + im ** 2) - 1);
       this.ahead = Math.ceil((BAND_DB / 20) * (Math.LN10 / angle));
       this.states = [0, 1].map(() => new Float64Array(2));
     }
@@ -339,14 +358,20 @@ const ConsoleSound = (() => {
       const { re, im, gain, size, isHigh } = this;
       const sign = isHigh ? -1 : 1;
       const state = this.states[channel];
-      let [x, y] = [0, 0];
+      let x = 0;
+      let y = 0;
       for (let t = size + this.ahead - 1; t > 0; t--) {
-        [x, y] = [re * (audio[t] + x) - im * y, im * (audio[t] + x) + re * y];
+        const sum = audio[t] + x;
+        x = re * sum - im * y;
+        y = im * sum + re * y;
         if (t <= size) output[t - 1] += sign * gain * (x + y);
       }
-      [x, y] = state;
+      x = state[0];
+      y = state[1];
       for (let t = 0; t < size; t++) {
-        [x, y] = [audio[t] + re * x - im * y, im * x + re * y];
+        const last = x;
+        x = audio[t] + re * last - im * y;
+        y = im * last + re * y;
         output[t] += sign * gain * (x + y) + (isHigh ? audio[t] : 0);
       }
       state.set([x, y].map((value) => (Math.abs(value) < QUIET ? 0 : value)));
@@ -357,7 +382,7 @@ const ConsoleSound = (() => {
   class Room {
     constructor({ room, block_samples }, rate_hz) {
       Object.assign(this, { size: block_samples, rate_hz, room, rest: 0, send: 0 });
-      this.network = new Network(room);
+      this.network = new Network(room, block_samples);
       this.sent = new Float64Array(room.damping.length - 1 + block_samples);
       this.wet = [0, 1].map(() => new Float64Array(block_samples));
       this.damped = new Float64Array(block_samples);
@@ -382,7 +407,7 @@ const ConsoleSound = (() => {
       this.bands = [this.room.low_hz, this.room.high_hz].map((freq_hz, i) => {
         const filter = new Band(freq_hz, i === 1, this.rate_hz, this.size);
         filter.ahead = Math.min(filter.ahead, shortest);
-        const network = new Network(this.room);
+        const network = new Network(this.room, this.size);
         network.copy(this.network);
         const count = this.size + filter.ahead;
         const others = [0, 1].map(() => new Float64Array(count));

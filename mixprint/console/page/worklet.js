@@ -59,11 +59,12 @@ class ConsoleProcessor extends AudioWorkletProcessor {
   tell() {
     const { tape } = this.engine;
     const position = tape.at - tape.size; // the tape is ahead
-    if (!tape.loop && position >= tape.length) this.isPlaying = false;
+    const hasEnded = !tape.loop && position >= tape.length;
+    if (hasEnded) this.isPlaying = false;
     if (++this.waited * tape.size < METERS_S * sampleRate && this.isPlaying) return;
     this.waited = 0;
     const meters = this.engine.readMeters();
-    this.port.postMessage({ position, meters, isPlaying: this.isPlaying });
+    this.port.postMessage({ position, meters, hasEnded });
   }
 }
 
