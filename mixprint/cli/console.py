@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,6 +34,13 @@ SettingsOption = Annotated[
 OutOption = Annotated[Path, typer.Option("--output_dir", help="Receives all results.")]
 
 
+class Rooms(StrEnum):
+    """How rooms are fed."""
+
+    inserts = "inserts"
+    sends = "sends"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChangeOptions:
     """Options that change settings."""
@@ -54,8 +62,18 @@ class ChangeOptions:
         ),
     ] = None
 
+    rooms: Annotated[
+        Rooms | None,
+        typer.Option(
+            "--rooms",
+            help="A room for each track (inserts), or at most three that tracks share (sends); "
+            "as in the settings without it.",
+            show_default=False,
+        ),
+    ] = None
+
     def changed(self, settings: "Settings") -> "Settings":
-        """Apply them: first the amounts, then the single settings."""
+        """Apply them: first the amounts, then the single settings, then how rooms are fed."""
         amounts = _amounts(self.amount or [])
         if None in amounts:
             settings = settings.scaled(amounts.pop(None))
@@ -63,7 +81,20 @@ class ChangeOptions:
             settings = settings.scaled({str(name): value for name, value in amounts.items()})
         for path, value in map(_assignment, self.sets or []):
             settings = settings.edit({path: value})
-        return settings
+        return _with_rooms(settings, self.rooms)
+
+
+def _with_rooms(settings: "Settings", rooms: Rooms | None) -> "Settings":
+    """Feed the rooms so, and say what that changes."""
+    from mixprint.console.sharing import with_shared_rooms
+
+    if rooms is Rooms.inserts and settings.rooms != rooms:
+        raise ConfigError("--rooms: expected sends, for these settings share their rooms already")
+    if rooms is Rooms.sends:
+        settings, told = with_shared_rooms(settings)
+        for sentence in told:
+            log.info("%s", sentence)
+    return settings
 
 
 def _amounts(texts: Sequence[str]) -> dict[str | None, float]:

@@ -24,8 +24,11 @@ from mixprint.text import shown
 FORMAT = "mixprint console"
 MAX_TRACKS = 32
 MAX_NAME_LENGTH = 200
-# How rooms are fed: each track has its own before width and fader, or all share a few behind their
-# faders.
+MAX_SHARED_ROOMS = 3
+# What two sends to one room have in common.
+ROOM_SHAPE = tuple(each.name for each in TRACK_FIELDS if each.weighed_by == "room.send_db")
+# How rooms are fed: each track has its own before width and fader, or all share a few, at most
+# `MAX_SHARED_ROOMS`, behind their faders (`mixprint.console.sharing`).
 Rooms = Literal["inserts", "sends"]
 
 
@@ -122,7 +125,8 @@ class Settings:
         """Check what the types do not.
 
         Raises:
-            ConfigError: there is no track, or too many, or a name cannot be used.
+            ConfigError: there is no track, or too many, or a name cannot be used, or too many rooms
+                are shared.
         """
         if not 1 <= len(self.tracks) <= MAX_TRACKS:
             raise ConfigError(f"tracks: expected 1 to {MAX_TRACKS}, found {len(self.tracks)}")
@@ -131,6 +135,17 @@ class Settings:
                 raise ConfigError(
                     f"tracks: expected a name of 1 to {MAX_NAME_LENGTH} characters without dots, "
                     f"and not {MASTER!r}, found {shortened(name)}"
+                )
+        if self.rooms == "sends":
+            shapes = {
+                tuple(strip[name] for name in ROOM_SHAPE)
+                for strip in self.tracks.values()
+                if not strip.is_neutral("room.send_db")
+            }
+            if len(shapes) > MAX_SHARED_ROOMS:
+                raise ConfigError(
+                    f"room: expected at most {MAX_SHARED_ROOMS} different rooms where they are "
+                    f"shared, found {len(shapes)}"
                 )
 
     @classmethod

@@ -1,6 +1,7 @@
 """The commands `mixprint console ...`."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +41,22 @@ def test_tracks_are_rendered_by_changed_settings(song: Path, tmp_path: Path) -> 
     assert torch.equal(vocals_CT, read_audio(song / "vocals.wav"))
 
 
+def test_rooms_are_shared_on_request(song: Path, tmp_path: Path, caplog: Any) -> None:
+    out = tmp_path / "out"
+    sets = ["--set", "vocals.room.send_db=-10", "--set", "vocals.pan=1", "--rooms", "sends"]
+    with caplog.at_level("INFO", "mixprint.console"):
+        result = runner.invoke(
+            app, ["console", "render", str(song), "--output_dir", str(out), *sets]
+        )
+    assert result.exit_code == 0, result.output
+    assert Settings.load(out / "settings.json").rooms == "sends"
+    assert "vocals: send +3.0 dB" in caplog.text
+    back = ["console", "show", str(out / "settings.json"), "--rooms", "inserts"]
+    refused = runner.invoke(app, back)
+    assert refused.exit_code == 2
+    assert "--rooms: expected sends" in refused.stderr
+
+
 def test_settings_are_said_in_words(tmp_path: Path) -> None:
     Settings.neutral(["bass"]).edit({"bass.eq.low.gain_db": 3.0}).save(tmp_path / "s.json")
     result = runner.invoke(
@@ -76,7 +93,7 @@ def test_a_mix_is_taken_apart(song: Path, tmp_path: Path) -> None:
     write_audio(tmp_path / "mix.wav", -mix_CT.roll(50, -1), RATE_HZ, subtype="FLOAT")
     options = ["--mix", str(tmp_path / "mix.wav"), "--output_dir", str(tmp_path / "out")]
     result = runner.invoke(
-        app, ["console", "recover", str(song), *options, "--num_steps", "2", "--lock", "*.room"]
+        app, ["console", "recover", str(song), *options, "--num_steps", "0", "--lock", "*.room"]
     )
     assert result.exit_code == 0, result.output
     assert "the mix lies +1.13 ms from its tracks, upside down" in result.stdout

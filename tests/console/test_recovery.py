@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from mixprint.console.levels import begin, working_trim_db
 from mixprint.console.positions import Positions
-from mixprint.console.recovery import begin, recover, working_trim_db
+from mixprint.console.recovery import recover
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.dsp.spectral_distance import multi_resolution_stft
@@ -43,6 +44,20 @@ def test_levels_and_pans_are_found_at_once() -> None:
     # Half of a track that is panned by a half is lost on one side.
     assert heard_db(found, "a") == pytest.approx(-9.0, abs=2.5)
     assert heard_db(found, "b") == pytest.approx(4.0, abs=1.0)
+
+
+def test_cuts_are_found_where_they_are_heard() -> None:
+    dry_NCT = tracks(3, 4 * RATE_HZ, 2).float()
+    cuts = {"a.eq.highpass_hz": 200.0, "b.eq.lowpass_hz": 5_500.0}
+    truth = Settings.neutral(NAMES).edit({**cuts, "a.fader_db": 3.0})
+    found = begin(dry_NCT, render(dry_NCT, truth, RATE_HZ).sum(dim=0).float(), NAMES, RATE_HZ)
+    for path, freq_hz in cuts.items():
+        assert found[path] == pytest.approx(freq_hz, rel=0.5)
+    assert found["a.eq.lowpass_hz"] == 20_000.0
+    plain = begin(dry_NCT, dry_NCT.sum(dim=0), NAMES, RATE_HZ)
+    for name in NAMES:
+        assert plain.tracks[name].is_neutral("eq.highpass_hz")
+        assert plain.tracks[name].is_neutral("eq.lowpass_hz")
 
 
 def test_a_search_comes_near_and_leaves_alone_what_is_locked() -> None:

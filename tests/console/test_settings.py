@@ -136,7 +136,7 @@ def test_amounts() -> None:
     assert only["master.output_db"] == 0.0
     for amount, message in (({"drums": 1.0}, "drums"), (2.5, "expected 0 to 2, found 2.5")):
         with pytest.raises(ConfigError, match=message):
-            settings.scaled(amount)  # type: ignore[arg-type]
+            settings.scaled(amount)
 
 
 def test_locks() -> None:

@@ -22,7 +22,7 @@ from mixprint.console.excerpts import busiest_second, power_per_second
 from mixprint.console.mixing import as_stereo
 from mixprint.console.page.algorithm import algorithm
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, Field
-from mixprint.console.settings import Settings
+from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE, Settings
 from mixprint.console.words import in_words
 from mixprint.errors import ConfigError
 from mixprint.pages.clips import faded
@@ -142,6 +142,7 @@ def live_console(
         "before": None if before is None else before.to_values(),
         "fields": [_shown(field) for field in TRACK_FIELDS],
         "master_fields": [_shown(field) for field in MASTER_FIELDS],
+        "shared_rooms": {"max": MAX_SHARED_ROOMS, "shape": ROOM_SHAPE},
         "algorithm": algorithm(rate_hz),
         "tracks": tracks,
     }

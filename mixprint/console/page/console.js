@@ -70,6 +70,9 @@ class ConsoleDesk {
       read(own, "");
       return values;
     });
+    const num_rooms = this.sharedRooms(rows.slice(0, -1)).size;
+    const { max } = this.data.shared_rooms;
+    if (kind === "sends" && num_rooms > max) refuse("room", `at most ${max} different rooms`, num_rooms);
     return { rows };
   }
 
@@ -101,10 +104,38 @@ class ConsoleDesk {
   change(row, values, isFinal) {
     if (this.isBefore) this.hearBefore(false);
     const rows = this.now.rows.map((own, i) => (i === row ? { ...own, ...values } : own));
+    if (this.data.file.rooms === "sends" && row < this.names.length) this.shareRoom(rows, row);
     this.now = { rows };
     if (isFinal) this.commit();
     this.send();
     this.show();
+  }
+
+  isSent(values) {
+    return values["room.send_db"] !== this.data.fields.find(({ name }) => name === "room.send_db").neutral;
+  }
+
+  // The rooms that tracks are sent to, as the text of their shape -> their shape.
+  sharedRooms(tracks) {
+    const { shape } = this.data.shared_rooms;
+    const own = (values) => Object.fromEntries(shape.map((name) => [name, values[name]]));
+    return new Map(tracks.filter((each) => this.isSent(each)).map((each) => [JSON.stringify(own(each)), own(each)]));
+  }
+
+  // Where rooms are shared, those who are in one room move it together, and a track that would
+  // need a room too many goes to the one of the nearest reverb time.
+  shareRoom(rows, row) {
+    const { max, shape } = this.data.shared_rooms;
+    const isSame = (a, b) => shape.every((name) => a[name] === b[name]);
+    const start = this.last.rows;
+    const others = this.names.map((_, i) => i).filter((i) => i !== row && this.isSent(rows[i]));
+    if (this.isSent(start[row]))
+      for (const i of others)
+        if (isSame(start[i], start[row])) for (const name of shape) rows[i] = { ...rows[i], [name]: rows[row][name] };
+    const rooms = [...this.sharedRooms(others.map((i) => rows[i])).values()];
+    if (!this.isSent(rows[row]) || rooms.length < max || rooms.some((room) => isSame(room, rows[row]))) return;
+    const away = (room) => Math.abs(Math.log(room["room.time_s"] / rows[row]["room.time_s"]));
+    rows[row] = { ...rows[row], ...rooms.reduce((a, b) => (away(b) < away(a) ? b : a)) };
   }
 
   commit() {

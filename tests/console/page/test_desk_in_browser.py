@@ -6,6 +6,7 @@ One browser for all tests, each of which opens the page anew.
 import base64
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mixprint.audio.levels import loudness_lufs
 from mixprint.console.page.building import console_page
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
-from mixprint.pages.clips import FADE_S
+from mixprint.pages.clips import FADE_S, faded
 from tests.browser import Tab, browsing
 from tests.console.test_rendering import EVERYTHING, error_db, tracks
 
@@ -112,6 +113,30 @@ def test_the_page_plays_what_python_renders(
     found_CT, neutral_CT = rendered(tab, "now"), rendered(tab, "before")
     assert error_db(found_CT, expected["now"]) < -100
     torch.testing.assert_close(neutral_CT, expected["before"].float(), rtol=0, atol=1e-7)
+    assert tab.console == []
+
+
+def test_tracks_that_share_a_room_move_it_together(
+    tab: Tab, tmp_path: Path, dry_NCT: Tensor
+) -> None:
+    dry_NCT = dry_NCT[..., : RATE_HZ // 2].repeat(2, 1, 1)[:5]
+    names = ("a", "b", "c", "d", "e")
+    times_s = {"a": 0.5, "b": 0.5, "c": 1.0, "d": 3.0}
+    settings = replace(Settings.neutral(names), rooms="sends").edit(
+        {f"{name}.room.time_s": value for name, value in times_s.items()}
+        | {f"{name}.room.send_db": -12.0 for name in times_s}
+        | {"a.pan": 0.8, "a.fader_db": -3.0}
+    )
+    html = tmp_path / "console.html"
+    html.write_text(console_page(settings, dry_NCT, RATE_HZ), encoding="utf-8")
+    opened(tab, html)
+    held_NCT = torch.stack([faded(each_CT, RATE_HZ) for each_CT in dry_NCT])
+    assert error_db(rendered(tab, "now"), render(held_NCT, settings, RATE_HZ).sum(dim=0)) < -75
+    tab.run(f"{DESK}.change(0, {{'room.time_s': 0.7}}, true)")
+    tab.run(f"{DESK}.change(4, {{'room.send_db': -20, 'room.time_s': 2.0}}, true)")
+    found = saved(tab, tmp_path)
+    changed = {name: found[f"{name}.room.time_s"] for name in names}
+    assert changed == {"a": 0.7, "b": 0.7, "c": 1.0, "d": 3.0, "e": 3.0}
     assert tab.console == []
 
 
