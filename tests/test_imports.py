@@ -28,7 +28,7 @@ ALLOWED = {
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection dsp encoder features machine pages separation storage zero_shot",
-    "console": "audio dsp storage",
+    "console": "audio dsp pages storage",
     "evaluation": "audio checkpoints collection dsp encoder features pages storage synthesis",
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints console encoder features machine separation storage transfer weights "

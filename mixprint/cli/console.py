@@ -164,6 +164,7 @@ def recover(
     echo(_told(pair.name, found.alignment))
     echo(f"distance to the mix {found.distance:.3f}; a plain sum has {found.plain_distance:.3f}")
     echo(f"listen to {shown(output_dir / 'mix.wav')}; what was found: {shown(output_dir)}/sheet.md")
+    echo(f"open {shown(output_dir / 'console.html')} to hear and change it")
 
 
 def check_pairs(
@@ -211,8 +212,8 @@ def render(
 ) -> None:
     """Mix tracks by settings: whole songs, exactly, in memory that does not grow.
 
-    Writes mix.wav, the tracks as they sound in it, the settings as they were used, and a sheet that
-    says them in words.
+    Writes mix.wav, the tracks as they sound in it, the settings as they were used, a sheet that
+    says them in words, and console.html, a page on which the console can be heard and changed.
     """
     from mixprint.console.results import write_mix
     from mixprint.console.tracks import find_tracks
@@ -221,6 +222,7 @@ def render(
     used = changes.changed(_loaded(settings, found))
     write_mix(found, used, output_dir, overwrite=overwrite)
     echo(f"listen to {shown(output_dir / 'mix.wav')}; what was done: {shown(output_dir)}/sheet.md")
+    echo(f"open {shown(output_dir / 'console.html')} to hear and change it")
 
 
 def show(

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio
 from mixprint.console.alignment import Alignment
+from mixprint.console.excerpts import busiest_second, power_per_second
 from mixprint.console.levels import begin
 from mixprint.console.mixing import Console, as_stereo, louder_channel
 from mixprint.console.pairs import LoadedPair, Pair, load_pair
@@ -171,16 +172,9 @@ def _busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:
     """Find the part in which all tracks sound, and how much of it is preroll."""
     size = sample_rate_hz  # a second
     num_samples = tracks_NCT.shape[-1]
-    num_seconds = num_samples // size
-    if num_seconds <= EXCERPT_S + PREROLL_S:
+    if num_samples // size <= EXCERPT_S + PREROLL_S:
         return slice(0, num_samples), 0.0
-    frames_NMS = tracks_NCT[..., : num_seconds * size].square().mean(dim=1).unfold(-1, size, size)
-    power_NM = frames_NMS.mean(dim=-1)
-    heard_M = torch.log10(
-        power_NM / power_NM.mean(dim=1, keepdim=True).clamp_min(1e-12) + 1e-3
-    ).sum(0)
-    sums_M = heard_M.unfold(0, EXCERPT_S, 1).sum(dim=-1)
-    start = int(sums_M.argmax())
+    start = busiest_second(power_per_second(tracks_NCT, size), EXCERPT_S)
     preroll = min(start, PREROLL_S)
     return slice((start - preroll) * size, (start + EXCERPT_S) * size), float(preroll)
 

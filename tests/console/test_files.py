@@ -12,6 +12,7 @@ from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import find_tracks, read_in_step, read_whole
 from mixprint.errors import AudioError, ConfigError, DataError
+from mixprint.pages.page import is_page
 from mixprint.storage.atomic import atomic_path
 from mixprint.storage.outputs import UNFINISHED_NAME
 
@@ -79,6 +80,7 @@ def test_a_mix_is_the_sum_of_its_tracks_and_tells_what_was_done(tmp_path: Path) 
     assert mix_CT.shape[-1] == 6 * RATE_HZ
     assert Settings.load(tmp_path / "out" / "settings.json") == settings
     assert "+3.0 dB shelf above 6 kHz" in (tmp_path / "out" / "sheet.md").read_text()
+    assert is_page(tmp_path / "out" / "console.html", "Console: out")
     with pytest.raises(DataError, match="found a mix of the console of another call"):
         write_mix(tracks, settings, tmp_path / "out")
     write_mix(tracks, Settings.neutral(list(tracks)), tmp_path / "out", overwrite=True)
