@@ -17,7 +17,13 @@ from pathlib import Path
 from mixprint.audio.writing import FLOAT, StereoFile
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import check_names, common_rate_hz, length_s, read_in_step
+from mixprint.console.tracks import (
+    check_names,
+    common_rate_hz,
+    file_stems,
+    length_s,
+    read_in_step,
+)
 from mixprint.console.words import markdown
 from mixprint.progress import Progress
 from mixprint.storage.atomic import atomic_path
@@ -82,7 +88,10 @@ def _write_audio(
             )
 
         mix = opened(out_dir / "mix.wav")
-        files = [opened(out_dir / "tracks" / f"{name}.wav") for name in settings.tracks]
+        files = [
+            opened(out_dir / "tracks" / f"{stem}.wav")
+            for stem in file_stems(settings.tracks).values()
+        ]
         progress = stack.enter_context(
             Progress(log, "rendered", total=math.ceil(seconds), unit="s of audio")
         )
