@@ -73,7 +73,7 @@ def file_stems(names: Iterable[str]) -> dict[str, str]:
         plain = _UNSAFE.sub("_", printable(unicodedata.normalize("NFC", name))).strip(" .") or "_"
         if _DEVICES.fullmatch(plain):
             plain += "_"
-        stem = plain = plain.encode()[:_MAX_STEM_BYTES].decode(errors="ignore")
+        stem = plain = plain.encode()[:_MAX_STEM_BYTES].decode(errors="ignore").rstrip(" .")
         number = 1
         while stem.casefold() in taken:
             number += 1

@@ -1,0 +1,1 @@
+"""Settings of the console out of files of other programs, and of mixprint itself."""
