@@ -4,6 +4,7 @@ Light to import; a format is imported when it is read.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,11 +34,39 @@ def _read_apo(path: Path) -> "Imported":
     return read_apo(path)
 
 
-READERS: "Mapping[str, Callable[[Path], Imported]]" = {
-    ".json": _read_settings,
-    ".dawproject": _read_dawproject,
-    ".txt": _read_apo,
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A kind of file that settings are read from.
+
+    Attributes:
+        suffix: end of the names of such files.
+        summary: what it is, for the help of the command line.
+        read: reads it.
+    """
+
+    suffix: str
+    summary: str
+    read: "Callable[[Path], Imported]"
+
+
+READERS: Mapping[str, Reader] = {
+    each.suffix: each
+    for each in (
+        Reader(suffix=".json", summary="settings.json", read=_read_settings),
+        Reader(suffix=".dawproject", summary="a DAWproject", read=_read_dawproject),
+        Reader(
+            suffix=".txt",
+            summary="a track's text for Equalizer APO, or a folder of such texts",
+            read=_read_apo,
+        ),
+    )
 }
+
+
+def describe_readers() -> str:
+    """Return a phrase that says what can be read."""
+    *others, last = (each.summary for each in READERS.values())
+    return f"{', '.join(others)}, or {last}"
 
 
 def read_any(path: Path) -> "Imported":
@@ -52,7 +81,6 @@ def read_any(path: Path) -> "Imported":
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ConfigError(
-            f"{shown(path)}: expected a file that ends in {', '.join(READERS)}, or a folder of "
-            f"texts for Equalizer APO, found {path.suffix or 'no suffix'}"
+            f"{shown(path)}: expected {describe_readers()}, found {path.suffix or 'no suffix'!r}"
         )
-    return reader(path)
+    return reader.read(path)

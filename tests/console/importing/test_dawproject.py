@@ -18,6 +18,8 @@ from mixprint.errors import DataError
 from tests.console.export.test_dawproject import RATE_HZ, SETTINGS, write_stems
 from tests.console.test_rendering import EVERYTHING
 
+# Long rooms take their time.
+WITH_ALL = {**EVERYTHING, "b.room.time_s": 0.2, "c.room.time_s": 0.15}
 CARRIED = {
     "a.trim_db": 7.5,
     "a.fader_db": -3.25,
@@ -71,7 +73,7 @@ def project(tmp_path: Path, channel: str, *, tracks: str = "", head: str = "") -
 
 @pytest.mark.parametrize(
     "settings",
-    [SETTINGS, Settings.neutral(["a", "b", "c"]).edit(EVERYTHING), Settings.neutral(["x"])],
+    [SETTINGS, Settings.neutral(["a", "b", "c"]).edit(WITH_ALL), Settings.neutral(["x"])],
 )
 def test_a_file_of_our_own_is_read_exactly(tmp_path: Path, settings: Settings) -> None:
     found = read_dawproject(written(tmp_path, settings))
