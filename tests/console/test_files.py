@@ -10,7 +10,7 @@ from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.pairs import find_pairs, load_pair
 from mixprint.console.results import write_mix
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import find_tracks, read_in_step
+from mixprint.console.tracks import file_stems, find_tracks, read_in_step
 from mixprint.errors import ConfigError, DataError
 
 RATE_HZ = 44_100
@@ -38,6 +38,16 @@ def test_tracks_are_called_as_their_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="expected audio files in it, found none"):
         find_tracks([tmp_path / "empty"])
+
+
+def test_names_of_tracks_become_names_of_files_on_any_system() -> None:
+    names = ("Größe", "vox", "VOX", "vox (2)", "a/b", "a?b", "nul", " . ", "/", "ä" * 200)
+    stems = file_stems(names)
+    assert list(stems.values()) == [
+        *("Größe", "vox", "VOX (2)", "vox (2) (2)", "a_b", "a_b (2)", "nul_", "_", "_ (2)"),
+        "ä" * 100,
+    ]
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
 
 
 def test_files_are_read_in_step(tmp_path: Path) -> None:
@@ -72,6 +82,16 @@ def test_a_mix_is_the_sum_of_its_tracks_and_tells_what_was_done(tmp_path: Path) 
     write_mix(tracks, Settings.neutral(list(tracks)), tmp_path / "out", overwrite=True)
     neutral_CT = read_audio(tmp_path / "out" / "tracks" / "a.wav")
     assert torch.equal(neutral_CT, read_audio(tracks["a"]))
+
+
+def test_tracks_that_differ_in_letter_case_have_files_of_their_own(tmp_path: Path) -> None:
+    for place, name in enumerate(("vox", "Vox")):
+        write_noise(tmp_path / f"{place}" / f"{name}.wav", 1.0, seed=place)
+    tracks = find_tracks([tmp_path / "0", tmp_path / "1"])
+    write_mix(tracks, Settings.neutral(list(tracks)), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "tracks").iterdir()} == {
+        *("vox.wav", "Vox (2).wav")
+    }
 
 
 def test_settings_of_other_tracks_are_refused(tmp_path: Path) -> None:
