@@ -1,8 +1,8 @@
 """The console as plug-ins for REAPER: JSFX, which are text that REAPER compiles.
 
 A strip for each track and a master for the sum. They compute what `mixprint.console.rendering`
-does, in float64, so that a project sounds as the console does. Their sliders are the settings, under
-the settings' names. Their code is in `eel/`.
+does, in float64, so that a project sounds as the console does. Their sliders are the settings, and
+their code is in `eel/`.
 
 Both look ahead, which REAPER compensates: a strip by `STRIP_DELAY_SAMPLES`, the master by
 `MASTER_DELAY_SAMPLES`.

@@ -68,7 +68,9 @@ class Plugin:
         self.values.update(values)
         self._run("slider")
 
-    def process(self, audio_CT: NDArray[np.float64], position_s: float = 0.0) -> NDArray[np.float64]:
+    def process(
+        self, audio_CT: NDArray[np.float64], position_s: float = 0.0
+    ) -> NDArray[np.float64]:
         """Run one block of samples, that begins at a position of the song."""
         values, sample = self.values, self.values["section_sample"]
         values["play_position"] = position_s
@@ -182,7 +184,7 @@ class _Parser:
             if self._peek() == ";":
                 self._skip_semicolons()
             else:
-                assert self._peek() == end, f"expected ; before {self._tokens[self._at:][:8]}"
+                assert self._peek() == end, f"expected ; before {self._tokens[self._at :][:8]}"
         return value
 
     def _skip_semicolons(self) -> None:
@@ -198,7 +200,12 @@ class _Parser:
             self._take()
             self._write(f"{value} = {self._held(self._expression())}")
             return value
-        if sign is not None and len(sign) == 2 and sign[1] == "=" and sign not in ("==", "!=", "<=", ">="):
+        if (
+            sign is not None
+            and len(sign) == 2
+            and sign[1] == "="
+            and sign not in ("==", "!=", "<=", ">=")
+        ):
             self._take()
             new = _applied(sign[0], value, self._held(self._expression()))
             self._write(f"{value} = {new}")
@@ -323,7 +330,9 @@ class _Parser:
 
     def _take(self, expected: str | None = None) -> str:
         token = self._tokens[self._at]
-        assert expected in (None, token), f"expected {expected!r}, found {self._tokens[self._at:][:8]}"
+        assert expected in (None, token), (
+            f"expected {expected!r}, found {self._tokens[self._at :][:8]}"
+        )
         self._at += 1
         return token
 
