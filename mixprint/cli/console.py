@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixprint.cli.options import OverwriteOption
-from mixprint.console.export.registry import chosen_formats, describe_formats
+from mixprint.console.export.registry import chosen_formats, chosen_plugins, describe_formats
 from mixprint.console.importing.registry import describe_readers
 from mixprint.errors import ConfigError
 from mixprint.progress import echo, progress
@@ -202,6 +202,13 @@ def export(
             show_default=False,
         ),
     ] = None,
+    plugins: Annotated[
+        str,
+        typer.Option(
+            "--plugins",
+            help="Of a project for REAPER: jsfx (the console itself), or stock (REAPER's own).",
+        ),
+    ] = "jsfx",
     title: Annotated[
         str | None,
         typer.Option("--title", help="Of the song; the folder's name without it."),
@@ -220,7 +227,7 @@ def export(
     from mixprint.console.export.folder import write_export
     from mixprint.console.tracks import find_tracks
 
-    formats = chosen_formats(to or ())
+    formats, used_plugins = chosen_formats(to or ()), chosen_plugins(plugins)
     found = find_tracks(tracks)
     used = changes.changed(_loaded(settings, found))
     notes = write_export(
@@ -230,6 +237,7 @@ def export(
         formats,
         title=title if title is not None else shown(output_dir.resolve().name),
         tempo_bpm=tempo_bpm,
+        plugins=used_plugins,
         inputs=[] if settings is None else [settings],
         overwrite=overwrite,
     )

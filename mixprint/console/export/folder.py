@@ -22,7 +22,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mixprint.audio.writing import FLOAT, StereoFile
-from mixprint.console.export.registry import FORMATS, Export, Format
+from mixprint.console.export.registry import FORMATS, Export, Format, Plugins
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import (
@@ -63,6 +63,7 @@ def write_export(
     *,
     title: str,
     tempo_bpm: float | None = None,
+    plugins: Plugins = "jsfx",
     inputs: Sequence[Path] = (),
     overwrite: bool = False,
 ) -> list[str]:
@@ -75,6 +76,7 @@ def write_export(
         formats: at least one; where one needs audio, the dry tracks and the mix are written too.
         title: of the song.
         tempo_bpm: if it is known.
+        plugins: of a project for REAPER.
         inputs: other files that are read and must stay.
         overwrite: an earlier export there may be replaced.
 
@@ -106,6 +108,7 @@ def write_export(
                 title=title,
                 tempo_bpm=tempo_bpm,
                 sample_rate_hz=rate_hz,
+                plugins=plugins,
             )
             notes = [note for each in formats for note in each.write(export)]
             _write_notes(notes, out_dir / "notes.md")

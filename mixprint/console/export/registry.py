@@ -6,12 +6,17 @@ Light to import, for the command line describes them: a format is imported when 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mixprint.errors import ConfigError
 
 if TYPE_CHECKING:
     from mixprint.console.settings import Settings
+
+
+# What a project for REAPER is made of: the console's own plug-ins, which compute exactly what it
+# does, or REAPER's, which need no files beside the project.
+Plugins = Literal["jsfx", "stock"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,7 @@ class Export:
         title: of the song.
         tempo_bpm: if it is known.
         sample_rate_hz: of the audio.
+        plugins: of a project for REAPER.
     """
 
     settings: "Settings"
@@ -33,6 +39,7 @@ class Export:
     title: str
     tempo_bpm: float | None
     sample_rate_hz: int
+    plugins: Plugins = "jsfx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,21 @@ class Format:
     files: tuple[str, ...]
     write: Callable[[Export], list[str]]
     needs_audio: bool = False
+
+
+def _reaper(export: Export) -> list[str]:
+    from mixprint.console.export.reaper import write_reaper
+    from mixprint.console.export.reaper_stock import write_reaper_stock
+
+    write = {"jsfx": write_reaper, "stock": write_reaper_stock}[export.plugins]
+    notes = write(
+        export.settings,
+        export.stems,
+        export.out_dir,
+        title=export.title,
+        tempo_bpm=export.tempo_bpm,
+    )
+    return [f"REAPER: {note}" for note in notes]
 
 
 def _dawproject(export: Export) -> list[str]:
@@ -98,6 +120,13 @@ def _settings(export: Export) -> list[str]:
 FORMATS: Mapping[str, Format] = {
     each.name: each
     for each in (
+        Format(
+            name="reaper",
+            summary="a project for REAPER",
+            files=("song.rpp", "Effects/mixprint/*.jsfx"),
+            write=_reaper,
+            needs_audio=True,
+        ),
         Format(
             name="dawproject",
             summary="a project for Bitwig Studio, Studio One, Cubase and others",
@@ -152,3 +181,15 @@ def chosen_formats(texts: Iterable[str]) -> list[Format]:
         if name not in FORMATS:
             raise ConfigError(f"--to: expected {', '.join(FORMATS)}, found {name!r}")
     return [each for each in FORMATS.values() if not names or each.name in names]
+
+
+def chosen_plugins(text: str) -> Plugins:
+    """Return the plug-ins of this name.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    for known in get_args(Plugins):
+        if text == known:
+            return known
+    raise ConfigError(f"--plugins: expected {' or '.join(get_args(Plugins))}, found {text!r}")

@@ -1,1 +1,1 @@
-"""Settings of the console out of files of other programs, and of mixprint itself."""
+"""Import of settings from projects of other programs."""

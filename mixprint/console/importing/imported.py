@@ -1,4 +1,4 @@
-"""Settings that were read from a file of another program."""
+"""Settings that were read from another program's project."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from mixprint.console.settings import Settings
 
 @dataclass(frozen=True)
 class Imported:
-    """Settings that were read.
+    """Settings, and what was not understood.
 
     Attributes:
-        settings: what was understood.
-        notes: what was not, or is meant in another way, in sentences.
+        settings: of all tracks and the master.
+        notes: for a person: what was left out or read in another form.
     """
 
     settings: Settings

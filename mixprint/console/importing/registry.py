@@ -28,6 +28,12 @@ def _read_dawproject(path: Path) -> "Imported":
     return read_dawproject(path)
 
 
+def _read_reaper(path: Path) -> "Imported":
+    from mixprint.console.importing.reaper import read_reaper
+
+    return read_reaper(path)
+
+
 def _read_apo(path: Path) -> "Imported":
     from mixprint.console.importing.apo import read_apo
 
@@ -53,6 +59,7 @@ READERS: Mapping[str, Reader] = {
     each.suffix: each
     for each in (
         Reader(suffix=".json", summary="settings.json", read=_read_settings),
+        Reader(suffix=".rpp", summary="a project of REAPER", read=_read_reaper),
         Reader(suffix=".dawproject", summary="a DAWproject", read=_read_dawproject),
         Reader(
             suffix=".txt",

@@ -8,9 +8,10 @@ import torch
 
 from mixprint.audio.files import probe, read_audio, write_audio
 from mixprint.console.export.folder import write_export
-from mixprint.console.export.registry import FORMATS, chosen_formats
+from mixprint.console.export.registry import FORMATS, chosen_formats, chosen_plugins
 from mixprint.console.importing.apo import read_apo
 from mixprint.console.importing.dawproject import read_dawproject
+from mixprint.console.importing.reaper import read_reaper
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import read_in_step
@@ -48,8 +49,8 @@ def test_everything_lies_side_by_side(tmp_path: Path, tracks: dict[str, Path]) -
     out = tmp_path / "out"
     notes = write_export(tracks, SETTINGS, out, list(FORMATS.values()), title="Lied", tempo_bpm=90)
     stems = {"Größe 1": "Größe 1", "vox": "vox", "Vox": "Vox (2)", "Master": "Master"}
-    written = {path for path in files_in(out) if not path.startswith(("Effects/", "song.rpp"))}
-    assert written == {
+    assert files_in(out) == {
+        *("song.rpp", "Effects/mixprint/strip-v1.jsfx", "Effects/mixprint/master-v1.jsfx"),
         *(f"dry/{stem}.wav" for stem in stems.values()),
         *(f"impulses/{stem}.eq.wav" for stem in stems.values()),
         *("impulses/Vox (2).room.wav", "impulses/Vox (2).eq-and-room.wav"),
@@ -68,6 +69,7 @@ def test_everything_lies_side_by_side(tmp_path: Path, tracks: dict[str, Path]) -
     torch.testing.assert_close(found_CT.double(), mix_CT, rtol=0, atol=1e-6)
     assert Settings.load(out / "settings.json") == SETTINGS
     assert read_dawproject(out / "song.dawproject").settings == SETTINGS
+    assert read_reaper(out / "song.rpp").settings == SETTINGS
     script = (out / "song_pedalboard.py").read_text()
     assert "'dry/Vox (2).wav'" in script
     assert "RATE = 8000" in script
@@ -89,6 +91,24 @@ def test_texts_come_back_under_the_names_of_the_tracks(
     assert found.settings.master == expected.master
     # Formats without audio copy none.
     assert not (tmp_path / "out" / "dry").exists()
+
+
+def test_a_project_for_reaper_has_the_plug_ins_that_are_asked_for(
+    tmp_path: Path, tracks: dict[str, Path]
+) -> None:
+    formats = chosen_formats(["reaper"])
+    write_export(tracks, SETTINGS, tmp_path / "own", formats, title="x")
+    notes = write_export(
+        tracks, SETTINGS, tmp_path / "stock", formats, title="x", plugins=chosen_plugins("stock")
+    )
+    assert "<JS mixprint/strip-v1.jsfx" in (tmp_path / "own" / "song.rpp").read_text()
+    project = (tmp_path / "stock" / "song.rpp").read_text()
+    assert "ReaEQ" in project
+    assert "<JS" not in project
+    assert not (tmp_path / "stock" / "Effects").exists()
+    assert any(note.startswith("REAPER: ") and "dB" in note for note in notes)
+    with pytest.raises(ConfigError, match="--plugins: expected jsfx or stock, found 'vst'"):
+        chosen_plugins("vst")
 
 
 def test_an_export_is_replaced_when_asked_and_nothing_else_is(
