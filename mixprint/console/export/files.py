@@ -8,7 +8,7 @@ from mixprint.audio.files import write_audio
 from mixprint.console.export.apo import apo_heading, to_apo
 from mixprint.console.export.impulse import impulses
 from mixprint.console.export.pedalboard_script import to_pedalboard
-from mixprint.console.export.registry import Export
+from mixprint.console.export.song import Export
 from mixprint.console.schema import MASTER
 from mixprint.console.tracks import file_stems
 from mixprint.console.words import markdown

@@ -22,7 +22,8 @@ from pathlib import Path
 from torch import Tensor
 
 from mixprint.audio.writing import FLOAT, StereoFile
-from mixprint.console.export.registry import FORMATS, Export, Format, Plugins
+from mixprint.console.export.registry import FORMATS, Format
+from mixprint.console.export.song import Export, Plugins
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import (
