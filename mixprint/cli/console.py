@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixprint.cli.options import OverwriteOption
+from mixprint.console.export.registry import chosen_formats, chosen_plugins, describe_formats
+from mixprint.console.importing.registry import describe_readers
 from mixprint.errors import ConfigError
 from mixprint.progress import echo, progress
 from mixprint.text import shown
@@ -223,6 +225,98 @@ def render(
     write_mix(found, used, output_dir, overwrite=overwrite)
     echo(f"listen to {shown(output_dir / 'mix.wav')}; what was done: {shown(output_dir)}/sheet.md")
     echo(f"open {shown(output_dir / 'console.html')} to hear and change it")
+
+
+def export(
+    tracks: TracksArgument,
+    settings: SettingsOption = None,
+    *,
+    changes: ChangeOptions,
+    output_dir: OutOption,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to",
+            help=f"Formats, with commas or repeated: {describe_formats()}; all without it.",
+            show_default=False,
+        ),
+    ] = None,
+    plugins: Annotated[
+        str,
+        typer.Option(
+            "--plugins",
+            help="Of a project for REAPER: jsfx (the console itself), or stock (REAPER's own).",
+        ),
+    ] = "jsfx",
+    title: Annotated[
+        str | None,
+        typer.Option("--title", help="Of the song; the folder's name without it."),
+    ] = None,
+    tempo_bpm: Annotated[
+        float | None,
+        typer.Option("--tempo_bpm", help="If it is known, for bars and beats in a project."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Take settings to another program: a project with the dry tracks, a script, filters.
+
+    Writes the tracks as they were given, the mix to compare with, each format's files, and notes
+    on what a format holds in another way or not at all.
+    """
+    from mixprint.console.export.folder import write_export
+    from mixprint.console.tracks import find_tracks
+
+    formats, used_plugins = chosen_formats(to or ()), chosen_plugins(plugins)
+    found = find_tracks(tracks)
+    used = changes.changed(_loaded(settings, found))
+    notes = write_export(
+        found,
+        used,
+        output_dir,
+        formats,
+        title=title if title is not None else shown(output_dir.resolve().name),
+        tempo_bpm=tempo_bpm,
+        plugins=used_plugins,
+        inputs=[] if settings is None else [settings],
+        overwrite=overwrite,
+    )
+    for note in notes:
+        echo(f"note: {note}")
+    echo(f"exported to {shown(output_dir)}: {', '.join(each.name for each in formats)}")
+
+
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(help=f"What is read: {describe_readers()}.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="settings.json, which is written.")],
+    tracks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--tracks",
+            help="Audio files, or a folder of them, that the settings shall be for; repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Bring settings back from another program, and list what of it was not understood."""
+    from mixprint.console.importing.matching import for_tracks
+    from mixprint.console.importing.registry import read_any
+    from mixprint.console.settings import Settings
+    from mixprint.console.tracks import find_tracks
+    from mixprint.storage.outputs import check_file
+
+    check_file(output, Settings.is_file, inputs=[file], overwrite=overwrite)
+    names = list(find_tracks(tracks)) if tracks else None
+    imported = read_any(file)
+    if names is not None:
+        imported = for_tracks(imported, names)
+    imported.settings.save(output)
+    for note in imported.notes:
+        echo(f"note: {note}")
+    echo(f"read {len(imported.settings.tracks)} tracks and the master into {shown(output)}")
 
 
 def show(

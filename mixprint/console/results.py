@@ -23,7 +23,7 @@ from mixprint.console.excerpts import WatchedPower, busiest_second, part_of
 from mixprint.console.page.building import console_page, excerpt_seconds
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import common_rate_hz, length_s, read_in_step
+from mixprint.console.tracks import common_rate_hz, file_stems, length_s, read_in_step
 from mixprint.console.words import markdown
 from mixprint.errors import DataError
 from mixprint.progress import Progress
@@ -121,7 +121,10 @@ def _write_audio(
             )
 
         mix = opened(out_dir / "mix.wav")
-        files = [opened(out_dir / "tracks" / f"{name}.wav") for name in settings.tracks]
+        files = [
+            opened(out_dir / "tracks" / f"{stem}.wav")
+            for stem in file_stems(settings.tracks).values()
+        ]
         progress = stack.enter_context(
             Progress(log, "rendered", total=math.ceil(seconds), unit="s of audio")
         )

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self, get_args
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, VERSION, Field
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import parse_json, read_text, shortened
-from mixprint.storage.atomic import write_json
+from mixprint.storage.atomic import read_json, write_json
 from mixprint.text import first_of, shown
 
 FORMAT = "mixprint console"
@@ -372,6 +372,15 @@ class Settings:
             DataError: it cannot be read, or see `from_values`.
         """
         return cls.from_values(parse_json(read_text(path), shown(path)), shown(path))
+
+    @classmethod
+    def is_file(cls, path: Path) -> bool:
+        """Tell whether a file holds settings, of this version or another."""
+        try:
+            values = read_json(path)
+        except DataError:
+            return False
+        return isinstance(values, dict) and values.get("format") == FORMAT
 
     def _names(self) -> str:
         return ", ".join(self.strips())

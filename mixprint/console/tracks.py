@@ -4,6 +4,7 @@ Shape suffixes: N track, C channel, T sample.
 """
 
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -17,7 +18,13 @@ from mixprint.audio.signatures import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, is_hi
 from mixprint.console.settings import MAX_TRACKS
 from mixprint.errors import AudioError, ConfigError
 from mixprint.stems import NUM_CHANNELS
-from mixprint.text import shown
+from mixprint.text import printable, shown
+
+# What file names may not hold somewhere, and names that are devices on Windows.
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]')
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
+# File systems take 255 bytes; this leaves room for a suffix.
+_MAX_STEM_BYTES = 200
 
 BLOCK_S = 5.0
 
@@ -68,6 +75,27 @@ def _audio_files(folder: Path) -> list[Path]:
 def track_name(path: Path) -> str:
     """Return the name of a track: that of its file without the suffix, see `plain_name`."""
     return plain_name(path.stem)
+
+
+def file_stems(names: Iterable[str]) -> dict[str, str]:
+    """Return for each track a file name without a suffix that any file system takes.
+
+    Names that differ only in letter case, which some systems take for one, get numbers.
+    """
+    stems: dict[str, str] = {}
+    taken: set[str] = set()
+    for name in names:
+        plain = _UNSAFE.sub("_", printable(unicodedata.normalize("NFC", name))).strip(" .") or "_"
+        if _DEVICES.fullmatch(plain):
+            plain += "_"
+        stem = plain = plain.encode()[:_MAX_STEM_BYTES].decode(errors="ignore").rstrip(" .")
+        number = 1
+        while stem.casefold() in taken:
+            number += 1
+            stem = f"{plain} ({number})"
+        taken.add(stem.casefold())
+        stems[name] = stem
+    return stems
 
 
 def plain_name(name: str) -> str:

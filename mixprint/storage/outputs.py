@@ -123,9 +123,10 @@ def remove_result(folder: Path, kind: Kind) -> None:
     (folder / UNFINISHED_NAME).write_text(kind.noun, encoding="utf-8")
     for path in sorted(kind.files(folder), key=lambda p: p.name != kind.marker):
         path.unlink()
-        if path.parent != folder:
-            with suppress(OSError):
-                path.parent.rmdir()
+        for parent in path.relative_to(folder).parents:
+            if parent != Path():
+                with suppress(OSError):
+                    (folder / parent).rmdir()
     (folder / UNFINISHED_NAME).unlink()
 
 

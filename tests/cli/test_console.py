@@ -122,3 +122,41 @@ def test_pairs_are_checked(tmp_path: Path) -> None:
     assert "a: delay +0.00 ms, polarity kept, drift +0.0 ppm, likeness 1.00" in result.stdout
     assert "failed: b: expected the same music at the same speed" in result.stderr
     assert "1 can be used, 1 cannot" in result.stdout
+
+
+def test_settings_go_to_a_program_and_come_back(song: Path, tmp_path: Path) -> None:
+    out, back = tmp_path / "out", tmp_path / "back.json"
+    changes = ["--set", "vocals.fader_db=-6", "--set", "drums.width=0.5", "--tempo_bpm", "120"]
+    arguments = [str(song), "--output_dir", str(out), "--to", "dawproject,settings", *changes]
+    result = runner.invoke(app, ["console", "export", *arguments])
+    assert result.exit_code == 0, result.output
+    assert "note: drums: width 50 % is left out" in result.stdout
+    assert f"exported to {out}: dawproject, settings" in result.stdout
+    arguments = [str(out / "song.dawproject"), "--output", str(back), "--tracks", str(song)]
+    result = runner.invoke(app, ["console", "import", *arguments])
+    assert result.exit_code == 0, result.output
+    assert f"read 2 tracks and the master into {back}" in result.stdout
+    assert Settings.load(back) == Settings.load(out / "settings.json")
+    again = runner.invoke(app, ["console", "import", *arguments])
+    assert again.exit_code == 1
+    assert "expected a new file, found that of another call" in again.stderr
+    assert runner.invoke(app, ["console", "import", *arguments, "--overwrite"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "message"),
+    [
+        ("x.als", b"", 2, "expected settings.json"),
+        ("x.json", b"{}", 1, "expected the format 'mixprint console'"),
+        ("x.dawproject", b"PK", 1, "expected a ZIP archive, found none"),
+    ],
+)
+def test_what_cannot_be_imported_is_told(
+    tmp_path: Path, name: str, content: bytes, code: int, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    arguments = [str(tmp_path / name), "--output", str(tmp_path / "out.json")]
+    result = runner.invoke(app, ["console", "import", *arguments])
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert not (tmp_path / "out.json").exists()

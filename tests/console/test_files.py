@@ -10,7 +10,7 @@ from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.pairs import find_pairs, load_pair
 from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import find_tracks, read_in_step, read_whole
+from mixprint.console.tracks import file_stems, find_tracks, read_in_step, read_whole
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.pages.page import is_page
 from mixprint.storage.atomic import atomic_path
@@ -50,6 +50,16 @@ def test_what_a_folder_of_tracks_holds_beside_them(tmp_path: Path) -> None:
     (tmp_path / "lead.m4a").touch()
     with pytest.raises(AudioError, match=r"lead\.m4a: expected one of \.aif.*convert it"):
         find_tracks([tmp_path])
+
+
+def test_names_of_tracks_become_names_of_files_on_any_system() -> None:
+    names = ("Größe", "vox", "VOX", "vox (2)", "a/b", "a?b", "nul", " . ", "/", "ä" * 200)
+    stems = file_stems(names)
+    assert list(stems.values()) == [
+        *("Größe", "vox", "VOX (2)", "vox (2) (2)", "a_b", "a_b (2)", "nul_", "_", "_ (2)"),
+        "ä" * 100,
+    ]
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
 
 
 def test_files_are_read_in_step(tmp_path: Path) -> None:
@@ -99,6 +109,16 @@ def test_what_a_killed_rendering_has_left_goes(tmp_path: Path) -> None:
     write_mix(tracks, Settings.neutral(["a"]), out)
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
     assert names == ["mix.wav", "settings.json", "sheet.md", "tracks", "tracks/a.wav"]
+
+
+def test_tracks_that_differ_in_letter_case_have_files_of_their_own(tmp_path: Path) -> None:
+    for place, name in enumerate(("vox", "Vox")):
+        write_noise(tmp_path / f"{place}" / f"{name}.wav", 1.0, seed=place)
+    tracks = find_tracks([tmp_path / "0", tmp_path / "1"])
+    write_mix(tracks, Settings.neutral(list(tracks)), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "tracks").iterdir()} == {
+        *("vox.wav", "Vox (2).wav")
+    }
 
 
 def test_settings_of_other_tracks_are_refused(tmp_path: Path) -> None:
