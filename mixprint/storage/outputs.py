@@ -54,7 +54,7 @@ class Kind:
             return False
         # Where names differ in case only, some systems take them for one.
         name = path.relative_to(folder).as_posix().casefold()
-        return any(fnmatchcase(name, pattern) for pattern in (self.marker, *self.names))
+        return any(fnmatchcase(name, p.casefold()) for p in (self.marker, *self.names))
 
     def is_whole(self, folder: Path) -> bool:
         """Tell whether a folder holds a finished result of this kind."""

@@ -26,7 +26,7 @@ import numpy as np
 
 from mixprint import __version__
 from mixprint.audio.files import AudioInfo, probe
-from mixprint.audio.writing import float_wav_header
+from mixprint.audio.wav_header import float_wav_header
 from mixprint.console.export.channels import Band, Channel, Dynamics, left_out
 from mixprint.console.export.colours import track_colours
 from mixprint.console.rendering import render_blocks

@@ -34,7 +34,7 @@ from mixprint.console.tracks import (
 )
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
-from mixprint.storage.atomic import atomic_path, write_json
+from mixprint.storage.atomic import atomic_path, remove_leftovers, write_json
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import printable
 
@@ -98,6 +98,8 @@ def write_export(
     with reserved(out_dir, CONSOLE_EXPORT.noun):
         remove_result(out_dir, CONSOLE_EXPORT)
         with result_in(out_dir, CONSOLE_EXPORT):
+            for name in (pattern for each in formats for pattern in each.files):
+                remove_leftovers(out_dir / name)
             stems: dict[str, Path] = {}
             if any(each.needs_audio for each in formats):
                 stems = _write_audio(paths, settings, out_dir, rate_hz)
@@ -136,6 +138,7 @@ def _write_audio(
     with ExitStack() as stack:
 
         def opened(path: Path) -> StereoFile:
+            remove_leftovers(path)
             temporary = stack.enter_context(atomic_path(path))
             return stack.enter_context(
                 StereoFile(

@@ -122,7 +122,7 @@ FORMATS: Mapping[str, Format] = {
             files=("impulses/*.wav",),
             write=_impulses,
         ),
-        Format(name="sheet", summary="words", files=("sheet.md",), write=_sheet),
+        Format(name="sheet", summary="the settings in words", files=("sheet.md",), write=_sheet),
         Format(
             name="settings", summary="the exact numbers", files=("settings.json",), write=_settings
         ),

@@ -153,7 +153,7 @@ class _Parser:
         value = self._statements(")")
         self._take(")")
         self._write(f"return {value}")
-        self.functions_code += _function(f"f_{name}", [_variable(p) for p in params],
+        self.functions_code += _function(f"f_{name}", params,
                                          self.shared, self.lines)  # fmt: skip
         inner = self.shared
         self.lines, self.shared, self._depth = outer
@@ -198,7 +198,7 @@ class _Parser:
             return self._conditional(value)
         if sign == "=":
             self._take()
-            self._write(f"{value} = {self._held(self._expression())}")
+            self._write(f"{value} = {self._expression()}")
             return value
         if (
             sign is not None
@@ -207,7 +207,7 @@ class _Parser:
             and sign not in ("==", "!=", "<=", ">=")
         ):
             self._take()
-            new = _applied(sign[0], value, self._held(self._expression()))
+            new = _applied(sign[0], value, self._expression())
             self._write(f"{value} = {new}")
         return value
 
@@ -265,7 +265,8 @@ class _Parser:
             self._take(")")
             return f"({value})"
         if token[0].isdigit() or token[0] == ".":
-            return repr(float(token))
+            number = float(token)
+            return repr(int(number) if number.is_integer() else number)
         if token == "$pi":
             return repr(math.pi)
         assert re.fullmatch(r"\w+", token), f"unexpected {token!r}"
@@ -313,8 +314,8 @@ class _Parser:
 
     def _named(self, name: str) -> str:
         if name not in self._private:
-            self.shared.add(_variable(name))
-        return _variable(name)
+            self.shared.add(name)
+        return name
 
     def _held(self, value: str) -> str:
         """Compute a value here and now."""
@@ -348,10 +349,6 @@ def _tokens(text: str) -> list[str]:
             found.append(match[match.lastindex or 0].lower())
         place = match.end()
     return found
-
-
-def _variable(name: str) -> str:
-    return name if name in ("srate", "play_position", "spl0", "spl1") else f"{name}"
 
 
 def _applied(sign: str, value: str, other: str) -> str:

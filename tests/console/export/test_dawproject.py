@@ -12,7 +12,6 @@ from lxml import etree
 from torch import Tensor
 
 from mixprint.audio.files import read_audio, write_audio
-from mixprint.audio.writing import MAX_WAV_BYTES, float_wav_header
 from mixprint.console.export.dawproject import write_dawproject
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
@@ -224,18 +223,3 @@ def test_stems_of_different_rates_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected stems of one rate, found \[8000, 16000\] Hz"):
         write_dawproject(settings, stems, tmp_path, title="a")
     assert not (tmp_path / "song.dawproject").exists()
-
-
-def test_a_stream_of_samples_has_a_header_that_counts_them() -> None:
-    samples_CT = torch.linspace(-1, 1, 20).reshape(2, 10)
-    content = float_wav_header(10, 44_100) + samples_CT.T.contiguous().numpy().tobytes()
-    audio_TC, rate_hz = sf.read(io.BytesIO(content), dtype="float32")
-    assert rate_hz == 44_100
-    assert torch.equal(torch.from_numpy(audio_TC.T), samples_CT)
-    # Beyond 4 GiB the sizes are those of the chunk ds64; the samples need not be there to see it.
-    num_frames = MAX_WAV_BYTES // 8 + 1
-    with sf.SoundFile(io.BytesIO(float_wav_header(num_frames, 44_100) + bytes(80))) as file:
-        assert (file.format, file.channels) == ("RF64", 2)
-    header = float_wav_header(num_frames, 44_100)
-    riff_bytes, data_bytes = (int.from_bytes(header[n : n + 8], "little") for n in (20, 28))
-    assert (data_bytes, riff_bytes) == (8 * num_frames, len(header) - 8 + 8 * num_frames)

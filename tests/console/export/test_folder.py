@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mixprint.audio.files import probe, read_audio, write_audio
-from mixprint.console.export.folder import write_export
+from mixprint.console.export.folder import CONSOLE_EXPORT, write_export
 from mixprint.console.export.registry import FORMATS, chosen_formats, chosen_plugins
 from mixprint.console.importing.apo import read_apo
 from mixprint.console.importing.dawproject import read_dawproject
@@ -16,6 +16,8 @@ from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import read_in_step
 from mixprint.errors import ConfigError, DataError
+from mixprint.storage.atomic import TEMPORARY_PREFIX, name_digest
+from mixprint.storage.outputs import UNFINISHED_NAME
 
 RATE_HZ = 8_000
 NAMES = ("Größe 1", "vox", "Vox", "Master")
@@ -122,6 +124,20 @@ def test_an_export_is_replaced_when_asked_and_nothing_else_is(
     write_export(tracks, SETTINGS, out, chosen_formats(["sheet"]), title="x", overwrite=True)
     assert files_in(out) == {"sheet.md", "export.json", "mine.txt"}
     assert [path.name for path in out.iterdir() if path.is_dir()] == []
+
+
+def test_what_a_killed_export_has_left_is_removed(tmp_path: Path, tracks: dict[str, Path]) -> None:
+    out = tmp_path / "out"
+    leftovers = [
+        path.with_name(f"{TEMPORARY_PREFIX}{name_digest(path)}-{'0' * 32}{path.suffix}")
+        for path in (out / "dry" / "vox.wav", out / "mix.wav", out / "song.dawproject")
+    ]
+    (out / "dry").mkdir(parents=True)
+    for path in leftovers:
+        path.write_text("half")
+    (out / UNFINISHED_NAME).write_text(CONSOLE_EXPORT.noun)
+    write_export(tracks, SETTINGS, out, chosen_formats(["dawproject"]), title="x")
+    assert not any(path.exists() for path in leftovers)
 
 
 def test_settings_that_are_read_are_not_written_over(
