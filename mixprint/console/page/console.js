@@ -9,7 +9,10 @@ class ConsoleDesk {
     const { data } = this;
     this.names = data.tracks.map(({ name }) => name);
     this.rows = [...this.names, data.master]; // of the settings
-    this.player = new ConsolePlayer(data, document.querySelector("script.console-worklet").textContent);
+    this.player = new ConsolePlayer(
+      data,
+      document.querySelector("script.console-worklet").textContent
+    );
     this.now = this.readSettings(data.settings);
     this.before = data.before && this.readSettings(data.before);
     this.undone = [];
@@ -28,7 +31,9 @@ class ConsoleDesk {
     this.choose(0);
     this.show();
     if (typeof AudioWorkletNode === "undefined")
-      this.tell("This browser plays no AudioWorklet here: settings can be changed and saved, not heard.");
+      this.tell(
+        "This browser plays no AudioWorklet here: settings can be changed and saved, not heard."
+      );
   }
 
   fieldsOf(row) {
@@ -59,7 +64,9 @@ class ConsoleDesk {
       const values = Object.fromEntries(fields.map((field) => [field.name, field.neutral]));
       const read = (inner, path) => {
         if (inner !== null && typeof inner === "object")
-          return Object.entries(inner).forEach(([key, value]) => read(value, path ? `${path}.${key}` : key));
+          return Object.entries(inner).forEach(([key, value]) =>
+            read(value, path ? `${path}.${key}` : key)
+          );
         const field = fields.find((each) => each.name === path);
         if (!field) refuse(`${name}.${path}`, "a setting of this console", "another name");
         if (typeof inner !== "number") refuse(`${name}.${path}`, "a number", JSON.stringify(inner));
@@ -72,7 +79,8 @@ class ConsoleDesk {
     });
     const num_rooms = this.sharedRooms(rows.slice(0, -1)).size;
     const { max } = this.data.shared_rooms;
-    if (kind === "sends" && num_rooms > max) refuse("room", `at most ${max} different rooms`, num_rooms);
+    if (kind === "sends" && num_rooms > max)
+      refuse("room", `at most ${max} different rooms`, num_rooms);
     return { rows };
   }
 
@@ -112,14 +120,21 @@ class ConsoleDesk {
   }
 
   isSent(values) {
-    return values["room.send_db"] !== this.data.fields.find(({ name }) => name === "room.send_db").neutral;
+    return (
+      values["room.send_db"] !==
+      this.data.fields.find(({ name }) => name === "room.send_db").neutral
+    );
   }
 
   // The rooms that tracks are sent to, as the text of their shape -> their shape.
   sharedRooms(tracks) {
     const { shape } = this.data.shared_rooms;
     const own = (values) => Object.fromEntries(shape.map((name) => [name, values[name]]));
-    return new Map(tracks.filter((each) => this.isSent(each)).map((each) => [JSON.stringify(own(each)), own(each)]));
+    return new Map(
+      tracks
+        .filter((each) => this.isSent(each))
+        .map((each) => [JSON.stringify(own(each)), own(each)])
+    );
   }
 
   // Where rooms are shared, those who are in one room move it together, and a track that would
@@ -131,9 +146,15 @@ class ConsoleDesk {
     const others = this.names.map((_, i) => i).filter((i) => i !== row && this.isSent(rows[i]));
     if (this.isSent(start[row]))
       for (const i of others)
-        if (isSame(start[i], start[row])) for (const name of shape) rows[i] = { ...rows[i], [name]: rows[row][name] };
+        if (isSame(start[i], start[row]))
+          for (const name of shape) rows[i] = { ...rows[i], [name]: rows[row][name] };
     const rooms = [...this.sharedRooms(others.map((i) => rows[i])).values()];
-    if (!this.isSent(rows[row]) || rooms.length < max || rooms.some((room) => isSame(room, rows[row]))) return;
+    if (
+      !this.isSent(rows[row]) ||
+      rooms.length < max ||
+      rooms.some((room) => isSame(room, rows[row]))
+    )
+      return;
     const away = (room) => Math.abs(Math.log(room["room.time_s"] / rows[row]["room.time_s"]));
     rows[row] = { ...rows[row], ...rooms.reduce((a, b) => (away(b) < away(a) ? b : a)) };
   }
@@ -175,7 +196,9 @@ class ConsoleDesk {
   }
 
   areHeard() {
-    return this.names.map((_, row) => (this.soloed.size ? this.soloed.has(row) : !this.muted.has(row)));
+    return this.names.map((_, row) =>
+      this.soloed.size ? this.soloed.has(row) : !this.muted.has(row)
+    );
   }
 
   send() {
@@ -225,7 +248,10 @@ class ConsoleDesk {
       const byName = Object.fromEntries(fields.map((field) => [field.name, field]));
       const curve = makeSmallCurve(fields, algorithm, rate_hz);
       const dynamics = makeSmallCompression(algorithm);
-      const head = make("button.head", { type: "button", "aria-label": `${name}: show its settings` });
+      const head = make("button.head", {
+        type: "button",
+        "aria-label": `${name}: show its settings`,
+      });
       head.append(make("span.name", {}, name), curve.element, dynamics.element, make("span.notes"));
       head.addEventListener("click", () => {
         this.choose(row);
@@ -233,14 +259,22 @@ class ConsoleDesk {
       });
       const element = make("div.strip", { role: "group", "aria-label": name }, head);
       element.style.setProperty("--track", this.colourOf(row));
-      const change = (setting) => (value, isFinal) => this.change(row, { [setting]: value }, isFinal);
+      const change = (setting) => (value, isFinal) =>
+        this.change(row, { [setting]: value }, isFinal);
       const pan = byName.pan && makeKnob(byName.pan, name, change("pan"));
       const level = byName.fader_db ?? byName.output_db;
       const fader = makeFader(level, name, change(level.name));
       const buttons = make("div.buttons");
       if (row < this.names.length) {
-        for (const [kind, rows] of [["solo", this.soloed], ["mute", this.muted]]) {
-          const button = make(`button.${kind}`, { type: "button", "aria-pressed": "false" }, kind[0].toUpperCase());
+        for (const [kind, rows] of [
+          ["solo", this.soloed],
+          ["mute", this.muted],
+        ]) {
+          const button = make(
+            `button.${kind}`,
+            { type: "button", "aria-pressed": "false" },
+            kind[0].toUpperCase()
+          );
           button.setAttribute("aria-label", `${kind} ${name}`);
           button.title = kind;
           button.addEventListener("click", () => this.toggle(rows, row, button));
@@ -258,7 +292,9 @@ class ConsoleDesk {
     button.setAttribute("aria-pressed", String(rows.has(row)));
     this.player.send({ areHeard: this.areHeard() });
     const areHeard = this.areHeard();
-    this.strips.forEach(({ element }, i) => element.classList.toggle("unheard", areHeard[i] === false));
+    this.strips.forEach(({ element }, i) =>
+      element.classList.toggle("unheard", areHeard[i] === false)
+    );
   }
 
   // Show all settings of a row.
@@ -271,7 +307,8 @@ class ConsoleDesk {
       element.classList.toggle("chosen", i === row);
       head.setAttribute("aria-pressed", String(i === row));
     });
-    const change = (field) => (value, isFinal) => this.change(row, { [field.name]: value }, isFinal);
+    const change = (field) => (value, isFinal) =>
+      this.change(row, { [field.name]: value }, isFinal);
     const shown = []; // functions that show values and those before
     const panel = (title, ...children) => {
       const heading = make("h3", {}, title);
@@ -290,17 +327,21 @@ class ConsoleDesk {
     shown.push(equaliser.show, compression.show);
     const bands = make("div.bands");
     ConsoleSound.bandsOf(fields).forEach((band, i) => {
-      const cells = ["freq", "gain", "q"].filter((key) => band[key]).map((key) => {
-        const field = fields.find((each) => each.name === band[key]);
-        const input = makeInput(field, `${name} ${field.title}`, change(field));
-        input.element.title = `${field.title}: ${field.range_text}`;
-        shown.push((values) => input.show(values[field.name]));
-        return make("label", {}, make("span", {}, key === "q" ? "Q" : key), input.element);
-      });
+      const cells = ["freq", "gain", "q"]
+        .filter((key) => band[key])
+        .map((key) => {
+          const field = fields.find((each) => each.name === band[key]);
+          const input = makeInput(field, `${name} ${field.title}`, change(field));
+          input.element.title = `${field.title}: ${field.range_text}`;
+          shown.push((values) => input.show(values[field.name]));
+          return make("label", {}, make("span", {}, key === "q" ? "Q" : key), input.element);
+        });
       bands.append(make("div.band", {}, make("b", {}, `${i + 1} ${band.kind}`), ...cells));
     });
     // Level and pan stand in the strip.
-    const own = fields.filter((field) => field.name !== "pan" && field.name !== this.strips[row].level);
+    const own = fields.filter(
+      (field) => field.name !== "pan" && field.name !== this.strips[row].level
+    );
     const titles = [...new Set(own.map((field) => field.panel))];
     const panels = [panel("Equaliser", equaliser.element, bands)];
     panels[0].classList.add("wide");
@@ -342,11 +383,18 @@ class ConsoleDesk {
   notesOf(row) {
     const { make, textOf } = ConsoleControls;
     const values = this.now.rows[row];
-    const text = (name) => textOf(this.fieldsOf(row).find((field) => field.name === name), values[name]);
-    const times = `${text("comp.attack_ms")} / ${text("comp.release_ms")}`;
-    const notes = [
-      values["comp.slope"] ? `${text("comp.slope")} · ${times} · knee ${text("comp.knee_db")}` : "no compressor",
-    ];
+    const text = (name) =>
+      textOf(
+        this.fieldsOf(row).find((field) => field.name === name),
+        values[name]
+      );
+    const isCompressed = values["comp.slope"] !== 0;
+    const notes = isCompressed
+      ? [
+          `${text("comp.slope")}, knee ${text("comp.knee_db")}`,
+          `${text("comp.attack_ms")} / ${text("comp.release_ms")}`,
+        ]
+      : ["no compressor"];
     if (row < this.names.length) {
       const isDriven = values["drive.mix"] > 0;
       notes.push(isDriven ? `drive ${text("drive.drive_db")} × ${text("drive.mix")}` : "no drive");
@@ -359,7 +407,9 @@ class ConsoleDesk {
 
   bindTransport() {
     const { player } = this;
-    const [play, position, loop] = [".play", ".position", ".looped input"].map((each) => this.find(each));
+    const [play, position, loop] = [".play", ".position", ".looped input"].map((each) =>
+      this.find(each)
+    );
     play.addEventListener("click", () => this.setPlaying(!player.isPlaying));
     const sendLoop = () => player.send({ loop: loop.checked ? [0, this.data.num_samples] : null });
     loop.addEventListener("change", sendLoop);
@@ -432,7 +482,9 @@ class ConsoleDesk {
       this.fallen ??= this.rows.map(() => [-60, -60]);
       const own = row < this.names.length ? 1 : (this.level ?? 1);
       const levels_db = [left, right].map((peak) => 20 * Math.log10(Math.max(own * peak, 1e-6)));
-      this.fallen[row] = levels_db.map((level_db, c) => Math.max(level_db, this.fallen[row][c] - 1.2));
+      this.fallen[row] = levels_db.map((level_db, c) =>
+        Math.max(level_db, this.fallen[row][c] - 1.2)
+      );
       fader.showLevels(isPlaying ? this.fallen[row] : [-60, -60]);
       dynamics.showGain(isPlaying ? gain_db : 0);
       if (row === this.chosen) this.inspected.compression.showGain(isPlaying ? gain_db : 0);

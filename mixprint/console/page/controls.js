@@ -92,6 +92,7 @@ const ConsoleControls = (() => {
     const found = /^([-+]?[\d.]+(?:e-?\d+)?)\s*(k?)/.exec(plain);
     if (!found || !Number.isFinite(Number(found[1]))) return null;
     const number = Number(found[1]) * (found[2] ? 1000 : 1);
+    if (field.name === "pan" && Math.abs(number) > 1) return within(field, number / 100);
     if (field.name !== "comp.slope") return within(field, number);
     const other = /^[\d.]+\s*:\s*([\d.]+)/.exec(plain);
     const ratio = other ? number / Number(other[1]) : number;
@@ -123,7 +124,14 @@ const ConsoleControls = (() => {
   // Arrows and their kin move a position; `step` is added for an arrow.
   function keyStep(event) {
     const fine = event.shiftKey ? 0.1 : 1;
-    const steps = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10 };
+    const steps = {
+      ArrowUp: 1,
+      ArrowRight: 1,
+      ArrowDown: -1,
+      ArrowLeft: -1,
+      PageUp: 10,
+      PageDown: -10,
+    };
     return event.key in steps ? (fine * steps[event.key]) / 100 : 0;
   }
 
@@ -145,7 +153,12 @@ const ConsoleControls = (() => {
     element.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const step = keyStep(event);
-      const ends = { Home: field.low, End: field.high, Delete: field.neutral, Backspace: field.neutral };
+      const ends = {
+        Home: field.low,
+        End: field.high,
+        Delete: field.neutral,
+        Backspace: field.neutral,
+      };
       if (!step && !(event.key in ends)) return;
       event.preventDefault();
       event.stopPropagation();
@@ -176,7 +189,11 @@ const ConsoleControls = (() => {
 
   // A field to type a value into.
   function makeInput(field, name, change) {
-    const input = make("input.value", { "aria-label": `${name}, number`, autocomplete: "off", size: 7 });
+    const input = make("input.value", {
+      "aria-label": `${name}, number`,
+      autocomplete: "off",
+      size: 7,
+    });
     let now = field.neutral;
     input.addEventListener("focus", () => input.select());
     input.addEventListener("keydown", (event) => {
@@ -216,7 +233,15 @@ const ConsoleControls = (() => {
     const [way, pointer, mark] = ["path.way", "path.pointer", "path.mark"].map((tag) => draw(tag));
     const dial = draw("circle.dial", { cx: 20, cy: 20, r: 11.5 });
     const ring = draw("path.ring", { d: arc(0, 1, 16) });
-    const face = draw("svg", { viewBox: "0 0 40 38", "aria-hidden": "true" }, ring, way, mark, dial, pointer);
+    const face = draw(
+      "svg",
+      { viewBox: "0 0 40 38", "aria-hidden": "true" },
+      ring,
+      way,
+      mark,
+      dial,
+      pointer
+    );
     const knob = make("div.dial", {}, face);
     const showSlider = bindSlider(knob, field, name, {
       position: (value) => positionOf(field, value),
@@ -251,7 +276,10 @@ const ConsoleControls = (() => {
 
   function levelAt(height) {
     const at = clamp(height, 0, 1);
-    const i = Math.max(1, TAPER.findIndex(([, y]) => y >= at));
+    const i = Math.max(
+      1,
+      TAPER.findIndex(([, y]) => y >= at)
+    );
     const [[db0, y0], [db1, y1]] = [TAPER[i - 1], TAPER[i]];
     return db0 + ((at - y0) / (y1 - y0)) * (db1 - db0);
   }
@@ -311,8 +339,7 @@ const ConsoleControls = (() => {
     return points;
   }
 
-  const yOf = (gain_db, height) =>
-    clamp((height / 2) * (1 - gain_db / CURVE_DB), -4, height + 4);
+  const yOf = (gain_db, height) => clamp((height / 2) * (1 - gain_db / CURVE_DB), -4, height + 4);
 
   // The small drawing in a strip.
   function makeSmallCurve(fields, algorithm, rate_hz) {
@@ -358,7 +385,12 @@ const ConsoleControls = (() => {
       labels.append(label);
     }
     const frame = { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" };
-    const drawing = draw("svg.curve", { ...frame, "aria-hidden": "true" }, grid, ...[spectrum, fill, before, line]);
+    const drawing = draw(
+      "svg.curve",
+      { ...frame, "aria-hidden": "true" },
+      grid,
+      ...[spectrum, fill, before, line]
+    );
     const handles = bands.map((band, i) => {
       const handle = make("button.handle", { type: "button" }, String(i + 1));
       bindHandle(handle, band, byName, where, () => element, change);
@@ -376,7 +408,10 @@ const ConsoleControls = (() => {
         const gain_db = band.gain ? values[band.gain] : 0;
         handle.style.left = `${clamp((100 * xOf(values[band.freq], width)) / width, 1.5, 98.5)}%`;
         handle.style.top = `${(100 * yOf(gain_db, height)) / height}%`;
-        handle.classList.toggle("rests", band.gain ? gain_db === 0 : values[band.freq] === band.off);
+        handle.classList.toggle(
+          "rests",
+          band.gain ? gain_db === 0 : values[band.freq] === band.off
+        );
         handle.values = values;
         const names = [band.freq, band.gain, band.q].filter(Boolean);
         const texts = names.map((name) => textOf(byName[name], values[name]));
@@ -392,7 +427,11 @@ const ConsoleControls = (() => {
       for (let x = 0; x < width; x += 5) {
         const [first, last] = [x, x + 5].map((at) => Math.round(freqAt(at, width) / bin_hz));
         let level_db = -160;
-        for (let bin = first; bin <= Math.min(Math.max(first, last - 1), levels_db.length - 1); bin++)
+        for (
+          let bin = first;
+          bin <= Math.min(Math.max(first, last - 1), levels_db.length - 1);
+          bin++
+        )
           level_db = Math.max(level_db, levels_db[bin]);
         points.push(`${x} ${clamp((-(level_db + 10) / 90) * height, 0, height + 2).toFixed(1)}`);
       }
@@ -413,12 +452,17 @@ const ConsoleControls = (() => {
     draggable(handle, {
       begin: () => {
         last = null;
-        return Object.fromEntries([freq, gain, q].filter(Boolean).map((f) => [f.name, handle.values[f.name]]));
+        return Object.fromEntries(
+          [freq, gain, q].filter(Boolean).map((f) => [f.name, handle.values[f.name]])
+        );
       },
       move: (start, x, y, event) => {
         const { clientWidth, clientHeight } = graph();
         if (event.altKey && q)
-          return apply(moved(start, q.name, valueAt(q, positionOf(q, start[q.name]) - y / 150)), false);
+          return apply(
+            moved(start, q.name, valueAt(q, positionOf(q, start[q.name]) - y / 150)),
+            false
+          );
         const at = xOf(start[freq.name], clientWidth) + x;
         const next = { ...start, [freq.name]: rounded(freq, freqAt(at, clientWidth)) };
         const way_db = (-y / clientHeight) * 2 * CURVE_DB;
@@ -431,7 +475,8 @@ const ConsoleControls = (() => {
       const rested = gain ?? freq;
       apply({ [rested.name]: rested.neutral }, true);
     });
-    const turnQ = (step) => apply({ [q.name]: valueAt(q, positionOf(q, handle.values[q.name]) + step) }, true);
+    const turnQ = (step) =>
+      apply({ [q.name]: valueAt(q, positionOf(q, handle.values[q.name]) + step) }, true);
     handle.addEventListener(
       "wheel",
       (event) => {
@@ -462,9 +507,16 @@ const ConsoleControls = (() => {
   function compressionPath(values, size, { min_knee_db }) {
     const points = [];
     for (let level_db = -60; level_db <= 0; level_db += 1) {
-      const over = above_db(level_db, values["comp.threshold_db"], values["comp.knee_db"], min_knee_db);
+      const over = above_db(
+        level_db,
+        values["comp.threshold_db"],
+        values["comp.knee_db"],
+        min_knee_db
+      );
       const out_db = level_db - values["comp.slope"] * over;
-      points.push(`${((1 + level_db / 60) * size).toFixed(1)} ${((-out_db / 60) * size).toFixed(1)}`);
+      points.push(
+        `${((1 + level_db / 60) * size).toFixed(1)} ${((-out_db / 60) * size).toFixed(1)}`
+      );
     }
     return `M${points.join("L")}`;
   }
@@ -479,9 +531,18 @@ const ConsoleControls = (() => {
       grid.append(draw("text", { x: at + 2, y: size - 3 }, String(level_db).replace("-", "−")));
     }
     const edge = draw("path.edge");
-    const drawing = draw("svg.curve", { viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" }, grid, edge, before, line);
+    const drawing = draw(
+      "svg.curve",
+      { viewBox: `0 0 ${size} ${size}`, "aria-hidden": "true" },
+      grid,
+      edge,
+      before,
+      line
+    );
     const bar = make("i");
-    const element = make("div.graph.compression", {}, drawing, make("div.reduction", { title: "gain of the compressor" }, bar));
+    const number = make("output", { "aria-hidden": "true" });
+    const hanging = make("div.reduction", { title: "gain of the compressor" }, bar);
+    const element = make("div.graph.compression", {}, drawing, hanging, number);
     const show = (values, old) => {
       line.setAttribute("d", compressionPath(values, size, algorithm.compressor));
       before.setAttribute("d", old ? compressionPath(old, size, algorithm.compressor) : "");
@@ -489,13 +550,23 @@ const ConsoleControls = (() => {
       edge.setAttribute("d", `M${at} 0V${size}`);
       line.classList.toggle("rests", values["comp.slope"] === 0);
     };
-    return { element, show, showGain: (gain_db) => showReduction(bar, gain_db) };
+    const showGain = (gain_db) => {
+      showReduction(bar, gain_db);
+      number.textContent = Math.abs(gain_db) < 0.05 ? "" : `${signed(gain_db, 1)} dB`;
+    };
+    return { element, show, showGain };
   }
 
   function makeSmallCompression(algorithm) {
     const [before, line] = ["path.before", "path.line"].map((tag) => draw(tag));
     const diagonal = draw("path.grid", { d: "M0 44L44 0" });
-    const drawing = draw("svg.small.square", { viewBox: "0 0 44 44", "aria-hidden": "true" }, diagonal, before, line);
+    const drawing = draw(
+      "svg.small.square",
+      { viewBox: "0 0 44 44", "aria-hidden": "true" },
+      diagonal,
+      before,
+      line
+    );
     const bar = make("i");
     const element = make("div.dynamics", {}, drawing, make("div.reduction", {}, bar));
     const show = (values, old) => {

@@ -60,7 +60,10 @@ class ConsolePlayer {
   // A browser gives an audio context its voice only after a gesture, so it is made on demand.
   async open() {
     this.opening ??= (async () => {
-      this.context = new AudioContext({ sampleRate: this.data.rate_hz, latencyHint: "interactive" });
+      this.context = new AudioContext({
+        sampleRate: this.data.rate_hz,
+        latencyHint: "interactive",
+      });
       this.gain = this.context.createGain();
       this.spectrum = this.context.createAnalyser();
       this.spectrum.fftSize = 4096;

@@ -65,7 +65,11 @@ const ConsoleSound = (() => {
         sign * 2 * root * (minus - plus * turned),
         root * (plus - minus * turned - slope),
       ],
-      [plus + minus * turned + slope, sign * -2 * (minus + plus * turned), plus + minus * turned - slope]
+      [
+        plus + minus * turned + slope,
+        sign * -2 * (minus + plus * turned),
+        plus + minus * turned - slope,
+      ]
     );
   }
 
@@ -197,7 +201,8 @@ const ConsoleSound = (() => {
       this.isOn = true;
       for (let t = 0; t < size; t++) {
         let sum = 0;
-        for (let k = 0; k < this.halving.length; k++) sum += this.halving[k] * this.means[2 * t + k];
+        for (let k = 0; k < this.halving.length; k++)
+          sum += this.halving[k] * this.means[2 * t + k];
         audio[t] += (mixBefore + ((mixAfter - mixBefore) * t) / size) * sum;
       }
     }
@@ -345,7 +350,12 @@ const ConsoleSound = (() => {
     constructor(freq_hz, isHigh, rate_hz, size) {
       const angle = (Math.SQRT2 * Math.PI * freq_hz) / rate_hz;
       const decay = Math.exp(-angle);
-      Object.assign(this, { isHigh, size, re: decay * Math.cos(angle), im: decay * Math.sin(angle) });
+      Object.assign(this, {
+        isHigh,
+        size,
+        re: decay * Math.cos(angle),
+        im: decay * Math.sin(angle),
+      });
       // Of both directions together: 1 at the lowest frequencies.
       const { re, im } = this;
       this.gain = 1 / ((2 * (1 - re + im)) / ((1 - re) ** 2 + im ** 2) - 1);
@@ -687,5 +697,16 @@ const ConsoleSound = (() => {
     return { loudness_lufs: Math.max(loudness_lufs, gates.absolute_lufs), peak };
   }
 
-  return { Engine, measure, above_db, bandsOf, byNames, design, factorOf, offScale, onScale, response_db };
+  return {
+    Engine,
+    measure,
+    above_db,
+    bandsOf,
+    byNames,
+    design,
+    factorOf,
+    offScale,
+    onScale,
+    response_db,
+  };
 })();

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.levels import loudness_lufs
-from mixprint.console.page.building import console_page
+from mixprint.console.page.building import console_page, live_console
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.pages.clips import FADE_S, faded
+from mixprint.pages.comparison import compare
+from mixprint.pages.page import ENVIRONMENT
 from tests.browser import Tab, browsing
 from tests.console.test_rendering import EVERYTHING, error_db, tracks
 
@@ -335,6 +337,36 @@ def test_playing_ends_or_begins_anew(tab: Tab, html: Path) -> None:
     tab.wait(f"{DESK}.player.position > {end - 4410}")
     tab.wait(f"{DESK}.player.position < {end / 2}")
     assert tab.run(f"{DESK}.player.isPlaying")
+    assert tab.console == []
+
+
+EMBEDDED = """
+{% extends "pages/comparisons.html" %}
+{% from "pages/parts.html" import comparison %}
+{% from "console/page/parts.html" import desk, scripts, style %}
+{% block style %}{{ super() }}{{ style() }}{% endblock %}
+{% block content %}{{ comparison(player) }}{{ desk(first) }}{{ desk(second) }}{% endblock %}
+{% block script %}{{ super() }}{{ scripts() }}{% endblock %}
+"""
+
+
+def test_consoles_stand_in_a_page_with_a_player(tab: Tab, tmp_path: Path, dry_NCT: Tensor) -> None:
+    html = tmp_path / "page.html"
+    page = ENVIRONMENT.from_string(EMBEDDED).render(
+        title="title",
+        player=compare("pair", {"mix": {"a": dry_NCT[0], "b": dry_NCT[1]}}, RATE_HZ, heard="a"),
+        first=live_console(SETTINGS, dry_NCT, RATE_HZ, name="first"),
+        second=live_console(NEUTRAL, dry_NCT, RATE_HZ, before=SETTINGS, name="second"),
+    )
+    html.write_text(page, encoding="utf-8")
+    opened(tab, html)
+    faders = "[...document.querySelectorAll('.desk')].map((b) => b.desk.now.rows[2].fader_db)"
+    assert tab.run(faders) == [-4.0, 0.0]
+    tab.click(".comparison .play")
+    tab.wait("document.querySelector('.comparison').player.playing")
+    tab.click(".desk .play")
+    tab.wait(f"{DESK}.player.position > 0")
+    assert tab.too_wide() <= 0
     assert tab.console == []
 
 
