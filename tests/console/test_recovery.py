@@ -47,7 +47,7 @@ def test_levels_and_pans_are_found_at_once() -> None:
 
 
 def test_cuts_are_found_where_they_are_heard() -> None:
-    dry_NCT = tracks(3, 4 * RATE_HZ, 2).float()
+    dry_NCT = tracks(3, 2 * RATE_HZ, 2).float()
     cuts = {"a.eq.highpass_hz": 200.0, "b.eq.lowpass_hz": 5_500.0}
     truth = Settings.neutral(NAMES).edit({**cuts, "a.fader_db": 3.0})
     found = begin(dry_NCT, render(dry_NCT, truth, RATE_HZ).sum(dim=0).float(), NAMES, RATE_HZ)
@@ -77,7 +77,7 @@ def test_a_search_comes_near_and_leaves_alone_what_is_locked() -> None:
     assert found.settings["b.width"] == pytest.approx(0.5, abs=0.05)
     for found_CT, mixed_CT in zip(render(dry_NCT, found.settings, RATE_HZ), mixed_NCT, strict=True):
         levels = [10 * torch.log10(x_CT.square().mean()) for x_CT in (found_CT, mixed_CT)]
-        assert float(levels[0] - levels[1]) == pytest.approx(0.0, abs=0.5)
+        assert float(levels[0] - levels[1]) == pytest.approx(0.0, abs=0.8)
 
 
 def test_a_long_song_is_compared_in_parts() -> None:
