@@ -108,7 +108,14 @@ def test_what_a_killed_rendering_has_left_goes(tmp_path: Path) -> None:
     (out / UNFINISHED_NAME).write_text(CONSOLE_MIX.noun)
     write_mix(tracks, Settings.neutral(["a"]), out)
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
-    assert names == ["mix.wav", "settings.json", "sheet.md", "tracks", "tracks/a.wav"]
+    assert names == [
+        "console.html",
+        "mix.wav",
+        "settings.json",
+        "sheet.md",
+        "tracks",
+        "tracks/a.wav",
+    ]
 
 
 def test_tracks_that_differ_in_letter_case_have_files_of_their_own(tmp_path: Path) -> None:
