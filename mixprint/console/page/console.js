@@ -433,8 +433,13 @@ class ConsoleDesk {
       const isFirst = !player.context;
       if (player.position >= this.data.num_samples) player.send({ seek: 0 });
       this.box.setAttribute("aria-busy", "true");
-      await player.play();
-      this.box.setAttribute("aria-busy", "false");
+      try {
+        await player.play();
+      } catch (error) {
+        return this.tell(`This browser cannot play it: ${error.message}`);
+      } finally {
+        this.box.setAttribute("aria-busy", "false");
+      }
       if (isFirst) this.match();
       requestAnimationFrame(() => this.follow());
     } else player.pause();
