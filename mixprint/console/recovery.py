@@ -22,7 +22,7 @@ from mixprint.audio.files import read_audio
 from mixprint.console.alignment import Alignment
 from mixprint.console.excerpts import busiest_second, power_per_second
 from mixprint.console.levels import begin
-from mixprint.console.mixing import Console, as_stereo, louder_channel
+from mixprint.console.mixing import Console, Values, as_stereo, louder_channel
 from mixprint.console.pairs import LoadedPair, Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
 from mixprint.console.results import check_mix_folder, write_mix
@@ -247,6 +247,7 @@ class _Search:
             if strip.is_neutral(cut)
         }
         self._console = Console(tracks_NCT)
+        self._start = start
         self._positions = Positions(start, self._is_fitted(0.0))
 
     def run(self, num_steps: int) -> Recovery:
@@ -264,7 +265,10 @@ class _Search:
                 optimiser.param_groups[0]["lr"] = LEARNING_RATE * _schedule(done)
                 resolution = RESOLUTIONS[step % len(RESOLUTIONS)]
                 distance = multi_resolution_stft(
-                    self._mixed(), self._mix_CT, (resolution,), FRAMES_PER_WINDOW
+                    self._mixed(self._positions.values(self._rate_hz)),
+                    self._mix_CT,
+                    (resolution,),
+                    FRAMES_PER_WINDOW,
                 )
                 optimiser.zero_grad(set_to_none=True)
                 prior = PRIOR * distance.detach() * self._positions.departure()
@@ -272,14 +276,20 @@ class _Search:
                 optimiser.step()
                 distances.append(float(distance.detach()))
                 progress.advance()
-        settings = self._positions.settings()
-        with torch.no_grad():
-            reached = float(multi_resolution_stft(self._mixed(), self._mix_CT))
-        return Recovery(settings, tuple(distances), reached)
+        reached = self._distance(self._positions.values(self._rate_hz))
+        begun = self._distance(Values.of(self._start, self._rate_hz))
+        # Few steps may not make up for what a stage moves at its beginning.
+        if begun < reached:
+            return Recovery(self._start, tuple(distances), begun)
+        return Recovery(self._positions.settings(), tuple(distances), reached)
 
-    def _mixed(self) -> Tensor:
-        """Return the part of the mix that is compared, at the present positions."""
-        mixed_NCT = self._console(self._positions.values(self._rate_hz))
+    @torch.no_grad()
+    def _distance(self, values: Values) -> float:
+        return float(multi_resolution_stft(self._mixed(values), self._mix_CT))
+
+    def _mixed(self, values: Values) -> Tensor:
+        """Return the part of the mix that is compared."""
+        mixed_NCT = self._console(values)
         return mixed_NCT.sum(dim=0)[:, self._num_unheard :]
 
     def _is_fitted(self, done: float) -> IsFitted:

@@ -51,7 +51,7 @@ def commands() -> list[list[str]]:
 
 def test_every_command_is_there() -> None:
     named = {words[1] for words in commands() if words[0] == "console"}
-    assert named == {command.__name__.replace("_", "-") for command in CONSOLE_COMMANDS}
+    assert named == {command.__name__.rstrip("_").replace("_", "-") for command in CONSOLE_COMMANDS}
 
 
 def test_the_commands_work_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,12 +109,7 @@ def test_what_a_killed_rendering_has_left_goes(tmp_path: Path) -> None:
     write_mix(tracks, Settings.neutral(["a"]), out)
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
     assert names == [
-        "console.html",
-        "mix.wav",
-        "settings.json",
-        "sheet.md",
-        "tracks",
-        "tracks/a.wav",
+        *("console.html", "mix.wav", "settings.json", "sheet.md", "tracks", "tracks/a.wav")
     ]
 
 

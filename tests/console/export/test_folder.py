@@ -177,7 +177,7 @@ def test_wrong_calls_are_told_before_the_work(tmp_path: Path, tracks: dict[str, 
         chosen_formats(["apo,cubase"])
     with pytest.raises(ConfigError, match="tempo_bpm: expected 10 to 1000, found 0"):
         write_export(tracks, SETTINGS, tmp_path / "out", chosen_formats([]), title="x", tempo_bpm=0)
-    with pytest.raises(ConfigError, match="expected settings of the tracks"):
+    with pytest.raises(ConfigError, match="expected those of the tracks"):
         write_export(
             tracks, Settings.neutral(["other"]), tmp_path / "out", chosen_formats([]), title="x"
         )

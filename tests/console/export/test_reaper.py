@@ -77,6 +77,6 @@ def test_files_elsewhere_and_other_tracks_are_refused(tmp_path: Path) -> None:
     settings, stems = Settings.neutral(["a"]), {"a": tmp_path / "a.wav"}
     with pytest.raises(DataError, match=r"a\.wav: expected a file below"):
         write_reaper(settings, stems, tmp_path / "out", title="song")
-    with pytest.raises(ConfigError, match="expected settings of the tracks b, found those of a"):
+    with pytest.raises(ConfigError, match="expected those of the tracks b, found those of a"):
         write_reaper(settings, {"b": tmp_path / "a.wav"}, tmp_path, title="song")
     assert not (tmp_path / "out" / "song.rpp").exists()
