@@ -114,6 +114,7 @@ def demo(
     echo(f"as it was found    {shown(output_dir / 'found' / 'mix.wav')}, and sheet.md beside it")
     echo(f"{CHANGES_IN_WORDS}")
     echo(f"                   {shown(output_dir / 'changed' / 'mix.wav')}")
+    echo(f"to move its faders {shown(output_dir / 'found' / 'console.html')}")
 
 
 def _write_song(folder: Path, duration_s: float) -> None:

@@ -20,10 +20,7 @@ def algorithm(sample_rate_hz: int) -> dict[str, Any]:
             "q": equaliser.BUTTERWORTH_Q,
             "highest_frequency": equaliser.HIGHEST_FREQUENCY,
         },
-        "compressor": {
-            "floor_db": compressor.FLOOR_DB,
-            "min_knee_db": compressor.MIN_KNEE_DB,
-        },
+        "compressor": {"floor_db": compressor.FLOOR_DB},
         "drive": {
             "context": drive.CONTEXT_SAMPLES,
             "near": drive.NEAR,
@@ -43,11 +40,7 @@ def algorithm(sample_rate_hz: int) -> dict[str, Any]:
         },
         "loudness": {
             "filters": loudness.k_weighting_filters(sample_rate_hz),
-            "offset_lu": loudness.CHANNEL_SUM_OFFSET_LU,
             "hop_s": loudness.HOP_S,
-            "gates": {
-                "absolute_lufs": loudness.SILENCE_LUFS,
-                "relative_lu": loudness.INTEGRATED_GATE_LU,
-            },
+            "silence_lufs": loudness.SILENCE_LUFS,
         },
     }

@@ -247,7 +247,7 @@ class ConsoleDesk {
       const fields = this.fieldsOf(row);
       const byName = Object.fromEntries(fields.map((field) => [field.name, field]));
       const curve = makeSmallCurve(fields, algorithm, rate_hz);
-      const dynamics = makeSmallCompression(algorithm);
+      const dynamics = makeSmallCompression();
       const head = make("button.head", {
         type: "button",
         "aria-label": `${name}: show its settings`,
@@ -323,7 +323,7 @@ class ConsoleDesk {
     const equaliser = makeEqualiser(fields, algorithm, rate_hz, name, (values, isFinal) =>
       this.change(row, values, isFinal)
     );
-    const compression = makeCompression(algorithm);
+    const compression = makeCompression();
     shown.push(equaliser.show, compression.show);
     const bands = make("div.bands");
     ConsoleSound.bandsOf(fields).forEach((band, i) => {
@@ -433,8 +433,13 @@ class ConsoleDesk {
       const isFirst = !player.context;
       if (player.position >= this.data.num_samples) player.send({ seek: 0 });
       this.box.setAttribute("aria-busy", "true");
-      await player.play();
-      this.box.setAttribute("aria-busy", "false");
+      try {
+        await player.play();
+      } catch (error) {
+        return this.tell(`This browser cannot play it: ${error.message}`);
+      } finally {
+        this.box.setAttribute("aria-busy", "false");
+      }
       if (isFirst) this.match();
       requestAnimationFrame(() => this.follow());
     } else player.pause();

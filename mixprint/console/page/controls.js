@@ -504,15 +504,10 @@ const ConsoleControls = (() => {
   }
 
   // The static curve of a compressor, input to output in dBFS.
-  function compressionPath(values, size, { min_knee_db }) {
+  function compressionPath(values, size) {
     const points = [];
     for (let level_db = -60; level_db <= 0; level_db += 1) {
-      const over = above_db(
-        level_db,
-        values["comp.threshold_db"],
-        values["comp.knee_db"],
-        min_knee_db
-      );
+      const over = above_db(level_db, values["comp.threshold_db"], values["comp.knee_db"]);
       const out_db = level_db - values["comp.slope"] * over;
       points.push(
         `${((1 + level_db / 60) * size).toFixed(1)} ${((-out_db / 60) * size).toFixed(1)}`
@@ -521,7 +516,7 @@ const ConsoleControls = (() => {
     return `M${points.join("L")}`;
   }
 
-  function makeCompression(algorithm) {
+  function makeCompression() {
     const size = 150;
     const [before, line] = ["path.before", "path.line"].map((tag) => draw(tag));
     const grid = draw("g.grid", {}, draw("path", { d: `M0 ${size}L${size} 0`, class: "zero" }));
@@ -544,8 +539,8 @@ const ConsoleControls = (() => {
     const hanging = make("div.reduction", { title: "gain of the compressor" }, bar);
     const element = make("div.graph.compression", {}, drawing, hanging, number);
     const show = (values, old) => {
-      line.setAttribute("d", compressionPath(values, size, algorithm.compressor));
-      before.setAttribute("d", old ? compressionPath(old, size, algorithm.compressor) : "");
+      line.setAttribute("d", compressionPath(values, size));
+      before.setAttribute("d", old ? compressionPath(old, size) : "");
       const at = ((1 + values["comp.threshold_db"] / 60) * size).toFixed(1);
       edge.setAttribute("d", `M${at} 0V${size}`);
       line.classList.toggle("rests", values["comp.slope"] === 0);
@@ -557,7 +552,7 @@ const ConsoleControls = (() => {
     return { element, show, showGain };
   }
 
-  function makeSmallCompression(algorithm) {
+  function makeSmallCompression() {
     const [before, line] = ["path.before", "path.line"].map((tag) => draw(tag));
     const diagonal = draw("path.grid", { d: "M0 44L44 0" });
     const drawing = draw(
@@ -570,9 +565,9 @@ const ConsoleControls = (() => {
     const bar = make("i");
     const element = make("div.dynamics", {}, drawing, make("div.reduction", {}, bar));
     const show = (values, old) => {
-      line.setAttribute("d", compressionPath(values, 44, algorithm.compressor));
+      line.setAttribute("d", compressionPath(values, 44));
       line.classList.toggle("rests", values["comp.slope"] === 0);
-      before.setAttribute("d", old ? compressionPath(old, 44, algorithm.compressor) : "");
+      before.setAttribute("d", old ? compressionPath(old, 44) : "");
     };
     return { element, show, showGain: (gain_db) => showReduction(bar, gain_db) };
   }

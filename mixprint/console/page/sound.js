@@ -9,6 +9,7 @@ const ConsoleSound = (() => {
   const SMOOTHING_S = 0.015;
   const NEAR_TARGET = 2e-4; // of a range: there a setting has arrived
   const QUIET = 1e-30; // below it, sounds are made zero: denormal numbers are slow
+  const [CHANNEL_SUM_OFFSET_LU, GATE_LU] = [-0.691, -10]; // of ITU-R BS.1770-4
   const BAND_DB = 140; // the filters of a room's bands are cut off so far down
 
   const factorOf = (level_db) => 10 ** (level_db / 20);
@@ -83,11 +84,10 @@ const ConsoleSound = (() => {
   }
 
   // How far a level is above the threshold, with a soft knee.
-  function above_db(level_db, threshold_db, knee_db, min_knee_db) {
+  function above_db(level_db, threshold_db, knee_db) {
     const over_db = level_db - threshold_db;
-    const knee = Math.max(knee_db, min_knee_db);
-    if (Math.abs(over_db) < knee / 2) return (over_db + knee / 2) ** 2 / (2 * knee);
-    return over_db >= knee / 2 ? over_db : 0;
+    if (Math.abs(over_db) < knee_db / 2) return (over_db + knee_db / 2) ** 2 / (2 * knee_db);
+    return Math.max(over_db, 0);
   }
 
   // Values of a strip, each on the way to its target on its scale.
@@ -254,7 +254,7 @@ const ConsoleSound = (() => {
         peak = Math.max(peak, Math.abs(left[t]), Math.abs(right[t]));
       const level_db = 20 * Math.log10(peak);
       const [threshold_db, knee_db] = [values["comp.threshold_db"], values["comp.knee_db"]];
-      const target = above_db(level_db, threshold_db, knee_db, this.min_knee_db);
+      const target = above_db(level_db, threshold_db, knee_db);
       const time_ms = values[target > this.above_db ? "comp.attack_ms" : "comp.release_ms"];
       const pole = Math.exp(-this.block_s / (time_ms / 1000));
       this.above_db = pole * this.above_db + (1 - pole) * target;
@@ -669,7 +669,7 @@ const ConsoleSound = (() => {
   }
 
   // Integrated loudness in LUFS (ITU-R BS.1770-4) of a stereo sound, and its peak.
-  function measure(channels, { filters, offset_lu, hop_s, gates }, rate_hz) {
+  function measure(channels, { filters, hop_s, silence_lufs }, rate_hz) {
     const hop = Math.round(hop_s * rate_hz);
     const energies = new Float64Array(Math.floor(channels[0].length / hop));
     let peak = 0;
@@ -689,12 +689,12 @@ const ConsoleSound = (() => {
       }
     }
     const mean = (values) => values.reduce((sum, value) => sum + value, 0) / (values.length || 1);
-    const level = (energy) => offset_lu + 10 * Math.log10(Math.max(energy, 1e-12));
+    const level = (energy) => CHANNEL_SUM_OFFSET_LU + 10 * Math.log10(Math.max(energy, 1e-12));
     const blocks = [...energies.slice(3)].map((_, i) => mean(energies.slice(i, i + 4)));
-    const loud = blocks.filter((energy) => level(energy) > gates.absolute_lufs);
-    const gate = level(mean(loud)) + gates.relative_lu;
+    const loud = blocks.filter((energy) => level(energy) > silence_lufs);
+    const gate = level(mean(loud)) + GATE_LU;
     const loudness_lufs = level(mean(loud.filter((energy) => level(energy) > gate)));
-    return { loudness_lufs: Math.max(loudness_lufs, gates.absolute_lufs), peak };
+    return { loudness_lufs: Math.max(loudness_lufs, silence_lufs), peak };
   }
 
   return {
