@@ -44,8 +44,8 @@ _MP3_KBPS = 192
 # libsndfile's scale: 0 is the highest rate of MP3, 1 the lowest.
 _HIGHEST_KBPS, _LOWEST_KBPS = 320, 32
 
-# Makes the original sound like the target: (original_CT, target_CT) -> output_CT.
-MixMethod = Callable[[Tensor, Tensor], Tensor]
+# Makes one song sound like another: (original's file, target's file) -> output_CT.
+SongMethod = Callable[[Path, Path], Tensor]
 
 
 def rival_clips(folder: Path) -> list[Path]:
@@ -64,17 +64,17 @@ def rival_clips(folder: Path) -> list[Path]:
     return clips
 
 
-def measure_clip(clip: Path, methods: Mapping[str, MixMethod]) -> list[dict[str, Any]]:
+def measure_clip(clip: Path, methods: Mapping[str, SongMethod]) -> list[dict[str, Any]]:
     """Measure what rivals and methods make of a clip.
 
     Returns:
         rows with `clip`, `method` and `distance`.
     """
     audio = {name: read_audio(clip / f"{name}.mp3") for name in (TARGET, *RIVALS)}
+    files = (clip / f"{ORIGINAL}.mp3", clip / f"{TARGET}.mp3")
     outputs = {shown: audio[name] for name, shown in RIVALS.items()}
     outputs |= {
-        name: through_mp3(at_reference_loudness(method(audio[ORIGINAL], audio[TARGET])))
-        for name, method in methods.items()
+        name: through_mp3(at_reference_loudness(method(*files))) for name, method in methods.items()
     }
     return [
         {"clip": clip.name, "method": name, "distance": paper_distance(output_CT, audio[TARGET])}
