@@ -55,7 +55,13 @@ from mixprint.evaluation.recovery_benchmark import (
     summarise_pairs,
 )
 from mixprint.evaluation.retrieval import Estimate
-from mixprint.evaluation.rivals import TARGET, measure_clip, rival_clips, summarise_clips
+from mixprint.evaluation.rivals import (
+    TARGET,
+    SongMethod,
+    measure_clip,
+    rival_clips,
+    summarise_clips,
+)
 from mixprint.evaluation.transfer_benchmark import (
     KINDS,
     NEARER_BY,
@@ -67,7 +73,7 @@ from mixprint.evaluation.transfer_benchmark import (
     run_benchmark,
     summarise,
 )
-from mixprint.fingerprint import code_version
+from mixprint.fingerprint import code_version, file_sha256
 from mixprint.log import setup_logging
 from mixprint.machine.memory import keep_freed_memory
 from mixprint.progress import progress
@@ -183,18 +189,21 @@ def rivals(args: argparse.Namespace) -> list[dict[str, Any]]:
     code = code_version("mixprint.api.transfers", "mixprint.evaluation.rivals")
     clips = rival_clips(args.rivals)
     rows = []
+    methods = {
+        f"mixprint, {name}": partial(by_command, name, args.num_steps)
+        for name in args.ways
+        if name in METHODS
+    }
+    made_with = {"methods": list(methods), "num_steps": args.num_steps, "code": code}
     for clip in progress(clips, len(clips), "measured", "clips", log):
-        methods = {
-            f"mixprint, {name}": partial(by_command, name, args.num_steps)
-            for name in args.ways
-            if name in METHODS
-        }
-        made_with = {"clip": str(clip.name), "ways": list(methods), "steps": args.num_steps}
-        found = finished.result(
-            {**made_with, "code": code}, lambda c=clip, m=methods: {"rows": measure_clip(c, m)}
-        )
+        key = {**made_with, "clip": file_sha256(clip / f"{TARGET}.mp3")}
+        found = finished.result(key, partial(clip_rows, clip, methods))
         rows += found["rows"]
     return summarise_clips(rows)
+
+
+def clip_rows(clip: Path, methods: Mapping[str, SongMethod]) -> dict[str, Any]:
+    return {"rows": measure_clip(clip, methods)}
 
 
 def by_command(method: str, num_steps: int, original: Path, target: Path) -> Tensor:

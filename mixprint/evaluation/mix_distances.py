@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | `stft` | 1 | spectra of the mixes at several resolutions (`dsp.spectral_distance`) |
 | `bands_db` | dB | band levels of the mixes over 100 ms: without the fine structure of rooms |
-| `stems` | 1 | `stft` of each stem, the mean |
+| `stem_stft` | 1 | `stft` of each stem, the mean |
 | `features` | standard deviations | root mean square difference of the 64 features |
 | `loudness_lu` | LU | of the mixes, integrated |
 | `stereo_db` | dB | side over mid, and left over right, of the mixes in three ranges |
@@ -33,7 +33,7 @@ from mixprint.stems import SAMPLE_RATE_HZ
 MEASURES: Mapping[str, str] = {
     "stft": "1",
     "bands_db": "dB",
-    "stems": "1",
+    "stem_stft": "1",
     "features": "standard deviations",
     "loudness_lu": "LU",
     "stereo_db": "dB",
@@ -66,7 +66,7 @@ def distances(
     found: dict[str, Tensor | float] = {
         "stft": multi_resolution_stft(output_CT, truth_CT),
         "bands_db": band_level_distance_db(output_CT, truth_CT),
-        "stems": multi_resolution_stft(output_SCT, truth_SCT).mean(),
+        "stem_stft": multi_resolution_stft(output_SCT, truth_SCT).mean(),
         "features": feature_distance(features_2D[:1], features_2D[1:], standardisation).squeeze(),
         "loudness_lu": abs(_lufs(output_CT) - _lufs(truth_CT)),
         "stereo_db": (_stereo_db(output_CT) - _stereo_db(truth_CT)).abs().mean(),

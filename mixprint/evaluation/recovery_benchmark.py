@@ -48,7 +48,7 @@ from mixprint.synthesis.style_benchmark import StyleBenchmark
 log = logging.getLogger("mixprint.evaluation")
 
 ORACLE, STYLE_KNOWN, MEAN_STYLE, RECOVERY = "oracle", "style known", "mean style", "recovery"
-PAIR_DISTANCES: Mapping[str, str] = {"stft": "1", "bands_db": "dB", "stems": "1"}
+PAIR_DISTANCES: Mapping[str, str] = {"stft": "1", "bands_db": "dB", "stem_stft": "1"}
 PAIR_MEASURES: Mapping[str, str] = {**PAIR_DISTANCES, **EFFECTS}
 """Measure -> unit, of distances to the true mix and of effects."""
 
@@ -222,7 +222,7 @@ def _pair_distances(output_SCT: Tensor, question: Question) -> dict[str, float]:
     found = {
         "stft": multi_resolution_stft(output_CT, truth_CT),
         "bands_db": band_level_distance_db(output_CT, truth_CT),
-        "stems": multi_resolution_stft(output_SCT, question.truth_stems).mean(),
+        "stem_stft": multi_resolution_stft(output_SCT, question.truth_stems).mean(),
     }
     return {name: float(value) for name, value in found.items()}
 

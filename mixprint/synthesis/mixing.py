@@ -6,7 +6,7 @@ the stems of a mix still add up to the mixture, sample by sample.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -78,7 +78,8 @@ class MixSettings:
                 f"{where}: expected settings of {', '.join(STEMS)}, found "
                 f"{', '.join(settings.stems)}"
             )
-        return settings
+        # Files hold the stems in the order of the alphabet.
+        return replace(settings, stems={stem: settings.stems[stem] for stem in STEMS})
 
 
 def _stem(
