@@ -101,7 +101,7 @@ class StyleBenchmark:
         styles = {style.style: style for style in self.styles(split, number)}
         for style, folder in folders.items():
             if style == DRY:
-                _write_dry(folder, dry, {"song": name, "style": DRY, "split": split})
+                write_dry(folder, dry, {"song": name, "style": DRY, "split": split})
                 continue
             settings = varied(styles[style], Rng(self.seed, name, style, "mix"))
             truth: dict[str, object] = {
@@ -114,7 +114,7 @@ class StyleBenchmark:
             write_mix(folder, mix(dry, settings), truth)
 
 
-def _write_dry(folder: Path, dry_CT: Mapping[str, Signal], about: Mapping[str, object]) -> None:
+def write_dry(folder: Path, dry_CT: Mapping[str, Signal], about: Mapping[str, object]) -> None:
     """Write dry stems, which may be louder than a file holds, with the gain that restores them."""
     peak = max(float(np.max(np.abs(x_CT))) for x_CT in (sum(dry_CT.values()), *dry_CT.values()))
     scale = gain(_DRY_PEAK_DBFS) / peak if peak > 0.0 else 1.0
