@@ -117,7 +117,7 @@ def style_known() -> Answer:
     code = code_version("mixprint.evaluation.recovery_benchmark")
     return Answer(
         name=STYLE_KNOWN,
-        find=lambda question: mixed_dry(question, _target_settings(question)),
+        find=lambda question: levelled(question, _target_settings(question))[1],
         made_with={"reference": STYLE_KNOWN, "code": code},
         only_raw=True,
     )
@@ -144,17 +144,17 @@ def _target_settings(question: Question) -> Settings:
     return as_settings(mix_settings(question.case.target))
 
 
-def levelled(question: Question, settings: Settings) -> Settings:
-    """Bring the mix of the whole song to the peak of a generated mix."""
-    gain_db = peak_gain_db(render(question.dry_song, settings, SAMPLE_RATE_HZ))
-    return settings.edit({f"{MASTER}.output_db": settings[f"{MASTER}.output_db"] + gain_db})
+def levelled(question: Question, settings: Settings) -> tuple[Settings, Tensor]:
+    """Mix the dry song with settings, brought to the peak of a generated mix.
 
-
-def mixed_dry(question: Question, settings: Settings) -> Tensor:
-    """Mix the dry song with settings, and cut the segment out of it: stems_SCT."""
+    Returns:
+        the settings with this output level, and the segment of the stems, stems_SCT.
+    """
     mixed_SCT = render(question.dry_song, settings, SAMPLE_RATE_HZ)
     gain_db = peak_gain_db(mixed_SCT)
-    return question.cut(mixed_SCT * 10 ** (gain_db / 20))[..., question.num_lead :].float()
+    path = f"{MASTER}.output_db"
+    output_SCT = question.cut(mixed_SCT)[..., question.num_lead :] * 10 ** (gain_db / 20)
+    return settings.edit({path: settings[path] + gain_db}), output_SCT.float()
 
 
 def run_pairs(
@@ -192,7 +192,7 @@ def run_pairs(
 def _pair_rows(question: Question, recoveries: Recoveries) -> dict[str, Any]:
     dry_SCT = question.cut(question.dry_song)
     lead = question.num_lead
-    truth = levelled(question, as_settings(mix_settings(question.case.truth)))
+    truth, _ = levelled(question, as_settings(mix_settings(question.case.truth)))
     true_effects = console_effects(dry_SCT, truth, SAMPLE_RATE_HZ, lead)
     rows = []
     for method, settings in (
@@ -203,8 +203,8 @@ def _pair_rows(question: Question, recoveries: Recoveries) -> dict[str, Any]:
         if method == RECOVERY:
             tracks_SCT, output_SCT = question.led_input, recoveries.output(question)
         else:
-            settings = levelled(question, settings)
-            tracks_SCT, output_SCT = dry_SCT, mixed_dry(question, settings)
+            tracks_SCT = dry_SCT
+            settings, output_SCT = levelled(question, settings)
         effects = console_effects(tracks_SCT, settings, SAMPLE_RATE_HZ, lead)
         rows.append(
             {

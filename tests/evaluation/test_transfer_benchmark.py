@@ -10,6 +10,7 @@ from torch import Tensor
 from mixprint.audio.files import read_audio, write_audio
 from mixprint.audio.levels import loudness_lufs
 from mixprint.errors import DataError
+from mixprint.evaluation import transfer_benchmark
 from mixprint.evaluation.finished import Finished
 from mixprint.evaluation.mix_distances import MEASURES, distances
 from mixprint.evaluation.transfer_benchmark import (
@@ -24,6 +25,7 @@ from mixprint.evaluation.transfer_benchmark import (
     Segment,
     Separate,
     blind,
+    do_nothing,
     draw_cases,
     match_loudness,
     match_spectrum,
@@ -95,8 +97,8 @@ def run(
 def test_the_right_answer_is_at_the_truth_and_doing_nothing_is_not(
     songs: Path, tmp_path: Path
 ) -> None:
-    rows = run(songs, 4, {"levels": match_stem_levels}, tmp_path)
-    assert len(rows) == 4 * (len(BASELINES) + 1)
+    rows = run(songs, 2, {"levels": match_stem_levels}, tmp_path)
+    assert len(rows) == 2 * (len(BASELINES) + 1)
     summary = {row["method"]: row for row in summarise(rows, num_bootstrap=50)}
     for measure in MEASURES:
         assert summary["levels"][measure].value == pytest.approx(0, abs=3e-3), measure
@@ -109,7 +111,7 @@ def test_the_right_answer_is_at_the_truth_and_doing_nothing_is_not(
     for name in ("stft", "bands_db"):
         found = differences["levels"][name]
         assert found.low <= found.value <= found.high < 0
-        mean = sum(row[name] for row in rows if row["method"] == "nothing") / 4
+        mean = sum(row[name] for row in rows if row["method"] == "nothing") / 2
         assert found.value == pytest.approx(-mean, abs=3e-3)
 
 
@@ -144,7 +146,9 @@ def test_paired_differences_are_those_of_the_same_cases() -> None:
         assert (found[name].value, found[name].low, found[name].high) == (-1.0, -1.0, -1.0)
 
 
-def test_a_run_that_was_killed_goes_on_where_it_was(songs: Path, tmp_path: Path) -> None:
+def test_a_run_that_was_killed_goes_on_where_it_was(
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Tensor] = []
 
     def method(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
@@ -153,19 +157,23 @@ def test_a_run_that_was_killed_goes_on_where_it_was(songs: Path, tmp_path: Path)
         asked.append(input_SCT)
         return input_SCT
 
+    monkeypatch.setattr(transfer_benchmark, "distances", lambda *_: dict.fromkeys(MEASURES, 1.0))
+    monkeypatch.setattr(transfer_benchmark, "BASELINES", {"nothing": do_nothing})
     with pytest.raises(KeyboardInterrupt):
         run(songs, 4, {"mine": method}, tmp_path)
-    first = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    # Two cases with all baselines, and the baselines of the third.
-    assert len(first) == 2 * (len(BASELINES) + 1) + len(BASELINES)
+    first = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    # Two whole cases, and the baseline of the third.
+    assert len(first) == 2 * 2 + 1
     asked.append(asked[0])
     rows = run(songs, 4, {"mine": method}, tmp_path)
     assert len(asked) == 3 + 2
-    assert len(rows) == 4 * (len(BASELINES) + 1)
-    assert {path: path.stat().st_mtime_ns for path in first} == first
-    # A broken file is made anew; nothing else is.
-    next(iter(first)).write_text("{")
-    assert run(songs, 4, {"mine": match_stem_levels}, tmp_path) == rows
+    assert len(rows) == 4 * 2
+    assert {path: path.read_bytes() for path in first} == first
+    assert run(songs, 4, {"mine": method}, tmp_path) == rows
+    # More cases and another method are added to what is there, and fewer read it.
+    assert run(songs, 1, {"mine": method}, tmp_path) == rows[:2]
+    assert len(run(songs, 1, {"mine": method, "other": do_nothing}, tmp_path)) == 3
+    assert len(asked) == 5
 
 
 def test_cases_are_songs_in_turn_and_never_their_own_target(songs: Path) -> None:
