@@ -318,7 +318,7 @@ benchmark-transfer: $(INSTALLED) ## time the methods of transfer, step by step a
 	$(BIN)/python -m benchmarks.transfer
 
 .PHONY: benchmark-console
-benchmark-console: $(INSTALLED) ## hold transfers and the console against the truth, and time the console; a night, and resumes [CASES=]
+benchmark-console: $(INSTALLED) ## hold transfers and the console against the truth, and time the console; nights; a stopped run goes on [CASES=]
 	$(BIN)/python -m benchmarks.console $(if $(CASES),--cases "$$CASES")
 
 .PHONY: benchmark-separation

@@ -286,6 +286,8 @@ def quality_table(values: Mapping[str, Any]) -> list[str]:
             + f" | {'' if row['method'] == NOTHING else nearer} | {row['seconds']:.1f} |"
         )
     for against, rows in found["differences"].items():
+        if not rows:  # nobody asked that method
+            continue
         lines += [
             "",
             f"Mean difference to `{against}` on the same cases, below 0 is nearer to the truth; "

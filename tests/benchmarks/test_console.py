@@ -72,7 +72,7 @@ def test_tables() -> None:
     rows: dict[str, Any] = {
         "quality": {
             "medians": [medians | {"nearer": dict.fromkeys(NEARER_BY, 0.75)}],
-            "differences": {"nothing": [own | dict.fromkeys(MEASURES, INTERVAL)]},
+            "differences": {"nothing": [own | dict.fromkeys(MEASURES, INTERVAL)], "tcn": []},
         },
         "pairs": [
             {"method": "recovery", "pairs": 4}
@@ -90,6 +90,7 @@ def test_tables() -> None:
     cells = " -0.50 |" * len(MEASURES)
     assert f"| raw-to-mix | true | console | 3 |{cells} 75, 75 | 1.2 |" in text
     assert "| raw-to-mix | true | console | 3 | -0.50 [-0.60, +0.40] |" in text
+    assert "`tcn`" not in text
     assert "| recovery | 4 | -0.50 [-0.60, 0.40] |" in text
     assert "| -0.50 [-0.60, 0.40] |  | -0.50 [-0.60, 0.40] |" in text
     assert "| StemFX | 1.18 | 1.18 |" in text
