@@ -49,7 +49,7 @@ from mixprint.evaluation.retrieval import Estimate, bootstrap, bootstrap_mean
 from mixprint.features import Standardisation
 from mixprint.fingerprint import code_version, file_sha256
 from mixprint.progress import Progress
-from mixprint.schema import WithOthers, checked_mapping, read_plain_file, read_record
+from mixprint.schema import WithOthers, read_mapping, read_record
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis.exact import Rng
 from mixprint.synthesis.mixing import MixSettings, mix
@@ -320,7 +320,7 @@ def mix_settings(folder: Path) -> MixSettings:
         DataError: its settings cannot be read.
     """
     path = folder / SETTINGS
-    return MixSettings.from_values(checked_mapping("", read_plain_file(path)).get("mix"), str(path))
+    return MixSettings.from_values(read_mapping(path).get("mix"), str(path))
 
 
 def _read_stems(folder: Path, start_s: float = 0.0, duration_s: float | None = None) -> Tensor:
