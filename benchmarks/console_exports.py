@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mixprint.console.export.apo import from_apo, to_apo
+from mixprint.console.export.apo import to_apo
 from mixprint.console.export.impulse import impulses
+from mixprint.console.importing.apo import strip_of_text
 from mixprint.console.rendering import render
-from mixprint.console.settings import Settings
+from mixprint.console.schema import TRACK_FIELDS
+from mixprint.console.settings import Settings, Strip
 from mixprint.evaluation.recovery_benchmark import as_settings
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis.mixing import STYLE_NAMES, named_style
@@ -43,12 +45,8 @@ def apo(settings: Settings, tracks_NCT: Tensor) -> float:
     """Read the text for Equalizer APO, and render its equalisers."""
     kept = _only(settings, "eq")
     texts = to_apo(kept)
-    changes = {
-        f"{name}.{setting}": value
-        for name in kept.tracks
-        for setting, value in from_apo(texts[name], name).items()
-    }
-    read = Settings.neutral(list(kept.tracks)).edit(changes)
+    neutral = Strip.neutral(TRACK_FIELDS)
+    read = Settings({name: strip_of_text(texts[name], neutral, name)[0] for name in kept.tracks})
     return _error_db(
         render(tracks_NCT, read, SAMPLE_RATE_HZ), render(tracks_NCT, kept, SAMPLE_RATE_HZ)
     )

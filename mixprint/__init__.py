@@ -1,7 +1,8 @@
 """Learn what a mix sounds like, and give one song the mix of another.
 
-The functions for programs are here: `separate`, `measure`, `embed` and `transfer_style`. What
-they need is imported when the first of them is asked for.
+The functions for programs are here: `separate`, `measure`, `embed` and `transfer_style`, and those
+of the mixing console, `recover` and `render`, with their `Settings`. What they need is imported
+when the first of them is asked for.
 """
 
 from importlib import import_module
@@ -9,15 +10,34 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mixprint.api.console import Mixed, Recovered, recover, render
     from mixprint.api.songs import embed, measure, separate
     from mixprint.api.transfers import Transferred, transfer_style
+    from mixprint.console.settings import Settings
 
-__all__ = ["Transferred", "__version__", "embed", "measure", "separate", "transfer_style"]
+__all__ = [
+    "Mixed",
+    "Recovered",
+    "Settings",
+    "Transferred",
+    "__version__",
+    "embed",
+    "measure",
+    "recover",
+    "render",
+    "separate",
+    "transfer_style",
+]
 
 _HOMES = {
     "embed": "mixprint.api.songs",
     "measure": "mixprint.api.songs",
+    "recover": "mixprint.api.console",
+    "render": "mixprint.api.console",
     "separate": "mixprint.api.songs",
+    "Mixed": "mixprint.api.console",
+    "Recovered": "mixprint.api.console",
+    "Settings": "mixprint.console.settings",
     "Transferred": "mixprint.api.transfers",
     "transfer_style": "mixprint.api.transfers",
 }

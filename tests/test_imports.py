@@ -28,14 +28,14 @@ ALLOWED = {
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection dsp encoder features machine pages separation storage zero_shot",
-    "console": "audio dsp storage",
+    "console": "audio dsp pages storage",
     "evaluation": "audio checkpoints collection console dsp encoder features pages storage "
     "synthesis",
     "listening": "audio pages storage transfer",
-    "api": "audio checkpoints encoder features machine separation storage transfer weights "
+    "api": "audio checkpoints console encoder features machine separation storage transfer weights "
     "zero_shot",
     "cli": "api audio checkpoints collection console encoder evaluation features listening machine "
-    "separation storage transfer weights zero_shot",
+    "separation storage synthesis transfer weights zero_shot",
 }
 MAX_FILES_IN_ROOT = 10
 # Packages whose modules share a folder with those of others.

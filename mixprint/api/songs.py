@@ -6,37 +6,30 @@ again.
 Shape suffixes: S stem, C channel, T sample, E embedding.
 """
 
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixprint.api.arrays import Array, Audio, stereo
 from mixprint.api.models import load_encoder
-from mixprint.audio.files import check_finite, read_audio
-from mixprint.audio.resampling import resample
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.errors import AudioError, CheckpointError
+from mixprint.errors import CheckpointError
 from mixprint.features import FEATURE_NAMES, extract
 from mixprint.machine.device import resolve_device
 from mixprint.separation import Separator, load_separator
 from mixprint.separation.runner import AUTO_BATCH_SIZE
-from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, pack, unpack
+from mixprint.stems import SAMPLE_RATE_HZ, pack, unpack
 from mixprint.transfer.settings import TRAINED_SEGMENT_S, check_segment
 from mixprint.transfer.style import segment_embedding
 from mixprint.weights import SHIPPED_ENCODER
 
-Array: TypeAlias = NDArray[Any] | Tensor
-Audio: TypeAlias = str | os.PathLike[str] | Array
 Stems: TypeAlias = Mapping[str, Array]
-
-# What an error calls audio that comes from no file.
-ARRAY_NAME = "array"
 
 
 def separate(
@@ -71,7 +64,7 @@ def separate(
         ConfigError: the device is not known or not there.
     """
     network = _separator(separator, separator_config, device)
-    audio_CT = _stereo(song, sample_rate_hz)
+    audio_CT = stereo(song, sample_rate_hz)
     stems_SCT = network.separate(audio_CT, batch_size=AUTO_BATCH_SIZE)
     return {stem: stem_CT.numpy() for stem, stem_CT in unpack(stems_SCT).items()}
 
@@ -170,41 +163,9 @@ def _segment_stems(
 ) -> Tensor:
     """Return stems_SCT of a segment, given by its start and its length in seconds."""
     if isinstance(song, Mapping):
-        return pack({stem: _stereo(song[stem], sample_rate_hz, segment) for stem in song})
+        return pack({stem: stereo(song[stem], sample_rate_hz, segment) for stem in song})
     network = _separator(separator, separator_config, device)
-    return network.separate(_stereo(song, sample_rate_hz, segment))
-
-
-def _stereo(song: Audio, sample_rate_hz: int, segment: tuple[float, float] | None = None) -> Tensor:
-    """Return audio_CT, stereo at 44.1 kHz: a song, or a segment of it."""
-    if isinstance(song, str | os.PathLike):
-        start_s, duration_s = segment or (0.0, None)
-        return read_audio(Path(song), start_s=start_s, duration_s=duration_s)
-    audio_CT = torch.as_tensor(song).detach().cpu()
-    if audio_CT.ndim == 1:
-        audio_CT = audio_CT.unsqueeze(0)
-    if audio_CT.ndim != 2 or not 1 <= len(audio_CT) <= NUM_CHANNELS:
-        raise ValueError(
-            f"{ARRAY_NAME}: expected (channels, samples) of 1 or {NUM_CHANNELS} channels, got "
-            f"{tuple(audio_CT.shape)}"
-        )
-    if not audio_CT.is_floating_point():
-        raise ValueError(f"{ARRAY_NAME}: expected floats at full scale +-1, got {audio_CT.dtype}")
-    check_finite(audio_CT.numpy().T, ARRAY_NAME, 0)
-    audio_CT = resample(audio_CT.float(), sample_rate_hz, SAMPLE_RATE_HZ)
-    if segment is not None:
-        start, length = (round(seconds * SAMPLE_RATE_HZ) for seconds in segment)
-        found = audio_CT.shape[1]
-        audio_CT = audio_CT[:, start : start + length]
-        if audio_CT.shape[1] < length:
-            raise AudioError(
-                "too_short",
-                f"{ARRAY_NAME}: expected {segment[1]:g} s from {segment[0]:g} s on, found "
-                f"{found / SAMPLE_RATE_HZ:.3f} s in all",
-            )
-    if audio_CT.shape[1] == 0:
-        raise AudioError("empty", f"{ARRAY_NAME}: expected audio, found 0 samples")
-    return audio_CT.expand(NUM_CHANNELS, -1)
+    return network.separate(stereo(song, sample_rate_hz, segment))
 
 
 def _separator(

@@ -4,11 +4,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mixprint.api.arrays import SongPath
 from mixprint.api.models import load_models
 from mixprint.audio.files import read_audio
 from mixprint.machine.device import resolve_device
@@ -17,8 +18,6 @@ from mixprint.transfer.layout import OUTPUT_NAME
 from mixprint.transfer.methods.result import OptimizeTarget
 from mixprint.transfer.request import Request, transfer_songs
 from mixprint.transfer.settings import ApplyTo, Controls, Hyperparameters, Loudness
-
-SongPath: TypeAlias = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Signatures: the kind of a file by its first bytes, where it is none that mixprint reads.
+"""Signatures: the kind of a file by its name, and by its first bytes.
 
 Sources: the formats' own specifications; the list is that of what songs' folders really hold:
 downloads that became a page of the server, pictures, and audio of codecs that libsndfile lacks.
@@ -7,6 +7,19 @@ downloads that became a page of the server, pictures, and audio of codecs that l
 from dataclasses import dataclass
 
 HEAD_BYTES = 512
+# fmt: off
+AUDIO_SUFFIXES = frozenset((
+    ".wav", ".wave", ".bwf", ".bw64", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3",
+    ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf",
+))
+# Codecs that libsndfile lacks, and formats whose damage nothing here would notice.
+UNREADABLE_SUFFIXES = frozenset((
+    ".3gp", ".8svx", ".aac", ".ac3", ".adts", ".amr", ".ape", ".asf", ".avr", ".dff", ".dsf",
+    ".dts", ".eac3", ".gsm", ".ircam", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".mp1", ".mp2",
+    ".mp4", ".mpc", ".mpp", ".nist", ".ofr", ".paf", ".pvf", ".ra", ".ram", ".rm", ".sds", ".shn",
+    ".sph", ".spx", ".svx", ".tak", ".thd", ".tta", ".voc", ".vox", ".weba", ".webm", ".wma", ".wv",
+))
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,11 @@ _TEXTS = (
     (b"#extm3u", "a playlist"),
 )
 _BOM = b"\xef\xbb\xbf"
+
+
+def is_hidden(name: str) -> bool:
+    """Tell hidden names from titles that begin with dots."""
+    return name.startswith(".") and not name.startswith("..")
 
 
 def foreign(head: bytes) -> Signature | None:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mixprint.cli import console
+from mixprint.cli import console, console_demo
 from mixprint.cli.exits import clear_exits
 from mixprint.cli.groups import ungrouped
 from mixprint.cli.listening import listening_results, listening_test
@@ -30,7 +30,10 @@ CONSOLE_COMMANDS = (
     console.recover,
     console.render,
     console.show,
+    console.export,
+    console.import_,
     console.check_pairs,
+    console_demo.demo,
 )
 
 _NAMES = {"token_normalize_func": lambda token: token.replace("_", "-")}
@@ -42,7 +45,7 @@ app = typer.Typer(
     context_settings=_NAMES,
 )
 console_app = typer.Typer(
-    help="A mixing console: take a mix apart, change its settings, render.",
+    help="A mixing console: take a mix apart, change its settings, render, export.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     context_settings=_NAMES,
@@ -50,7 +53,9 @@ console_app = typer.Typer(
 app.add_typer(console_app, name="console")
 for group, commands in ((app, COMMANDS), (console_app, CONSOLE_COMMANDS)):
     for command in commands:
-        group.command()(clear_exits(ungrouped(command)))
+        # A name that Python keeps for itself has a line behind it.
+        name = command.__name__.removesuffix("_").replace("_", "-")
+        group.command(name)(clear_exits(ungrouped(command)))
 
 
 def _show_version(wanted: bool) -> None:

@@ -3,12 +3,15 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mixprint.cli.options import OverwriteOption
+from mixprint.console.export.registry import chosen_formats, chosen_plugins, describe_formats
+from mixprint.console.importing.registry import describe_readers
 from mixprint.errors import ConfigError
 from mixprint.progress import echo, progress
 from mixprint.text import shown
@@ -33,6 +36,13 @@ SettingsOption = Annotated[
 OutOption = Annotated[Path, typer.Option("--output_dir", help="Receives all results.")]
 
 
+class Rooms(StrEnum):
+    """How rooms are fed."""
+
+    inserts = "inserts"
+    sends = "sends"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChangeOptions:
     """Options that change settings."""
@@ -54,8 +64,18 @@ class ChangeOptions:
         ),
     ] = None
 
+    rooms: Annotated[
+        Rooms | None,
+        typer.Option(
+            "--rooms",
+            help="A room for each track (inserts), or at most three that tracks share (sends); "
+            "as in the settings without it.",
+            show_default=False,
+        ),
+    ] = None
+
     def changed(self, settings: "Settings") -> "Settings":
-        """Apply them: first the amounts, then the single settings."""
+        """Apply them: first the amounts, then the single settings, then how rooms are fed."""
         amounts = _amounts(self.amount or [])
         if None in amounts:
             settings = settings.scaled(amounts.pop(None))
@@ -63,7 +83,20 @@ class ChangeOptions:
             settings = settings.scaled({str(name): value for name, value in amounts.items()})
         for path, value in map(_assignment, self.sets or []):
             settings = settings.edit({path: value})
-        return settings
+        return _with_rooms(settings, self.rooms)
+
+
+def _with_rooms(settings: "Settings", rooms: Rooms | None) -> "Settings":
+    """Feed the rooms so, and say what that changes."""
+    from mixprint.console.sharing import with_shared_rooms
+
+    if rooms is Rooms.inserts and settings.rooms != rooms:
+        raise ConfigError("--rooms: expected sends, for these settings share their rooms already")
+    if rooms is Rooms.sends:
+        settings, told = with_shared_rooms(settings)
+        for sentence in told:
+            log.info("%s", sentence)
+    return settings
 
 
 def _amounts(texts: Sequence[str]) -> dict[str | None, float]:
@@ -79,12 +112,17 @@ def _amounts(texts: Sequence[str]) -> dict[str | None, float]:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    """Read `path=value`, `path+=value` or `path-=value`."""
-    path, equals, value = text.partition("=")
+    """Read `path=value`, `path+=value` (also `path=+=value`) or `path-=value`.
+
+    A track's name may hold an equals sign, too.
+    """
+    path, equals, value = text.rpartition("=")
     if not equals:
         raise ConfigError(f"--set: expected a setting and its value, found {text!r}")
     sign = path[-1:] if path[-1:] in ("+", "-") else ""
-    return path.removesuffix(sign), f"{sign}={value}" if sign else value
+    if not sign:
+        return path, value
+    return path.removesuffix(sign).removesuffix("="), f"{sign}={value}"
 
 
 def recover(
@@ -128,6 +166,7 @@ def recover(
     echo(_told(pair.name, found.alignment))
     echo(f"distance to the mix {found.distance:.3f}; a plain sum has {found.plain_distance:.3f}")
     echo(f"listen to {shown(output_dir / 'mix.wav')}; what was found: {shown(output_dir)}/sheet.md")
+    echo(f"open {shown(output_dir / 'console.html')} to hear and change it")
 
 
 def check_pairs(
@@ -156,11 +195,12 @@ def check_pairs(
 
 
 def _told(name: str, alignment: "Alignment") -> str:
-    upside_down = ", upside down" if alignment.polarity < 0 else ""
+    polarity = "inverted" if alignment.polarity < 0 else "kept"
     delay_ms = round(1_000 * alignment.delay_s, 2) + 0.0  # never minus nothing
+    drift_ppm = round(alignment.drift_ppm, 1) + 0.0
     return (
-        f"{name}: the mix lies {delay_ms:+.2f} ms from its tracks{upside_down}, "
-        f"drifts by {alignment.drift_ppm:+.1f} ppm, moves like them by {alignment.likeness:.2f}"
+        f"{name}: delay {delay_ms:+.2f} ms, polarity {polarity}, drift {drift_ppm:+.1f} ppm, "
+        f"likeness {alignment.likeness:.2f}"
     )
 
 
@@ -174,8 +214,8 @@ def render(
 ) -> None:
     """Mix tracks by settings: whole songs, exactly, in memory that does not grow.
 
-    Writes mix.wav, the tracks as they sound in it, the settings as they were used, and a sheet that
-    says them in words.
+    Writes mix.wav, the tracks as they sound in it, the settings as they were used, a sheet that
+    says them in words, and console.html, a page on which the console can be heard and changed.
     """
     from mixprint.console.results import write_mix
     from mixprint.console.tracks import find_tracks
@@ -184,6 +224,99 @@ def render(
     used = changes.changed(_loaded(settings, found))
     write_mix(found, used, output_dir, overwrite=overwrite)
     echo(f"listen to {shown(output_dir / 'mix.wav')}; what was done: {shown(output_dir)}/sheet.md")
+    echo(f"open {shown(output_dir / 'console.html')} to hear and change it")
+
+
+def export(
+    tracks: TracksArgument,
+    settings: SettingsOption = None,
+    *,
+    changes: ChangeOptions,
+    output_dir: OutOption,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to",
+            help=f"Formats, with commas or repeated: {describe_formats()}; all without it.",
+            show_default=False,
+        ),
+    ] = None,
+    plugins: Annotated[
+        str,
+        typer.Option(
+            "--plugins",
+            help="Of a project for REAPER: jsfx (the console itself), or stock (REAPER's own).",
+        ),
+    ] = "jsfx",
+    title: Annotated[
+        str | None,
+        typer.Option("--title", help="Of the song; the folder's name without it."),
+    ] = None,
+    tempo_bpm: Annotated[
+        float | None,
+        typer.Option("--tempo_bpm", help="If it is known, for bars and beats in a project."),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Take settings to another program: a project with the dry tracks, a script, filters.
+
+    Writes the tracks as they were given, the mix to compare with, each format's files, and notes
+    on what a format holds in another way or not at all.
+    """
+    from mixprint.console.export.folder import write_export
+    from mixprint.console.tracks import find_tracks
+
+    formats, used_plugins = chosen_formats(to or ()), chosen_plugins(plugins)
+    found = find_tracks(tracks)
+    used = changes.changed(_loaded(settings, found))
+    notes = write_export(
+        found,
+        used,
+        output_dir,
+        formats,
+        title=title if title is not None else shown(output_dir.resolve().name),
+        tempo_bpm=tempo_bpm,
+        plugins=used_plugins,
+        inputs=[] if settings is None else [settings],
+        overwrite=overwrite,
+    )
+    for note in notes:
+        echo(f"note: {note}")
+    echo(f"exported to {shown(output_dir)}: {', '.join(each.name for each in formats)}")
+
+
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(help=f"What is read: {describe_readers()}.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--output", help="settings.json, which is written.")],
+    tracks: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--tracks",
+            help="Audio files, or a folder of them, that the settings shall be for; repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Bring settings back from another program, and list what of it was not understood."""
+    from mixprint.console.importing.matching import for_tracks
+    from mixprint.console.importing.registry import read_any
+    from mixprint.console.settings import Settings
+    from mixprint.console.tracks import find_tracks
+    from mixprint.storage.outputs import check_file
+
+    check_file(output, Settings.is_file, inputs=[file], overwrite=overwrite)
+    names = list(find_tracks(tracks)) if tracks else None
+    imported = read_any(file)
+    if names is not None:
+        imported = for_tracks(imported, names)
+    imported.settings.save(output)
+    for note in imported.notes:
+        echo(f"note: {note}")
+    echo(f"read {len(imported.settings.tracks)} tracks and the master into {shown(output)}")
 
 
 def show(

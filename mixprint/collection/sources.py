@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mixprint.audio.files import convert_advice, stated_duration_s
+from mixprint.audio.signatures import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, is_hidden
 from mixprint.collection.catalogue import SPLITS
 from mixprint.errors import AudioError, DataError, error_text
 from mixprint.schema import shortened
@@ -28,19 +29,6 @@ from mixprint.text import shown
 
 log = logging.getLogger("mixprint.ingest")
 
-# fmt: off
-AUDIO_SUFFIXES = frozenset((
-    ".wav", ".wave", ".bwf", ".bw64", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3",
-    ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf",
-))
-# Codecs that libsndfile lacks, and formats whose damage nothing here would notice.
-UNREADABLE_SUFFIXES = frozenset((
-    ".3gp", ".8svx", ".aac", ".ac3", ".adts", ".amr", ".ape", ".asf", ".avr", ".dff", ".dsf",
-    ".dts", ".eac3", ".gsm", ".ircam", ".m4a", ".m4b", ".m4p", ".m4r", ".mka", ".mp1", ".mp2",
-    ".mp4", ".mpc", ".mpp", ".nist", ".ofr", ".paf", ".pvf", ".ra", ".ram", ".rm", ".sds", ".shn",
-    ".sph", ".spx", ".svx", ".tak", ".thd", ".tta", ".voc", ".vox", ".weba", ".webm", ".wma", ".wv",
-))
-# fmt: on
 MIXTURE = "mixture"
 STEM_SUFFIXES = (".wav", ".flac")
 SETTINGS = "settings.json"
@@ -253,11 +241,6 @@ SOURCES: Mapping[str, Callable[[Sequence[Path], str, bool], Found]] = {
 }
 
 
-def _is_hidden(name: str) -> bool:
-    """Tell hidden names from titles that begin with dots."""
-    return name.startswith(".") and not name.startswith("..")
-
-
 def _walk(location: Path, refusals: list[Refusal]) -> list[tuple[Path, list[str]]]:
     """List folders and their file names, sorted, without hidden ones."""
 
@@ -270,10 +253,10 @@ def _walk(location: Path, refusals: list[Refusal]) -> list[tuple[Path, list[str]
     listed = []
     hidden: list[str] = []
     for folder, folders, files in os.walk(location, onerror=refuse):
-        hidden += [f"{name}/" for name in folders if _is_hidden(name)]
-        hidden += [name for name in files if _is_hidden(name)]
-        folders[:] = sorted(name for name in folders if not _is_hidden(name))
-        listed.append((Path(folder), sorted(name for name in files if not _is_hidden(name))))
+        hidden += [f"{name}/" for name in folders if is_hidden(name)]
+        hidden += [name for name in files if is_hidden(name)]
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        listed.append((Path(folder), sorted(name for name in files if not is_hidden(name))))
     if hidden:
         log.info(
             "%s: hidden files and folders (one leading dot) left out: %d, such as %s",

@@ -21,6 +21,8 @@ from mixprint.errors import DataError
 MAX_DRIFT_PPM = 1_000.0
 # A mix and its tracks share more than this of the movement of their bands; two songs have less.
 MIN_LIKENESS = 0.5
+# Less than this says nothing about how they lie.
+MIN_SHARED_S = 1.0
 # Windows agree when their delays lie so near the line through all.
 _TOLERANCE_S = 0.002
 _MIN_AGREEING = 0.5
@@ -45,6 +47,8 @@ _ROUGH = _Windows(5.0, 4.0, 16)
 # Short, so that clocks that run apart do not blur them.
 _FINE = _Windows(1.0, 0.05, 64)
 _HEARD = 0.1  # of the loudness of the whole
+# Of the highest peak: of loops and tones, which fit in many places, the nearest place is meant.
+_TIED = 0.95
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Alignment:
 
     Attributes:
         delay_s: the mix comes so much later; below 0 it comes earlier.
-        polarity: -1 where it is upside down.
+        polarity: -1 where it is inverted.
         drift_ppm: so much slower it runs, in parts per million.
         likeness: correlation of the movements of their bands once aligned; 1 is the same.
     """
@@ -74,13 +78,20 @@ def align(dry_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int, where: str) -> Al
         where: what they are, for messages.
 
     Raises:
-        DataError: one is silent, they are not the same music, or they run at different speeds.
+        DataError: one is silent or too short, they are not the same music, or they run at
+            different speeds.
     """
     dry_T, mix_T = (x_CT.double().mean(dim=0).numpy() for x_CT in (dry_CT, mix_CT))
     for name, audio_T in (("tracks", dry_T), ("mix", mix_T)):
-        if len(audio_T) == 0 or np.abs(audio_T).max() < _SILENT:
+        if len(audio_T) < MIN_SHARED_S * sample_rate_hz:
+            raise DataError(
+                f"{where}: expected at least {MIN_SHARED_S:g} s of tracks and mix, found "
+                f"{len(audio_T) / sample_rate_hz:.3f} s of the {name}"
+            )
+        audio_T -= audio_T.mean()  # a constant is no sound
+        if np.abs(audio_T).max() < _SILENT:
             raise DataError(f"{where}: expected sound, found silence in the {name}")
-    rough = _delays(dry_T, mix_T, sample_rate_hz, _ROUGH, (0.0, 0.0))
+    rough = _delays(dry_T, mix_T, sample_rate_hz, _ROUGH, (0.0, 0.0), where)
     drift, delay_s = _line(rough.times_s, rough.delays_s)
     if abs(drift) > MAX_DRIFT_PPM * 1e-6 or rough.agreeing(drift, delay_s).mean() < _MIN_AGREEING:
         raise DataError(
@@ -89,7 +100,7 @@ def align(dry_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int, where: str) -> Al
             f"{rough.delays_s.max():.3f} s from window to window; a wrong sample rate does that, "
             "too"
         )
-    fine = _delays(dry_T, mix_T, sample_rate_hz, _FINE, (drift, delay_s))
+    fine = _delays(dry_T, mix_T, sample_rate_hz, _FINE, (drift, delay_s), where)
     agrees = fine.agreeing(*_line(fine.times_s, fine.delays_s))
     if agrees.sum() > 1:
         drift, delay_s = np.polyfit(fine.times_s[agrees], fine.delays_s[agrees], 1).tolist()
@@ -100,10 +111,14 @@ def align(dry_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int, where: str) -> Al
     found = Alignment(delay_s, polarity, 1e6 * drift, 0.0)
     aligned_CT = aligned(mix_CT, found, sample_rate_hz, len(dry_T))
     first = max(round(-delay_s * sample_rate_hz), 0)
-    shared = slice(first, round((len(mix_T) / sample_rate_hz - delay_s) * sample_rate_hz))
-    likeness = _likeness(
-        dry_T[shared], aligned_CT.double().mean(dim=0).numpy()[shared], sample_rate_hz
-    )
+    shared = slice(first, max(round(len(mix_T) - delay_s * sample_rate_hz), 0))
+    shared_T = dry_T[shared]
+    if len(shared_T) < MIN_SHARED_S * sample_rate_hz:
+        raise DataError(
+            f"{where}: expected at least {MIN_SHARED_S:g} s that tracks and mix share, found "
+            f"{len(shared_T) / sample_rate_hz:.3f} s: the mix lies {delay_s:+.3f} s from its tracks"
+        )
+    likeness = _likeness(shared_T, aligned_CT.double().mean(dim=0).numpy()[shared], sample_rate_hz)
     if likeness < MIN_LIKENESS:
         raise DataError(
             f"{where}: expected the same music in tracks and mix, found bands that move alike by "
@@ -145,6 +160,7 @@ def _delays(
     sample_rate_hz: int,
     windows: _Windows,
     expected: tuple[float, float],
+    where: str,
 ) -> _Delays:
     """Find the delay in each of some windows of the tracks.
 
@@ -154,27 +170,54 @@ def _delays(
         sample_rate_hz: of both.
         windows: where it is looked for.
         expected: drift, and delay at the start, around which it is looked for.
+        where: what they are, for messages.
+
+    Raises:
+        DataError: the mix is silent wherever it is looked for.
     """
     reach = round(windows.reach_s * sample_rate_hz)
     length = min(round(windows.length_s * sample_rate_hz), len(dry_T))
-    num_windows = min(max(2 * len(dry_T) // length - 1, 1), windows.max_number)
-    loudness = np.sqrt(np.mean(dry_T**2))
     found: list[tuple[float, float, float]] = []
-    for start in np.linspace(0, len(dry_T) - length, num_windows).astype(int):
+    for start in _loud_starts(dry_T, length, windows.max_number):
         part_T = dry_T[start : start + length]
-        if np.sqrt(np.mean(part_T**2)) < _HEARD * loudness:
-            continue
         time_s = (start + length / 2) / sample_rate_hz
         middle = round((expected[1] + expected[0] * time_s) * sample_rate_hz)
         first = start + middle - reach
         other_T = mix_T[max(first, 0) : max(first + length + 2 * reach, 0)]
+        if np.abs(other_T).max(initial=0.0) < _SILENT:
+            continue  # the mix ends earlier, or begins later
         correlation_T = _correlation(part_T, np.pad(other_T, (max(-first, 0), 0)))
         correlation_T = correlation_T[: 2 * reach + 1]
         size_T = np.abs(correlation_T)
-        best = int(size_T.argmax())
+        best = _nearest_peak(size_T, reach)
         delay = best + _between(size_T, best) - reach + middle
         found.append((time_s, delay / sample_rate_hz, np.sign(correlation_T[best])))
+    if not found:
+        raise DataError(
+            f"{where}: expected the mix to sound where its tracks do, at most {_ROUGH.reach_s:g} s "
+            "apart, found it silent there"
+        )
     return _Delays(*np.array(found).T)
+
+
+def _loud_starts(dry_T: np.ndarray, length: int, max_number: int) -> list[int]:
+    """Choose windows in which there is sound, spread over all of them."""
+    num_windows = max(2 * len(dry_T) // length - 1, 1)
+    starts = np.linspace(0, len(dry_T) - length, num_windows).astype(int)
+    loudness_K = np.array([np.sqrt(np.mean(dry_T[a : a + length] ** 2)) for a in starts])
+    loud = starts[loudness_K >= _HEARD * np.sqrt(np.mean(dry_T**2))]
+    chosen = np.linspace(0, len(loud) - 1, min(len(loud), max_number)).round().astype(int)
+    return [int(start) for start in loud[chosen]]
+
+
+def _nearest_peak(values_T: np.ndarray, middle: int) -> int:
+    """Return where the highest value is, or of several that are as high, the nearest one."""
+    tied = np.flatnonzero(values_T >= _TIED * values_T.max())
+    best = int(tied[np.abs(tied - middle).argmin()])
+    # From the slope of a peak to its top.
+    while (around := values_T[max(best - 1, 0) : best + 2]).max() > values_T[best]:
+        best = max(best - 1, 0) + int(around.argmax())
+    return best
 
 
 def _between(values_T: np.ndarray, best: int) -> float:

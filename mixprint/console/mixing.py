@@ -18,6 +18,7 @@ from mixprint.console.settings import Settings, Strip
 from mixprint.dsp.compressor import Compressors
 from mixprint.dsp.drive import driven
 from mixprint.dsp.equaliser import Sections, bell, cut, impulse_response, shelf
+from mixprint.dsp.fourier import rfft
 from mixprint.dsp.room import Rooms
 
 # Rooms are heard for so long in a fit; what is rendered hears all of them.
@@ -191,8 +192,8 @@ class Console:
         num_samples, num_taps = self._tracks_NCT.shape[-1], impulse_NK.shape[-1]
         num_fft = next_fast_len(num_samples + num_taps - 1, real=True)
         if num_fft not in self._spectra:
-            self._spectra[num_fft] = torch.fft.rfft(self._tracks_NCT, n=num_fft)
-        filter_N1F = torch.fft.rfft(impulse_NK.to(self._tracks_NCT.dtype), n=num_fft)[:, None]
+            self._spectra[num_fft] = rfft(self._tracks_NCT, n=num_fft)
+        filter_N1F = rfft(impulse_NK.to(self._tracks_NCT.dtype), n=num_fft)[:, None]
         return torch.fft.irfft(self._spectra[num_fft] * filter_N1F, n=num_fft)[..., :num_samples]
 
     def _placed(self, audio_NCT: Tensor, values: Values) -> Tensor:
@@ -202,18 +203,18 @@ class Console:
         impulse_1K = impulse_response(values.master_sections(), rate_hz)[:, :_MASTER_TAPS]
         num_room_taps = round(self._room_s * rate_hz) if has_rooms else 0
         num_fft = next_fast_len(num_samples + num_room_taps + _MASTER_TAPS - 1, real=True)
-        spectrum_NCF = torch.fft.rfft(audio_NCT, n=num_fft)
+        spectrum_NCF = rfft(audio_NCT, n=num_fft)
         room_NCF = None
         if has_rooms:
             impulse_NCK = values.track_rooms().impulse_response(rate_hz, num_room_taps)
             impulse_NCK = impulse_NCK * values.sends()[:, None, None]
-            room_NCF = torch.fft.rfft(impulse_NCK.to(audio_NCT.dtype), n=num_fft)
+            room_NCF = rfft(impulse_NCK.to(audio_NCT.dtype), n=num_fft)
         matrix_NCC = stereo_matrix(values).to(spectrum_NCF.dtype)
         if values.rooms == "sends":
             spectrum_NCF = _in_rooms(matrix_NCC @ spectrum_NCF, room_NCF)
         else:
             spectrum_NCF = matrix_NCC @ _in_rooms(spectrum_NCF, room_NCF)
-        filter_1F = torch.fft.rfft(impulse_1K.to(audio_NCT.dtype), n=num_fft)
+        filter_1F = rfft(impulse_1K.to(audio_NCT.dtype), n=num_fft)
         return torch.fft.irfft(spectrum_NCF * filter_1F, n=num_fft)[..., :num_samples]
 
 

@@ -8,6 +8,7 @@ compressors, rooms, the master.
 Shape suffixes: N track, C channel, T sample, F frequency bin, K band, M frame.
 """
 
+import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -19,17 +20,18 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio
 from mixprint.console.alignment import Alignment
-from mixprint.console.mixing import Console, as_stereo, louder_channel
-from mixprint.console.pairs import Pair, load_pair
+from mixprint.console.excerpts import busiest_second, power_per_second
+from mixprint.console.levels import begin
+from mixprint.console.mixing import Console, Values, as_stereo, louder_channel
+from mixprint.console.pairs import LoadedPair, Pair, load_pair
 from mixprint.console.positions import IsFitted, Positions
-from mixprint.console.results import CONSOLE_MIX, write_mix
+from mixprint.console.results import check_mix_folder, write_mix
 from mixprint.console.schema import MASTER, Field
-from mixprint.console.settings import Settings, is_meant
+from mixprint.console.settings import ROOM_SHAPE, Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
-from mixprint.storage.outputs import check_folder
 
 log = logging.getLogger("mixprint.console")
 
@@ -39,9 +41,12 @@ FRAMES_PER_WINDOW = 2
 NUM_STEPS = 240
 # Of a song: what is compared, and what is only heard before it.
 EXCERPT_S, PREROLL_S = 8, 2
+# In the end all of the song is compared, in parts of at least this length.
+_PART_S = 20
 LEARNING_RATE = 0.02
-# Weight of how far settings are from where they began: it decides where nothing is heard of them.
-PRIOR = 0.01
+# Weight of how far settings are from where they began, in parts of the distance that is left: it
+# decides where nothing is heard of them, and gives way where all fits.
+PRIOR = 0.03
 # From which part of the steps on groups are looked for. The master comes last: what it does to all
 # tracks would else stand for what was done to one.
 STAGES: tuple[tuple[float, tuple[str, ...]], ...] = (
@@ -50,26 +55,13 @@ STAGES: tuple[tuple[float, tuple[str, ...]], ...] = (
     (0.3, ("room",)),
     (0.45, ("master.eq", "master.comp")),
 )
-# At the end of its range a cut is off, and no gradient leads away from there.
-_NOT_SOUGHT = ("eq.highpass_hz", "eq.lowpass_hz")
+# Where these are off no gradient leads away from there: `begin` finds which are on.
+_CUTS = ("eq.highpass_hz", "eq.lowpass_hz")
 # Where a search begins that finds a setting neutral: where it has a gradient, and does little.
 _START_SLOPE = 0.2
 _START_SEND_DB = -30.0
 _LOUD_QUANTILE = 0.7
-# Least squares.
-_N_FFT = 4096
-_RIDGE = 1e-3
-_BANDS_HZ = tuple(50.0 * 2 ** (third / 3) for third in range(25))
-# As the bands of the equaliser that begin there.
-_TONE_HZ = (80.0, 250.0, 1_200.0, 4_000.0, 10_000.0)
-_NUM_LEVEL_STEPS = 300
-_HEARD_POWER = 1e-6
-_TONE_WEIGHT = 0.01
 _HELD = 0.6
-# Levels.
-WORKING_DBFS = -20.0
-_LEVEL_SAMPLES = 17_640
-_SILENT_DBFS, _GATE_DB = -70.0, -10.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,8 @@ class RecoveredPair:
 
     Attributes:
         alignment: how the mix lay.
-        distance: of the console's mix to it, over the whole song, by `multi_resolution_stft`.
+        distance: of the console's mix to it, by `multi_resolution_stft`, the mean over all parts of
+            the song.
         plain_distance: of the plain sum of the tracks at the loudness of the mix.
     """
 
@@ -126,46 +119,62 @@ def recover_pair(
     Raises:
         ConfigError, AudioError, DataError: see `recover`, `load_pair` and `write_mix`.
     """
-    check_folder(
-        out_dir, CONSOLE_MIX, inputs=[*pair.tracks.values(), pair.mix], overwrite=overwrite
-    )
+    check_mix_folder(out_dir, pair.tracks, others=[pair.mix], overwrite=overwrite)
+    if start is not None:
+        start = start.in_order(list(pair.tracks))
     loaded = load_pair(pair)
     rate_hz = loaded.sample_rate_hz
-    part, preroll_s = _busiest(loaded.tracks_NCT, rate_hz)
-    found = recover(
-        loaded.tracks_NCT[..., part],
-        loaded.mix_CT[:, part],
-        rate_hz,
-        list(pair.tracks),
-        preroll_s=preroll_s,
-        num_steps=num_steps,
-        start=start,
-        locked=locked,
+    found = recover_excerpt(
+        loaded, list(pair.tracks), start=start, locked=locked, num_steps=num_steps
     )
     write_mix(pair.tracks, found.settings, out_dir, overwrite=overwrite)
     mixed_CT = read_audio(out_dir / "mix.wav", sample_rate_hz=rate_hz)
     plain_CT = loaded.tracks_NCT.sum(dim=0)
     plain_CT = plain_CT * (loaded.mix_CT.norm() / plain_CT.norm().clamp_min(1e-12))
-    distances = [
-        float(multi_resolution_stft(made_CT, loaded.mix_CT)) for made_CT in (mixed_CT, plain_CT)
-    ]
+    distances = [_distance(made_CT, loaded.mix_CT, rate_hz) for made_CT in (mixed_CT, plain_CT)]
     return RecoveredPair(loaded.alignment, *distances)
+
+
+def _distance(made_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int) -> float:
+    """Return the mean distance over parts of a song: the spectra of all would fill the memory."""
+    num_samples = mix_CT.shape[-1]
+    num_parts = max(num_samples // (_PART_S * sample_rate_hz), 1)
+    edges = [round(part * num_samples / num_parts) for part in range(num_parts + 1)]
+    parts = [
+        multi_resolution_stft(made_CT[:, a:b], mix_CT[:, a:b]) for a, b in itertools.pairwise(edges)
+    ]
+    return float(torch.stack(parts).mean())
+
+
+def recover_excerpt(
+    loaded: LoadedPair,
+    names: Sequence[str],
+    *,
+    start: Settings | None = None,
+    locked: Sequence[str] = (),
+    num_steps: int = NUM_STEPS,
+) -> Recovery:
+    """Find settings from the `EXCERPT_S` in which all tracks sound the most; see `recover`."""
+    part, preroll_s = _busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
+    return recover(
+        loaded.tracks_NCT[..., part],
+        loaded.mix_CT[:, part],
+        loaded.sample_rate_hz,
+        names,
+        preroll_s=preroll_s,
+        num_steps=num_steps,
+        start=start,
+        locked=locked,
+    )
 
 
 def _busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:
     """Find the part in which all tracks sound, and how much of it is preroll."""
     size = sample_rate_hz  # a second
     num_samples = tracks_NCT.shape[-1]
-    num_seconds = num_samples // size
-    if num_seconds <= EXCERPT_S + PREROLL_S:
+    if num_samples // size <= EXCERPT_S + PREROLL_S:
         return slice(0, num_samples), 0.0
-    frames_NMS = tracks_NCT[..., : num_seconds * size].square().mean(dim=1).unfold(-1, size, size)
-    power_NM = frames_NMS.mean(dim=-1)
-    heard_M = torch.log10(
-        power_NM / power_NM.mean(dim=1, keepdim=True).clamp_min(1e-12) + 1e-3
-    ).sum(0)
-    sums_M = heard_M.unfold(0, EXCERPT_S, 1).sum(dim=-1)
-    start = int(sums_M.argmax())
+    start = busiest_second(power_per_second(tracks_NCT, size), EXCERPT_S)
     preroll = min(start, PREROLL_S)
     return slice((start - preroll) * size, (start + EXCERPT_S) * size), float(preroll)
 
@@ -191,12 +200,13 @@ def recover(
         preroll_s: length of the beginning that is only heard, by rooms and compressors, and not
             compared: of an excerpt, what sounded before it is unknown.
         num_steps: of the search.
-        start: where it begins; from the levels alone when None.
+        start: where it begins; from the levels alone when None. Rooms that it shares keep their
+            reverb times.
         locked: tracks, groups or settings that stay as in `start` (or neutral), see
             `Settings.lock`.
 
     Raises:
-        ConfigError: the lengths differ, or a lock names nothing.
+        ConfigError: the lengths differ, `start` is of other tracks, or a lock names nothing.
     """
     if tracks_NCT.shape[-1] != mix_CT.shape[-1] or len(names) != len(tracks_NCT):
         raise ConfigError(
@@ -205,121 +215,12 @@ def recover(
         )
     tracks_NCT, mix_CT = as_stereo(tracks_NCT).float(), as_stereo(mix_CT).float()
     neutral = Settings.neutral(names)
+    start = None if start is None else start.in_order(names)
     begun = begin(tracks_NCT, mix_CT, names, sample_rate_hz) if start is None else start
     begun = begun.lock(neutral if start is None else start, locked)
     num_unheard = round(preroll_s * sample_rate_hz)
     search = _Search(tracks_NCT, mix_CT, sample_rate_hz, begun, locked, num_unheard)
     return search.run(num_steps)
-
-
-def working_trim_db(tracks_NCT: Tensor) -> list[float]:
-    """Return what brings tracks to the level at which thresholds mean the same for all.
-
-    That is `WORKING_DBFS`, of the moments that are not much quieter than the others; a track that
-    is silent throughout stays.
-    """
-    frames_NMS = tracks_NCT.square().mean(dim=1).unfold(-1, _LEVEL_SAMPLES, _LEVEL_SAMPLES)
-    power_NM = frames_NMS.mean(dim=-1).double()
-    trims = []
-    for power_M in power_NM:
-        heard_M = power_M[power_M > 10 ** (_SILENT_DBFS / 10)]
-        if len(heard_M) == 0:
-            trims.append(0.0)
-            continue
-        gated_M = heard_M[heard_M >= 10 ** (_GATE_DB / 10) * heard_M.mean()]
-        trims.append(WORKING_DBFS - 10 * math.log10(float(gated_M.mean())))
-    return trims
-
-
-def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int) -> Settings:
-    """Find trims, faders, pans and tones, and leave all else neutral.
-
-    In each band and moment the power of the mix is about the sum of those of the tracks, each with
-    a gain; whatever their phases. The gains are those that bring the levels nearest, in dB.
-    """
-    trims = working_trim_db(tracks_NCT)
-    fader_N, tone_NK = _gains_db(tracks_NCT, mix_CT, rate_hz)
-    pan_N = _pans(tracks_NCT, mix_CT)
-    changes: dict[str, float] = {}
-    for name, trim_db, fader_db, tone_K, pan in zip(
-        names, trims, fader_N.tolist(), tone_NK, pan_N.tolist(), strict=True
-    ):
-        changes |= {
-            f"{name}.trim_db": min(max(trim_db, -60.0), 60.0),
-            f"{name}.fader_db": min(max(fader_db - trim_db, -60.0), 24.0),
-            f"{name}.pan": pan,
-        }
-        for band, gain_db in zip(("low", "bell1", "bell2", "bell3", "high"), tone_K, strict=True):
-            changes[f"{name}.eq.{band}.gain_db"] = float(gain_db)
-    return Settings.neutral(names).edit(changes)
-
-
-def _gains_db(tracks_NCT: Tensor, mix_CT: Tensor, rate_hz: int) -> tuple[Tensor, Tensor]:
-    """Find the gain of each track, and how much more or less it has around `_TONE_HZ`."""
-    power_NKM = _band_powers(tracks_NCT, rate_hz)
-    (wanted_KM,) = _band_powers(mix_CT[None], rate_hz)
-    floor = _HEARD_POWER * float(wanted_KM.max())
-    wanted_KM = 10 * torch.log10(wanted_KM + floor)
-    fader_N = torch.zeros(len(tracks_NCT), requires_grad=True)
-    tone_NB = torch.zeros(len(tracks_NCT), len(_TONE_HZ), requires_grad=True)
-    spread_KB = _spread()
-    optimiser = torch.optim.Adam([fader_N, tone_NB], lr=0.5)
-    for _ in range(_NUM_LEVEL_STEPS):
-        gain_NK = fader_N[:, None] + tone_NB @ spread_KB.T
-        found_KM = (power_NKM * torch.pow(10.0, gain_NK / 10)[..., None]).sum(dim=0)
-        error = (10 * torch.log10(found_KM + floor) - wanted_KM).abs().mean()
-        optimiser.zero_grad(set_to_none=True)
-        (error + _TONE_WEIGHT * tone_NB.square().mean()).backward()
-        optimiser.step()
-    return fader_N.detach(), tone_NB.detach().clamp(-12.0, 12.0)
-
-
-def _band_powers(audio_NCT: Tensor, rate_hz: int) -> Tensor:
-    """Return power_NKM in thirds of octaves, of both channels together."""
-    window_S = torch.hann_window(_N_FFT)
-    spectrum_RFM = torch.stft(
-        audio_NCT.flatten(0, 1), _N_FFT, _N_FFT // 4, window=window_S, return_complex=True
-    )
-    power_NFM = spectrum_RFM.abs().square().unflatten(0, audio_NCT.shape[:2]).sum(dim=1)
-    edges = [round(hz * 2 ** (half / 6) / rate_hz * _N_FFT) for hz in _BANDS_HZ for half in (-1, 1)]
-    bands = zip(edges[::2], edges[1::2], strict=True)
-    return torch.stack([power_NFM[:, a : max(b, a + 1)].sum(dim=1) for a, b in bands], dim=1)
-
-
-def _spread() -> Tensor:
-    """Return how much a gain around each of `_TONE_HZ` does to each band: spread_KB."""
-    octave_K1 = torch.tensor(_BANDS_HZ).log2()[:, None]
-    return torch.softmax(-((octave_K1 - torch.tensor(_TONE_HZ).log2()) ** 2), dim=1)
-
-
-def _pans(tracks_NCT: Tensor, mix_CT: Tensor) -> Tensor:
-    """Find the pans: least squares of the mix's channels by those of the tracks, in each bin."""
-    window_S = torch.hann_window(_N_FFT)
-
-    def spectra(audio_RT: Tensor) -> Tensor:
-        return torch.stft(audio_RT, _N_FFT, _N_FFT // 2, window=window_S, return_complex=True)
-
-    sides = []
-    energy_NF = torch.zeros(len(tracks_NCT), _N_FFT // 2 + 1)
-    for channel in (0, 1):
-        parts_NFM = spectra(tracks_NCT[:, channel])
-        factor_FN = _least_squares(parts_NFM.permute(1, 2, 0), spectra(mix_CT[channel]))
-        energy_NF = energy_NF + parts_NFM.abs().square().sum(dim=-1)
-        sides.append(factor_FN.T)
-    left_N, right_N = (
-        ((side_NF * energy_NF).sum(dim=1) / energy_NF.sum(dim=1).clamp_min(1e-30)).clamp_min(1e-6)
-        for side_NF in sides
-    )
-    return torch.where(left_N > right_N, right_N / left_N - 1, 1 - left_N / right_N)
-
-
-def _least_squares(parts_FMN: Tensor, whole_FM: Tensor) -> Tensor:
-    """Solve whole = parts @ factor in each bin: the real part of factor_FN, slightly held to 0."""
-    gram_FNN = parts_FMN.mH @ parts_FMN
-    diagonal_FN = gram_FNN.diagonal(dim1=-2, dim2=-1).real
-    ridge_F1 = _RIDGE * diagonal_FN.mean(dim=-1, keepdim=True) + 1e-12
-    gram_FNN = gram_FNN + torch.diag_embed(ridge_F1.expand_as(diagonal_FN).to(gram_FNN.dtype))
-    return torch.linalg.solve(gram_FNN, parts_FMN.mH @ whole_FM[..., None])[..., 0].real
 
 
 class _Search:
@@ -338,7 +239,15 @@ class _Search:
         self._num_unheard = num_unheard
         self._mix_CT = mix_CT[:, num_unheard:]
         self._locked = tuple(locked)
+        self._has_shared_rooms = start.rooms == "sends"
+        self._open_cuts = {
+            f"{name}.{cut}"
+            for name, strip in start.tracks.items()
+            for cut in _CUTS
+            if strip.is_neutral(cut)
+        }
         self._console = Console(tracks_NCT)
+        self._start = start
         self._positions = Positions(start, self._is_fitted(0.0))
 
     def run(self, num_steps: int) -> Recovery:
@@ -356,21 +265,31 @@ class _Search:
                 optimiser.param_groups[0]["lr"] = LEARNING_RATE * _schedule(done)
                 resolution = RESOLUTIONS[step % len(RESOLUTIONS)]
                 distance = multi_resolution_stft(
-                    self._mixed(), self._mix_CT, (resolution,), FRAMES_PER_WINDOW
+                    self._mixed(self._positions.values(self._rate_hz)),
+                    self._mix_CT,
+                    (resolution,),
+                    FRAMES_PER_WINDOW,
                 )
                 optimiser.zero_grad(set_to_none=True)
-                (distance + PRIOR * self._positions.departure()).backward()
+                prior = PRIOR * distance.detach() * self._positions.departure()
+                (distance + prior).backward()
                 optimiser.step()
                 distances.append(float(distance.detach()))
                 progress.advance()
-        settings = self._positions.settings()
-        with torch.no_grad():
-            reached = float(multi_resolution_stft(self._mixed(), self._mix_CT))
-        return Recovery(settings, tuple(distances), reached)
+        reached = self._distance(self._positions.values(self._rate_hz))
+        begun = self._distance(Values.of(self._start, self._rate_hz))
+        # Few steps may not make up for what a stage moves at its beginning.
+        if begun < reached:
+            return Recovery(self._start, tuple(distances), begun)
+        return Recovery(self._positions.settings(), tuple(distances), reached)
 
-    def _mixed(self) -> Tensor:
-        """Return the part of the mix that is compared, at the present positions."""
-        mixed_NCT = self._console(self._positions.values(self._rate_hz))
+    @torch.no_grad()
+    def _distance(self, values: Values) -> float:
+        return float(multi_resolution_stft(self._mixed(values), self._mix_CT))
+
+    def _mixed(self, values: Values) -> Tensor:
+        """Return the part of the mix that is compared."""
+        mixed_NCT = self._console(values)
         return mixed_NCT.sum(dim=0)[:, self._num_unheard :]
 
     def _is_fitted(self, done: float) -> IsFitted:
@@ -380,9 +299,11 @@ class _Search:
         def is_fitted(name: str, each: Field) -> bool:
             path = f"{name}.{each.name}"
             group = f"{MASTER}.{each.group}" if name == MASTER else each.group
+            is_shared = each.name in ROOM_SHAPE and self._has_shared_rooms
             return (
                 each.is_fitted
-                and each.name not in _NOT_SOUGHT
+                and not is_shared
+                and path not in self._open_cuts
                 and group in groups
                 and not any(is_meant(pattern, path) for pattern in self._locked)
             )

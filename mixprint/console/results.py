@@ -3,6 +3,7 @@
     <out>/mix.wav             the mix, float WAV
     <out>/tracks/<track>.wav  the tracks as they sound in it; their sum is the mix
     <out>/sheet.md            the settings in words
+    <out>/console.html        the console, drawn and played: see `mixprint.console.page`
     <out>/settings.json       the settings; written last
 
 Shape suffixes: N track, C channel, T sample.
@@ -12,16 +13,23 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
+from torch import Tensor
+
 from mixprint.audio.writing import FLOAT, StereoFile
+from mixprint.console.excerpts import WatchedPower, busiest_second, part_of
+from mixprint.console.page.building import console_page, excerpt_seconds
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import check_names, common_rate_hz, length_s, read_in_step
+from mixprint.console.tracks import common_rate_hz, file_stems, length_s, read_in_step
 from mixprint.console.words import markdown
+from mixprint.errors import DataError
 from mixprint.progress import Progress
-from mixprint.storage.atomic import atomic_path
+from mixprint.storage.atomic import atomic_path, remove_all_leftovers
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.console")
 
@@ -29,7 +37,7 @@ CONSOLE_MIX = Kind(
     noun="a mix of the console",
     marker="settings.json",
     keys=frozenset({"format", "version", "tracks"}),
-    names=("mix.wav", "tracks/*.wav", "sheet.md"),
+    names=("mix.wav", "tracks/*.wav", "sheet.md", "console.html"),
 )
 
 
@@ -52,23 +60,54 @@ def write_mix(
         AudioError: a file cannot be read.
         DataError: the folder cannot be written, or holds something else.
     """
-    check_names(tracks, settings, "settings")
-    check_folder(out_dir, CONSOLE_MIX, inputs=list(tracks.values()), overwrite=overwrite)
-    paths = [tracks[name] for name in settings.tracks]
+    settings = settings.in_order(list(tracks))
+    check_mix_folder(out_dir, tracks, overwrite=overwrite)
+    paths = list(tracks.values())
     rate_hz, seconds = common_rate_hz(paths), length_s(paths)
     with reserved(out_dir, "a mix of the console"):
         remove_result(out_dir, CONSOLE_MIX)
+        remove_all_leftovers(out_dir)
         with result_in(out_dir, CONSOLE_MIX):
-            _write_audio(paths, settings, out_dir, rate_hz, seconds)
+            power_NM = _write_audio(paths, settings, out_dir, rate_hz, seconds)
             with atomic_path(out_dir / "sheet.md") as temporary:
                 temporary.write_text(markdown(settings), encoding="utf-8")
+            _write_page(paths, settings, out_dir, rate_hz, power_NM)
             settings.save(out_dir / CONSOLE_MIX.marker)
     return rate_hz
 
 
+def check_mix_folder(
+    out_dir: Path,
+    tracks: Mapping[str, Path],
+    *,
+    others: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> None:
+    """Refuse a folder for a mix, also that of the tracks: the next call would take it for one.
+
+    Args:
+        out_dir: receives the mix.
+        tracks: name -> file.
+        others: files that are read, too.
+        overwrite: an earlier mix there may be replaced.
+
+    Raises:
+        DataError: see above, and `check_folder`.
+    """
+    inputs = [*tracks.values(), *others]
+    check_folder(out_dir, CONSOLE_MIX, inputs=inputs, overwrite=overwrite)
+    for path in tracks.values():
+        if out_dir.is_dir() and path.parent.samefile(out_dir):
+            raise DataError(
+                f"{shown(out_dir)}: expected another folder than that of the tracks, found "
+                f"{shown(path)} in it; choose another folder"
+            )
+
+
 def _write_audio(
     paths: Sequence[Path], settings: Settings, out_dir: Path, rate_hz: int, seconds: float
-) -> None:
+) -> Tensor:
+    """Write mix and tracks; return the power of the dry tracks, power_NM, in each second."""
     num_declared = math.ceil((seconds + 1) * rate_hz)
     (out_dir / "tracks").mkdir(exist_ok=True)
     with ExitStack() as stack:
@@ -82,14 +121,46 @@ def _write_audio(
             )
 
         mix = opened(out_dir / "mix.wav")
-        files = [opened(out_dir / "tracks" / f"{name}.wav") for name in settings.tracks]
+        files = [
+            opened(out_dir / "tracks" / f"{stem}.wav")
+            for stem in file_stems(settings.tracks).values()
+        ]
         progress = stack.enter_context(
             Progress(log, "rendered", total=math.ceil(seconds), unit="s of audio")
         )
         num_samples = 0
-        for mixed_NCT in render_blocks(read_in_step(paths, rate_hz), settings, rate_hz):
+        power = WatchedPower(rate_hz)
+        blocks = power.watch(read_in_step(paths, rate_hz))
+        for mixed_NCT in render_blocks(blocks, settings, rate_hz):
             mix.add(mixed_NCT.sum(dim=0))
             for file, mixed_CT in zip(files, mixed_NCT, strict=True):
                 file.add(mixed_CT)
             num_samples += mixed_NCT.shape[-1]
             progress.advance(num_samples // rate_hz - progress.done)
+    return power.power()
+
+
+def _neutral(settings: Settings) -> Settings:
+    plain = Settings.neutral(list(settings.tracks))
+    return replace(settings, tracks=plain.tracks, master=plain.master)
+
+
+def _write_page(
+    paths: Sequence[Path], settings: Settings, out_dir: Path, rate_hz: int, power_NM: Tensor
+) -> None:
+    """Write the page, with the seconds of the song in which all tracks sound."""
+    num_seconds = excerpt_seconds(len(paths))
+    start = busiest_second(power_NM, num_seconds)
+    excerpt_NCT = part_of(
+        read_in_step(paths, rate_hz), start * rate_hz, (start + num_seconds) * rate_hz
+    )
+    page = console_page(
+        settings,
+        excerpt_NCT,
+        rate_hz,
+        before=_neutral(settings),
+        title=f"Console: {shown(out_dir.absolute().name)}",
+        start_s=float(start),
+    )
+    with atomic_path(out_dir / "console.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")

@@ -18,14 +18,17 @@ from typing import Any, Literal, Self, get_args
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, VERSION, Field
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import parse_json, read_text, shortened
-from mixprint.storage.atomic import write_json
-from mixprint.text import shown
+from mixprint.storage.atomic import read_json, write_json
+from mixprint.text import first_of, shown
 
 FORMAT = "mixprint console"
 MAX_TRACKS = 32
 MAX_NAME_LENGTH = 200
-# How rooms are fed: each track has its own before width and fader, or all share a few behind their
-# faders.
+MAX_SHARED_ROOMS = 3
+# What two sends to one room have in common.
+ROOM_SHAPE = tuple(each.name for each in TRACK_FIELDS if each.weighed_by == "room.send_db")
+# How rooms are fed: each track has its own before width and fader, or all share a few, at most
+# `MAX_SHARED_ROOMS`, behind their faders (`mixprint.console.sharing`).
 Rooms = Literal["inserts", "sends"]
 
 
@@ -122,7 +125,8 @@ class Settings:
         """Check what the types do not.
 
         Raises:
-            ConfigError: there is no track, or too many, or a name cannot be used.
+            ConfigError: there is no track, or too many, or a name cannot be used, or too many rooms
+                are shared.
         """
         if not 1 <= len(self.tracks) <= MAX_TRACKS:
             raise ConfigError(f"tracks: expected 1 to {MAX_TRACKS}, found {len(self.tracks)}")
@@ -131,6 +135,17 @@ class Settings:
                 raise ConfigError(
                     f"tracks: expected a name of 1 to {MAX_NAME_LENGTH} characters without dots, "
                     f"and not {MASTER!r}, found {shortened(name)}"
+                )
+        if self.rooms == "sends":
+            shapes = {
+                tuple(strip[name] for name in ROOM_SHAPE)
+                for strip in self.tracks.values()
+                if not strip.is_neutral("room.send_db")
+            }
+            if len(shapes) > MAX_SHARED_ROOMS:
+                raise ConfigError(
+                    f"room: expected at most {MAX_SHARED_ROOMS} different rooms where they are "
+                    f"shared, found {len(shapes)}"
                 )
 
     @classmethod
@@ -146,6 +161,19 @@ class Settings:
         if len(set(names)) < len(names):
             raise ConfigError(f"tracks: expected different names, found {', '.join(names)}")
         return cls({name: Strip.neutral(TRACK_FIELDS) for name in names})
+
+    def in_order(self, names: Sequence[str]) -> Self:
+        """Return the settings with their tracks in another order.
+
+        Raises:
+            ConfigError: the tracks are others.
+        """
+        if set(names) != self.tracks.keys() or len(names) != len(self.tracks):
+            raise ConfigError(
+                f"settings: expected those of the tracks {first_of(list(names), ', ')}, found "
+                f"those of {first_of(list(self.tracks), ', ')}"
+            )
+        return replace(self, tracks={name: self.tracks[name] for name in names})
 
     def strips(self) -> dict[str, Strip]:
         """Return tracks and master by name."""
@@ -328,7 +356,7 @@ class Settings:
         master = _strip(MASTER_FIELDS, values.get(MASTER, {}), MASTER)
         return cls(tracks, master, rate, rooms)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write settings.json.
 
         Raises:
@@ -337,13 +365,22 @@ class Settings:
         write_json(path, self.to_values())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path | str) -> Self:
         """Read settings.json.
 
         Raises:
             DataError: it cannot be read, or see `from_values`.
         """
         return cls.from_values(parse_json(read_text(path), shown(path)), shown(path))
+
+    @classmethod
+    def is_file(cls, path: Path) -> bool:
+        """Tell whether a file holds settings, of this version or another."""
+        try:
+            values = read_json(path)
+        except DataError:
+            return False
+        return isinstance(values, dict) and values.get("format") == FORMAT
 
     def _names(self) -> str:
         return ", ".join(self.strips())
@@ -395,7 +432,9 @@ def _sum(wanted: Field, value: float, other: float, *, keeps: bool) -> float:
 def is_meant(pattern: str, path: str) -> bool:
     """Tell whether a pattern names a setting, its group or its track; see `Settings.lock`."""
     parts = path.split(".")
-    return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))
+    names = [".".join(parts[:n]) for n in range(1, len(parts) + 1)]
+    # A track may be called "guitar [left]", which as a pattern means something else.
+    return pattern in names or any(fnmatchcase(name, pattern) for name in names)
 
 
 def _mean_strip(strips: Sequence[Strip], weights: Sequence[float]) -> Strip:
@@ -439,7 +478,9 @@ def _strip(fields: tuple[Field, ...], values: Any, where: str) -> Strip:
             for key, value in inner.items():
                 read(value, f"{path}.{key}" if path else str(key))
         elif isinstance(inner, bool) or not isinstance(inner, int | float):
-            raise ConfigError(f"{where}.{path}: expected a number, found {shortened(inner)}")
+            name = f"{where}.{path}" if path else where
+            kind = "a number" if path else "an object"
+            raise ConfigError(f"{name}: expected {kind}, found {shortened(inner)}")
         else:
             found[path] = float(inner)
 

@@ -8,6 +8,8 @@ from mixprint.console.settings import Settings, Strip
 # What is less than this is not said.
 _SAID_DB = 0.05
 _SAID = 0.005
+_SAID_SLOPE = 0.05
+_SAID_SEND_DB = -40.0
 
 
 def in_words(settings: Settings) -> dict[str, list[str]]:
@@ -78,7 +80,7 @@ def _drive(strip: Strip) -> Iterator[str]:
 
 def _dynamics(strip: Strip) -> Iterator[str]:
     slope = strip["comp.slope"]
-    if abs(slope) < _SAID:
+    if abs(slope) < _SAID_SLOPE:
         return
     what = "compressed" if slope > 0 else "expanded"
     yield (
@@ -94,7 +96,7 @@ def ratio(slope: float) -> str:
 
 
 def _room(strip: Strip) -> Iterator[str]:
-    if strip.is_neutral("room.send_db"):
+    if strip["room.send_db"] < _SAID_SEND_DB:
         return
     phrase = f"in a room of {strip['room.time_s']:.2g} s, sent at {_db(strip['room.send_db'])}"
     for band, where in (("low", "below 300 Hz"), ("high", "above 4 kHz")):

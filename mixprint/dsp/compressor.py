@@ -21,7 +21,7 @@ from torch.nn import functional
 BLOCK_SAMPLES = 64
 FLOOR_DB = -120.0
 # A knee narrower than this has the gradient of a hard one.
-_MIN_KNEE_DB = 1e-3
+MIN_KNEE_DB = 1e-3
 _MIN_SLOPE_STEP = 1e-12
 
 
@@ -40,7 +40,7 @@ def block_levels_db(side_chain_BT: Tensor) -> Tensor:
 def above_threshold_db(level_db_BN: Tensor, threshold_db_B: Tensor, knee_db_B: Tensor) -> Tensor:
     """Return by how much levels are above a threshold, with a soft knee: 0 below it."""
     over_BN = level_db_BN - threshold_db_B[:, None]
-    knee_B1 = knee_db_B[:, None].clamp_min(_MIN_KNEE_DB)
+    knee_B1 = knee_db_B[:, None].clamp_min(MIN_KNEE_DB)
     inside_BN = (over_BN + knee_B1 / 2).square() / (2 * knee_B1)
     hard_BN = torch.where(over_BN >= knee_B1 / 2, over_BN, torch.zeros_like(over_BN))
     return torch.where(over_BN.abs() < knee_B1 / 2, inside_BN, hard_BN)

@@ -21,10 +21,10 @@ from torch.nn import functional
 
 # An output depends on so many samples on either side; each filter reaches over half of them.
 CONTEXT_SAMPLES = 32
-_REACH = CONTEXT_SAMPLES // 2
+REACH = CONTEXT_SAMPLES // 2
 _KAISER_BETA = 8.0  # 80 dB
 # Where neighbours differ by less, the mean is the value half-way.
-_NEAR = 1e-4
+NEAR = 1e-4
 
 
 def driven(audio_BCT: Tensor, drive_db_B: Tensor, mix_B: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def _addition(padded_BCT: Tensor, drive_db_B: Tensor) -> Tensor:
 def _mean_addition(twice_BCU: Tensor, drive_B11: Tensor) -> Tensor:
     """Return the mean of `h` from each sample to the next one."""
     step_BCU = twice_BCU.diff(dim=-1)
-    is_near_BCU = step_BCU.abs() < _NEAR
+    is_near_BCU = step_BCU.abs() < NEAR
     middle_BCU = (twice_BCU[..., :-1] + twice_BCU[..., 1:]) / 2
     half_way_BCU = torch.tanh(drive_B11 * middle_BCU) / drive_B11 - middle_BCU
     safe_BCU = torch.where(is_near_BCU, torch.ones_like(step_BCU), step_BCU)
@@ -94,16 +94,16 @@ def _antiderivative(audio_BCU: Tensor, drive_B11: Tensor) -> Tensor:
 
 
 def _upsampled(padded_BCT: Tensor) -> Tensor:
-    """Double the rate; the samples themselves stay, from `_REACH` on, and the last one ends it."""
-    own_BCT = padded_BCT[..., _REACH:-_REACH]
-    between_BCT = _filtered(padded_BCT, _between(_REACH), stride=1)
+    """Double the rate; the samples themselves stay, from `REACH` on, and the last one ends it."""
+    own_BCT = padded_BCT[..., REACH:-REACH]
+    between_BCT = _filtered(padded_BCT, halfway_taps(REACH), stride=1)
     pairs_BCT2 = torch.stack([own_BCT[..., :-1], between_BCT[..., 1:-1]], dim=-1)
     return torch.cat([pairs_BCT2.flatten(-2), own_BCT[..., -1:]], dim=-1)
 
 
 def _downsampled(means_BCU: Tensor) -> Tensor:
     """Halve the rate: each result lies between two of the means."""
-    return _filtered(means_BCU, _between(2 * _REACH, width=2), stride=2)
+    return _filtered(means_BCU, halfway_taps(2 * REACH, width=2), stride=2)
 
 
 def _filtered(audio_BCT: Tensor, taps_N: Tensor, *, stride: int) -> Tensor:
@@ -113,7 +113,7 @@ def _filtered(audio_BCT: Tensor, taps_N: Tensor, *, stride: int) -> Tensor:
 
 
 @functools.cache
-def _between(reach: int, width: int = 1) -> Tensor:
+def halfway_taps(reach: int, width: int = 1) -> Tensor:
     """Return taps, of sum 1, for the value between two samples out of `reach` on either side.
 
     Args:

@@ -21,7 +21,7 @@ BUTTERWORTH_Q = math.sqrt(0.5)
 # At 44.1 kHz. With 2^15 bins the ringing of a narrow bell at 20 Hz would wrap around at -67 dB.
 NUM_BINS = 1 << 16
 _REFERENCE_RATE_HZ = 44_100
-_HIGHEST_FREQUENCY = 0.45  # of the sample rate
+HIGHEST_FREQUENCY = 0.45  # of the sample rate
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def cut(freq_hz_B: Tensor, sample_rate_hz: int, *, high: bool) -> Sections:
 
 
 def _angles(freq_hz_B: Tensor, q_B: Tensor, sample_rate_hz: int) -> tuple[Tensor, Tensor]:
-    ratio_B = (freq_hz_B.double() / sample_rate_hz).clamp_max(_HIGHEST_FREQUENCY)
+    ratio_B = (freq_hz_B.double() / sample_rate_hz).clamp_max(HIGHEST_FREQUENCY)
     omega_B = 2 * math.pi * ratio_B
     return torch.cos(omega_B), torch.sin(omega_B) / (2 * q_B.double())
 

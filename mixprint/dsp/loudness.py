@@ -23,7 +23,7 @@ _REFERENCE_FILTERS = (
     (1.53512485958697, -2.69169618940638, 1.19839281085285, -1.69065929318241, 0.73248077421585),
     (1.0, -2.0, 1.0, -1.99004745483398, 0.99007225036621),
 )
-_CHANNEL_SUM_OFFSET_LU = -0.691
+CHANNEL_SUM_OFFSET_LU = -0.691
 
 HOP_S = 0.1
 _MOMENTARY_HOPS = 4  # gating block: 400 ms, overlapping by 75 %
@@ -31,7 +31,7 @@ _SHORT_TERM_HOPS = 30  # 3 s, every 100 ms
 
 # The absolute gate. Nothing below it has a loudness in BS.1770, so silence reads just this.
 SILENCE_LUFS = -70.0
-_INTEGRATED_GATE_LU = -10.0
+INTEGRATED_GATE_LU = -10.0
 _SHORT_TERM_GATE_LU = -20.0
 
 # The high-pass rings with exp(-2 pi 38 t): after 0.1 s what is left is below -180 dB.
@@ -125,7 +125,7 @@ def hop_energy(weighted_CT: Tensor, sample_rate_hz: int) -> Tensor:
 def integrated_from_energy(energy_BK: Tensor) -> Tensor:
     """Return the integrated loudness in LUFS from the energy per 100 ms (see `hop_energy`)."""
     block_BK = _sliding_mean(energy_BK, _MOMENTARY_HOPS)
-    gate_BK = _gate(block_BK, _INTEGRATED_GATE_LU)
+    gate_BK = _gate(block_BK, INTEGRATED_GATE_LU)
     return _to_lufs(_masked_mean(block_BK, gate_BK))
 
 
@@ -232,11 +232,11 @@ def _masked_mean(energy_BK: Tensor, mask_BK: Tensor) -> Tensor:
 
 def _to_lufs(energy: Tensor) -> Tensor:
     """Convert a sum of the channels' mean squares to LUFS, `SILENCE_LUFS` at the least."""
-    return _CHANNEL_SUM_OFFSET_LU + 10 * energy.clamp_min(_to_energy(SILENCE_LUFS)).log10()
+    return CHANNEL_SUM_OFFSET_LU + 10 * energy.clamp_min(_to_energy(SILENCE_LUFS)).log10()
 
 
 def _to_energy(loudness_lufs: float) -> float:
-    return 10 ** ((loudness_lufs - _CHANNEL_SUM_OFFSET_LU) / 10)
+    return 10 ** ((loudness_lufs - CHANNEL_SUM_OFFSET_LU) / 10)
 
 
 def _sorted_quantile(sorted_BK: Tensor, last_B: Tensor, quantile: float) -> Tensor:

@@ -27,10 +27,12 @@ LOW_HZ, HIGH_HZ = 300.0, 4_000.0
 _REFERENCE_RATE_HZ = 44_100
 # Delays of 30 to 64 ms without common factors.
 _DELAYS = (1327, 1559, 1801, 2017, 2221, 2399, 2617, 2801)
-_INPUT_GAIN = 0.35
+INPUT_GAIN = 0.35
+# Of the lines in the left channel, and in the right one.
+SIGNS = ((1, 0, 1, 0, -1, 0, -1, 0), (0, 1, 0, 1, 0, -1, 0, -1))
 _NUM_DAMPING_TAPS = 6
 # A rendered room ends where it has died away by so much.
-_RENDERED_DB = 90.0
+RENDERED_DB = 90.0
 
 
 @functools.lru_cache(maxsize=4)
@@ -40,9 +42,8 @@ def echoes(sample_rate_hz: int) -> Tensor:
     Returns:
         echo_CN, float64, two channels.
     """
-    scale = sample_rate_hz / _REFERENCE_RATE_HZ
-    delays = [round(delay * scale) for delay in _DELAYS]
-    num_taps = round(MAX_TIME_S * _RENDERED_DB / 60 * sample_rate_hz)
+    delays = line_delays(sample_rate_hz)
+    num_taps = round(MAX_TIME_S * RENDERED_DB / 60 * sample_rate_hz)
     block, history = min(delays), max(delays)
     line_DN = np.zeros((len(delays), history + num_taps))
     hadamard_DD = _hadamard(len(delays)) / math.sqrt(len(delays))
@@ -56,9 +57,13 @@ def echoes(sample_rate_hz: int) -> Tensor:
         )
         line_DN[:, history + start : history + stop] = hadamard_DD @ delayed_DN
         if start == 0:
-            line_DN[:, history] += _INPUT_GAIN
-    signs_CD = np.array([[1, 0, 1, 0, -1, 0, -1, 0], [0, 1, 0, 1, 0, -1, 0, -1]])
-    return torch.from_numpy(signs_CD @ line_DN[:, history:])
+            line_DN[:, history] += INPUT_GAIN
+    return torch.from_numpy(np.array(SIGNS) @ line_DN[:, history:])
+
+
+def line_delays(sample_rate_hz: int) -> list[int]:
+    """Return the delays of the network's lines, in samples."""
+    return [round(delay * sample_rate_hz / _REFERENCE_RATE_HZ) for delay in _DELAYS]
 
 
 def _hadamard(size: int) -> np.ndarray:
@@ -109,7 +114,7 @@ class Rooms:
             if other_B is not None:
                 ratio_B = torch.maximum(ratio_B, other_B)
         longest_s = min(float((self.time_s_B * ratio_B).max()), MAX_TIME_S)
-        return math.ceil(longest_s * _RENDERED_DB / 60 * sample_rate_hz)
+        return math.ceil(longest_s * RENDERED_DB / 60 * sample_rate_hz)
 
 
 def _died_away(echo_CN: Tensor, time_s_B: Tensor, sample_rate_hz: int) -> Tensor:
@@ -130,14 +135,19 @@ def _band(audio_BCN: Tensor, frequency: float, is_high: bool) -> Tensor:
 
 
 def _damped(audio_BCN: Tensor, sample_rate_hz: int) -> Tensor:
-    """Turn high frequencies down: the first taps of a low-pass of first order, of sum 1."""
-    pole = math.exp(-2 * math.pi * DAMPING_HZ / sample_rate_hz)
-    taps = [(1 - pole) * pole**n for n in range(_NUM_DAMPING_TAPS - 1)]
-    taps.append(1 - sum(taps))
+    """Turn high frequencies down."""
+    taps = damping_taps(sample_rate_hz)
     damped_BCN = taps[0] * audio_BCN
     for delay, tap in enumerate(taps[1:], start=1):
         damped_BCN[..., delay:] += tap * audio_BCN[..., :-delay]
     return damped_BCN
+
+
+def damping_taps(sample_rate_hz: int) -> list[float]:
+    """Return the first taps of a low-pass of first order at `DAMPING_HZ`, of sum 1."""
+    pole = math.exp(-2 * math.pi * DAMPING_HZ / sample_rate_hz)
+    taps = [(1 - pole) * pole**n for n in range(_NUM_DAMPING_TAPS - 1)]
+    return [*taps, 1 - sum(taps)]
 
 
 def answered(sent_BT: Tensor, impulse_BCN: Tensor) -> Tensor:

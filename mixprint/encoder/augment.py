@@ -5,7 +5,7 @@ pan, width, gain; each effect is on with a given probability. Everything after t
 linear, so one FFT serves it all. Chains are tables of named numbers, drawn from a seeded
 generator: the same chain can be put on another song.
 
-Shape suffixes: B segment, S stem, C channel, T sample, F frequency bin, N control block,
+Shape suffixes: B segment, S stem, C channel, T sample, F frequency bin, N block,
 J stem of any segment on which an effect is active.
 
 Source of the reverb as exponentially decaying noise: Moorer 1979 (CMJ 3(2)).
@@ -21,14 +21,12 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.nn import functional
 
-from mixprint.dsp.dynamics import compressor_gain_db
+from mixprint.dsp.compressor import Compressors, block_levels_db
 from mixprint.encoder.settings import MAX_DECAY_S, PARAMETERS, AugmentRanges
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
 
 EFFECTS = ("compressor", "tilt", "band", "reverb", "stereo", "gain")
 
-_CONTROL_SAMPLES = 128  # block of the compressor's detector: 2.9 ms at 44.1 kHz
-_FLOOR_DB = -120.0
 _TILT_PIVOT_HZ = 1_000.0
 _PREDELAY_S = 0.01  # lets the dry sound come first
 _ITEMS_AT_ONCE = {"cpu": 1, "cuda": 16}  # a segment's spectra fill a CPU's cache already
@@ -122,28 +120,22 @@ def _compress(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Tensor
     active_BS = chains.active["compressor"]
     if not active_BS.any():
         return stems_BSCT
-    T = stems_BSCT.shape[-1]
-    num_blocks = -(-T // _CONTROL_SAMPLES)
-    power_BST = stems_BSCT.square().mean(dim=2)
-    padded_BST = functional.pad(power_BST, (0, num_blocks * _CONTROL_SAMPLES - T))
-    power_BSN = padded_BST.unflatten(-1, (num_blocks, _CONTROL_SAMPLES)).mean(dim=-1)
-    floor = 10 ** (_FLOOR_DB / 10)
-    level_BSN = 10 * torch.log10(power_BSN.clamp_min(floor))
-    rms_BS = 10 * torch.log10(power_BST.mean(dim=-1).clamp_min(floor))
-    values = chains.values
-    gain_db_BSN = compressor_gain_db(
-        level_BSN,
-        rms_BS + values["threshold_db"],
-        values["ratio"],
-        values["attack_ms"],
-        values["release_ms"],
-        _CONTROL_SAMPLES / sample_rate_hz,
+    stems_JCT = stems_BSCT[active_BS]
+    # Double precision: which of both time constants acts is found exactly.
+    values_J = {name: value_BS[active_BS].double() for name, value_BS in chains.values.items()}
+    side_chain_JT = stems_JCT.abs().amax(dim=1).double()
+    power_JN = torch.pow(10.0, block_levels_db(side_chain_JT) / 10)
+    compressors = Compressors(
+        10 * torch.log10(power_JN.mean(dim=-1)) + values_J["threshold_db"],
+        1 - 1 / values_J["ratio"],
+        values_J["attack_ms"] / 1_000,
+        values_J["release_ms"] / 1_000,
+        torch.zeros_like(values_J["ratio"]),
     )
-    gain_BSN = _amplitude(gain_db_BSN * active_BS[..., None])
-    gain_BST = functional.interpolate(
-        gain_BSN, scale_factor=_CONTROL_SAMPLES, mode="linear", align_corners=False
-    )[..., :T]
-    return stems_BSCT * gain_BST[:, :, None]
+    gain_JT = compressors.gain(side_chain_JT, sample_rate_hz)
+    compressed_BSCT = stems_BSCT.clone()
+    compressed_BSCT[active_BS] = stems_JCT * gain_JT[:, None].to(stems_JCT.dtype)
+    return compressed_BSCT
 
 
 def _filter(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Tensor:

@@ -134,10 +134,10 @@ class AugmentRanges:
         probability: chance of each effect on each stem.
         gain_db: level change.
         tilt_db: level of the highs above the pivot of 1 kHz less that of the lows below it.
-        threshold_db: the compressor's threshold above the stem's own RMS level.
+        threshold_db: the compressor's threshold above the mean power of the peaks it listens to.
         ratio: dB of input for a dB of output above the threshold.
-        attack_ms: time constant of the gain falling.
-        release_ms: time in which the gain recovers by 10 dB.
+        attack_ms: its time constant while levels rise.
+        release_ms: its time constant while they fall.
         highpass_hz: lower limit of the band.
         lowpass_hz: upper limit of the band.
         reverb_wet: part of the reverb in the stem, 0..1, at equal power.

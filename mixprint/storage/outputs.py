@@ -54,7 +54,7 @@ class Kind:
             return False
         # Where names differ in case only, some systems take them for one.
         name = path.relative_to(folder).as_posix().casefold()
-        return any(fnmatchcase(name, pattern) for pattern in (self.marker, *self.names))
+        return any(fnmatchcase(name, p.casefold()) for p in (self.marker, *self.names))
 
     def is_whole(self, folder: Path) -> bool:
         """Tell whether a folder holds a finished result of this kind."""
@@ -123,9 +123,10 @@ def remove_result(folder: Path, kind: Kind) -> None:
     (folder / UNFINISHED_NAME).write_text(kind.noun, encoding="utf-8")
     for path in sorted(kind.files(folder), key=lambda p: p.name != kind.marker):
         path.unlink()
-        if path.parent != folder:
-            with suppress(OSError):
-                path.parent.rmdir()
+        for parent in path.relative_to(folder).parents:
+            if parent != Path():
+                with suppress(OSError):
+                    (folder / parent).rmdir()
     (folder / UNFINISHED_NAME).unlink()
 
 

@@ -50,6 +50,19 @@ def test_lengths_may_differ() -> None:
     assert float(back_CT[:, -4 * RATE_HZ :].abs().max()) == 0.0
 
 
+def test_of_a_loop_the_nearest_place_is_meant() -> None:
+    loop_CT = music(6, 2.0).repeat(1, 6)
+    found = align(loop_CT, 0.5 * loop_CT.roll(300, -1), RATE_HZ, "loop")
+    assert round(found.delay_s * RATE_HZ) == 300
+
+
+def test_sound_in_a_small_part_of_a_long_song_is_enough() -> None:
+    dry_CT = torch.zeros(2, 160 * RATE_HZ)
+    dry_CT[:, 47 * RATE_HZ : 50 * RATE_HZ] = music(7, 3.0)
+    found = align(dry_CT, -dry_CT.roll(441, -1), RATE_HZ, "song")
+    assert (round(found.delay_s, 6), found.polarity) == (0.01, -1)
+
+
 def test_drift_is_found_and_undone() -> None:
     dry_CT = music(3)
     # 44,100 samples become 44,108: the mix runs 181 ppm slower.
@@ -68,10 +81,12 @@ def test_drift_is_found_and_undone() -> None:
     ("mix_CT", "message"),
     [
         (music(5), "expected the same music at the same speed"),
-        (torch.zeros(2, 1000), "expected sound, found silence in the mix"),
+        (torch.full((2, 60_000), 0.5), "expected sound, found silence in the mix"),
+        (music(4, 0.5), "expected at least 1 s of tracks and mix, found 0.500 s of the mix"),
+        (torch.nn.functional.pad(music(5, 1.0), (25 * RATE_HZ, 0)), "at most 4 s apart, found it"),
         (resample(music(4), 44_100, 48_000), "a wrong sample rate does that"),
     ],
-    ids=["another song", "silence", "another speed"],
+    ids=["another song", "a constant", "short", "elsewhere", "another speed"],
 )
 def test_what_does_not_belong_together_is_refused(mix_CT: Tensor, message: str) -> None:
     with pytest.raises(DataError, match=rf"^song: .*({message})"):

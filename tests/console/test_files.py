@@ -8,10 +8,13 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.pairs import find_pairs, load_pair
-from mixprint.console.results import write_mix
+from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import find_tracks, read_in_step
-from mixprint.errors import ConfigError, DataError
+from mixprint.console.tracks import file_stems, find_tracks, read_in_step, read_whole
+from mixprint.errors import AudioError, ConfigError, DataError
+from mixprint.pages.page import is_page
+from mixprint.storage.atomic import atomic_path
+from mixprint.storage.outputs import UNFINISHED_NAME
 
 RATE_HZ = 44_100
 
@@ -40,12 +43,32 @@ def test_tracks_are_called_as_their_files(tmp_path: Path) -> None:
         find_tracks([tmp_path / "empty"])
 
 
+def test_what_a_folder_of_tracks_holds_beside_them(tmp_path: Path) -> None:
+    for name in ("._a.wav", "...And a.AIFC", "Cafe\u0301.w64", "readme.txt"):
+        (tmp_path / name).touch()
+    assert list(find_tracks([tmp_path])) == ["___And a", "Caf\u00e9"]
+    (tmp_path / "lead.m4a").touch()
+    with pytest.raises(AudioError, match=r"lead\.m4a: expected one of \.aif.*convert it"):
+        find_tracks([tmp_path])
+
+
+def test_names_of_tracks_become_names_of_files_on_any_system() -> None:
+    names = ("Größe", "vox", "VOX", "vox (2)", "a/b", "a?b", "nul", " . ", "/", "ä" * 200)
+    stems = file_stems(names)
+    assert list(stems.values()) == [
+        *("Größe", "vox", "VOX (2)", "vox (2) (2)", "a_b", "a_b (2)", "nul_", "_", "_ (2)"),
+        "ä" * 100,
+    ]
+    assert len({stem.casefold() for stem in stems.values()}) == len(names)
+
+
 def test_files_are_read_in_step(tmp_path: Path) -> None:
     long_CT = write_noise(tmp_path / "long.wav", 7.0)
     short_CT = write_noise(tmp_path / "short.wav", 1.0, seed=1)
     write_noise(tmp_path / "fast.wav", 2.0, rate_hz=48_000, seed=2)
     paths = [tmp_path / f"{name}.wav" for name in ("long", "short", "fast")]
-    whole_NCT = torch.cat(list(read_in_step(paths, RATE_HZ)), dim=-1)
+    whole_NCT = read_whole(paths, RATE_HZ)
+    assert torch.equal(torch.cat(list(read_in_step(paths, RATE_HZ)), dim=-1), whole_NCT)
     assert whole_NCT.shape == (3, 2, 7 * RATE_HZ)
     assert torch.equal(whole_NCT[0], long_CT)
     assert torch.equal(whole_NCT[1, :, :RATE_HZ], short_CT)
@@ -67,6 +90,7 @@ def test_a_mix_is_the_sum_of_its_tracks_and_tells_what_was_done(tmp_path: Path) 
     assert mix_CT.shape[-1] == 6 * RATE_HZ
     assert Settings.load(tmp_path / "out" / "settings.json") == settings
     assert "+3.0 dB shelf above 6 kHz" in (tmp_path / "out" / "sheet.md").read_text()
+    assert is_page(tmp_path / "out" / "console.html", "Console: out")
     with pytest.raises(DataError, match="found a mix of the console of another call"):
         write_mix(tracks, settings, tmp_path / "out")
     write_mix(tracks, Settings.neutral(list(tracks)), tmp_path / "out", overwrite=True)
@@ -74,11 +98,43 @@ def test_a_mix_is_the_sum_of_its_tracks_and_tells_what_was_done(tmp_path: Path) 
     assert torch.equal(neutral_CT, read_audio(tracks["a"]))
 
 
+def test_what_a_killed_rendering_has_left_goes(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav", 0.5)
+    tracks, out = find_tracks([tmp_path / "a.wav"]), tmp_path / "out"
+    for name in ("mix.wav", "tracks/a.wav"):
+        with atomic_path(out / name) as temporary:
+            temporary.touch()
+        (out / name).rename(temporary)  # as if killed before the end
+    (out / UNFINISHED_NAME).write_text(CONSOLE_MIX.noun)
+    write_mix(tracks, Settings.neutral(["a"]), out)
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+    assert names == [
+        *("console.html", "mix.wav", "settings.json", "sheet.md", "tracks", "tracks/a.wav")
+    ]
+
+
+def test_tracks_that_differ_in_letter_case_have_files_of_their_own(tmp_path: Path) -> None:
+    for place, name in enumerate(("vox", "Vox")):
+        write_noise(tmp_path / f"{place}" / f"{name}.wav", 1.0, seed=place)
+    tracks = find_tracks([tmp_path / "0", tmp_path / "1"])
+    write_mix(tracks, Settings.neutral(list(tracks)), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "tracks").iterdir()} == {
+        *("vox.wav", "Vox (2).wav")
+    }
+
+
 def test_settings_of_other_tracks_are_refused(tmp_path: Path) -> None:
     write_noise(tmp_path / "a.wav", 1.0)
-    with pytest.raises(ConfigError, match="expected settings of the tracks a, found those of b"):
+    with pytest.raises(ConfigError, match="expected those of the tracks a, found those of b"):
         write_mix(find_tracks([tmp_path / "a.wav"]), Settings.neutral(["b"]), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_folder_of_the_tracks_is_refused(tmp_path: Path) -> None:
+    write_noise(tmp_path / "a.wav", 1.0)
+    with pytest.raises(DataError, match=r"another folder than that of the tracks, found .*a\.wav"):
+        write_mix(find_tracks([tmp_path]), Settings.neutral(["a"]), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 def test_a_folder_with_other_files_stays_as_it_is(tmp_path: Path) -> None:
@@ -110,5 +166,10 @@ def test_pairs_are_found_by_name(tmp_path: Path) -> None:
     assert round(found.alignment.delay_s * RATE_HZ) == 100
     assert found.alignment.polarity == -1
     torch.testing.assert_close(found.mix_CT[:, :-200], 0.5 * voice_CT[:, :-200])
+    # Two mixes of one name: which is meant?
+    (mixed / "voice.flac").touch()
+    pairs, unpaired = find_pairs(raw, mixed)
+    assert [pair.name for pair in pairs] == ["song"]
+    assert "called voice, found voice.flac, voice.wav" in unpaired[0].reason
     with pytest.raises(DataError, match="nowhere: expected a folder, found none"):
         find_pairs(raw, tmp_path / "nowhere")

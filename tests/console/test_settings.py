@@ -136,7 +136,7 @@ def test_amounts() -> None:
     assert only["master.output_db"] == 0.0
     for amount, message in (({"drums": 1.0}, "drums"), (2.5, "expected 0 to 2, found 2.5")):
         with pytest.raises(ConfigError, match=message):
-            settings.scaled(amount)  # type: ignore[arg-type]
+            settings.scaled(amount)
 
 
 def test_locks() -> None:
@@ -148,6 +148,9 @@ def test_locks() -> None:
     assert found.lock(kept, ["vocals.fader_db"])["vocals.fader_db"] == -6.0
     with pytest.raises(ConfigError, match="found 'drums'"):
         found.lock(kept, ["drums"])
+    odd = Settings.neutral(["guitar [left]"])
+    changed = odd.edit({"guitar [left].pan": -1.0})
+    assert odd.lock(changed, ["guitar [left]"]) == changed
 
 
 def test_means() -> None:

@@ -55,7 +55,7 @@ for path, effects, width, pan, fader_db in TRACKS:
     mix, made = (np.pad(x, ((0, 0), (0, longest - x.shape[1]))) for x in (mix, made))
     mix = mix + made
 mix = Pedalboard(MASTER)(mix.astype(np.float32), RATE)
-with AudioFile("mix.wav", "w", RATE, 2, bit_depth=32) as file:
+with AudioFile("mix_pedalboard.wav", "w", RATE, 2, bit_depth=32) as file:
     file.write(mix)
 '''
 

@@ -1,0 +1,154 @@
+"""The mixing console for programs: a mix taken apart, and tracks mixed by settings.
+
+Shape suffixes: N track, C channel, T sample.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixprint.api.arrays import Audio, SongPath, is_path, stereo
+from mixprint.audio.files import probe
+from mixprint.console import recovery, rendering
+from mixprint.console.alignment import Alignment
+from mixprint.console.pairs import align_pair
+from mixprint.console.settings import Settings
+from mixprint.console.tracks import find_tracks
+from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.text import shown
+
+Tracks: TypeAlias = Mapping[str, Audio] | Sequence[SongPath] | SongPath
+# What an error calls a mix that comes from no file; tracks are called by their names.
+MIX_NAME = "mix"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """Settings that were found of a mix, and how near they come.
+
+    Attributes:
+        settings: the settings.
+        distance: of the console's mix to the mix, over the excerpt that was compared, by
+            `mixprint.dsp.spectral_distance.multi_resolution_stft`; 0 for the same.
+        alignment: how the mix lay: `delay_s`, `polarity`, `drift_ppm` and `likeness`.
+    """
+
+    settings: Settings
+    distance: float
+    alignment: Alignment
+
+
+@dataclass(frozen=True, eq=False)
+class Mixed:
+    """Tracks that were mixed by settings.
+
+    Attributes:
+        audio: the mix, float32 (2, samples), full scale at +-1.
+        tracks: track -> array (2, samples) as it sounds in the mix, which is their sum.
+        sample_rate_hz: of both.
+    """
+
+    audio: NDArray[np.float32]
+    tracks: Mapping[str, NDArray[np.float32]]
+    sample_rate_hz: int
+
+
+def recover(
+    tracks: Tracks,
+    mix: Audio,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    start: Settings | None = None,
+    locked: Sequence[str] = (),
+    num_steps: int = recovery.NUM_STEPS,
+) -> Recovered:
+    """Find the settings with which a console makes a mix, as `mixprint console recover` does.
+
+    Args:
+        tracks: the dry tracks: a folder, a list of files and folders (a track is called as its
+            file), or name -> file, array or tensor of shape (channels, samples) or (samples,), one
+            channel or two, float, full scale at +-1. The shorter ones are silent at the end.
+        mix: the mix that was made of them, a file, an array or a tensor.
+        sample_rate_hz: rate of arrays; files state theirs.
+        start: settings at which the search begins; those of the levels when None.
+        locked: what stays as in `start`, or neutral: `drums`, `drums.eq`, `*.fader_db`, `master`.
+        num_steps: of the search.
+
+    Raises:
+        ValueError: an array has another shape, or holds integers.
+        AudioError: a file cannot be read, or audio is empty or holds NaN or infinities.
+        DataError: the mix is not one of these tracks.
+        ConfigError: there are too many tracks, `start` is of others, or a lock names nothing.
+    """
+    named = _named(tracks)
+    rate_hz = _common_rate_hz([*named.values(), mix], sample_rate_hz)
+    mix_CT = stereo(mix, sample_rate_hz, wanted_hz=rate_hz, name=MIX_NAME)
+    pair = align_pair(_stacked(named, sample_rate_hz, rate_hz), mix_CT, rate_hz, _name_of(mix))
+    found = recovery.recover_excerpt(
+        pair, list(named), start=start, locked=locked, num_steps=num_steps
+    )
+    return Recovered(found.settings, found.distance, pair.alignment)
+
+
+def render(tracks: Tracks, settings: Settings, *, sample_rate_hz: int = SAMPLE_RATE_HZ) -> Mixed:
+    """Mix tracks by settings, as `mixprint console render` does; here all lies in memory.
+
+    Args:
+        tracks: see `recover`.
+        settings: of tracks of these names, in any order.
+        sample_rate_hz: rate of arrays; files state theirs.
+
+    Returns:
+        the mix at the highest rate of the tracks.
+
+    Raises:
+        ValueError: an array has another shape, or holds integers.
+        AudioError: a file cannot be read, or audio is empty or holds NaN or infinities.
+        ConfigError: the settings are of other tracks.
+    """
+    named = _named(tracks)
+    settings = settings.in_order(list(named))
+    rate_hz = _common_rate_hz(named.values(), sample_rate_hz)
+    mixed_NCT = rendering.render(_stacked(named, sample_rate_hz, rate_hz), settings, rate_hz)
+    parts = {
+        name: mixed_CT.float().numpy() for name, mixed_CT in zip(named, mixed_NCT, strict=True)
+    }
+    return Mixed(mixed_NCT.sum(dim=0).float().numpy(), parts, rate_hz)
+
+
+def _named(tracks: Tracks) -> dict[str, Audio]:
+    if isinstance(tracks, Mapping):
+        Settings.neutral(list(tracks))  # refuses names, none, and too many
+        return dict(tracks)
+    paths = [tracks] if isinstance(tracks, str | os.PathLike) else tracks
+    return dict(find_tracks([Path(path) for path in paths]))
+
+
+def _common_rate_hz(audios: Iterable[Audio], sample_rate_hz: int) -> int:
+    """Return the highest rate: at it nothing is lost."""
+    return max(
+        probe(Path(audio)).sample_rate_hz if is_path(audio) else sample_rate_hz for audio in audios
+    )
+
+
+def _stacked(tracks: Mapping[str, Audio], sample_rate_hz: int, wanted_hz: int) -> Tensor:
+    """Read tracks into tracks_NCT, the shorter ones silent at the end."""
+    parts = [
+        stereo(audio, sample_rate_hz, wanted_hz=wanted_hz, name=name)
+        for name, audio in tracks.items()
+    ]
+    longest = max(part_CT.shape[-1] for part_CT in parts)
+    return torch.stack(
+        [torch.nn.functional.pad(part_CT, (0, longest - part_CT.shape[-1])) for part_CT in parts]
+    )
+
+
+def _name_of(audio: Audio) -> str:
+    return shown(Path(audio)) if is_path(audio) else MIX_NAME

@@ -1,0 +1,229 @@
+"""Project for REAPER whose plug-ins are the console itself.
+
+    song.rpp
+    Effects/mixprint/strip-v1.jsfx, master-v1.jsfx
+
+Each track holds its dry audio and a strip, the master holds the master's plug-in: see
+`mixprint.console.export.jsfx`. All settings lie in the plug-ins, fader and pan too, because they
+are exact there; REAPER's own faders stand at 0 dB, and the mix is ridden from there.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mixprint.audio.files import probe
+from mixprint.console.export.jsfx import (
+    MASTER_NAME,
+    STRIP_NAME,
+    plain,
+    plug_ins,
+    slider_values,
+)
+from mixprint.console.rpp import ROOT, Line, writable, written
+from mixprint.console.settings import Rooms, Settings, Strip
+from mixprint.errors import DataError
+from mixprint.storage.atomic import atomic_path
+from mixprint.text import shown
+
+PROJECT_NAME = "song.rpp"
+EFFECTS_NAME = "Effects"
+NUM_SLIDERS = 64
+_VERSION_WORDS = ["0.1", "7.0", "0"]
+_SOURCES = {".flac": "FLAC", ".mp3": "MP3", ".ogg": "VORBIS", ".opus": "VORBIS"}
+# Red, orange, yellow, green, turquoise, blue, violet, pink.
+_COLOURS = (0xC0504D, 0xD98E3F, 0xC9B33D, 0x6BA653, 0x4AA3A0, 0x4F81BD, 0x8064A2, 0xC0709A)
+_HAS_COLOUR = 0x1000000
+_NAMESPACE = uuid.UUID("4c2a6f0e-92c3-4a51-a7b7-0c6c5b1f7f3d")
+
+
+@dataclass(frozen=True)
+class Channel:
+    """How a track, or the master, stands in a project.
+
+    Attributes:
+        effects: blocks of its plug-ins, in the order in which the sound passes them.
+        fader: amplitude of REAPER's own fader.
+        pan: of REAPER's own pan, -1 to 1.
+        sends: lines of the sends that it receives.
+    """
+
+    effects: Sequence[Line]
+    fader: float = 1.0
+    pan: float = 0.0
+    sends: Sequence[Line] = field(default_factory=tuple)
+
+
+def write_reaper(
+    settings: Settings,
+    stems: Mapping[str, Path],
+    out_dir: Path,
+    *,
+    title: str,
+    tempo_bpm: float | None = None,
+) -> list[str]:
+    """Write the project and its plug-ins.
+
+    Args:
+        settings: what is done.
+        stems: track -> its dry audio file, below the folder.
+        out_dir: receives the project.
+        title: of the song.
+        tempo_bpm: None where it is not known.
+
+    Returns:
+        what a person has to know.
+
+    Raises:
+        ConfigError: there is not one file for each track.
+        DataError: a file lies elsewhere, or the project cannot be written.
+        AudioError: a file cannot be read.
+    """
+    channels = {
+        name: Channel([plug_in_block(STRIP_NAME, strip, settings.rooms)])
+        for name, strip in settings.tracks.items()
+    }
+    master = Channel([plug_in_block(MASTER_NAME, settings.master)])
+    notes = write_project(
+        settings, channels, master, stems, out_dir, title=title, tempo_bpm=tempo_bpm
+    )
+    for name, text in plug_ins().items():
+        _write_text(out_dir / EFFECTS_NAME / name, text)
+    return [
+        f"the settings are in the plug-ins of {EFFECTS_NAME}/mixprint; where REAPER does not find "
+        f"them, copy that folder into the folder {EFFECTS_NAME} of REAPER's resource path",
+        *notes,
+    ]
+
+
+def plug_in_block(name: str, strip: Strip, rooms: Rooms | None = None) -> Line:
+    """Return the block of a project that holds one of the console's plug-ins."""
+    values = slider_values(strip, rooms)
+    first, *others = [*values, *["-"] * (NUM_SLIDERS - len(values))]
+    return Line("JS", [name, ""], [Line(first, others)])
+
+
+def write_project(
+    settings: Settings,
+    channels: Mapping[str, Channel],
+    master: Channel,
+    stems: Mapping[str, Path],
+    out_dir: Path,
+    *,
+    title: str,
+    tempo_bpm: float | None,
+) -> list[str]:
+    """Write a project of tracks with given plug-ins.
+
+    Args:
+        settings: whose tracks and sample rate they are.
+        channels: track -> how it stands in the project.
+        master: how the master does.
+        stems: track -> its dry audio file, below the folder.
+        out_dir: receives the project.
+        title: of the song.
+        tempo_bpm: None where it is not known.
+
+    Returns:
+        what a person has to know.
+
+    Raises:
+        ConfigError: there is not one file for each track.
+        DataError: a file lies elsewhere, or the project cannot be written.
+        AudioError: a file cannot be read.
+    """
+    settings = settings.in_order(list(stems))
+    identity = uuid.uuid5(_NAMESPACE, title)
+    lines = [
+        Line("RIPPLE", ["0"]),
+        Line("PANLAW", ["1"]),
+        Line("PANMODE", ["3"]),
+        Line("SAMPLERATE", [str(settings.sample_rate_hz), "1", "0"]),
+        Line("TEMPO", [plain(120.0 if tempo_bpm is None else tempo_bpm), "4", "4"]),
+        Line("NOTES", ["0", "2"], [Line(f"|{writable(title)}")]),
+        Line("MASTER_NCH", ["2", "2"]),
+        Line("MASTER_VOLUME", [plain(master.fader), plain(master.pan), "-1", "-1", "1"]),
+        Line("MASTER_PANMODE", ["3"]),
+        Line("MASTER_FX", ["1"]),
+        _chain("MASTERFXLIST", master.effects, identity),
+    ]
+    for place, (name, channel) in enumerate(channels.items()):
+        track = uuid.uuid5(identity, name)
+        colour = _COLOURS[place % len(_COLOURS)]
+        lines.append(_track(name, channel, _item(name, stems[name], out_dir, track), track, colour))
+    _write_text(out_dir / PROJECT_NAME, written(Line(ROOT, _VERSION_WORDS, lines)))
+    return [
+        f"track {name}: is called {writable(name)} there, because REAPER cannot write its name"
+        for name in channels
+        if writable(name) != name
+    ]
+
+
+def _track(name: str, channel: Channel, item: Line, identity: uuid.UUID, colour: int) -> Line:
+    # REAPER keeps the bytes of a colour in the order blue, green, red.
+    red, green, blue = colour.to_bytes(3, "big")
+    number = _HAS_COLOUR | int.from_bytes((blue, green, red), "big")
+    guid = _guid(identity)
+    inner = [
+        Line("NAME", [name]),
+        Line("PEAKCOL", [str(number)]),
+        Line("VOLPAN", [plain(channel.fader), plain(channel.pan), "-1", "-1", "1"]),
+        Line("MUTESOLO", ["0", "0", "0"]),
+        Line("IPHASE", ["0"]),
+        Line("ISBUS", ["0", "0"]),
+        Line("NCHAN", ["2"]),
+        Line("FX", ["1"]),
+        Line("TRACKID", [guid]),
+        Line("MAINSEND", ["1", "0"]),
+        *channel.sends,
+        _chain("FXCHAIN", channel.effects, identity),
+        item,
+    ]
+    return Line("TRACK", [guid], inner)
+
+
+def _item(name: str, path: Path, out_dir: Path, identity: uuid.UUID) -> Line:
+    try:
+        relative = path.resolve().relative_to(out_dir.resolve()).as_posix()
+    except ValueError as error:
+        raise DataError(
+            f"{shown(path)}: expected a file below {shown(out_dir)}, found it elsewhere"
+        ) from error
+    if writable(relative) != relative:
+        raise DataError(
+            f"{shown(path)}: expected a name that REAPER can write, found all three quotation "
+            "marks or a line break in it"
+        )
+    source = _SOURCES.get(path.suffix.lower(), "WAVE")
+    inner = [
+        Line("POSITION", ["0"]),
+        Line("LENGTH", [plain(probe(path).duration_s)]),
+        Line("LOOP", ["0"]),
+        Line("IGUID", [_guid(uuid.uuid5(identity, "item"))]),
+        Line("NAME", [name]),
+        Line("SOURCE", [source], [Line("FILE", [relative])]),
+    ]
+    return Line("ITEM", [], inner)
+
+
+def _chain(name: str, effects: Sequence[Line], identity: uuid.UUID) -> Line:
+    inner = [Line("SHOW", ["0"]), Line("LASTSEL", ["0"]), Line("DOCKED", ["0"])]
+    for place, effect in enumerate(effects):
+        inner += [
+            Line("BYPASS", ["0", "0", "0"]),
+            effect,
+            Line("FLOATPOS", ["0", "0", "0", "0"]),
+            Line("FXID", [_guid(uuid.uuid5(identity, f"effect {place}"))]),
+            Line("WAK", ["0", "0"]),
+        ]
+    return Line(name, [], inner)
+
+
+def _guid(identity: uuid.UUID) -> str:
+    return f"{{{str(identity).upper()}}}"
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,1 @@
+"""Import of settings from projects of other programs."""

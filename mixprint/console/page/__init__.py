@@ -1,0 +1,1 @@
+"""The console as a page: drawn, played and changed in a browser."""
