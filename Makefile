@@ -61,6 +61,10 @@ MINUTES ?=
 PROCESSES ?= 1
 export CONFIG SONGS RECIPE MINUTES PROCESSES
 
+# make benchmark-console
+CASES ?=
+export CASES
+
 # make fuzz
 SEED ?=
 export SEED
@@ -310,8 +314,12 @@ benchmark-representation: $(INSTALLED) ## time the training of the encoder and t
 	$(BIN)/python -m benchmarks.representation
 
 .PHONY: benchmark-transfer
-benchmark-transfer: $(INSTALLED) ## hold the methods of transfer against the truth, and time them; two hours
+benchmark-transfer: $(INSTALLED) ## time the methods of transfer, step by step and as the command; half an hour
 	$(BIN)/python -m benchmarks.transfer
+
+.PHONY: benchmark-console
+benchmark-console: $(INSTALLED) ## hold transfers and the console against the truth, and time the console; nights; a stopped run goes on [CASES=]
+	$(BIN)/python -m benchmarks.console $(if $(CASES),--cases "$$CASES")
 
 .PHONY: benchmark-separation
 benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and measure its memory; half an hour

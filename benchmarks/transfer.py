@@ -1,16 +1,17 @@
-"""Measure the transfer: `python -m benchmarks.transfer`.
+"""Time the transfer: `python -m benchmarks.transfer`.
 
-Three tables:
+Two tables:
 
-- `quality`: how near each method comes to the true answer, beside three baselines, with true and
-  with separated stems (`mixprint.evaluation.transfer_benchmark`), on the test songs of
-  `mixprint.synthesis.style_benchmark`: songs, styles and instruments that nothing shipped has met;
 - `steps`: one step of each optimisation on a segment of 10 s, and a TCN of 13 blocks alone, beside
   `PlainTCN`, the same stack of dilated `Conv1d`; the two take turns in one process;
-- `pairs`: the whole command on two of these songs, separation included.
+- `pairs`: the whole command on two songs, separation included.
 
-Each configuration of the last two runs in a process of its own, so that its peak of resident memory
-is its own. Seconds are medians of several runs after one that warms up; the command runs as it is.
+How near the methods come to the truth is measured by `benchmarks.console`, on the same songs: those
+of the test split of `mixprint.synthesis.style_benchmark`, whose styles and instruments nothing
+shipped has met.
+
+Each configuration runs in a process of its own, so that its peak of resident memory is its own.
+Seconds are medians of several runs after one that warms up; the command runs as it is.
 Writes `benchmarks/results/transfer.json` and the same figures as Markdown tables beside it.
 """
 
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,18 +37,10 @@ from benchmarks.publish import publish
 from mixprint.audio.levels import loudness_lufs
 from mixprint.audio.streamed_levels import stream_levels
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
-from mixprint.evaluation.retrieval import Estimate
-from mixprint.evaluation.transfer_benchmark import (
-    MEASURES,
-    Method,
-    draw_cases,
-    run_benchmark,
-    summarise,
-)
+from mixprint.evaluation.transfer_benchmark import Method, draw_cases
 from mixprint.log import setup_logging
 from mixprint.machine.memory import keep_freed_memory
 from mixprint.progress import progress
-from mixprint.separation import load_separator
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
 from mixprint.transfer.fit import fit_style
@@ -66,6 +59,8 @@ TCN_DILATIONS = tuple(2**n for n in range(13))
 TCN_STEP = "TCN of 13 blocks"
 LOUDNESS: Loudness = "style"
 BYTES_PER_MB = 1e6
+# Twice as many songs and styles as where representations are proved: four cases a song make 96.
+TEST_SONGS = SplitSize(num_songs=24, num_styles=12, styles_per_song=6)
 
 
 # With the defaults of the command, but for the number of steps.
@@ -137,9 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--songs", type=Path, default=Path("results/transfer-benchmark"))
-    parser.add_argument("--cases", type=int, default=24)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--num_steps", type=int, default=200, help="of the table of quality")
     parser.add_argument("--runs", type=int, default=5, help="runs whose medians are reported")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--job", help=argparse.SUPPRESS)
@@ -152,46 +145,21 @@ def main() -> None:
 
     setup_logging()
     about = machine()
-    if set(args.tables) & {"quality", "pairs"}:
+    if "pairs" in args.tables:
         write_songs(args.songs)
     values = {
         "machine": about,
         "runs": args.runs,
-        "cases": args.cases,
-        "num_steps": args.num_steps,
         **{name: TABLES[name](args) for name in args.tables},
     }
     publish(args.out, "transfer", values, table(values))
 
 
 def write_songs(folder: Path) -> None:
-    """Make the test songs of the style benchmark; what is there already stays."""
+    """Make the test songs with their dry stems; what is there already stays."""
     none = SplitSize(num_songs=0, num_styles=1, styles_per_song=1)
-    generate_benchmark(folder, replace(StyleBenchmark(), train=none, valid=none), num_workers=2)
-
-
-def quality(args: argparse.Namespace) -> dict[str, Any]:
-    """Hold every way and the baselines against the truth."""
-    keep_freed_memory()
-    encoder = load_checkpoint(SHIPPED_ENCODER)
-    rows = run_benchmark(
-        draw_cases(args.songs, args.cases),
-        {name: as_method(WAYS[name], encoder, args.num_steps) for name in args.ways},
-        standardisation=encoder.standardisation,
-        separate=load_separator().separate,
-        start_s=START_S,
-        duration_s=SEGMENT_S,
-    )
-    return {
-        stems: {
-            method: {
-                name: asdict(found) if isinstance(found, Estimate) else found
-                for name, found in measured.items()
-            }
-            for method, measured in methods.items()
-        }
-        for stems, methods in summarise(rows).items()
-    }
+    songs = replace(StyleBenchmark(), train=none, valid=none, test=TEST_SONGS, has_dry=True)
+    generate_benchmark(folder, songs, num_workers=2)
 
 
 def as_method(way: Hyperparameters, encoder: Encoder, num_steps: int) -> Method:
@@ -302,7 +270,6 @@ def pairs(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 TABLES: Mapping[str, Callable[[argparse.Namespace], Any]] = {
-    "quality": quality,
     "steps": steps,
     "pairs": pairs,
 }
@@ -312,8 +279,6 @@ def table(values: Mapping[str, Any]) -> str:
     """Write the figures as Markdown."""
     about = ", ".join(f"{key} {value}" for key, value in values["machine"].items())
     lines = [f"Medians; {about}.", ""]
-    if "quality" in values:
-        lines += quality_table(values)
     if "steps" in values:
         lines += [
             "",
@@ -329,28 +294,6 @@ def table(values: Mapping[str, Any]) -> str:
             *(pair_row(row) for row in values["pairs"]),
         ]
     return "\n".join(lines) + "\n"
-
-
-def quality_table(values: Mapping[str, Any]) -> list[str]:
-    """Write how far each method lies from the truth."""
-    header = [f"{name}, {unit}" if unit != "1" else name for name, unit in MEASURES.items()]
-    lines = [
-        f"Distance to the truth over {values['cases']} cases, smaller is nearer; at most "
-        f"{values['num_steps']} steps; 95 % intervals over songs.",
-        "",
-        "| stems | method | " + " | ".join(header) + " | nearer than the input, % |",
-        "| --- | --- |" + " ---: |" * (len(MEASURES) + 1),
-    ]
-    for stems, methods in values["quality"].items():
-        for method, found in methods.items():
-            cells = [interval(found[name]) for name in MEASURES]
-            nearer = f"{100 * found['nearer']:.0f}" if found["nearer"] else ""
-            lines.append(f"| {stems} | {method} | " + " | ".join(cells) + f" | {nearer} |")
-    return lines
-
-
-def interval(estimate: Mapping[str, float]) -> str:
-    return f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]"
 
 
 def step_row(row: Mapping[str, Any]) -> str:

@@ -29,7 +29,8 @@ ALLOWED = {
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection dsp encoder features machine pages separation storage zero_shot",
     "console": "audio dsp pages storage",
-    "evaluation": "audio checkpoints collection dsp encoder features pages storage synthesis",
+    "evaluation": "audio checkpoints collection console dsp encoder features pages storage "
+    "synthesis",
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints console encoder features machine separation storage transfer weights "
     "zero_shot",

@@ -30,7 +30,7 @@ from mixprint.encoder.checkpoint import save_checkpoint as save_encoder
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig
 from mixprint.errors import CheckpointError, MixprintError
-from mixprint.evaluation.transfer_benchmark import draw_cases
+from mixprint.evaluation.transfer_benchmark import draw_cases, mix_settings
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.fingerprint import file_sha256
 from mixprint.listening.analyse import KIND, read_session
@@ -40,6 +40,7 @@ from mixprint.separation.report import REPORT_NAME, earlier_report
 from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.storage.atomic import read_json, write_json
+from mixprint.synthesis.mixing import named_style
 from mixprint.training.state import StateFiles
 from mixprint.transfer.style import Style
 from mixprint.transfer.style_share import SHIPPED_STYLE_SHARE, load_style_share
@@ -231,6 +232,11 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     ),
     "settings of a benchmark": of_values(
         "mix/settings.json", TRUTH, lambda path: draw_cases(path.parent.parent, 1)
+    ),
+    "mix of a generated song": of_values(
+        "mix/settings.json",
+        {"song": "one", "mix": named_style("arena").to_values()},
+        lambda path: mix_settings(path.parent),
     ),
     "layer of parameters": of_values(
         "r.yaml",

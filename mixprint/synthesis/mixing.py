@@ -1,15 +1,18 @@
 """Mixing: named styles, the settings drawn from them, and the chain that applies them.
 
-The chain per stem is EQ, compression, width and pan, gain, reverb send; the master is an EQ and a
+The chain per stem is EQ, compression, room, width, gain and pan; the master is an EQ and a
 compressor. The master acts on every stem alike (its EQ is linear and its gain curve is shared), so
 the stems of a mix still add up to the mixture, sample by sample.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 
+from mixprint.errors import DataError
+from mixprint.schema import as_record
 from mixprint.stems import STEMS
 from mixprint.synthesis import exact
 from mixprint.synthesis.exact import Rng, Signal, gain
@@ -51,12 +54,32 @@ class MixSettings:
     """All settings of one mix."""
 
     style: str
-    stems: dict[str, StemSettings]
+    stems: Mapping[str, StemSettings]
     master: MasterSettings
 
     def to_values(self) -> dict[str, Any]:
-        """Return the settings as plain values, for JSON."""
+        """Return the settings as plain values, for JSON; `from_values` is the inverse."""
         return asdict(self)
+
+    @classmethod
+    def from_values(cls, values: Any, where: str) -> Self:
+        """Check plain values and take them over.
+
+        Args:
+            values: as given by `to_values`.
+            where: file that they come from, for messages.
+
+        Raises:
+            DataError: a value is missing, unknown or of another type.
+        """
+        settings = as_record(values, where, cls)
+        if settings.stems.keys() != set(STEMS):
+            raise DataError(
+                f"{where}: expected settings of {', '.join(STEMS)}, found "
+                f"{', '.join(settings.stems)}"
+            )
+        # Files hold the stems in the order of the alphabet.
+        return replace(settings, stems={stem: settings.stems[stem] for stem in STEMS})
 
 
 def _stem(
@@ -230,18 +253,24 @@ def draw_settings(style: str, rng: Rng) -> MixSettings:
     return varied(named_style(style), rng)
 
 
-def mix(stems_CT: dict[str, Signal], settings: MixSettings) -> dict[str, Signal]:
+def mix(
+    stems_CT: dict[str, Signal], settings: MixSettings, room_size: float = 1.0
+) -> dict[str, Signal]:
     """Mix dry stems.
 
     Args:
         stems_CT: stem name -> dry stereo signal, full scale at +-1.
         settings: what the console does.
+        room_size: of the rooms, see `exact.reverb`. Another size gives other echoes with the same
+            reverb time.
 
     Returns:
         stem name -> signal_CT as it sounds in the mix. Their sum is the mixture. The highest
         sample, be it of the mixture or of a stem that another one cancels there, is at -1 dBFS.
     """
-    processed = {stem: _channel_strip(stems_CT[stem], settings.stems[stem]) for stem in STEMS}
+    processed = {
+        stem: _channel_strip(stems_CT[stem], settings.stems[stem], room_size) for stem in STEMS
+    }
     master = settings.master
     tone = (
         exact.shelf(120.0, master.low_shelf_db, high=False),
@@ -257,7 +286,7 @@ def mix(stems_CT: dict[str, Signal], settings: MixSettings) -> dict[str, Signal]
     return {stem: x_CT * scale for stem, x_CT in mixed.items()}
 
 
-def _channel_strip(x_CT: Signal, settings: StemSettings) -> Signal:
+def _channel_strip(x_CT: Signal, settings: StemSettings, room_size: float) -> Signal:
     y_CT = exact.filtered(
         x_CT,
         exact.shelf(150.0, settings.low_shelf_db, high=False),
@@ -269,7 +298,7 @@ def _channel_strip(x_CT: Signal, settings: StemSettings) -> Signal:
         side_chain_T, settings.threshold_db, settings.ratio, settings.attack_s, settings.release_s
     )
     send_T = (y_CT[0] + y_CT[1]) * (0.5 * gain(settings.reverb_send_db))
-    y_CT = y_CT + exact.reverb(send_T, settings.reverb_time_s, 5000.0)
+    y_CT = y_CT + exact.reverb(send_T, settings.reverb_time_s, 5000.0, room_size)
     middle_T = 0.5 * (y_CT[0] + y_CT[1])
     side_T = 0.5 * settings.width * (y_CT[0] - y_CT[1])
     left = gain(settings.gain_db) * min(1.0, 1.0 - settings.pan)

@@ -1,6 +1,7 @@
 """The songs on which a representation of mixes is proved: the same songs in many styles.
 
 <out>/<split>-<song>-<style>/{mixture,vocals,bass,drums,other}.wav, settings.json
+<out>/<split>-<song>-dry/                            the same of the dry stems, where asked for
 <out>/.made-with.json                                what each mix was made with
 
 Nothing of the splits is shared: songs, styles and, between training and test, instruments, drum
@@ -11,18 +12,33 @@ styles, so that what mixes of one style have in common is the mix alone.
 """
 
 import argparse
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mixprint.collection.catalogue import SPLITS
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.log import setup_logging
+from mixprint.schema import WithOthers
 from mixprint.synthesis.dataset import write_mix, write_mixes
-from mixprint.synthesis.exact import Rng
+from mixprint.synthesis.exact import Rng, Signal, gain
 from mixprint.synthesis.mixing import MixSettings, free_style, mix, varied
 from mixprint.synthesis.training_songs import SongSource, check_installed
+
+# In place of the name of a style: the stems before any mixing.
+DRY = "dry"
+_DRY_PEAK_DBFS = -1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryLevel(WithOthers):
+    """Part of the settings of dry stems: the gain that restores the level they are mixed at."""
+
+    gain_db: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +60,7 @@ class StyleBenchmark:
         train: size of the training split.
         valid: of the validation split, which plays the training's instruments.
         test: of the test split; its instruments, drum kits and voices are held out.
+        has_dry: whether each song's dry stems are written, too, as a mix in the style `DRY`.
     """
 
     seed: int = 46
@@ -51,6 +68,7 @@ class StyleBenchmark:
     train: SplitSize = SplitSize(num_songs=96, num_styles=48, styles_per_song=4)
     valid: SplitSize = SplitSize(num_songs=8, num_styles=6, styles_per_song=6)
     test: SplitSize = SplitSize(num_songs=12, num_styles=6, styles_per_song=6)
+    has_dry: bool = False
 
     def songs(self) -> list[tuple[str, int]]:
         """List split and number of every song."""
@@ -82,6 +100,9 @@ class StyleBenchmark:
         score, dry = source.play(number + shift)
         styles = {style.style: style for style in self.styles(split, number)}
         for style, folder in folders.items():
+            if style == DRY:
+                write_dry(folder, dry, {"song": name, "style": DRY, "split": split})
+                continue
             settings = varied(styles[style], Rng(self.seed, name, style, "mix"))
             truth: dict[str, object] = {
                 "song": name,
@@ -91,6 +112,14 @@ class StyleBenchmark:
                 "mix": settings.to_values(),
             }
             write_mix(folder, mix(dry, settings), truth)
+
+
+def write_dry(folder: Path, dry_CT: Mapping[str, Signal], about: Mapping[str, object]) -> None:
+    """Write dry stems, which may be louder than a file holds, with the gain that restores them."""
+    peak = max(float(np.max(np.abs(x_CT))) for x_CT in (sum(dry_CT.values()), *dry_CT.values()))
+    scale = gain(_DRY_PEAK_DBFS) / peak if peak > 0.0 else 1.0
+    truth = {**about, **asdict(DryLevel(gain_db=-20.0 * math.log10(scale)))}
+    write_mix(folder, {stem: scale * x_CT for stem, x_CT in dry_CT.items()}, truth)
 
 
 def song_name(split: str, number: int) -> str:
@@ -116,10 +145,11 @@ def generate_benchmark(
     """
     check_installed()
     benchmark = benchmark or StyleBenchmark()
+    dry = [DRY] if benchmark.has_dry else []
     mixes = {
         (split, number): {
-            style.style: out_dir / f"{song_name(split, number)}-{style.style}"
-            for style in benchmark.styles(split, number)
+            style: out_dir / f"{song_name(split, number)}-{style}"
+            for style in (*(style.style for style in benchmark.styles(split, number)), *dry)
         }
         for split, number in benchmark.songs()
     }

@@ -12,8 +12,16 @@ import soundfile as sf
 
 from mixprint.collection.catalogue import SPLITS
 from mixprint.collection.sources import find_songs
+from mixprint.schema import read_record
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
+from mixprint.synthesis.style_benchmark import (
+    DRY,
+    DryLevel,
+    SplitSize,
+    StyleBenchmark,
+    generate_benchmark,
+    write_dry,
+)
 from mixprint.synthesis.training_songs import SongSource
 from tests.synthesis.test_training_songs import needs_programs
 
@@ -86,14 +94,26 @@ def test_the_splits_share_no_song_and_test_plays_held_out_instruments(
     assert [held_out for held_out, _ in played] == [split == "test" for split, _ in FULL.songs()]
 
 
+def test_dry_stems_that_are_too_loud_for_a_file_come_back(tmp_path: Path) -> None:
+    dry_CT = {stem: np.full((2, 100), 0.5 + 0.5 * n) for n, stem in enumerate(STEMS)}
+    write_dry(tmp_path / "one-dry", dry_CT, {"song": "one", "style": DRY, "split": "test"})
+    settings = read_record(tmp_path / "one-dry" / "settings.json", DryLevel)
+    # All four add up to 5, which is brought to -1 dBFS.
+    assert settings.gain_db == pytest.approx(20 * np.log10(5) + 1)
+    for stem, signal_CT in dry_CT.items():
+        written_TC, _ = sf.read(tmp_path / "one-dry" / f"{stem}.wav")
+        factor = 10 ** (settings.gain_db / 20)
+        assert written_TC.T * factor == pytest.approx(signal_CT, rel=2e-4)
+
+
 @needs_programs
 def test_mixes_are_the_same_from_any_number_of_workers(tmp_path: Path) -> None:
-    benchmark = replace(SMALL, duration_s=1.0, train=SMALL.test)
+    benchmark = replace(SMALL, duration_s=1.0, train=SMALL.test, has_dry=True)
     one, two = (
         generate_benchmark(tmp_path / str(workers), benchmark, workers) for workers in (1, 2)
     )
     assert [folder.name for folder in one] == [folder.name for folder in two]
-    assert len(one) == 4
+    assert len(one) == 6  # two songs, in two styles and dry
     for a, b in zip(one, two, strict=True):
         names = sorted(path.name for path in a.iterdir())
         assert len(names) == 6
