@@ -141,9 +141,9 @@ def _write_comparison(
     Returns:
         lines for the terminal.
     """
-    from mixprint.console.comparison import compare, table
     from mixprint.console.tracks import common_rate_hz, read_whole
     from mixprint.console.words import in_words
+    from mixprint.evaluation.console_comparison import compare, table
     from mixprint.storage.atomic import atomic_path, write_json
 
     paths = [folder / "song" / f"{track}.wav" for track in true.tracks]

@@ -64,7 +64,7 @@ def test_sound_in_a_small_part_of_a_long_song_is_enough() -> None:
 
 
 def test_drift_is_found_and_undone() -> None:
-    dry_CT = music(3)
+    dry_CT = music(3, 12.0)
     # 44,100 samples become 44,108: the mix runs 181 ppm slower.
     slow_CT = resample(dry_CT, 44_100, 44_108)
     found = align(dry_CT, slow_CT, RATE_HZ, "song")

@@ -61,12 +61,12 @@ def test_cuts_are_found_where_they_are_heard() -> None:
 
 
 def test_a_search_comes_near_and_leaves_alone_what_is_locked() -> None:
-    dry_NCT = tracks(2, RATE_HZ, 2).float()
+    dry_NCT = tracks(2, RATE_HZ // 2, 2).float()
     truth = Settings.neutral(NAMES).edit(TRUTH)
     mixed_NCT = render(dry_NCT, truth, RATE_HZ)
     mix_CT = mixed_NCT.sum(dim=0).float()
     locked = ["*.room", "master", "a.comp"]
-    found = recover(dry_NCT, mix_CT, RATE_HZ, NAMES, num_steps=60, locked=locked)
+    found = recover(dry_NCT, mix_CT, RATE_HZ, NAMES, num_steps=50, locked=locked)
     started = begin(dry_NCT, mix_CT, NAMES, RATE_HZ)
     start_CT = render(dry_NCT, started, RATE_HZ).sum(dim=0).float()
     start = float(multi_resolution_stft(start_CT, mix_CT))

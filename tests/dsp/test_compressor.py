@@ -105,7 +105,7 @@ def test_gradients_are_those_of_differences() -> None:
     before_B = torch.randn(2, generator=generator, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(linear_recurrence, (pole_BN, input_BN, before_B))
 
-    level_BT = bursts(5, 700, 2)
+    level_BT = bursts(5, 300, 2)
     names = list(values(2))
 
     def gain(*each: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mixprint.console.comparison import compare, table
 from mixprint.console.settings import Settings
 from mixprint.errors import ConfigError
+from mixprint.evaluation.console_comparison import compare, table
 from tests.console.test_rendering import RATE_HZ, tracks
 
 NEUTRAL = Settings.neutral(("a", "b"))
