@@ -361,7 +361,7 @@ def exports_table(values: Mapping[str, Any]) -> list[str]:
     """Write the deviations of exports."""
     return [
         "Deviation from the console's own rendering, restricted to what the export holds; the "
-        "worst of the generator's named styles.",
+        f"worst of {console_exports.NUM_STYLES} styles of the generator.",
         "",
         "| export | deviation, dB |",
         "| --- | ---: |",
