@@ -72,7 +72,7 @@ class Hyperparameters:
     segment_duration: float = TRAINED_SEGMENT_S
     segment_offset: float = 0.0
     seed: int = 1
-    method: str = "optimise"
+    method: str = "console"
     aim: Aim = "style"
     segments: int = 1
 
