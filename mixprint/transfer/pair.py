@@ -299,8 +299,8 @@ def _settings_used(
     held_db = output.off_scale(wanted_db)
     if held_db != wanted_db:
         notes.append(
-            f"the output's level of {wanted_db:.1f} dB is beyond the console's {output.range_text}: "
-            f"{SETTINGS_NAME} has {held_db:g} dB"
+            f"the output's level of {wanted_db:.1f} dB is beyond the console's "
+            f"{output.range_text}: {SETTINGS_NAME} has {held_db:g} dB"
         )
     return found.edit({name: held_db})
 

@@ -63,7 +63,7 @@ def test_features_come_nearer_and_agree_with_the_library(
     make_stems: Make, standardisation: Standardisation
 ) -> None:
     source, target = make_stems(), make_stems(seed=1, gain=0.4)
-    result = transfer(source, target, standardisation, num_steps=15)
+    result = transfer(source, target, standardisation, num_steps=15, method="console")
 
     def distance(stems_SCT: Tensor) -> float:
         both = (extract(x.unsqueeze(0), RATE_HZ) for x in (stems_SCT, target))
@@ -72,10 +72,12 @@ def test_features_come_nearer_and_agree_with_the_library(
     assert result.initial.feature_distance == pytest.approx(distance(source), abs=1e-4)
     assert result.final.feature_distance == pytest.approx(distance(result.stems_SCT), abs=1e-4)
     assert result.final.feature_distance < 0.5 * result.initial.feature_distance
-    assert [i.step for i in result.iterations] == [0, 10, 15]
+    distances = [i.feature_distance for i in result.iterations]
+    assert distances[0] == result.initial.feature_distance
+    assert distances[-1] == result.final.feature_distance
     assert result.initial.embedding_distance is None
     assert result.stems_SCT.shape == source.shape
-    assert result.receptive_field_samples >= 441
+    assert result.receptive_field_samples is None
 
 
 def test_embeddings_come_nearer_and_both_distances_are_recorded(
@@ -89,6 +91,7 @@ def test_embeddings_come_nearer_and_both_distances_are_recorded(
         optimize_target="embeddings",
         encoder=LevelEncoder(),
         num_steps=10,
+        method="console",
     )
     assert result.initial.embedding_distance is not None
     assert result.final.embedding_distance is not None

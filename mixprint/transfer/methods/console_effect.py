@@ -81,14 +81,9 @@ class _Rendered:
 
     def _computed(self) -> Tensor:
         held_SCT = _joined(self._held)
+        parts = held_SCT.split(self._window, dim=-1) if self._num_held else ()
         self._held, self._num_held = [], 0
-        return _joined(
-            [
-                done_SCT
-                for part_SCT in held_SCT.split(self._window, dim=-1)
-                for done_SCT in self._renderer.add(part_SCT)
-            ]
-        )
+        return _joined([done for part_SCT in parts for done in self._renderer.add(part_SCT)])
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

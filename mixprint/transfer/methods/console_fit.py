@@ -1,16 +1,16 @@
 """Fit of a console to a style.
 
-What is looked for are faders, pans, widths, equalisers' gains and compressors' slopes of the stems,
-and a master. Minimised is the distance of the result's features, or of its embedding, to those that
-are aimed at (`mixprint.transfer.methods.distances`), plus what the settings cost by a Gaussian prior:
-of how far they move from one mix to another. With a style share the features that are aimed at are
+Faders, pans, widths, gains of equalisers and slopes of compressors are looked for, per stem, and a
+master. Minimised is the distance of the result's features, or of its embedding, to those that are
+aimed at (`mixprint.transfer.methods.distances`), plus what the settings cost by a Gaussian prior:
+how far they move from one mix to another. With a style share the features that are aimed at are
 those that the input is expected to have in the target's mix, else the target's own, which are also
 those of its music. The result of several segments is measured as one: by the mean of their features
 or embeddings, as a style is, for a verse and a chorus differ within one mix.
 
-Few numbers are looked for, and few residuals tell of them, so each step solves for all of them at
-once (`mixprint.transfer.methods.least_squares`), and some ten steps suffice. Where compressors begin
-to act and what features do not tell (frequencies, times) stays where it is heard most often.
+Few settings are looked for, and there are few residuals, so each step solves for all settings at
+once (`mixprint.transfer.methods.least_squares`), and some ten steps suffice. What features do not
+tell (frequencies, times) stays at its neutral value, and thresholds where levels exceed them.
 
 Shape suffixes: K segment, S stem, C channel, T sample, P parameter, R residual.
 """
@@ -19,7 +19,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ from mixprint.errors import TrainingError
 from mixprint.progress import Progress
 from mixprint.stems import STEMS
 from mixprint.transfer.methods.console_effect import ConsoleEffect
-from mixprint.transfer.methods.least_squares import LeastSquares, differences
+from mixprint.transfer.methods.least_squares import LeastSquares
 from mixprint.transfer.methods.problem import Problem
 from mixprint.transfer.methods.result import MIN_DURATION_S, NEAR_ENOUGH, Iteration, TransferResult
 
@@ -61,7 +61,7 @@ MASTER_SPREADS = {
 SPREADS_PER_LR = 4_000.0
 # Derivatives are measured over a fifth of a standard deviation, on so much of each segment.
 DIFFERENCE = 0.2
-DERIVATIVES_S = 5.0
+DERIVATIVES_S = 4.0
 # A plateau: the objective fell by less than this fraction within so many steps.
 PLATEAU_IMPROVEMENT, PATIENCE = 0.01, 3
 
@@ -101,19 +101,47 @@ class _Desk:
         """Begin at the prior's mean; return the search and what it asks."""
         whole = _Heard(self, self._segments_SCT)
         position_P = torch.zeros(len(self._knobs), dtype=torch.float64)
-        part = _Heard(self, [_telling_part(s, self._rate_hz) for s in self._segments_SCT])
-        jacobian_RP = differences(part.residuals, position_P, self._weight * DIFFERENCE)
+        jacobian_RP = self._derivatives(position_P)
         residual_R = whole.residuals(position_P)
         search = LeastSquares(position_P, residual_R, jacobian_RP, self._weight * longest)
         return search, whole
 
+    def _derivatives(self, position_P: Tensor) -> Tensor:
+        """Measure the derivatives at the prior's mean by differences, on a part of each segment.
+
+        The master does nothing there, so a stem's own settings change that stem alone.
+        """
+        parts_SCT = [_telling_part(s, self._rate_hz) for s in self._segments_SCT]
+        heard = _Heard(self, parts_SCT)
+        here_R, here_SCT = heard.residuals(position_P), heard.made_SCT
+        width = self._weight * DIFFERENCE
+        columns = []
+        for place, knob in enumerate(self._knobs):
+            moved_P = position_P.clone()
+            moved_P[place] += width
+            if knob.strip == MASTER:
+                moved_R = heard.residuals(moved_P)
+            else:
+                row = STEMS.index(knob.strip)
+                made_SCT = [stems_SCT.clone() for stems_SCT in here_SCT]
+                for stems_SCT, alone_1CT in zip(made_SCT, heard.alone(row, moved_P), strict=True):
+                    stems_SCT[row : row + 1] = alone_1CT
+                moved_R = self.residuals_of(made_SCT)
+            columns.append((moved_R - here_R) / width)
+        return torch.stack(columns, dim=1)
+
     def residuals_of(self, segments_SCT: Sequence[Tensor]) -> Tensor:
         """Return the residuals of what was made of segments, residual_R on the CPU."""
-        return self._distances.residuals(segments_SCT).double().cpu()
+        with torch.no_grad():
+            return self._distances.residuals(segments_SCT).double().cpu()
 
-    def values(self, position_P: Tensor, device: torch.device) -> Values:
-        """Return the values at a position."""
-        return Values.of(self.settings(position_P), self._rate_hz).to(device)
+    def values(
+        self, position_P: Tensor, device: torch.device, names: Sequence[str] = STEMS
+    ) -> Values:
+        """Return the values of some stems and of the master at a position."""
+        settings = self.settings(position_P)
+        some = replace(settings, tracks={name: settings.tracks[name] for name in names})
+        return Values.of(some, self._rate_hz).to(device)
 
 
 class _Heard:
@@ -121,6 +149,7 @@ class _Heard:
 
     def __init__(self, desk: _Desk, segments_SCT: Sequence[Tensor]) -> None:
         self._desk, self._device = desk, segments_SCT[0].device
+        self._segments_SCT = segments_SCT
         self._consoles = [Console(stems_SCT) for stems_SCT in segments_SCT]
         self.made_SCT: list[Tensor] = list(segments_SCT)
 
@@ -130,6 +159,12 @@ class _Heard:
         values = self._desk.values(position_P, self._device)
         self.made_SCT = [console(values) for console in self._consoles]
         return self._desk.residuals_of(self.made_SCT)
+
+    @torch.no_grad()
+    def alone(self, row: int, position_P: Tensor) -> list[Tensor]:
+        """Return what the console makes of one stem of each segment, where it is alone."""
+        values = self._desk.values(position_P, self._device, STEMS[row : row + 1])
+        return [Console(stems_SCT[row : row + 1])(values) for stems_SCT in self._segments_SCT]
 
 
 def fit_console(problem: Problem) -> TransferResult:

@@ -25,9 +25,9 @@ from mixprint.transfer.style import (
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
 
-# The truth is nearer where estimated features are met by small settings. They do not reach an
-# embedding; but where settings cost nothing, odd ones do. Literal features are met at any cost.
-PRIOR_WEIGHT_OF_ESTIMATE = 1.0
+# Weight of the prior over settings against the squares of the residuals. The truth is nearer where
+# estimated features are met by small settings; literal ones are met at nearly any cost.
+PRIOR_WEIGHT_OF_ESTIMATE = 2.0
 PRIOR_WEIGHT_OF_EMBEDDING = 1e-3
 PRIOR_WEIGHT_OF_LITERAL = 1e-2
 

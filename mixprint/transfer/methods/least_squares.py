@@ -4,9 +4,9 @@ Minimised is
 
     |r(z)|^2 + |z|^2
 
-by Gauss-Newton steps with the damping of Levenberg and Marquardt. The derivatives are measured once
-by differences; after that each evaluation corrects them along its own step (Broyden 1965), so a
-step costs one evaluation.
+by Gauss-Newton steps with the damping of Levenberg and Marquardt. The derivatives are given once;
+after that each evaluation corrects them along its own step (Broyden 1965), so a step costs one
+evaluation.
 
 Shape suffixes: P parameter, R residual.
 """
@@ -20,8 +20,9 @@ from torch import Tensor
 
 Residuals = Callable[[Tensor], Tensor]
 
-_DAMPING_UP, _DAMPING_DOWN = 4.0, 3.0
+_DAMPING_UP, _DAMPING_DOWN = 10.0, 3.0
 _LEAST_DAMPING = 1e-3
+_DAMPING_AFTER_FAILURE = 0.1
 
 
 @dataclass
@@ -70,7 +71,7 @@ class LeastSquares:
         if length_squared > 0:
             self.jacobian_RP = self.jacobian_RP + torch.outer(unforeseen_R, way_P) / length_squared
         if objective >= self.objective:
-            self.damping = max(_DAMPING_UP * self.damping, _LEAST_DAMPING)
+            self.damping = max(_DAMPING_UP * self.damping, _DAMPING_AFTER_FAILURE)
             return False
         self.position_P, self.residual_R = trial_P, trial_R
         self.damping /= _DAMPING_DOWN
@@ -85,28 +86,6 @@ class LeastSquares:
         way_P = -torch.linalg.solve(curvature_PP, slope_P)
         reach = float(way_P.abs().max()) if len(way_P) else 0.0
         return way_P * min(1.0, self.longest / reach) if reach > 0 else way_P
-
-
-def differences(residuals: Residuals, position_P: Tensor, width: float) -> Tensor:
-    """Measure derivatives by one evaluation more than there are parameters.
-
-    Args:
-        residuals: see `LeastSquares.step`.
-        position_P: where.
-        width: of the differences.
-
-    Returns:
-        jacobian_RP.
-    """
-    here_R = residuals(position_P)
-    columns = []
-    for parameter in range(len(position_P)):
-        moved_P = position_P.clone()
-        moved_P[parameter] += width
-        columns.append((residuals(moved_P) - here_R) / width)
-    if not columns:
-        return here_R.new_zeros((len(here_R), 0))
-    return torch.stack(columns, dim=1)
 
 
 def _objective(position_P: Tensor, residual_R: Tensor) -> float:

@@ -2,9 +2,9 @@
 
 The network starts as exactly the identity. What is minimised is the distance of the result's
 features, or of its embedding, to those that are aimed at (`mixprint.transfer.methods.distances`),
-relative to the distance at the start, plus a little for what the network adds. The result of several
-segments is measured as one: by the mean of their features or embeddings, as a style is, for a verse
-and a chorus differ within one mix.
+relative to the distance at the start, plus a little for what the network adds. The result of
+several segments is measured as one: by the mean of their features or embeddings, as a style is, for
+a verse and a chorus differ within one mix.
 
 Shape suffixes: K segment, S stem, C channel, T sample.
 """
