@@ -44,6 +44,7 @@ from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage.atomic import write_json
 from mixprint.storage.outputs import remove_result, result_in
 from mixprint.text import shown
+from mixprint.transfer.effect import Effect
 from mixprint.transfer.excerpts import Segment
 from mixprint.transfer.fit import fit_style
 from mixprint.transfer.layout import (
@@ -227,7 +228,7 @@ def transfer_segments(
             input_segment, target, out_dir, controls, result, device=device
         )
         written_s = time.perf_counter()
-        settings_used = _settings_used(result, controls, output.values["gain_db"], notes)
+        used = settings_used(result.effect, controls, output.values["gain_db"], notes)
 
         metrics = {
             **_asked_values(input_segment, target, settings, controls, fingerprint),
@@ -242,7 +243,7 @@ def transfer_segments(
                 standardisation=standardisation,
                 encoder=encoder,
             ),
-            "settings": None if settings_used is None else settings_used.to_values(),
+            "settings": None if used is None else used.to_values(),
             "notes": notes,
             "output": output.values | {"target_loudness_lufs": target.style.loudness_lufs},
             **_used_values(input_segment, settings, encoder, model, device),
@@ -250,8 +251,8 @@ def transfer_segments(
         songs = (input_segment, *target.songs)
         metrics["timings"] = _timings(songs, result, started_s, fitted_s, written_s)
         # metrics.json comes last: it is the marker that the folder is whole.
-        if settings_used is not None:
-            settings_used.save(out_dir / SETTINGS_NAME)
+        if used is not None:
+            used.save(out_dir / SETTINGS_NAME)
         write_report(out_dir / REPORT_NAME, metrics)
         write_json(out_dir / METRICS_NAME, metrics)
         return metrics
@@ -286,11 +287,18 @@ def _write_audio(
     return output, notes
 
 
-def _settings_used(
-    result: TransferResult, controls: Controls, gain_db: float, notes: list[str]
+def settings_used(
+    effect: Effect, controls: Controls, gain_db: float, notes: list[str]
 ) -> Settings | None:
-    """Return the console's settings from the input's stems to the output's, as they are written."""
-    found = result.effect.settings(controls.amounts)
+    """Return the console's settings from the input's stems to the output's, as they are written.
+
+    Args:
+        effect: what was found.
+        controls: what is made of it.
+        gain_db: with which output and stems were written.
+        notes: receives a sentence for people where the console cannot go so far.
+    """
+    found = effect.settings(controls.amounts)
     if found is None:
         return None
     name = f"{MASTER}.output_db"
