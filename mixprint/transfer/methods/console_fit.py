@@ -39,22 +39,23 @@ from mixprint.transfer.methods.result import MIN_DURATION_S, NEAR_ENOUGH, Iterat
 log = logging.getLogger("mixprint.transfer")
 
 # Standard deviations of the prior, in the settings' units: about how far the console of
-# `mixprint.synthesis.mixing` moves from one style to another, see docs/transfer.md.
+# `mixprint.synthesis.mixing` moves from one style to another (docs/transfer.md). It has one bell in
+# place of three, and its mixes have one peak: the output's level is nearly free.
 TRACK_SPREADS = {
     "eq.low.gain_db": 4.0,
     "eq.bell1.gain_db": 3.0,
     "eq.bell2.gain_db": 4.0,
     "eq.bell3.gain_db": 3.0,
-    "eq.high.gain_db": 4.0,
-    "comp.slope": 0.3,
-    "width": 0.3,
+    "eq.high.gain_db": 4.5,
+    "comp.slope": 0.25,
+    "width": 0.45,
     "pan": 0.15,
     "fader_db": 6.0,
 }
 MASTER_SPREADS = {
     "eq.low.gain_db": 2.0,
-    "eq.high.gain_db": 2.0,
-    "comp.slope": 0.2,
+    "eq.high.gain_db": 3.0,
+    "comp.slope": 0.3,
     "output_db": 8.0,
 }
 # With the default learning rate a step moves a setting by four standard deviations at most.
