@@ -46,16 +46,16 @@ TRACK_SPREADS = {
     "eq.bell1.gain_db": 3.0,
     "eq.bell2.gain_db": 4.0,
     "eq.bell3.gain_db": 3.0,
-    "eq.high.gain_db": 4.5,
-    "comp.slope": 0.25,
-    "width": 0.45,
+    "eq.high.gain_db": 4.0,
+    "comp.slope": 0.3,
+    "width": 0.3,
     "pan": 0.15,
     "fader_db": 6.0,
 }
 MASTER_SPREADS = {
     "eq.low.gain_db": 2.0,
-    "eq.high.gain_db": 3.0,
-    "comp.slope": 0.3,
+    "eq.high.gain_db": 2.0,
+    "comp.slope": 0.2,
     "output_db": 8.0,
 }
 # With the default learning rate a step moves a setting by four standard deviations at most.
@@ -187,7 +187,7 @@ def fit_console(problem: Problem) -> TransferResult:
         _check_finite(search)
         # The prior's mean is the input, but for rounding.
         objectives = [search.objective]
-        with Progress(log, "fitted", total=most, unit="steps") as progress:
+        with Progress(log, "fitted", total=None, unit="steps") as progress:
             while step < most and not converged:
                 step += 1
                 try:
