@@ -40,7 +40,8 @@ log = logging.getLogger("mixprint.transfer")
 
 # Standard deviations of the prior, in the settings' units: about how far the console of
 # `mixprint.synthesis.mixing` moves from one style to another (docs/transfer.md). It has one bell in
-# place of three, and its mixes have one peak: the output's level is nearly free.
+# place of three, and its mixes have one peak: the output's level is nearly free. So are width and
+# pan, of which only a few residuals tell.
 TRACK_SPREADS = {
     "eq.low.gain_db": 4.0,
     "eq.bell1.gain_db": 3.0,
@@ -48,8 +49,8 @@ TRACK_SPREADS = {
     "eq.bell3.gain_db": 3.0,
     "eq.high.gain_db": 4.0,
     "comp.slope": 0.3,
-    "width": 0.3,
-    "pan": 0.15,
+    "width": 1.0,
+    "pan": 0.4,
     "fader_db": 6.0,
 }
 MASTER_SPREADS = {
