@@ -250,12 +250,16 @@ def transfer_segments(
         }
         songs = (input_segment, *target.songs)
         metrics["timings"] = _timings(songs, result, started_s, fitted_s, written_s)
-        # metrics.json comes last: it is the marker that the folder is whole.
-        if used is not None:
-            used.save(out_dir / SETTINGS_NAME)
-        write_report(out_dir / REPORT_NAME, metrics)
-        write_json(out_dir / METRICS_NAME, metrics)
+        _write_words(out_dir, metrics, used)
         return metrics
+
+
+def _write_words(out_dir: Path, metrics: Mapping[str, Any], used: Settings | None) -> None:
+    """Write settings, page, and metrics.json last: it marks that the folder is whole."""
+    if used is not None:
+        used.save(out_dir / SETTINGS_NAME)
+    write_report(out_dir / REPORT_NAME, metrics)
+    write_json(out_dir / METRICS_NAME, metrics)
 
 
 def _write_audio(
