@@ -433,7 +433,7 @@ def check_transfer(job: Job) -> Iterator[Finding]:
             device=device,
         )
 
-    for method in ("console",) if job.is_tiny else ("console", "optimise"):
+    for method in ("console",) if job.is_tiny else ("console", "tcn"):
         with watched("cpu") as cpu:
             expected = transfer("cpu").final.feature_distance
         with watched(job.device) as seen:

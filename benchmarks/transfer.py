@@ -77,8 +77,7 @@ PLAIN = Hyperparameters(
 WAYS: Mapping[str, Hyperparameters] = {
     **{method: replace(PLAIN, method=method) for method in METHODS},
     "console, embeddings": replace(PLAIN, optimize_target="embeddings"),
-    "optimise, aim target": replace(PLAIN, method="optimise", aim="target"),
-    "optimise, embeddings": replace(PLAIN, method="optimise", optimize_target="embeddings"),
+    "console, aim target": replace(PLAIN, aim="target"),
 }
 
 

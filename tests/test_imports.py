@@ -27,7 +27,8 @@ ALLOWED = {
     "encoder": "checkpoints collection dsp features storage training",
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
-    "transfer": "audio collection dsp encoder features machine pages separation storage zero_shot",
+    "transfer": "audio collection console dsp encoder features machine pages separation storage "
+    "zero_shot",
     "console": "audio dsp pages storage",
     "evaluation": "audio checkpoints collection console dsp encoder features pages storage "
     "synthesis",

@@ -68,7 +68,7 @@ def transfer_style(
         target_audio: the song whose mix it is to get, or several, which count alike.
         out_dir: receives the result, see `Transferred`. What an earlier call has made of the same
             songs in the same way is read from there instead of being made again.
-        method: `console`, `tcn`, `optimise` or `zero-shot`.
+        method: `console`, `tcn` or `zero-shot`.
         optimize_target: what is brought to the target's: `features` or `embeddings`.
         apply_to: what is written: the `segment` that was fitted, or the whole `song`.
         amount: 0 nothing, 1 all that was found, above 1 more; for all stems, or stem -> amount.

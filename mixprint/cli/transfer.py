@@ -127,7 +127,11 @@ class TransferOptions:
         int, typer.Option("--num_steps", min=0, help="Most steps; it stops at a plateau.")
     ] = 500
     lr: Annotated[
-        list[str], typer.Option("--lr", help="Learning rate at the start. Several: each.")
+        list[str],
+        typer.Option(
+            "--lr",
+            help="Learning rate of a TCN; how far a step of the console may go. Several: each.",
+        ),
     ] = field(default_factory=lambda: ["0.001"])
     receptive_field: Annotated[
         float, typer.Option("--receptive_field", help="What the TCN sees at least, in s.")

@@ -52,6 +52,14 @@ class Values:
             sample_rate_hz,
         )
 
+    def to(self, device: torch.device) -> "Values":
+        """Return them on a device."""
+        track_N, master_1 = (
+            {name: value.to(device) for name, value in of.items()}
+            for of in (self.track_N, self.master_1)
+        )
+        return Values(track_N, master_1, self.rooms, self.sample_rate_hz)
+
     def compressors(self, of: Mapping[str, Tensor]) -> Compressors:
         """Return the compressors of the tracks or of the master."""
         return Compressors(

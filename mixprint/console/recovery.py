@@ -320,16 +320,16 @@ class _Search:
         trim_N11 = torch.pow(10.0, values.track_N["trim_db"] / 20)[:, None, None]
         self._positions.move(
             {
-                "comp.threshold_db": _loud_db(trim_N11 * self._tracks_NCT),
+                "comp.threshold_db": loud_db(trim_N11 * self._tracks_NCT),
                 "comp.slope": torch.full((num_tracks,), _START_SLOPE),
                 "room.send_db": torch.full((num_tracks,), _START_SEND_DB),
-                "master.comp.threshold_db": _loud_db(mixed_NCT.sum(dim=0, keepdim=True)),
+                "master.comp.threshold_db": loud_db(mixed_NCT.sum(dim=0, keepdim=True)),
                 "master.comp.slope": torch.full((1,), _START_SLOPE),
             }
         )
 
 
-def _loud_db(audio_NCT: Tensor) -> Tensor:
+def loud_db(audio_NCT: Tensor) -> Tensor:
     """Return the level that blocks of a compressor exceed for some of the time, per track."""
     level_NM = block_levels_db(louder_channel(audio_NCT.double()))
     return level_NM.quantile(_LOUD_QUANTILE, dim=-1)

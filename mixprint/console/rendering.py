@@ -48,7 +48,7 @@ def render_blocks(
     Yields:
         mixed_NCT, float64; together as long as the song.
     """
-    renderer = _Renderer(settings, sample_rate_hz)
+    renderer = Renderer(settings, sample_rate_hz)
     window = round(WINDOW_S * sample_rate_hz) // BLOCK_SAMPLES * BLOCK_SAMPLES
     for block_NCT in blocks:
         for part_NCT in block_NCT.split(window, dim=-1):
@@ -56,10 +56,11 @@ def render_blocks(
     yield from renderer.finish()
 
 
-class _Renderer:
+class Renderer:
     """Console at work: what it has heard is in its state."""
 
     def __init__(self, settings: Settings, sample_rate_hz: int) -> None:
+        """Begin in silence; see `render_blocks` for the arguments."""
         values = Values.of(settings, sample_rate_hz)
         strips = list(settings.tracks.values())
         self._trim_N11 = amplitude(values.track_N["trim_db"])[:, None, None]

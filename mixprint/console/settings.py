@@ -25,6 +25,7 @@ FORMAT = "mixprint console"
 MAX_TRACKS = 32
 MAX_NAME_LENGTH = 200
 MAX_SHARED_ROOMS = 3
+_TRIM, _FADER = "trim_db", "fader_db"
 # What two sends to one room have in common.
 ROOM_SHAPE = tuple(each.name for each in TRACK_FIELDS if each.weighed_by == "room.send_db")
 # How rooms are fed: each track has its own before width and fader, or all share a few, at most
@@ -77,8 +78,21 @@ class Strip:
         return replace(self, values=tuple(changed))
 
     def scaled(self, amount: float) -> Self:
-        """Return the strip at an amount: 0 changes nothing, 1 is all of it."""
-        return replace(self, values=tuple(f.scaled(value, amount) for f, value in self.items()))
+        """Return the strip at an amount: 0 changes nothing, 1 is all of it.
+
+        Trim and fader are one level: the trim stays, for thresholds refer to it, and the fader
+        goes so far that their sum is at the amount.
+        """
+        if amount in (0.0, 1.0):
+            return self if amount == 1.0 else self.neutral(self.fields)
+        scaled = replace(self, values=tuple(f.scaled(value, amount) for f, value in self.items()))
+        if not any(f.name == _TRIM for f in self.fields):
+            return scaled
+        place = self.place(_FADER)
+        level_db = self[_FADER] + self[_TRIM]
+        values = list(scaled.values)
+        values[place] = self.fields[place].off_scale(amount * level_db - self[_TRIM])
+        return replace(scaled, values=tuple(values))
 
     def is_neutral(self, name: str) -> bool:
         """Tell whether a setting, and all that it is weighed by, does nothing."""

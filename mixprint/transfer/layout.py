@@ -4,7 +4,9 @@ from mixprint.stems import STEMS
 from mixprint.storage.outputs import Kind
 
 METRICS_NAME = "metrics.json"
-METRICS_VERSION = 4
+METRICS_VERSION = 5
+# Of the console, where the method has one.
+SETTINGS_NAME = "settings.json"
 REPORT_NAME = "report.html"
 INPUT_NAME = "input_original.wav"
 OUTPUT_NAME = "output_transferred.wav"
@@ -23,6 +25,7 @@ TRANSFER = Kind(
     keys=frozenset({"schema_version", "fingerprint", "input_audio", "output"}),
     names=(
         REPORT_NAME,
+        SETTINGS_NAME,
         INPUT_NAME,
         OUTPUT_NAME,
         "target_original.wav",

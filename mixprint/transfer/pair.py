@@ -2,6 +2,7 @@
 
     <out>/input_original.wav  target_original.wav  output_transferred.wav     float
     <out>/input_stems/  target_stems/  transferred_stems/                     float, one per stem
+    <out>/settings.json       of the console, where the method has one
     <out>/metrics.json        see metrics.schema.json beside this module
     <out>/report.html         players and curves
 
@@ -13,6 +14,10 @@ as it is. Output and stems are written with one gain, which metrics.json names: 
 asked for, and less where the output's true peak would exceed -1 dBTP. Where nothing is done to any
 stem and to the loudness, there is no gain, and the output is the input to the bit. All is stored
 as float, so nothing ever clips.
+
+The settings are those of the whole way from the input's stems to those of the output, the gain
+included: `mixprint console render <out>/input_stems --settings <out>/settings.json` makes the
+transferred stems again. Several segments that lie one after the other are each begun in silence.
 
 Shape suffixes: K segment, S stem, C channel, T sample; N a mixture and its stems.
 """
@@ -29,6 +34,8 @@ import torch
 from torch import Tensor
 
 from mixprint import __version__
+from mixprint.console.schema import MASTER, MASTER_FIELDS
+from mixprint.console.settings import Settings
 from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features import SCHEMA_VERSION as FEATURE_SCHEMA_VERSION
@@ -37,6 +44,7 @@ from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage.atomic import write_json
 from mixprint.storage.outputs import remove_result, result_in
 from mixprint.text import shown
+from mixprint.transfer.effect import Effect
 from mixprint.transfer.excerpts import Segment
 from mixprint.transfer.fit import fit_style
 from mixprint.transfer.layout import (
@@ -44,6 +52,7 @@ from mixprint.transfer.layout import (
     METRICS_VERSION,
     OUTPUT_NAME,
     REPORT_NAME,
+    SETTINGS_NAME,
     TRANSFER,
 )
 from mixprint.transfer.methods.distances import Distances
@@ -219,6 +228,7 @@ def transfer_segments(
             input_segment, target, out_dir, controls, result, device=device
         )
         written_s = time.perf_counter()
+        used = settings_used(result.effect, controls, output.values["gain_db"], notes)
 
         metrics = {
             **_asked_values(input_segment, target, settings, controls, fingerprint),
@@ -233,16 +243,23 @@ def transfer_segments(
                 standardisation=standardisation,
                 encoder=encoder,
             ),
+            "settings": None if used is None else used.to_values(),
             "notes": notes,
             "output": output.values | {"target_loudness_lufs": target.style.loudness_lufs},
             **_used_values(input_segment, settings, encoder, model, device),
         }
         songs = (input_segment, *target.songs)
         metrics["timings"] = _timings(songs, result, started_s, fitted_s, written_s)
-        # metrics.json comes last: it is the marker that the folder is whole.
-        write_report(out_dir / REPORT_NAME, metrics)
-        write_json(out_dir / METRICS_NAME, metrics)
+        _write_words(out_dir, metrics, used)
         return metrics
+
+
+def _write_words(out_dir: Path, metrics: Mapping[str, Any], used: Settings | None) -> None:
+    """Write settings, page, and metrics.json last: it marks that the folder is whole."""
+    if used is not None:
+        used.save(out_dir / SETTINGS_NAME)
+    write_report(out_dir / REPORT_NAME, metrics)
+    write_json(out_dir / METRICS_NAME, metrics)
 
 
 def _write_audio(
@@ -272,6 +289,32 @@ def _write_audio(
     for number, song in enumerate(target.songs, start=1):
         write_target(song, out_dir, number)
     return output, notes
+
+
+def settings_used(
+    effect: Effect, controls: Controls, gain_db: float, notes: list[str]
+) -> Settings | None:
+    """Return the console's settings from the input's stems to the output's, as they are written.
+
+    Args:
+        effect: what was found.
+        controls: what is made of it.
+        gain_db: with which output and stems were written.
+        notes: receives a sentence for people where the console cannot go so far.
+    """
+    found = effect.settings(controls.amounts)
+    if found is None:
+        return None
+    name = f"{MASTER}.output_db"
+    wanted_db = found[name] + gain_db
+    output = next(each for each in MASTER_FIELDS if each.name == "output_db")
+    held_db = output.off_scale(wanted_db)
+    if held_db != wanted_db:
+        notes.append(
+            f"the output's level of {wanted_db:.1f} dB is beyond the console's "
+            f"{output.range_text}: {SETTINGS_NAME} has {held_db:g} dB"
+        )
+    return found.edit({name: held_db})
 
 
 def _asked_values(
@@ -382,7 +425,6 @@ def _measured_values(
         "final_embedding_distance": final.embedding_distance,
         "final_feature_distance": final.feature_distance,
         "final_aim_distance": final.aim_distance,
-        "settings": result.effect.settings(controls.amounts),
         "features": {
             name: dict(zip(FEATURE_NAMES, values_D.tolist(), strict=True))
             for name, values_D in features.items()

@@ -25,7 +25,7 @@ from mixprint.errors import DataError
 from mixprint.separation.nulltest import NullTest
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import TEMPORARY_PREFIX
-from mixprint.transfer.effect import Effect, apply_to_blocks
+from mixprint.transfer.effect import Effect, Running, apply_to_blocks
 from mixprint.transfer.excerpts import Segment
 from mixprint.transfer.layout import (
     INPUT_NAME,
@@ -145,6 +145,7 @@ def _write_draft(
     notes: list[str],
 ) -> _Draft:
     """Write the original, and the output before its gain: the first pass."""
+    running = Running(sample_rate_hz=SAMPLE_RATE_HZ, device=device, notes=notes)
     parts = _parts(song, controls)
     num_samples = sum(length for length, _ in parts)
     # The effect needs context, so it is ahead of what is compared with it.
@@ -158,9 +159,7 @@ def _write_draft(
             effect,
             (stems_SCT for _, stems_SCT in ahead),
             controls.amounts,
-            sample_rate_hz=SAMPLE_RATE_HZ,
-            device=device,
-            notes=notes,
+            running,
         )
         for _, ahead in streams
     )

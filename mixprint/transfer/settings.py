@@ -54,7 +54,7 @@ class Hyperparameters:
     Attributes:
         optimize_target: `features` or `embeddings`.
         num_steps: most updates.
-        lr: learning rate at the start.
+        lr: learning rate of a TCN at the start; of a console how far one step may go.
         receptive_field: of the TCN, in seconds.
         segment_duration: in seconds; shortened where a song ends sooner.
         segment_offset: where the segment starts in both songs, in seconds; with several segments
@@ -72,7 +72,7 @@ class Hyperparameters:
     segment_duration: float = TRAINED_SEGMENT_S
     segment_offset: float = 0.0
     seed: int = 1
-    method: str = "optimise"
+    method: str = "console"
     aim: Aim = "style"
     segments: int = 1
 

@@ -131,10 +131,6 @@ class ZeroShotEffect:
         self._conditioning = self._conditioning.to(device)
         return self
 
-    def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:  # noqa: ARG002
-        """Return none: the gains follow the music, and no one number stands for them."""
-        return {}
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Description(WithOthers):

@@ -131,6 +131,12 @@ def test_amounts() -> None:
     # Beyond its range a setting stays at the end.
     assert settings.scaled(2.0)["vocals.width"] == 2.0
     assert settings.edit({"vocals.width": 2.5}).scaled(2.0)["vocals.width"] == 2.5
+    # Trim and fader are one level.
+    brought = settings.edit({"vocals.trim_db": 9.0, "vocals.fader_db": -15.0})
+    assert brought.scaled(0.0).tracks["vocals"] == Settings.neutral(["vocals"]).tracks["vocals"]
+    half = brought.scaled(0.5)
+    assert half["vocals.trim_db"] == 9.0
+    assert half["vocals.fader_db"] == pytest.approx(-12.0)
     only = settings.scaled({"master": 0.0})
     assert only.tracks == settings.tracks
     assert only["master.output_db"] == 0.0

@@ -1,48 +1,60 @@
-import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from mixprint.console.settings import Settings
 from mixprint.errors import ConfigError
-from mixprint.transfer.console import Console
-from mixprint.transfer.effect import LeavesAlone, apply_to_blocks
-from mixprint.transfer.methods.chain import FittedChain
+from mixprint.stems import STEMS
+from mixprint.transfer.effect import Effect, InWindows, Running, apply_to_blocks
+from mixprint.transfer.methods.console_effect import ConsoleEffect
 from mixprint.transfer.methods.tcn import TCN
+from mixprint.transfer.methods.tcn_fit import FittedTCN
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
 ONES_S, ZEROS_S = torch.ones(4), torch.zeros(4)
 
 
-def chain(heard_SCT: Tensor, *, console: bool = True, tcn: bool = True) -> FittedChain:
-    """Controls and kernels far from the identity."""
+def network(receptive_field_s: float = 0.3) -> FittedTCN:
+    """Kernels far from the identity."""
     generator = torch.Generator().manual_seed(5)
-    parts: list = [Console(RATE_HZ, [heard_SCT]) if console else None]
-    parts.append(TCN.for_receptive_field(0.3, RATE_HZ, seed=3) if tcn else None)
-    for part in parts:
-        for parameter in part.parameters() if part is not None else ():
-            with torch.no_grad():
-                parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return FittedChain(*parts).requires_grad_(False)
+    tcn = TCN.for_receptive_field(receptive_field_s, RATE_HZ, seed=3)
+    for parameter in tcn.parameters():
+        with torch.no_grad():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return FittedTCN(tcn).requires_grad_(False)
 
 
-def streamed(effect: FittedChain, stems_SCT: Tensor, window_s: float, block: int) -> Tensor:
-    blocks = apply_to_blocks(
-        effect,
-        stems_SCT.split(block, dim=-1),
-        ONES_S,
-        sample_rate_hz=RATE_HZ,
-        window_s=window_s,
-    )
-    return torch.cat(list(blocks), dim=-1)
+def console(changes: dict[str, float | str] | None = None) -> ConsoleEffect:
+    """Settings of all kinds that remember what was before."""
+    wanted: dict[str, float | str] = changes or {
+        "vocals.eq.low.gain_db": -6.0,
+        "vocals.comp.slope": 0.6,
+        "vocals.comp.release_ms": 400.0,
+        "bass.fader_db": -4.0,
+        "drums.room.send_db": -12.0,
+        "drums.room.time_s": 0.6,
+        "drums.pan": 0.3,
+        "other.width": 1.5,
+        "master.eq.high.gain_db": 2.0,
+        "master.comp.slope": 0.4,
+    }
+    return ConsoleEffect(Settings.neutral(STEMS).edit(wanted), RATE_HZ)
 
 
-@pytest.mark.parametrize("seconds", [7.1234, 0.77])
-def test_windows_equal_one_pass(make_stems: Make, seconds: float) -> None:
+def streamed(effect: Effect, stems_SCT: Tensor, window_s: float, block: int) -> Tensor:
+    running = Running(sample_rate_hz=RATE_HZ, window_s=window_s)
+    blocks = stems_SCT.split(block, dim=-1)
+    return torch.cat(list(apply_to_blocks(effect, blocks, ONES_S, running)), dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["console", "TCN"])
+@pytest.mark.parametrize("seconds", [4.1234, 0.37])
+def test_windows_equal_one_pass(make_stems: Make, seconds: float, kind: str) -> None:
     song_SCT = make_stems(seconds, seed=2)
-    effect = chain(make_stems(3.0))
+    effect: Effect = console() if kind == "console" else InWindows(network())
     whole_SCT = effect(song_SCT, ONES_S)
     assert not torch.allclose(whole_SCT, song_SCT, atol=1e-2)
     for window_s, block in ((0.5, 10_007), (1.7, 262_144), (30.0, 44_100)):
@@ -50,112 +62,94 @@ def test_windows_equal_one_pass(make_stems: Make, seconds: float) -> None:
         torch.testing.assert_close(windows_SCT, whole_SCT, atol=1e-6, rtol=0)
 
 
+def test_what_is_finished_comes_before_the_song_ends(make_stems: Make) -> None:
+    song_SCT = make_stems(3.0)
+    running = Running(sample_rate_hz=RATE_HZ, window_s=0.5)
+    for effect in (console(), InWindows(network(0.01))):
+        stream = effect.start(ONES_S, running)
+        lengths = [stream.step(part).shape[-1] for part in song_SCT.split(RATE_HZ, dim=-1)]
+        assert all(lengths)
+        assert sum(lengths) + stream.finish().shape[-1] == song_SCT.shape[-1]
+
+
 def test_the_context_is_needed(make_stems: Make) -> None:
     class Blind:
         """Says that it needs no context."""
 
-        context_samples = 0
-
-        def __init__(self, effect: FittedChain) -> None:
-            self.effect, self.hop_samples = effect, effect.hop_samples
+        context_samples, hop_samples = 0, 1
 
         def __call__(self, stems_SCT: Tensor, amount_S: Tensor) -> Tensor:
-            return self.effect(stems_SCT, amount_S)
+            return found(stems_SCT, amount_S)
 
-    song_SCT = make_stems(3.0)
-    effect = chain(song_SCT)
-    blind_SCT = streamed(Blind(effect), song_SCT, 0.5, 44_100)  # type: ignore[arg-type]
-    assert not torch.allclose(blind_SCT, effect(song_SCT, ONES_S), atol=1e-4)
+        def to(self, device: torch.device | str) -> "Blind":
+            return self
 
-
-def test_one_part_is_treated_as_in_the_whole(make_stems: Make) -> None:
-    """The dynamics refer to what was heard at the fit, not to what they are given."""
-    heard_SCT = make_stems(3.0)
-    console = Console(RATE_HZ, [heard_SCT])
-    with torch.no_grad():
-        console.dynamics_SW[:, 1] = 0.9 * math.atanh(0.5 / 0.9)
-    effect = FittedChain(console, None)
-    # 12 dB above what was heard comes out 6 dB above; its own mean level would give 12 dB.
-    loud_SCT = effect(10 ** (12 / 20) * heard_SCT, ONES_S)
-    ratio = loud_SCT.square().mean() / effect(heard_SCT, ONES_S).square().mean()
-    assert 10 * math.log10(float(ratio)) == pytest.approx(6.0, abs=0.3)
+    song_SCT = make_stems(1.5)
+    found = network()
+    blind_SCT = streamed(InWindows(Blind()), song_SCT, 0.5, 44_100)
+    assert not torch.allclose(blind_SCT, found(song_SCT, ONES_S), atol=1e-4)
 
 
 def test_no_amount_is_the_input_to_the_bit(make_stems: Make) -> None:
     song_SCT = make_stems(1.0)
-    effect = chain(song_SCT)
-    assert torch.equal(effect(song_SCT, ZEROS_S), song_SCT)
-    only_drums_SCT = effect(song_SCT, torch.tensor([0.0, 0.0, 1.0, 0.0]))
-    assert torch.equal(only_drums_SCT[[0, 1, 3]], song_SCT[[0, 1, 3]])
-    torch.testing.assert_close(only_drums_SCT[2], effect(song_SCT, ONES_S)[2], atol=1e-6, rtol=0)
+    only_drums_S = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    for effect in (console(), InWindows(network())):
+        assert torch.equal(effect(song_SCT, ZEROS_S), song_SCT)
+        only_drums_SCT = effect(song_SCT, only_drums_S)
+        assert torch.equal(only_drums_SCT[[0, 1, 3]], song_SCT[[0, 1, 3]])
+        assert not torch.allclose(only_drums_SCT[2], song_SCT[2], atol=1e-3)
 
 
 def test_the_amount_scales_decibels(make_stems: Make) -> None:
     song_SCT = make_stems(1.0)
-    console = Console(RATE_HZ, [song_SCT])
-    with torch.no_grad():
-        console.gain_S.fill_(-24 * math.atanh(8 / 24))
-        console.balance_S.fill_(12 * math.atanh(2 / 12))
-    effect = FittedChain(console, None)
+    effect = console({"bass.trim_db": 5.0, "bass.fader_db": -13.0, "master.output_db": 1.0})
     for amount in (0.5, 1.0, 2.0):
-        settings = effect.settings(amount * ONES_S)["bass"]
-        assert settings["gain_db"] == pytest.approx(-8 * amount, abs=1e-4)
-        assert settings["balance_db"] == pytest.approx(2 * amount, abs=1e-4)
-        out_SCT = effect(song_SCT, amount * ONES_S)
-        ratio = out_SCT[..., 5_000:-5_000].norm() / song_SCT[..., 5_000:-5_000].norm()
-        # What the balance adds to the power: one side is raised, the other lowered.
-        balance_db = 10 * math.log10(math.cosh(math.log(10) / 10 * amount))
-        total_db = 20 * math.log10(float(ratio))
-        assert total_db == pytest.approx(-8 * amount + balance_db, abs=0.05)
+        amount_S = torch.full((4,), amount)
+        settings = effect.settings(amount_S)
+        level_db = settings["bass.trim_db"] + settings["bass.fader_db"]
+        assert level_db == pytest.approx(-8 * amount, abs=1e-4)
+        out_SCT = effect(song_SCT, amount_S)
+        ratio_S = out_SCT.norm(dim=(1, 2)) / song_SCT.norm(dim=(1, 2))
+        expected_S = amount * torch.tensor([1.0, -7.0, 1.0, 1.0])
+        torch.testing.assert_close(20 * ratio_S.log10(), expected_S, atol=1e-3, rtol=0)
+
+
+def test_the_master_is_done_as_much_as_the_stem_that_is_changed_the_least() -> None:
+    settings = console().settings(torch.tensor([1.0, 0.25, 2.0, 1.0]))
+    assert settings["master.eq.high.gain_db"] == pytest.approx(0.5)
+    assert settings["master.comp.slope"] == pytest.approx(0.1)
+    assert settings["other.width"] == 1.5
 
 
 def test_the_amount_scales_the_residual_of_a_tcn(make_stems: Make) -> None:
     song_SCT = make_stems(1.0)
-    effect = chain(song_SCT, console=False)
+    effect = network()
     residual_SCT = effect(song_SCT, ONES_S) - song_SCT
     assert float(residual_SCT.norm()) > 0.01 * float(song_SCT.norm())
     double_SCT = effect(song_SCT, 2 * ONES_S)
     torch.testing.assert_close(double_SCT, song_SCT + 2 * residual_SCT, atol=1e-6, rtol=0)
 
 
-def test_dynamics_stay_within_their_range(make_stems: Make) -> None:
-    song_SCT = make_stems(1.0)
-    console = Console(RATE_HZ, [song_SCT])
-    with torch.no_grad():
-        console.dynamics_SW.fill_(0.6)
-    settings = FittedChain(console, None).settings(5 * ONES_S)
-    assert settings["drums"]["dynamics_slow"] == pytest.approx(0.9)
-
-
 def test_stems_left_alone(make_stems: Make) -> None:
     song_SCT = make_stems(1.0)
-    found = chain(song_SCT)
-    effect = FittedChain(found.console, found.tcn, ["vocals"])
-    wrapped = LeavesAlone(found, ["vocals"])
-    for each in (effect, wrapped):
-        out_SCT = each(song_SCT, ONES_S)
-        assert torch.equal(out_SCT[0], song_SCT[0])
-        assert not torch.equal(out_SCT[1], song_SCT[1])
-        assert list(each.settings(ONES_S)) == ["bass", "drums", "other"]
-        assert each.context_samples == found.context_samples
+    effect = InWindows(network(), ["vocals"])
+    out_SCT = effect(song_SCT, ONES_S)
+    assert torch.equal(out_SCT[0], song_SCT[0])
+    assert not torch.equal(out_SCT[1], song_SCT[1])
+    assert effect.settings(ONES_S) is None
 
 
 @pytest.mark.parametrize("amounts", [[-0.1, 1, 1, 1], [1, 1, 1], [float("nan"), 1, 1, 1]])
 def test_amounts_are_checked(make_stems: Make, amounts: list[float]) -> None:
     song_SCT = make_stems(1.0)
-    with pytest.raises(ConfigError, match="amount"):
-        chain(song_SCT)(song_SCT, torch.tensor(amounts))
+    for effect in (console(), network()):
+        with pytest.raises(ConfigError, match="amount"):
+            effect(song_SCT, torch.tensor(amounts))
 
 
-def test_a_chain_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="neither"):
-        FittedChain(None, None)
-
-
-def test_windows_are_checked(make_stems: Make) -> None:
-    song_SCT = make_stems(1.0)
+def test_windows_are_checked() -> None:
     with pytest.raises(ConfigError, match="window"):
-        streamed(chain(song_SCT), song_SCT, 0.0, 1000)
+        Running(sample_rate_hz=RATE_HZ, window_s=0.0)
 
 
 class Gpu:
@@ -188,15 +182,8 @@ def test_short_memory(
     monkeypatch.setattr(Tensor, "to", lambda self, *args, **more: self)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     effect, notes = Gpu(most), list[str]()
-    out = apply_to_blocks(
-        effect,  # type: ignore[arg-type]
-        [torch.zeros(4, 2, 1700)],
-        ONES_S,
-        sample_rate_hz=1000,
-        window_s=1.0,
-        device="cuda",
-        notes=notes,
-    )
+    running = Running(sample_rate_hz=1000, window_s=1.0, device="cuda", notes=notes)
+    out = apply_to_blocks(InWindows(effect), [torch.zeros(4, 2, 1700)], ONES_S, running)
     whole_SCT = torch.cat(list(out), dim=-1)
     assert whole_SCT.shape == (4, 2, 1700)
     assert (whole_SCT == value).all()

@@ -372,7 +372,7 @@ def test_names_are_safe_and_those_of_what_is_asked_for() -> None:
         return job_name(pair, "../Ärger: no.1", "", settings(**more), controls)
 
     first = name(Pair("1", "2"))
-    assert first.startswith("rger-no-1-to-song-optimise-")
+    assert first.startswith("rger-no-1-to-song-console-")
     others = [
         name(Pair("1", "3")),
         name(Pair("1", "2"), method="tcn"),

@@ -10,6 +10,7 @@ from torch import Tensor
 from mixprint.audio.files import read_audio, write_audio
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.transfer import stem_store
+from mixprint.transfer.effect import InWindows
 from mixprint.transfer.excerpts import load_whole
 from mixprint.transfer.rendering import regular_blocks, write_output
 from mixprint.transfer.settings import Controls
@@ -25,9 +26,6 @@ class Halved:
 
     def __call__(self, stems_SCT: Tensor, amount_S: Tensor) -> Tensor:
         return stems_SCT * (1 - amount_S / 2).view(-1, 1, 1)
-
-    def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:
-        return {}
 
     def to(self, device: object) -> "Halved":
         return self
@@ -52,7 +50,7 @@ def test_the_song_is_read_once_and_the_draft_once(
         song,
         tmp_path / "out",
         Controls(apply_to="song", loudness="keep"),
-        Halved(),
+        InWindows(Halved()),
         target_lufs=-20.0,
         device="cpu",
         notes=[],

@@ -25,10 +25,11 @@ from mixprint.transfer.style import (
 if TYPE_CHECKING:
     from mixprint.encoder.checkpoint import Encoder
 
-# The truth is nearer where estimated features are met by small settings. They do not reach an
-# embedding; but where settings cost nothing, odd ones do. Literal features are met at any cost.
-DEPARTURE_WEIGHT_OF_ESTIMATE = 0.1
-DEPARTURE_WEIGHT_OF_EMBEDDING = 0.03
+# Weight of the prior over settings against the squares of the residuals. The truth is nearer where
+# estimated features are met by small settings; literal ones are met at nearly any cost.
+PRIOR_WEIGHT_OF_ESTIMATE = 2.0
+PRIOR_WEIGHT_OF_EMBEDDING = 1e-3
+PRIOR_WEIGHT_OF_LITERAL = 1e-2
 
 
 class Distances:
@@ -69,12 +70,12 @@ class Distances:
         target_D = self._standardisation.apply(style.features_D.to(device))
         self._target_features_D = target_D[self._taking_part_D]
         self._aim_D = self._target_features_D
-        self.departure_weight = 0.0
+        self.prior_weight = PRIOR_WEIGHT_OF_LITERAL
         share_D = settings.share
         if not self._by_features:
-            self.departure_weight = DEPARTURE_WEIGHT_OF_EMBEDDING
+            self.prior_weight = PRIOR_WEIGHT_OF_EMBEDDING
         elif share_D is not None:
-            self.departure_weight = DEPARTURE_WEIGHT_OF_ESTIMATE
+            self.prior_weight = PRIOR_WEIGHT_OF_ESTIMATE
         if share_D is not None:
             with torch.no_grad():
                 own_D = self._features(segments_SCT)
@@ -102,6 +103,20 @@ class Distances:
         if self._by_features:
             return _rms(self._features(segments_SCT) - self._aim_D)
         return self.embedding(segments_SCT)
+
+    def residuals(self, segments_SCT: Sequence[Tensor]) -> Tensor:
+        """Return what the distance that is minimised is the length of, up to a factor: residual_R.
+
+        The length of the difference of two embeddings of length one is the root of twice their
+        cosine distance.
+        """
+        if self._by_features:
+            return self._features(segments_SCT) - self._aim_D
+        assert self._encoder is not None
+        assert self._target_embedding_E is not None
+        embedding_E = segment_embedding(self._encoder, segments_SCT, self._sample_rate_hz)
+        check_length(self._target_embedding_E, embedding_E)
+        return embedding_E - self._target_embedding_E
 
     def of(self, iteration: Iteration) -> float:
         """Read the distance that is minimised from what was measured."""

@@ -47,13 +47,16 @@ class Method:
     model: ModelKind | None = None
 
 
-def _fitted(*, console: bool = False, tcn: bool = False) -> "Callable[[Problem], TransferResult]":
-    def find(problem: "Problem") -> "TransferResult":
-        from mixprint.transfer.methods.fitting import fit_chain
+def _by_console(problem: "Problem") -> "TransferResult":
+    from mixprint.transfer.methods import console_fit
 
-        return fit_chain(problem, with_console=console, with_tcn=tcn)
+    return console_fit.fit_console(problem)
 
-    return find
+
+def _by_tcn(problem: "Problem") -> "TransferResult":
+    from mixprint.transfer.methods import tcn_fit
+
+    return tcn_fit.fit_tcn(problem)
 
 
 def _in_one_pass(problem: "Problem") -> "TransferResult":
@@ -73,15 +76,10 @@ METHODS: Mapping[str, Method] = {
     for method in (
         Method(
             name="console",
-            summary="gain, EQ, dynamics, balance, width are fitted",
-            find=_fitted(console=True),
+            summary="EQ, compression, width, pan, faders and a master are fitted",
+            find=_by_console,
         ),
-        Method(name="tcn", summary="a free network", find=_fitted(tcn=True)),
-        Method(
-            name="optimise",
-            summary="one after the other",
-            find=_fitted(console=True, tcn=True),
-        ),
+        Method(name="tcn", summary="a free network is fitted", find=_by_tcn),
         Method(
             name="zero-shot",
             summary="one pass of a trained network",

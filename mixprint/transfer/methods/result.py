@@ -35,7 +35,10 @@ class FitSettings(Protocol):
 
     @property
     def lr(self) -> float:
-        """Learning rate at the start; it falls to a tenth of it over `num_steps` (cosine)."""
+        """Learning rate of a TCN at the start, which falls to a tenth of it over `num_steps`.
+
+        Of a console how far one step may move a setting: 0.001 is four standard deviations.
+        """
 
     @property
     def receptive_field(self) -> float:
@@ -70,7 +73,7 @@ class TransferResult:
         effect: what was found, on the device that was asked for.
         segments_SCT: the transferred stems of each segment at amount 1, on the CPU.
         initial, final: both distances before, and of the best step, which is the one kept.
-        iterations: both distances at every tenth step and at the last.
+        iterations: both distances at the first and the last step, and at some between.
         best_step: the number of updates behind the result; 0 is the input itself.
         num_steps: updates made until the end or the plateau; the pass of a trained network counts
             as one.

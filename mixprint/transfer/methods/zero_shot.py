@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from mixprint.stems import NUM_STEMS
-from mixprint.transfer.effect import LeavesAlone
+from mixprint.transfer.effect import InWindows
 from mixprint.transfer.methods.distances import check_length
 from mixprint.transfer.methods.problem import Problem
 from mixprint.transfer.methods.result import TransferResult
@@ -36,7 +36,7 @@ def transfer_in_one_pass(problem: Problem) -> TransferResult:
         initial = distances.measure(0, segments_SCT)
         input_E = segment_embedding(encoder, segments_SCT, problem.sample_rate_hz)
         check_length(style.embedding_E, input_E)
-        effect = LeavesAlone(
+        effect = InWindows(
             zero_shot.effect(input_E, style.embedding_E.to(device)), distances.left_alone
         )
         rendered = [effect(s, torch.ones(NUM_STEMS, device=device)) for s in segments_SCT]
@@ -52,6 +52,6 @@ def transfer_in_one_pass(problem: Problem) -> TransferResult:
         converged=distances.of(final) < distances.of(initial),
         stems_left_alone=distances.left_alone,
         tcn_residual_db=None,
-        receptive_field_samples=2 * effect.context_samples + 1,
+        receptive_field_samples=2 * effect.local.context_samples + 1,
         step_s=time.perf_counter() - started_s,
     )

@@ -13,6 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from mixprint.audio.files import probe, read_audio
+from mixprint.console.settings import Settings
+from mixprint.console.words import in_words
 from mixprint.features.schema import FEATURE_NAMES, FEATURE_UNITS
 from mixprint.pages.comparison import compare
 from mixprint.pages.page import write_page
@@ -33,9 +35,6 @@ STEM_FOLDERS = {
     "output": "transferred_stems",
     "target": "target_stems",
 }
-# Smaller changes of the console's controls are not worth a word.
-AUDIBLE_DB = 0.5
-AUDIBLE_DYNAMICS = 0.05
 
 
 def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -67,49 +66,22 @@ def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
     )
 
 
-def describe_settings(settings: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Say in words what was done to each stem.
+def describe_settings(values: Any) -> list[str]:
+    """Say in words what a console did to each stem and to the whole mix.
 
     Args:
-        settings: see `mixprint.transfer.console.Console.settings`.
+        values: what metrics.json has under `settings`.
 
     Returns:
-        a sentence per stem.
+        a sentence per stem, and one for the master; none without a console.
+
+    Raises:
+        DataError: the settings are of another version.
     """
-    sentences = []
-    # JSON has them in another order.
-    for stem in (stem for stem in STEMS if stem in settings):
-        values = settings[stem]
-        level_db = values["gain_db"] + values["eq_mid_db"]
-        changes = [
-            _decibels(level_db, "louder", "quieter"),
-            _decibels(
-                values["eq_low_db"] - values["eq_mid_db"], "more below 250 Hz", "less below 250 Hz"
-            ),
-            _decibels(
-                values["eq_high_db"] - values["eq_mid_db"], "more above 4 kHz", "less above 4 kHz"
-            ),
-            _decibels(values["width_db"], "wider", "narrower"),
-            _decibels(values["balance_db"], "to the left", "to the right"),
-            *(
-                f"{'compressed' if amount > 0 else 'expanded'} {word} by {abs(amount):.0%}"
-                for word, amount in (
-                    ("on transients", values["dynamics_fast"]),
-                    ("over phrases", values["dynamics_slow"]),
-                )
-                if abs(amount) >= AUDIBLE_DYNAMICS
-            ),
-        ]
-        told = [change for change in changes if change]
-        sentences.append(f"{stem}: {', '.join(told) if told else 'hardly changed'}")
-    return sentences
-
-
-def _decibels(value_db: float, more: str, less: str) -> str:
-    """Name a change, or nothing if it is too small to be heard."""
-    if abs(value_db) < AUDIBLE_DB:
-        return ""
-    return f"{abs(value_db):.1f} dB {more if value_db > 0 else less}"
+    if values is None:
+        return []
+    told = in_words(Settings.from_values(values, "settings of the transfer"))
+    return [f"{name}: {', '.join(phrases) or 'nothing'}" for name, phrases in told.items()]
 
 
 def label_of(metrics: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from components.transfer.main import TransferConfig
 from mixprint import cli
 from mixprint.errors import ConfigError
 from mixprint.features import Standardisation
+from mixprint.transfer.effect import Running, Stream
 from mixprint.transfer.fit import fit_style
 from mixprint.transfer.methods import registry
 from mixprint.transfer.methods.problem import Problem
@@ -29,16 +30,17 @@ from tests.transfer.test_fit import RATE_HZ, settings
 class Louder:
     """An effect that multiplies."""
 
-    context_samples, hop_samples = 0, 1
-
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
     def __call__(self, stems_SCT: Tensor, amount_S: Tensor) -> Tensor:
         return self.factor ** amount_S.view(-1, 1, 1) * stems_SCT
 
-    def settings(self, amount_S: Tensor) -> dict[str, dict[str, float]]:
-        return {}
+    def start(self, amount_S: Tensor, running: Running) -> Stream:
+        raise AssertionError("no song is processed here")
+
+    def settings(self, amount_S: Tensor) -> None:
+        return None
 
     def to(self, device: object) -> "Louder":
         return self
@@ -118,7 +120,7 @@ def test_a_method_that_is_registered_is_known_everywhere(
 
 
 def test_an_unknown_method_is_refused_and_the_known_ones_are_told() -> None:
-    with pytest.raises(ConfigError, match="'console', 'tcn', 'optimise', 'zero-shot'"):
+    with pytest.raises(ConfigError, match="'console', 'tcn', 'zero-shot'"):
         settings(method="louder")
     shown = CliRunner().invoke(cli.app, ["transfer", "--help"], env={"COLUMNS": "400"})
     assert describe_methods() in shown.stdout

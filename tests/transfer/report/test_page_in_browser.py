@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.files import write_audio
+from mixprint.console.settings import Settings
 from mixprint.errors import AudioError
 from mixprint.features import FEATURE_NAMES, extract
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
@@ -55,7 +56,7 @@ def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[s
         "target_audio": "gs://bucket/b.wav",
         "targets": [{"title": "b"}],
         "optimize_target": "features",
-        "method": "optimise",
+        "method": "console",
         "hyperparameters": {"segment_offset": 0.0, "segment_duration": 10.0, "lr": 0.001},
         "initial_feature_distance": 2.0,
         "final_feature_distance": 0.5,
@@ -68,7 +69,7 @@ def make_pair(folder: Path, make_stems: Make, **more: Any) -> tuple[Path, dict[s
             for step in range(3)
         ],
         "stems_left_alone": [],
-        "settings": {},
+        "settings": None,
         "features": features,
         "notes": ["a note"],
         "output": {
@@ -122,7 +123,7 @@ def test_the_page_of_a_pair(tmp_path: Path, make_stems: Make, size: tuple[int, i
 
 
 def test_the_page_of_several_transfers(tmp_path: Path, make_stems: Make) -> None:
-    methods = ("optimise", "console", "tcn", "zero-shot")
+    methods = ("console", "tcn", "zero-shot", "louder")
     done = [
         Done(*make_pair(tmp_path / song / method, make_stems, method=method, input_audio=song))
         for song in ("song 1", "song 2", "song 3")
@@ -140,11 +141,11 @@ def test_the_page_of_several_transfers(tmp_path: Path, make_stems: Make) -> None
         assert tab.too_wide() <= 0
         cells = "[...document.querySelectorAll('table')].map(t => t.rows[1].cells[0].innerText)"
         assert tab.run(cells) == [
-            "optimise, features",
+            "console, features",
             "table.csv, line 3",
-            f"optimise, features ({Path('song 1') / 'optimise'})",
-            "optimise, features",
-            "optimise, features",
+            f"console, features ({Path('song 1') / 'console'})",
+            "console, features",
+            "console, features",
         ]
         medians = "[...document.querySelector('table').rows].slice(1).map(r => r.innerText)"
         assert len(tab.run(medians)) == len(summary["methods"]) == len(methods)
@@ -169,9 +170,10 @@ def test_the_page_of_several_transfers(tmp_path: Path, make_stems: Make) -> None
 
 
 def test_the_settings_that_were_found_are_told(tmp_path: Path, make_stems: Make) -> None:
-    names = ("gain_db", "eq_low_db", "eq_mid_db", "eq_high_db", "balance_db", "width_db")
-    values = dict.fromkeys((*names, "dynamics_fast", "dynamics_slow"), 0.0)
-    settings = {"drums": values | {"gain_db": -6.0}}
-    folder, metrics = make_pair(tmp_path / "pair", make_stems, settings=settings)
+    settings = Settings.neutral(STEMS).edit({"drums.fader_db": -6.0, "master.comp.slope": 0.5})
+    folder, metrics = make_pair(tmp_path / "pair", make_stems, settings=settings.to_values())
     write_report(folder / "report.html", metrics)
-    assert "drums: 6.0 dB quieter" in (folder / "report.html").read_text()
+    text = (folder / "report.html").read_text()
+    assert "drums: fader at -6.0 dB" in text
+    assert "vocals: nothing" in text
+    assert "master: compressed 2.0:1" in text

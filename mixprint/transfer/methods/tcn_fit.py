@@ -1,15 +1,12 @@
-"""Bring the stems of one song to a mixing style by optimisation.
+"""Fit of a TCN to a style, step by step.
 
-The network is a console of plain controls per stem followed by a TCN, or one of the two, exactly
-the identity at the start. What is minimised is the distance of the result's features, or of its
-embedding, to those that are aimed at, relative to the distance at the start, plus a little for
-every departure from the identity. With a style share (`mixprint.transfer.style_share`) the features
-that are aimed at are those that the input is expected to have in the target's mix, else the
-target's own, which are also those of its music. The result of several segments is measured as one:
-by the mean of their features or embeddings, as a style is, for a verse and a chorus differ within
-one mix.
+The network starts as exactly the identity. What is minimised is the distance of the result's
+features, or of its embedding, to those that are aimed at (`mixprint.transfer.methods.distances`),
+relative to the distance at the start, plus a little for what the network adds. The result of
+several segments is measured as one: by the mean of their features or embeddings, as a style is, for
+a verse and a chorus differ within one mix.
 
-Shape suffixes: K segment, S stem, C channel, T sample, D features, E embedding.
+Shape suffixes: K segment, S stem, C channel, T sample.
 """
 
 import copy
@@ -18,15 +15,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mixprint.errors import TrainingError
 from mixprint.progress import Progress
-from mixprint.transfer.console import Console
-from mixprint.transfer.methods.chain import FittedChain
+from mixprint.stems import STEMS
+from mixprint.transfer.effect import InWindows, check_amount
 from mixprint.transfer.methods.distances import Distances
 from mixprint.transfer.methods.problem import Problem
 from mixprint.transfer.methods.result import NEAR_ENOUGH, Iteration, TransferResult
@@ -35,16 +31,10 @@ from mixprint.transfer.style import SILENT_STEM_DBFS
 
 log = logging.getLogger("mixprint.transfer")
 
-# The console's parameters are decibels, the TCN's are kernel taps: with lr = 1e-3 one step of the
-# optimiser moves a gain by at most about 1 dB and a dynamics slope by 0.05.
-DECIBELS_PER_LR = 1000.0
-SLOPE_PER_LR = 50.0
 FINAL_LR_FRACTION = 0.1
 MAX_GRADIENT_NORM = 1.0
-# Shares of the starting distance that are paid for a TCN residual as strong as its input, for an
-# equaliser whose neighbouring bands zigzag by 6 dB, and for a `Console.departure` of one.
+# Share of the starting distance that is paid for a residual as strong as its input.
 TCN_WEIGHT = 0.1
-ROUGHNESS_WEIGHT = 0.02
 # A plateau: the best objective fell by less than this fraction within this share of all steps
 # (at least MIN_PATIENCE steps).
 PLATEAU_IMPROVEMENT = 0.01
@@ -53,43 +43,75 @@ MIN_PATIENCE = 20
 RECORD_EVERY = 10
 
 
-def fit_chain(problem: Problem, *, with_console: bool, with_tcn: bool) -> TransferResult:
-    """Fit a console, a TCN, or both one after the other.
+class FittedTCN(nn.Module):
+    """A TCN as an effect: what it adds to its input is multiplied by the amount."""
+
+    hop_samples = 1
+
+    def __init__(self, tcn: TCN) -> None:
+        """Take the network."""
+        super().__init__()
+        self.tcn = tcn
+
+    @property
+    def context_samples(self) -> int:
+        """See `mixprint.transfer.effect.LocalEffect`."""
+        return self.tcn.context_samples
+
+    def render(self, stems_SCT: Tensor) -> Tensor:
+        """Process the stems, with gradients."""
+        made_BCT: Tensor = self.tcn(stems_SCT.flatten(0, 1).unsqueeze(0))
+        return made_BCT.view_as(stems_SCT)
+
+    def forward(self, stems_SCT: Tensor, amount_S: Tensor) -> Tensor:
+        """See `mixprint.transfer.effect.LocalEffect`."""
+        amount_S11 = check_amount(amount_S).to(stems_SCT).view(-1, 1, 1)
+        with torch.no_grad():
+            made_SCT = stems_SCT + amount_S11 * (self.render(stems_SCT) - stems_SCT)
+        # `where` and not a product: silence that turns to NaN times zero would still be NaN.
+        return torch.where(amount_S11 > 0, made_SCT, stems_SCT)
+
+
+def fit_tcn(problem: Problem) -> TransferResult:
+    """Fit a TCN.
 
     Raises:
         TrainingError: see `mixprint.transfer.fit.fit_style`.
     """
     segments_SCT, distances, settings = problem.segments_SCT, problem.distances, problem.settings
-    sample_rate_hz, device = problem.sample_rate_hz, segments_SCT[0].device
-    console = tcn = None
-    if with_console:
-        console = Console(sample_rate_hz, segments_SCT).to(device)
-    if with_tcn:
-        tcn = TCN.for_receptive_field(
-            settings.receptive_field, sample_rate_hz, seed=settings.seed
-        ).to(device)
-    chain = FittedChain(console, tcn, distances.left_alone).to(device)
-    prepared = [chain.prepare(stems_SCT) for stems_SCT in segments_SCT]
-    active_S = chain.active_S11.flatten()
+    device = segments_SCT[0].device
+    tcn = TCN.for_receptive_field(
+        settings.receptive_field, problem.sample_rate_hz, seed=settings.seed
+    )
+    network = FittedTCN(tcn).to(device)
+    active_S = torch.tensor([stem not in distances.left_alone for stem in STEMS]).to(device)
 
     def render() -> tuple[list[Tensor], Tensor]:
-        """Run the chain: the stems, and the TCN's residual relative to its input (power)."""
+        """Run the network: the stems, and its residual relative to its input (power)."""
         rendered, residuals = [], []
-        for each in prepared:
-            after_SCT, before_SCT = chain.render(each)
+        for before_SCT in segments_SCT:
+            after_SCT = network.render(before_SCT)
             power_S = (after_SCT - before_SCT).square().mean((1, 2))
             reference_S = before_SCT.square().mean((1, 2)).clamp_min(10 ** (SILENT_STEM_DBFS / 10))
-            rendered.append(after_SCT)
+            rendered.append(torch.where(active_S.view(-1, 1, 1), after_SCT, before_SCT))
             residuals.append((power_S / reference_S)[active_S].mean())
         return rendered, torch.stack(residuals).mean()
 
-    run = _minimise(render, chain, distances, num_steps=settings.num_steps, lr=settings.lr)
+    is_active = bool(active_S.any())
+    run = _minimise(
+        render,
+        network,
+        distances,
+        is_active=is_active,
+        num_steps=settings.num_steps,
+        lr=settings.lr,
+    )
     with torch.no_grad():
         rendered, residual = render()
         final = distances.measure(run.best_step, rendered)
-    residual_power = float(residual) if chain.is_active and tcn is not None else 0.0
+    residual_power = float(residual) if is_active else 0.0
     return TransferResult(
-        effect=chain.requires_grad_(False),
+        effect=InWindows(network.requires_grad_(False), distances.left_alone),
         segments_SCT=tuple(stems_SCT.cpu() for stems_SCT in rendered),
         initial=run.iterations[0],
         final=final,
@@ -99,7 +121,7 @@ def fit_chain(problem: Problem, *, with_console: bool, with_tcn: bool) -> Transf
         converged=run.converged,
         stems_left_alone=distances.left_alone,
         tcn_residual_db=10 * math.log10(residual_power) if residual_power > 0 else None,
-        receptive_field_samples=None if tcn is None else tcn.receptive_field_samples,
+        receptive_field_samples=tcn.receptive_field_samples,
         step_s=run.step_s,
         notes=[] if run.trouble is None else [run.trouble],
     )
@@ -107,7 +129,7 @@ def fit_chain(problem: Problem, *, with_console: bool, with_tcn: bool) -> Transf
 
 @dataclass(frozen=True)
 class _Run:
-    """Course of a fit; it leaves the chain at the best step."""
+    """Course of a fit; it leaves the network at the best step."""
 
     iterations: list[Iteration]
     best_step: int
@@ -118,11 +140,11 @@ class _Run:
 
 
 class _Best:
-    """The best step so far, and the chain as it was there."""
+    """The best step so far, and the network as it was there."""
 
-    def __init__(self, chain: FittedChain, num_steps: int) -> None:
+    def __init__(self, network: nn.Module, num_steps: int) -> None:
         self.step, self._objective = 0, math.inf
-        self._chain, self._state = chain, copy.deepcopy(chain.state_dict())
+        self._network, self._state = network, copy.deepcopy(network.state_dict())
         self._patience = max(MIN_PATIENCE, math.ceil(PATIENCE_FRACTION * num_steps))
         # One entry per step: the least objective up to it.
         self._so_far: list[float] = []
@@ -131,7 +153,7 @@ class _Best:
         """Take the objective of the next step."""
         if objective < self._objective:
             self._objective, self.step = objective, step
-            self._state = copy.deepcopy(self._chain.state_dict())
+            self._state = copy.deepcopy(self._network.state_dict())
         self._so_far.append(self._objective)
 
     def is_on_plateau(self) -> bool:
@@ -142,26 +164,26 @@ class _Best:
         return before - self._objective < PLATEAU_IMPROVEMENT * before
 
     def restore(self) -> None:
-        """Bring the chain back to the best step."""
-        self._chain.load_state_dict(self._state)
+        """Bring the network back to the best step."""
+        self._network.load_state_dict(self._state)
 
 
 def _minimise(
     render: Callable[[], tuple[list[Tensor], Tensor]],
-    chain: FittedChain,
+    network: nn.Module,
     distances: Distances,
     *,
+    is_active: bool,
     num_steps: int,
     lr: float,
 ) -> _Run:
-    """Run the loop, and leave the chain at the best step."""
-    groups = _parameter_groups(chain, lr)
-    parameters = [parameter for group in groups for parameter in group["params"]]
-    optimiser = torch.optim.Adam(groups)
+    """Run the loop, and leave the network at the best step."""
+    parameters = list(network.parameters())
+    optimiser = torch.optim.Adam(parameters, lr=lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda step: _cosine(step / max(num_steps, 1))
     )
-    best = _Best(chain, num_steps)
+    best = _Best(network, num_steps)
     iterations: list[Iteration] = []
     initial_distance, converged, trouble = 1.0, False, None
     started_s = time.perf_counter()
@@ -172,12 +194,9 @@ def _minimise(
             now = distances.optimised(segments_SCT)
             if step == 0:
                 initial_distance = float(now.detach())
-            objective = _objective(
-                now / max(initial_distance, NEAR_ENOUGH),
-                residual,
-                chain,
-                distances.departure_weight,
-            )
+            objective = now / max(initial_distance, NEAR_ENOUGH)
+            if is_active:
+                objective = objective + TCN_WEIGHT * residual
             value = float(objective.detach())
             if not math.isfinite(value):
                 trouble = (
@@ -188,7 +207,7 @@ def _minimise(
             best.add(step, value)
             at_target = step == 0 and initial_distance <= NEAR_ENOUGH
             plateau = best.is_on_plateau()
-            last = step == num_steps or at_target or plateau or not chain.is_active
+            last = step == num_steps or at_target or plateau or not is_active
             if step % RECORD_EVERY == 0 or last:
                 detached = [stems_SCT.detach() for stems_SCT in segments_SCT]
                 iterations.append(distances.measure(step, detached))
@@ -213,31 +232,6 @@ def _minimise(
     best.restore()
     step_s = (time.perf_counter() - started_s) / (step + 1)
     return _Run(iterations, best.step, step, converged, step_s, trouble)
-
-
-def _parameter_groups(chain: FittedChain, lr: float) -> list[dict[str, Any]]:
-    """Group the parameters by kind, each with its learning rate."""
-    groups: list[dict[str, Any]] = []
-    if (console := chain.console) is not None:
-        decibels = [p for p in console.parameters() if p is not console.dynamics_SW]
-        groups.append({"params": decibels, "lr": lr * DECIBELS_PER_LR})
-        groups.append({"params": [console.dynamics_SW], "lr": lr * SLOPE_PER_LR})
-    if chain.tcn is not None:
-        groups.append({"params": list(chain.tcn.parameters()), "lr": lr})
-    return groups
-
-
-def _objective(
-    relative: Tensor, residual: Tensor, chain: FittedChain, departure_weight: float
-) -> Tensor:
-    """Add what departures from the identity cost to the distance, relative to the first one."""
-    objective = relative
-    if chain.console is not None:
-        objective = objective + ROUGHNESS_WEIGHT * chain.console.roughness()
-        objective = objective + departure_weight * chain.console.departure()
-    if chain.tcn is not None and chain.is_active:
-        objective = objective + TCN_WEIGHT * residual
-    return objective
 
 
 def _cosine(fraction: float) -> float:
