@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mixprint.audio.files import probe, read_audio
+from mixprint.console.page.building import LiveConsole, live_console
 from mixprint.console.settings import Settings
 from mixprint.console.words import in_words
 from mixprint.features.schema import FEATURE_NAMES, FEATURE_UNITS
@@ -61,6 +63,7 @@ def write_report(path: Path, metrics: Mapping[str, Any]) -> None:
             [name, unit, *(float(metrics["features"][song][name]) for song in MIXES)]
             for name, unit in zip(FEATURE_NAMES, FEATURE_UNITS, strict=True)
         ],
+        console=_console(metrics, sounds),
         curves=_curves(metrics),
         figures=_figures(metrics),
     )
@@ -155,6 +158,17 @@ def words(metrics: Mapping[str, Any]) -> dict[str, Sequence[str]]:
         "settings": describe_settings(metrics["settings"]),
         "notes": metrics["notes"],
     }
+
+
+def _console(
+    metrics: Mapping[str, Any], sounds: Mapping[str, Mapping[str, Tensor]]
+) -> LiveConsole | None:
+    """Return the console that was set, to be played with the stems of the input; None without."""
+    if metrics["settings"] is None:
+        return None
+    stems_SCT = torch.stack([sounds[stem]["input"] for stem in STEMS])
+    settings = Settings.from_values(metrics["settings"], "settings of the transfer")
+    return live_console(settings, stems_SCT, SAMPLE_RATE_HZ, before=Settings.neutral(STEMS))
 
 
 def _curves(metrics: Mapping[str, Any]) -> dict[str, list[tuple[int, float]]]:
