@@ -5,9 +5,9 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
+from mixprint.audio import writing
 from mixprint.audio.writing import StereoFile, common_gain
 from mixprint.errors import DataError
-from mixprint.separation import stemfile
 from mixprint.stems import SAMPLE_RATE_HZ
 
 
@@ -53,7 +53,7 @@ def test_a_large_wav_becomes_rf64(
 ) -> None:
     audio_CT = torch.zeros(2, 1000)
     for most, header in ((2 * 1000 * num_bytes, b"RIFF"), (2 * 1000 * num_bytes - 1, b"RF64")):
-        monkeypatch.setattr(stemfile, "MAX_WAV_BYTES", most)
+        monkeypatch.setattr(writing, "MAX_WAV_BYTES", most)
         path = write(tmp_path / "stem.wav", audio_CT, bit_depth)
         assert path.read_bytes()[:4] == header
         assert sf.info(path).frames == 1000

@@ -10,10 +10,11 @@ are exact there; REAPER's own faders stand at 0 dB, and the mix is ridden from t
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mixprint.audio.files import probe
+from mixprint.console.colours import track_colours
 from mixprint.console.export.jsfx import (
     MASTER_NAME,
     STRIP_NAME,
@@ -32,8 +33,6 @@ EFFECTS_NAME = "Effects"
 NUM_SLIDERS = 64
 _VERSION_WORDS = ["0.1", "7.0", "0"]
 _SOURCES = {".flac": "FLAC", ".mp3": "MP3", ".ogg": "VORBIS", ".opus": "VORBIS"}
-# Red, orange, yellow, green, turquoise, blue, violet, pink.
-_COLOURS = (0xC0504D, 0xD98E3F, 0xC9B33D, 0x6BA653, 0x4AA3A0, 0x4F81BD, 0x8064A2, 0xC0709A)
 _HAS_COLOUR = 0x1000000
 _NAMESPACE = uuid.UUID("4c2a6f0e-92c3-4a51-a7b7-0c6c5b1f7f3d")
 
@@ -46,13 +45,11 @@ class Channel:
         effects: blocks of its plug-ins, in the order in which the sound passes them.
         fader: amplitude of REAPER's own fader.
         pan: of REAPER's own pan, -1 to 1.
-        sends: lines of the sends that it receives.
     """
 
     effects: Sequence[Line]
     fader: float = 1.0
     pan: float = 0.0
-    sends: Sequence[Line] = field(default_factory=tuple)
 
 
 def write_reaper(
@@ -148,9 +145,9 @@ def write_project(
         Line("MASTER_FX", ["1"]),
         _chain("MASTERFXLIST", master.effects, identity),
     ]
-    for place, (name, channel) in enumerate(channels.items()):
-        track = uuid.uuid5(identity, name)
-        colour = _COLOURS[place % len(_COLOURS)]
+    colours = track_colours(channels)
+    for name, channel in channels.items():
+        track, colour = uuid.uuid5(identity, name), colours[name]
         lines.append(_track(name, channel, _item(name, stems[name], out_dir, track), track, colour))
     _write_text(out_dir / PROJECT_NAME, written(Line(ROOT, _VERSION_WORDS, lines)))
     return [
@@ -160,10 +157,9 @@ def write_project(
     ]
 
 
-def _track(name: str, channel: Channel, item: Line, identity: uuid.UUID, colour: int) -> Line:
+def _track(name: str, channel: Channel, item: Line, identity: uuid.UUID, colour: str) -> Line:
     # REAPER keeps the bytes of a colour in the order blue, green, red.
-    red, green, blue = colour.to_bytes(3, "big")
-    number = _HAS_COLOUR | int.from_bytes((blue, green, red), "big")
+    number = _HAS_COLOUR | int.from_bytes(bytes.fromhex(colour[1:]), "little")
     guid = _guid(identity)
     inner = [
         Line("NAME", [name]),
@@ -176,7 +172,6 @@ def _track(name: str, channel: Channel, item: Line, identity: uuid.UUID, colour:
         Line("FX", ["1"]),
         Line("TRACKID", [guid]),
         Line("MAINSEND", ["1", "0"]),
-        *channel.sends,
         _chain("FXCHAIN", channel.effects, identity),
         item,
     ]

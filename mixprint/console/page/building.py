@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.resampling import resample
+from mixprint.console.colours import track_colours
 from mixprint.console.excerpts import busiest_second, power_per_second
 from mixprint.console.mixing import as_stereo
 from mixprint.console.page.algorithm import algorithm
@@ -26,7 +27,6 @@ from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE, Settings
 from mixprint.console.words import in_words
 from mixprint.errors import ConfigError
 from mixprint.pages.clips import faded
-from mixprint.pages.colours import PALETTE
 from mixprint.pages.page import ENVIRONMENT
 
 TEMPLATE = "console/page/console.html"
@@ -38,8 +38,6 @@ SHORTEST_EXCERPT_S = 4
 _HIGHEST_RATE_HZ = 48_000
 _LARGEST = 32_767  # of 16 bits
 _FULL_SCALE = 32_768
-# Black would not be seen on a dark page.
-_COLOURS = PALETTE[:-1]
 _PANELS = {"eq": "Equaliser", "comp": "Compressor", "drive": "Drive", "room": "Room"}
 _PLACE_PANEL = "Trim and width"
 _UNIT_SUFFIXES = ("_db", "_hz", "_ms", "_s")
@@ -127,9 +125,10 @@ def live_console(
         )
     rate_hz = _played_rate_hz(sample_rate_hz)
     start, excerpt_NCT = _excerpt(tracks_NCT, sample_rate_hz, rate_hz)
+    colours = track_colours(settings.tracks)
     tracks = [
-        {"name": track, "colour": _COLOURS[place % len(_COLOURS)], **_encoded(audio_CT, rate_hz)}
-        for place, (track, audio_CT) in enumerate(zip(settings.tracks, excerpt_NCT, strict=True))
+        {"name": track, "colour": colours[track], **_encoded(audio_CT, rate_hz)}
+        for track, audio_CT in zip(settings.tracks, excerpt_NCT, strict=True)
     ]
     file = settings.to_values()
     values = {
