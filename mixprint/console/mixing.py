@@ -112,6 +112,8 @@ class Values:
 
 
 _FIELDS: Mapping[str, Field] = {each.name: each for each in TRACK_FIELDS}
+# What an equaliser does something by: its gains and cuts. Those of the master are called as these.
+_EQ_NAMES = frozenset(f.name for f in TRACK_FIELDS if f.group == "eq" and not f.weighed_by)
 
 
 def is_plain(value: Tensor, neutral: float) -> bool:
@@ -195,6 +197,9 @@ class Console:
 
     def _equalised(self, values: Values) -> Tensor:
         """Bring the tracks to their working level and through their equalisers."""
+        if not _has_equaliser(values.track_N):
+            trim_N11 = amplitude(values.track_N["trim_db"])[:, None, None]
+            return self._tracks_NCT * trim_N11.to(self._tracks_NCT.dtype)
         impulse_NK = impulse_response(values.track_sections(), values.sample_rate_hz)
         impulse_NK = impulse_NK * amplitude(values.track_N["trim_db"])[:, None]
         num_samples, num_taps = self._tracks_NCT.shape[-1], impulse_NK.shape[-1]
@@ -207,8 +212,10 @@ class Console:
     def _placed(self, audio_NCT: Tensor, values: Values) -> Tensor:
         """Apply what is linear from the rooms to the equaliser of the master, at one go."""
         has_rooms = values.track_N["room.send_db"].requires_grad or bool(values.sends().any())
+        has_equaliser = _has_equaliser(values.master_1)
+        if not has_rooms and not has_equaliser:
+            return stereo_matrix(values).to(audio_NCT.dtype) @ audio_NCT
         rate_hz, num_samples = values.sample_rate_hz, audio_NCT.shape[-1]
-        impulse_1K = impulse_response(values.master_sections(), rate_hz)[:, :_MASTER_TAPS]
         num_room_taps = round(self._room_s * rate_hz) if has_rooms else 0
         num_fft = next_fast_len(num_samples + num_room_taps + _MASTER_TAPS - 1, real=True)
         spectrum_NCF = rfft(audio_NCT, n=num_fft)
@@ -222,12 +229,19 @@ class Console:
             spectrum_NCF = _in_rooms(matrix_NCC @ spectrum_NCF, room_NCF)
         else:
             spectrum_NCF = matrix_NCC @ _in_rooms(spectrum_NCF, room_NCF)
-        filter_1F = rfft(impulse_1K.to(audio_NCT.dtype), n=num_fft)
-        return torch.fft.irfft(spectrum_NCF * filter_1F, n=num_fft)[..., :num_samples]
+        if has_equaliser:
+            impulse_1K = impulse_response(values.master_sections(), rate_hz)[:, :_MASTER_TAPS]
+            spectrum_NCF = spectrum_NCF * rfft(impulse_1K.to(audio_NCT.dtype), n=num_fft)
+        return torch.fft.irfft(spectrum_NCF, n=num_fft)[..., :num_samples]
 
 
 # The equaliser of the master has no narrow low bells: it rings for less.
 _MASTER_TAPS = 32_768
+
+
+def _has_equaliser(of: Mapping[str, Tensor]) -> bool:
+    """Tell whether a band of the tracks, or of the master, does something or is looked for."""
+    return not all(is_plain(of[name], _FIELDS[name].neutral) for name in of if name in _EQ_NAMES)
 
 
 def _in_rooms(spectrum_NCF: Tensor, room_NCF: Tensor | None) -> Tensor:

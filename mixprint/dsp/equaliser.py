@@ -7,6 +7,7 @@ with a state that is carried from block to block.
 Shape suffixes: B track, C channel, K section, 3 coefficients, F frequency bin, T sample, N tap.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -117,12 +118,18 @@ def response(sections: Sections, num_fft: int) -> Tensor:
     Returns:
         response_BF, complex128.
     """
-    bin_F = torch.arange(num_fft // 2 + 1, dtype=torch.float64, device=sections.b_BK3.device)
-    delay_F = torch.polar(torch.ones_like(bin_F), -2 * math.pi * bin_F / num_fft)
-    delay_F3 = torch.stack([torch.ones_like(delay_F), delay_F, delay_F.square()], dim=-1)
+    delay_F3 = _delays(num_fft).to(sections.b_BK3.device)
     above_BKF = sections.b_BK3.to(delay_F3.dtype) @ delay_F3.mT
     below_BKF = sections.a_BK3.to(delay_F3.dtype) @ delay_F3.mT
     return (above_BKF / below_BKF).prod(dim=1)
+
+
+@functools.lru_cache(maxsize=4)
+def _delays(num_fft: int) -> Tensor:
+    """Return what delays of 0, 1 and 2 samples do at the bins of a transform."""
+    bin_F = torch.arange(num_fft // 2 + 1, dtype=torch.float64)
+    delay_F = torch.polar(torch.ones_like(bin_F), -2 * math.pi * bin_F / num_fft)
+    return torch.stack([torch.ones_like(delay_F), delay_F, delay_F.square()], dim=-1)
 
 
 def impulse_response(sections: Sections, sample_rate_hz: int) -> Tensor:
