@@ -112,7 +112,7 @@ def demo(
         echo(line)
     echo(f"the mix            {shown(output_dir / 'true' / 'mix.wav')}")
     echo(f"as it was found    {shown(output_dir / 'found' / 'mix.wav')}, and sheet.md beside it")
-    echo(f"{CHANGES_IN_WORDS}")
+    echo(CHANGES_IN_WORDS)
     echo(f"                   {shown(output_dir / 'changed' / 'mix.wav')}")
     echo(f"to move its faders {shown(output_dir / 'found' / 'console.html')}")
 

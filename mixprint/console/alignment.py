@@ -102,6 +102,11 @@ def align(dry_CT: Tensor, mix_CT: Tensor, sample_rate_hz: int, where: str) -> Al
         )
     fine = _delays(dry_T, mix_T, sample_rate_hz, _FINE, (drift, delay_s), where)
     agrees = fine.agreeing(*_line(fine.times_s, fine.delays_s))
+    if not agrees.any():
+        raise DataError(
+            f"{where}: expected the same music in tracks and mix, found delays that differ from "
+            "window to window"
+        )
     if agrees.sum() > 1:
         drift, delay_s = np.polyfit(fine.times_s[agrees], fine.delays_s[agrees], 1).tolist()
     # A sample more or less at the end of a short song is no drift.

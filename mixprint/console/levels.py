@@ -11,6 +11,7 @@ Q candidate.
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from mixprint.console.settings import Settings
 
 # To this level tracks are brought, so that thresholds mean the same for all.
 WORKING_DBFS = -20.0
-_LEVEL_SAMPLES = 17_640
+_LEVEL_S = 0.4
 _SILENT_DBFS, _GATE_DB = -70.0, -10.0
 _N_FFT = 4096
 _BANDS_HZ = tuple(25.0 * 2 ** (third / 3) for third in range(29))
@@ -36,13 +37,14 @@ _LOWPASS_HZ = (15_000.0, 11_000.0, 8_000.0, 5_500.0, 4_000.0)
 _CUT_GAIN = 0.01
 
 
-def working_trim_db(tracks_NCT: Tensor) -> list[float]:
+def working_trim_db(tracks_NCT: Tensor, sample_rate_hz: int) -> list[float]:
     """Return what brings tracks to the level at which thresholds mean the same for all.
 
     That is `WORKING_DBFS`, of the moments that are not much quieter than the others; a track that
     is silent throughout stays.
     """
-    frames_NMS = tracks_NCT.square().mean(dim=1).unfold(-1, _LEVEL_SAMPLES, _LEVEL_SAMPLES)
+    size = min(round(_LEVEL_S * sample_rate_hz), tracks_NCT.shape[-1])
+    frames_NMS = tracks_NCT.square().mean(dim=1).unfold(-1, size, size)
     power_NM = frames_NMS.mean(dim=-1).double()
     trims = []
     for power_M in power_NM:
@@ -64,7 +66,7 @@ def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int
         names: of the tracks.
         rate_hz: of both.
     """
-    trims = working_trim_db(tracks_NCT)
+    trims = working_trim_db(tracks_NCT, rate_hz)
     levels = _Levels(tracks_NCT, mix_CT, rate_hz)
     pan_N = _pans(tracks_NCT, mix_CT)
     # The pan turns one side down: what both together have lost is made up for.
@@ -81,7 +83,7 @@ def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int
         for band, gain_db in zip(("low", "bell1", "bell2", "bell3", "high"), tone_B, strict=True):
             changes[f"{name}.eq.{band}.gain_db"] = gain_db
         changes |= {f"{name}.{cut}": freq_hz for cut, freq_hz in levels.cuts[place].items()}
-    return Settings.neutral(names).edit(changes)
+    return replace(Settings.neutral(names), sample_rate_hz=rate_hz).edit(changes)
 
 
 class _Levels:

@@ -32,6 +32,7 @@ from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
+from mixprint.text import shown
 
 log = logging.getLogger("mixprint.console")
 
@@ -119,6 +120,12 @@ def recover_pair(
     Raises:
         ConfigError, AudioError, DataError: see `recover`, `load_pair` and `write_mix`.
     """
+    for path in pair.tracks.values():
+        if path.resolve() == pair.mix.resolve():
+            raise ConfigError(
+                f"{shown(pair.mix)}: expected a mix apart from its tracks, found it among them; "
+                "put it into another folder"
+            )
     check_mix_folder(out_dir, pair.tracks, others=[pair.mix], overwrite=overwrite)
     if start is not None:
         start = start.in_order(list(pair.tracks))
@@ -213,12 +220,17 @@ def recover(
             f"recover: expected {len(names)} tracks as long as the mix, {mix_CT.shape[-1]} "
             f"samples, found {len(tracks_NCT)} of {tracks_NCT.shape[-1]}"
         )
+    num_unheard = round(preroll_s * sample_rate_hz)
+    if (num_compared := mix_CT.shape[-1] - num_unheard) < max(RESOLUTIONS):
+        raise ConfigError(
+            f"recover: expected at least {max(RESOLUTIONS)} samples to compare, found "
+            f"{num_compared}"
+        )
     tracks_NCT, mix_CT = as_stereo(tracks_NCT).float(), as_stereo(mix_CT).float()
     neutral = Settings.neutral(names)
     start = None if start is None else start.in_order(names)
     begun = begin(tracks_NCT, mix_CT, names, sample_rate_hz) if start is None else start
     begun = begun.lock(neutral if start is None else start, locked)
-    num_unheard = round(preroll_s * sample_rate_hz)
     search = _Search(tracks_NCT, mix_CT, sample_rate_hz, begun, locked, num_unheard)
     return search.run(num_steps)
 

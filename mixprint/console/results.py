@@ -23,9 +23,14 @@ from mixprint.console.excerpts import WatchedPower, busiest_second, part_of
 from mixprint.console.page.building import console_page, excerpt_seconds
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
-from mixprint.console.tracks import common_rate_hz, file_stems, length_s, read_in_step
+from mixprint.console.tracks import (
+    check_not_among,
+    common_rate_hz,
+    file_stems,
+    length_s,
+    read_in_step,
+)
 from mixprint.console.words import markdown
-from mixprint.errors import DataError
 from mixprint.progress import Progress
 from mixprint.storage.atomic import atomic_path, remove_all_leftovers
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
@@ -72,7 +77,7 @@ def write_mix(
             with atomic_path(out_dir / "sheet.md") as temporary:
                 temporary.write_text(markdown(settings), encoding="utf-8")
             _write_page(paths, settings, out_dir, rate_hz, power_NM)
-            settings.save(out_dir / CONSOLE_MIX.marker)
+            replace(settings, sample_rate_hz=rate_hz).save(out_dir / CONSOLE_MIX.marker)
     return rate_hz
 
 
@@ -96,12 +101,7 @@ def check_mix_folder(
     """
     inputs = [*tracks.values(), *others]
     check_folder(out_dir, CONSOLE_MIX, inputs=inputs, overwrite=overwrite)
-    for path in tracks.values():
-        if out_dir.is_dir() and path.parent.samefile(out_dir):
-            raise DataError(
-                f"{shown(out_dir)}: expected another folder than that of the tracks, found "
-                f"{shown(path)} in it; choose another folder"
-            )
+    check_not_among(tracks, out_dir)
 
 
 def _write_audio(

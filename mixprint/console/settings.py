@@ -126,7 +126,7 @@ class Settings:
     Attributes:
         tracks: by name, in the order of the mix; it means nothing to the sound.
         master: of the sum.
-        sample_rate_hz: of the audio that they were found on; filters mean the same at any.
+        sample_rate_hz: of the audio that they were last used on; they mean the same at any.
         rooms: how rooms are fed.
     """
 
@@ -415,6 +415,10 @@ class Settings:
             raise ConfigError(
                 f"tracks: expected {', '.join(self.tracks)} in both settings, found "
                 f"{', '.join(other.tracks)}"
+            )
+        if self.rooms != other.rooms:
+            raise ConfigError(
+                f"rooms: expected {self.rooms} in both settings, found {other.rooms}, too"
             )
 
 

@@ -57,7 +57,7 @@ def with_shared_rooms(
         num_rooms: the most that there are afterwards.
 
     Returns:
-        the settings, and a sentence for each track whose reverb time or send has changed.
+        the settings, and a sentence for each track whose room or send has changed.
     """
     if settings.rooms == "sends":
         return settings, []
@@ -66,7 +66,12 @@ def with_shared_rooms(
     weights = {name: 10 ** ((s["room.send_db"] + s["fader_db"]) / 10) for name, s in sent.items()}
     tracks = dict(settings.tracks)
     told = []
-    for group in _groups(names, sent, weights, num_rooms):
+    same: dict[tuple[float, ...], list[str]] = {}
+    for name in names:
+        same.setdefault(tuple(sent[name][each] for each in ROOM_SHAPE), []).append(name)
+    are_few = len(same) <= num_rooms
+    groups = list(same.values()) if are_few else _groups(names, sent, weights, num_rooms)
+    for group in groups:
         total = sum(weights[name] for name in group)
         shape = {
             each: math.exp(sum(weights[n] * math.log(sent[n][each]) for n in group) / total)
@@ -76,7 +81,7 @@ def with_shared_rooms(
             before = sent[name]
             field = before.fields[before.place("room.send_db")]
             send_db = field.off_scale(before["room.send_db"] + _behind_fader_db(before))
-            own = shape if len(group) > 1 else {each: before[each] for each in ROOM_SHAPE}
+            own = {each: before[each] for each in ROOM_SHAPE} if are_few else shape
             tracks[name] = before.with_values({**own, "room.send_db": send_db}, name)
             told += _told(name, before, tracks[name])
     return replace(settings, tracks=tracks, rooms="sends"), told
@@ -135,6 +140,10 @@ def _told(name: str, before: Strip, after: Strip) -> list[str]:
             f"{name}: reverb time {shared_s:.2f} s in place of {time_s:.2f} s "
             f"({100 * (shared_s / time_s - 1):+.0f} %)"
         )
+    for band in ("low", "high"):
+        ratio, shared = (strip[f"room.{band}_ratio"] for strip in (before, after))
+        if abs(shared / ratio - 1) > 0.005:
+            told.append(f"{name}: {band} ratio of its room {shared:.2f} in place of {ratio:.2f}")
     change_db = after["room.send_db"] - before["room.send_db"]
     if abs(change_db) > 0.05:
         told.append(f"{name}: send {change_db:+.1f} dB, for it lies behind pan and width now")

@@ -6,7 +6,7 @@ Shape suffixes: N track, C channel, T sample.
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from mixprint.audio.files import convert_advice, probe, stream_audio
 from mixprint.audio.signatures import AUDIO_SUFFIXES, UNREADABLE_SUFFIXES, is_hidden
 from mixprint.console.settings import MAX_TRACKS
-from mixprint.errors import AudioError, ConfigError
+from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.stems import NUM_CHANNELS
 from mixprint.text import printable, shown
 
@@ -104,6 +104,20 @@ def plain_name(name: str) -> str:
     macOS writes an accent as a character of its own (NFD), others as part of its letter (NFC).
     """
     return unicodedata.normalize("NFC", shown(name)).replace(".", "_")
+
+
+def check_not_among(tracks: Mapping[str, Path], out_dir: Path) -> None:
+    """Refuse the folder of the tracks for results, which the next call would take for tracks.
+
+    Raises:
+        DataError: a track lies there.
+    """
+    for path in tracks.values():
+        if out_dir.is_dir() and path.parent.samefile(out_dir):
+            raise DataError(
+                f"{shown(out_dir)}: expected another folder than that of the tracks, found "
+                f"{shown(path)} in it; choose another folder"
+            )
 
 
 def common_rate_hz(paths: Iterable[Path]) -> int:

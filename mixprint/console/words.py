@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings, Strip
+from mixprint.text import printable
 
 # What is less than this is not said.
 _SAID_DB = 0.05
@@ -26,7 +27,12 @@ def markdown(settings: Settings) -> str:
     """Return settings in words as a Markdown sheet."""
     lines = ["# Mix settings", ""]
     for name, phrases in in_words(settings).items():
-        lines += [f"## {name}", "", *(f"- {phrase}" for phrase in phrases or ["nothing"]), ""]
+        lines += [
+            f"## {printable(name)}",
+            "",
+            *(f"- {phrase}" for phrase in phrases or ["nothing"]),
+            "",
+        ]
     kind = {
         "inserts": "Each track has a room of its own, before width and fader.",
         "sends": "Rooms are shared, and fed behind the faders.",

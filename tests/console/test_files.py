@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.files import read_audio, write_audio
-from mixprint.console.pairs import find_pairs, load_pair
+from mixprint.console.pairs import Pair, find_pairs, load_pair
+from mixprint.console.recovery import recover_pair
 from mixprint.console.results import CONSOLE_MIX, write_mix
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import file_stems, find_tracks, read_in_step, read_whole
@@ -173,3 +174,11 @@ def test_pairs_are_found_by_name(tmp_path: Path) -> None:
     assert "called voice, found voice.flac, voice.wav" in unpaired[0].reason
     with pytest.raises(DataError, match="nowhere: expected a folder, found none"):
         find_pairs(raw, tmp_path / "nowhere")
+
+
+def test_a_mix_among_its_tracks_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "mix"):
+        write_noise(tmp_path / f"{name}.wav", 1.0)
+    pair = Pair("song", find_tracks([tmp_path]), tmp_path / "mix.wav")
+    with pytest.raises(ConfigError, match=r"mix\.wav: expected a mix apart from its tracks"):
+        recover_pair(pair, tmp_path / "out")

@@ -31,7 +31,7 @@ def heard_db(settings: Settings, name: str) -> float:
 def test_the_working_level_is_that_of_what_sounds() -> None:
     dry_NCT = torch.zeros(2, 2, 5 * RATE_HZ)
     dry_NCT[0, :, : 2 * RATE_HZ] = 0.01  # -40 dBFS, and then nothing
-    assert working_trim_db(dry_NCT) == pytest.approx([20.0, 0.0], abs=0.1)
+    assert working_trim_db(dry_NCT, RATE_HZ) == pytest.approx([20.0, 0.0], abs=0.1)
 
 
 def test_levels_and_pans_are_found_at_once() -> None:
@@ -126,3 +126,12 @@ def test_a_position_finds_back_from_beyond_its_range() -> None:
         optimiser.step()
         assert -60.0 <= positions.settings()["a.fader_db"] <= 24.0
     assert positions.settings()["a.fader_db"] < 24.0
+
+
+def test_a_short_song_of_a_low_rate_is_taken_apart() -> None:
+    dry_NCT = tracks(4, 9_000, 2).float()
+    found = recover(dry_NCT, dry_NCT.sum(dim=0), 8_000, NAMES, num_steps=0)
+    assert found.settings.sample_rate_hz == 8_000
+    assert found.distance < 0.2
+    with pytest.raises(ConfigError, match="expected at least 8192 samples to compare, found 8000"):
+        recover(dry_NCT[..., :8_000], dry_NCT[..., :8_000].sum(dim=0), 8_000, NAMES)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +198,11 @@ def test_names_and_numbers_of_tracks() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             Settings.neutral(names)
+
+
+def test_rooms_that_are_fed_otherwise_are_not_mixed() -> None:
+    inserts = Settings.neutral(["a"])
+    sends = replace(inserts, rooms="sends")
+    for mixed in (lambda: Settings.mean([inserts, sends]), lambda: inserts.added(sends)):
+        with pytest.raises(ConfigError, match="rooms: expected inserts in both settings, found se"):
+            mixed()

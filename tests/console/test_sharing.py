@@ -48,6 +48,15 @@ def test_near_reverb_times_are_grouped_by_what_is_sent() -> None:
     assert [sentence.partition(":")[0] for sentence in told] == ["b", "c"]
 
 
+def test_rooms_of_one_time_and_other_bands_stay_two() -> None:
+    settings = sent(a=1.0, b=1.0).edit({"a.room.low_ratio": 2.0, "b.room.low_ratio": 0.5})
+    assert with_shared_rooms(settings) == (replace(settings, rooms="sends"), [])
+    more = sent(a=1.0, b=1.0, c=2.0, d=3.0).edit({"a.room.low_ratio": 4.0})
+    found, told = with_shared_rooms(more)
+    assert found["a.room.low_ratio"] == found["b.room.low_ratio"] == pytest.approx(2.0)
+    assert [sentence.partition(":")[0] for sentence in told] == ["a", "b"]
+
+
 def test_no_sends_need_no_room() -> None:
     neutral = Settings.neutral(["a", "b"])
     assert with_shared_rooms(neutral) == (replace(neutral, rooms="sends"), [])

@@ -23,8 +23,7 @@ def write_pedalboard(export: Export) -> list[str]:
     files = {
         name: path.relative_to(export.out_dir).as_posix() for name, path in export.stems.items()
     }
-    settings = replace(export.settings, sample_rate_hz=export.sample_rate_hz)
-    text = to_pedalboard(settings, files, export.title)
+    text = to_pedalboard(export.settings, files, export.title)
     _write_text(export.out_dir / "song_pedalboard.py", text)
     return [
         "pedalboard: no saturation, expansion, knees and rooms; cuts fall by 6 dB an octave in "
@@ -45,13 +44,17 @@ def write_apo(export: Export) -> list[str]:
 def write_impulses(export: Export) -> list[str]:
     """Write what each track's equaliser and room answer to an impulse, float WAV."""
     stems = file_stems(export.settings.tracks)
+    rate_hz = export.settings.sample_rate_hz
     for name in progress(stems, len(stems), "wrote impulses of", "tracks", log):
         # One by one: the rooms of all at once are long.
         alone = replace(export.settings, tracks={name: export.settings.tracks[name]})
-        for kind, impulse_CK in impulses(alone, export.sample_rate_hz)[name].items():
+        for kind, impulse_CK in impulses(alone, rate_hz)[name].items():
             path = export.out_dir / "impulses" / f"{stems[name]}.{kind.replace(' ', '-')}.wav"
-            write_audio(path, impulse_CK, export.sample_rate_hz, subtype="FLOAT")
-    return ["impulses: they hold equalisers and rooms, without levels, dynamics, width and pan"]
+            write_audio(path, impulse_CK, rate_hz, subtype="FLOAT")
+    return [
+        "impulses: they hold equalisers and rooms, without levels, dynamics, width and pan; a "
+        "room's is to be fed with the mean of both channels"
+    ]
 
 
 def write_sheet(export: Export) -> list[str]:

@@ -17,6 +17,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -27,6 +28,7 @@ from mixprint.console.export.song import Export, Plugins
 from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import (
+    check_not_among,
     common_rate_hz,
     file_stems,
     length_s,
@@ -94,7 +96,9 @@ def write_export(
         raise ConfigError(f"tempo_bpm: expected {low:g} to {high:g}, found {tempo_bpm:g}")
     paths = dict(tracks)
     check_folder(out_dir, CONSOLE_EXPORT, inputs=[*paths.values(), *inputs], overwrite=overwrite)
+    check_not_among(tracks, out_dir)
     rate_hz = common_rate_hz(paths.values())
+    settings = replace(settings, sample_rate_hz=rate_hz)
     with reserved(out_dir, CONSOLE_EXPORT.noun):
         remove_result(out_dir, CONSOLE_EXPORT)
         with result_in(out_dir, CONSOLE_EXPORT):
@@ -109,7 +113,6 @@ def write_export(
                 out_dir=out_dir,
                 title=title,
                 tempo_bpm=tempo_bpm,
-                sample_rate_hz=rate_hz,
                 plugins=plugins,
             )
             notes = [note for each in formats for note in each.write(export)]

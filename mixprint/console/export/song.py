@@ -1,4 +1,4 @@
-"""A song that is exported, as each format gets it."""
+"""Songs to be exported, as each format gets them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,12 +18,11 @@ class Export:
     """A song that is exported.
 
     Attributes:
-        settings: what is done.
+        settings: what is done; their sample rate is that of the audio.
         stems: track -> its dry audio inside `out_dir`; empty where no format needs audio.
         out_dir: receives the files.
         title: of the song.
         tempo_bpm: if it is known.
-        sample_rate_hz: of the audio.
         plugins: of a project for REAPER.
     """
 
@@ -32,5 +31,4 @@ class Export:
     out_dir: Path
     title: str
     tempo_bpm: float | None
-    sample_rate_hz: int
     plugins: Plugins = "jsfx"

@@ -84,7 +84,7 @@ class _Desk:
     def __init__(self, problem: Problem) -> None:
         self._distances, self._rate_hz = problem.distances, problem.sample_rate_hz
         self._segments_SCT = problem.segments_SCT
-        self._base = _start(problem.segments_SCT, problem.distances.left_alone)
+        self._base = _start(problem.segments_SCT, self._rate_hz, problem.distances.left_alone)
         self._knobs = _knobs(problem.distances.left_alone)
         # In units in which the prior is a standard normal distribution.
         self._weight = math.sqrt(problem.distances.prior_weight)
@@ -272,10 +272,12 @@ def _knobs(left_alone: Sequence[str]) -> list[_Knob]:
     return knobs
 
 
-def _start(segments_SCT: Sequence[Tensor], left_alone: Sequence[str]) -> Settings:
+def _start(
+    segments_SCT: Sequence[Tensor], sample_rate_hz: int, left_alone: Sequence[str]
+) -> Settings:
     """Bring the stems to their working level and back, with thresholds that are exceeded."""
     heard_SCT = torch.cat(list(segments_SCT), dim=-1)
-    trims = working_trim_db(heard_SCT)
+    trims = working_trim_db(heard_SCT, sample_rate_hz)
     thresholds = loud_db(heard_SCT)
     changes: dict[str, float] = {}
     for stem, trim_db, level_db in zip(STEMS, trims, thresholds.tolist(), strict=True):

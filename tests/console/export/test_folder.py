@@ -1,6 +1,7 @@
 """Exports as folders: dry tracks side by side, the mix, every format, and whose files they are."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ SETTINGS = Settings.neutral(NAMES).edit(
         "master.output_db": -3.0,
     }
 )
+AS_WRITTEN = replace(SETTINGS, sample_rate_hz=RATE_HZ)
 
 
 @pytest.fixture
@@ -69,9 +71,9 @@ def test_everything_lies_side_by_side(tmp_path: Path, tracks: dict[str, Path]) -
     mix_CT = render(dry_NCT, SETTINGS, RATE_HZ).sum(dim=0)
     found_CT = read_audio(out / "mix.wav", sample_rate_hz=RATE_HZ)
     torch.testing.assert_close(found_CT.double(), mix_CT, rtol=0, atol=1e-6)
-    assert Settings.load(out / "settings.json") == SETTINGS
-    assert read_dawproject(out / "song.dawproject").settings == SETTINGS
-    assert read_reaper(out / "song.rpp").settings == SETTINGS
+    assert Settings.load(out / "settings.json") == AS_WRITTEN
+    assert read_dawproject(out / "song.dawproject").settings == AS_WRITTEN
+    assert read_reaper(out / "song.rpp").settings == AS_WRITTEN
     script = (out / "song_pedalboard.py").read_text()
     assert "'dry/Vox (2).wav'" in script
     assert "RATE = 8000" in script
@@ -161,7 +163,7 @@ def test_settings_that_are_read_are_not_written_over(
 
 def test_names_that_are_paths_stay_inside(tmp_path: Path, tracks: dict[str, Path]) -> None:
     names = ("/etc/passwd", "..\\..\\x".replace(".", ""), "a/b", "a:b", "CON", " ", "x" * 200)
-    settings = Settings.neutral(names)
+    settings = replace(Settings.neutral(names), sample_rate_hz=RATE_HZ)
     given = dict.fromkeys(names, tracks["vox"])
     formats = chosen_formats(["apo, impulses", "dawproject"])
     write_export(given, settings, tmp_path / "out", formats, title="x")
@@ -182,3 +184,19 @@ def test_wrong_calls_are_told_before_the_work(tmp_path: Path, tracks: dict[str, 
             tracks, Settings.neutral(["other"]), tmp_path / "out", chosen_formats([]), title="x"
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_project_has_the_rate_of_its_audio(tmp_path: Path) -> None:
+    audio_CT = 0.1 * torch.randn(2, 3_000, generator=torch.Generator().manual_seed(1))
+    write_audio(tmp_path / "song" / "a.wav", audio_CT, 48_000, subtype="PCM_24")
+    tracks, settings = {"a": tmp_path / "song" / "a.wav"}, Settings.neutral(["a"])
+    out = tmp_path / "out"
+    write_export(tracks, settings, out, [FORMATS["reaper"], FORMATS["settings"]], title="x")
+    assert "SAMPLERATE 48000" in (out / "song.rpp").read_text()
+    assert Settings.load(out / "settings.json").sample_rate_hz == 48_000
+    assert read_reaper(out / "song.rpp").settings.sample_rate_hz == 48_000
+
+
+def test_the_folder_of_the_tracks_is_refused(tmp_path: Path, tracks: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match="expected another folder than that of the tracks"):
+        write_export(tracks, SETTINGS, tmp_path / "song", [FORMATS["reaper"]], title="x")
