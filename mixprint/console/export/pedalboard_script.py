@@ -17,7 +17,12 @@ from mixprint.dsp.equaliser import BUTTERWORTH_Q
 
 _TIMES = 2 * math.pi
 
-_HEAD = '''"""{title}: needs `pip install pedalboard`; written by mixprint."""
+_HEAD = '''"""{title}: needs `pip install pedalboard`; written by mixprint.
+
+Reads the tracks and writes the mix beside itself, from whatever folder it is started.
+"""
+
+from pathlib import Path
 
 import numpy as np
 from pedalboard import (
@@ -33,10 +38,15 @@ from pedalboard import (
 from pedalboard.io import AudioFile
 
 '''
-_TAIL = '''
+_TAIL = '''HERE = Path(__file__).resolve().parent
+
+
+def beside(path, *options, **more):
+    return AudioFile(str(HERE / path), *options, **more)
+
 
 def read(path, rate):
-    with AudioFile(path).resampled_to(rate) as file:
+    with beside(path).resampled_to(rate) as file:
         audio = file.read(file.frames)
     return np.repeat(audio, 2, axis=0) if len(audio) == 1 else audio
 
@@ -55,7 +65,7 @@ for path, effects, width, pan, fader_db in TRACKS:
     mix, made = (np.pad(x, ((0, 0), (0, longest - x.shape[1]))) for x in (mix, made))
     mix = mix + made
 mix = Pedalboard(MASTER)(mix.astype(np.float32), RATE)
-with AudioFile("mix_pedalboard.wav", "w", RATE, 2, bit_depth=32) as file:
+with beside("mix_pedalboard.wav", "w", RATE, 2, bit_depth=32) as file:
     file.write(mix)
 '''
 

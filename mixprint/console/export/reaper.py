@@ -29,6 +29,8 @@ from mixprint.storage.atomic import atomic_path
 from mixprint.text import shown
 
 PROJECT_NAME = "song.rpp"
+# A pan that is a balance, whose middle changes no level.
+PAN_LAW, PAN_MODE = "1", "3"
 EFFECTS_NAME = "Effects"
 NUM_SLIDERS = 64
 _VERSION_WORDS = ["0.1", "7.0", "0"]
@@ -134,14 +136,14 @@ def write_project(
     identity = uuid.uuid5(_NAMESPACE, title)
     lines = [
         Line("RIPPLE", ["0"]),
-        Line("PANLAW", ["1"]),
-        Line("PANMODE", ["3"]),
+        Line("PANLAW", [PAN_LAW]),
+        Line("PANMODE", [PAN_MODE]),
         Line("SAMPLERATE", [str(settings.sample_rate_hz), "1", "0"]),
         Line("TEMPO", [plain(120.0 if tempo_bpm is None else tempo_bpm), "4", "4"]),
         Line("NOTES", ["0", "2"], [Line(f"|{writable(title)}")]),
         Line("MASTER_NCH", ["2", "2"]),
         Line("MASTER_VOLUME", [plain(master.fader), plain(master.pan), "-1", "-1", "1"]),
-        Line("MASTER_PANMODE", ["3"]),
+        Line("MASTER_PANMODE", [PAN_MODE]),
         Line("MASTER_FX", ["1"]),
         _chain("MASTERFXLIST", master.effects, identity),
     ]

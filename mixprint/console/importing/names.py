@@ -1,5 +1,6 @@
 """Names of tracks in other programs, made names of the console's."""
 
+import unicodedata
 from collections.abc import Iterable
 
 from mixprint.console.schema import MASTER
@@ -14,12 +15,16 @@ _NUMBER_LENGTH = 8
 def console_names(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return a name for each track that settings take, and notes on those that were changed.
 
-    Dots separate a track from its settings, `master` is the master, and names differ.
+    Dots separate a track from its settings, `master` is the master, and names differ. Accents are
+    written as in the names of files at hand (NFC).
     """
     found: list[str] = []
     notes = []
     for place, name in enumerate(names, start=1):
-        plain = printable(name).strip().replace(".", "_") or f"track {place}"
+        plain = (
+            printable(unicodedata.normalize("NFC", name)).strip().replace(".", "_")
+            or f"track {place}"
+        )
         plain = plain[: MAX_NAME_LENGTH - _NUMBER_LENGTH] if len(plain) > MAX_NAME_LENGTH else plain
         wanted, number = f"{plain} track" if plain == MASTER else plain, 1
         while wanted in found:

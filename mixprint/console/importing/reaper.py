@@ -6,12 +6,14 @@ ReaComp. What else there is, is listed.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixprint.console.export.jsfx import MASTER_NAME, STRIP_NAME
+from mixprint.console.export.reaper import PAN_LAW, PAN_MODE
 from mixprint.console.importing.imported import Imported
+from mixprint.console.importing.names import console_names
 from mixprint.console.reaper_plugins import (
     REACOMP,
     REAEQ,
@@ -22,7 +24,7 @@ from mixprint.console.reaper_plugins import (
 )
 from mixprint.console.rpp import Line, parse
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, Field
-from mixprint.console.settings import MAX_NAME_LENGTH, Rooms, Settings, Strip
+from mixprint.console.settings import MAX_TRACKS, Rooms, Settings, Strip
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import read_text, shortened
@@ -42,16 +44,18 @@ def read_reaper(path: Path) -> Imported:
         path: of the file, `.rpp`.
 
     Raises:
-        DataError: it cannot be read, is no project, or holds no track with audio.
+        DataError: it cannot be read, is no project, or holds no track with audio, or too many.
     """
     where = shown(path)
     root = parse(read_text(path), where)
     reader = _Reader(where)
-    tracks: dict[str, Strip] = {}
-    for number, track in enumerate(root.all("TRACK"), start=1):
-        name = _name(track, number, tracks)
-        if (strip := reader.track(track, name)) is not None:
-            tracks[name] = strip
+    reader.project(root)
+    found = reader.audio_tracks(root)
+    names, renamed = console_names(name for name, _ in found)
+    reader.notes += renamed
+    tracks = {
+        name: reader.track(track, name) for name, (_, track) in zip(names, found, strict=True)
+    }
     master = reader.master(root)
     if root.first("TEMPOENVEX") is not None and len(root.all("TEMPOENVEX")[0].all("PT")) > 1:
         reader.notes.append("changes of tempo: not read")
@@ -76,14 +80,43 @@ class _Reader:
     notes: list[str] = field(default_factory=list)
     are_last: list[bool] = field(default_factory=list)
 
-    def track(self, track: Line, name: str) -> Strip | None:
-        """Read a track; None if there is no audio on it."""
-        if track.first("ITEM") is None:
-            self._note(name, "has no audio and is left out, with all that it does to others")
-            return None
+    def project(self, root: Line) -> None:
+        """Note what of the project as a whole is read in another way than REAPER plays it."""
+        for name, expected in (
+            ("PANLAW", PAN_LAW),
+            ("PANMODE", PAN_MODE),
+            ("MASTER_PANMODE", PAN_MODE),
+        ):
+            if not _is_number(word := _word(root, name, expected), float(expected)):
+                self.notes.append(f"{name} {shortened(word)}: not read, pans are read as a balance")
+
+    def audio_tracks(self, root: Line) -> list[tuple[str, Line]]:
+        """Return the tracks with audio and how they are called; note the others.
+
+        Raises:
+            DataError: there are none or too many.
+        """
+        found = []
+        for number, track in enumerate(root.all("TRACK"), start=1):
+            name = _word(track, "NAME", "") or f"track {number}"
+            if track.first("ITEM") is not None:
+                found.append((name, track))
+            else:
+                self._note(
+                    printable(name), "has no audio and is left out, with all that it does to others"
+                )
+        if not 1 <= len(found) <= MAX_TRACKS:
+            raise DataError(
+                f"{self.where}: expected 1 to {MAX_TRACKS} tracks with audio, found {len(found)}"
+            )
+        return found
+
+    def track(self, track: Line, name: str) -> Strip:
+        """Read a track."""
         for line in self._strange(track):
             self._note(name, line)
-        strip = self._effects(track.first("FXCHAIN"), name, TRACK_FIELDS, STRIP_NAME)
+        chain = self._chain(track.first("FXCHAIN"), _word(track, "FX", "1"), name)
+        strip = self._effects(chain, name, TRACK_FIELDS, STRIP_NAME)
         place = track.first("VOLPAN") or Line("VOLPAN")
         strip = self._placed(
             strip, self._number(place, 0, 1.0, name), self._number(place, 1, 0.0, name), name
@@ -96,7 +129,10 @@ class _Reader:
 
     def master(self, root: Line) -> Strip:
         """Read the master."""
-        strip = self._effects(root.first("MASTERFXLIST"), MASTER, MASTER_FIELDS, MASTER_NAME)
+        chain = self._chain(root.first("MASTERFXLIST"), _word(root, "MASTER_FX", "1"), MASTER)
+        strip = self._effects(chain, MASTER, MASTER_FIELDS, MASTER_NAME)
+        if not _is_number(_word(root, "MASTERMUTESOLO", "0"), 0):
+            self._note(MASTER, "is muted or soloed: not read")
         place = root.first("MASTER_VOLUME") or Line("MASTER_VOLUME")
         if self._number(place, 1, 0.0, MASTER):
             self._note(MASTER, "its pan is not read")
@@ -111,13 +147,21 @@ class _Reader:
             )
         return "sends" if self.are_last and all(self.are_last) else "inserts"
 
+    def _chain(self, chain: Line | None, is_on: str, name: str) -> list[Line]:
+        """Return the lines of a chain of plug-ins; none where all of it is bypassed."""
+        lines = chain.inner or [] if chain is not None else []
+        if not _is_number(is_on, 0):
+            return lines
+        if any(line.name in _EFFECTS for line in lines):
+            self._note(name, "its plug-ins are all bypassed, left out")
+        return []
+
     def _effects(
-        self, chain: Line | None, name: str, fields: tuple[Field, ...], own_name: str
+        self, chain: list[Line], name: str, fields: tuple[Field, ...], own_name: str
     ) -> Strip:
-        strip = Strip.neutral(fields)
         is_bypassed = False
-        kinds_read: set[str] = set()
-        for line in chain.inner or [] if chain is not None else []:
+        used: dict[str, Line] = {}
+        for line in chain:
             if line.name == "BYPASS":
                 is_bypassed = line.word(0, "0") != "0" or line.word(1, "0") != "0"
             if line.name not in _EFFECTS:
@@ -131,17 +175,36 @@ class _Reader:
                 self._note(name, f"{title or line.name}: not understood, left out")
             elif is_bypassed:
                 self._note(name, f"{title}: is bypassed, left out")
-            elif kind in kinds_read or own_name in kinds_read:
+            elif kind in used or own_name in used:
                 self._note(name, f"{title}: there is another one before it, left out")
             else:
-                kinds_read.add(kind)
-                if is_own:
-                    strip = self._own(line, name, fields)
-                elif kind == REAEQ.name:
-                    strip = self._equaliser(line, strip, name)
-                else:
-                    strip = self._compressor(line, strip, name)
-        return strip
+                used[kind] = line
+        if own_name in used:
+            for kind in [each for each in used if each != own_name]:
+                self._note(name, f"{kind}: stands before the console's own plug-in, left out")
+            return self._own(used[own_name], name, fields)
+        strip, level_db = Strip.neutral(fields), 0.0
+        for kind, line in used.items():
+            if kind == REAEQ.name:
+                strip, level_db = self._equaliser(line, strip, name)
+            else:
+                strip = self._compressor(line, strip, name)
+        is_before = list(used) == [REAEQ.name, REACOMP.name]
+        if list(used) == [REACOMP.name, REAEQ.name]:
+            self._note(name, "ReaEQ: stands behind ReaComp, its bands are read as before it")
+        return self._levelled(strip, level_db, name, is_before=is_before) if level_db else strip
+
+    def _levelled(self, strip: Strip, level_db: float, name: str, *, is_before: bool) -> Strip:
+        """Add a level that stands before or behind the compressor."""
+        if is_before and name != MASTER:
+            return self._louder(strip, "trim_db", 10 ** (level_db / 20), name)
+        if is_before and not strip.is_neutral("comp.slope"):
+            # The master has no trim: what is louder by so much passes a threshold lower by as much.
+            wanted = next(each for each in strip.fields if each.name == "comp.threshold_db")
+            threshold_db = self._within(wanted, strip[wanted.name] - level_db, name)
+            strip = strip.with_values({wanted.name: threshold_db}, name)
+        level = "output_db" if name == MASTER else "fader_db"
+        return self._louder(strip, level, 10 ** (level_db / 20), name)
 
     def _own(self, block: Line, name: str, fields: tuple[Field, ...]) -> Strip:
         words = [word for line in block.inner or [] for word in (line.name, *line.words)]
@@ -154,17 +217,15 @@ class _Reader:
             self.are_last.append(len(words) > len(fields) and words[len(fields)] not in ("-", "0"))
         return strip
 
-    def _equaliser(self, block: Line, strip: Strip, name: str) -> Strip:
+    def _equaliser(self, block: Line, strip: Strip, name: str) -> tuple[Strip, float]:
+        """Read a ReaEQ; return the level of its output too."""
         bands, level_db, unknown = eq_bands(block, f"{self.where}: {name}, ReaEQ")
         for kind in unknown:
             self._note(name, f"ReaEQ: {kind}: not understood, left out")
         for band in bands:
             if band.is_on and not (band.gain_db == 0 and band.kind not in ("lowpass", "highpass")):
                 strip = self._band(band, strip, name)
-        if level_db:
-            level = "output_db" if name == MASTER else "fader_db"
-            strip = self._louder(strip, level, 10 ** (level_db / 20), name)
-        return strip
+        return strip, level_db
 
     def _band(self, band: Band, strip: Strip, name: str) -> Strip:
         told = f"ReaEQ: {band.kind} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
@@ -216,8 +277,7 @@ class _Reader:
         if comp.has_auto:
             self._note(name, "ReaComp: automatic make-up or release: not read")
         if abs(comp.wet_db) > 1e-3:
-            level = "output_db" if name == MASTER else "fader_db"
-            strip = self._louder(strip, level, 10 ** (comp.wet_db / 20), name)
+            strip = self._levelled(strip, comp.wet_db, name, is_before=False)
         return strip.with_values(values, name)
 
     def _placed(self, strip: Strip, fader: float, pan: float, name: str) -> Strip:
@@ -270,9 +330,17 @@ class _Reader:
         """Say what of a track is not read."""
         if track.all("AUXRECV"):
             yield "receives other tracks: not read"
-        if (track.first("ISBUS") or Line("")).word(0, "0") != "0":
+        # The last track of a folder has 2 here.
+        if _word(track, "ISBUS", "0") == "1":
             yield "is a folder of tracks: not read as such"
-        if (track.first("IPHASE") or Line("")).word(0, "0") != "0":
+        if not _is_number((track.first("MUTESOLO") or Line("")).word(1, "0"), 0):
+            yield "is soloed: not read, the others are not muted"
+        law = (track.first("VOLPAN") or Line("")).word(2, "-1")
+        if not (_is_number(law, -1) or _is_number(law, float(PAN_LAW))):
+            yield f"a pan law of its own ({shortened(law)}): not read"
+        if not _is_number(mode := _word(track, "PANMODE", PAN_MODE), float(PAN_MODE)):
+            yield f"PANMODE {shortened(mode)}: not read, its pan is read as a balance"
+        if _word(track, "IPHASE", "0") != "0":
             yield "has its polarity inverted: not read"
         for each in track.inner or []:
             if each.inner is not None and each.name.rstrip("2").endswith("ENV"):
@@ -288,29 +356,22 @@ class _Reader:
 def _is_changed(item: Line) -> bool:
     level, speed = item.first("VOLPAN") or Line(""), item.first("PLAYRATE") or Line("")
     factors = (level.word(0, "1"), level.word(2, "1"), speed.word(0, "1"))
-    return item.first("TAKEFX") is not None or not all(map(_is_one, factors))
+    return item.first("TAKEFX") is not None or not all(_is_number(each, 1) for each in factors)
 
 
-def _is_one(word: str) -> bool:
+def _is_number(word: str, number: float) -> bool:
     try:
-        return float(word) == 1
+        return float(word) == number
     except ValueError:
         return False
 
 
-def _name(track: Line, number: int, others: Mapping[str, Strip]) -> str:
-    """Return the name of a track as the console takes it, which no other one has."""
-    written = (track.first("NAME") or Line("NAME")).word(0)
-    name = (written.replace(".", "_") or f"track {number}")[: MAX_NAME_LENGTH - 8]
-    name = f"{name} track" if name == MASTER else name
-    unique, count = name, 1
-    while unique in others:
-        count += 1
-        unique = f"{name} {count}"
-    return unique
+def _word(block: Line, name: str, default: str) -> str:
+    """Return the first word of a line of a block."""
+    return (block.first(name) or Line(name)).word(0, default)
 
 
 def _rate_hz(root: Line) -> int:
-    word = (root.first("SAMPLERATE") or Line("")).word(0, str(_DEFAULT_RATE_HZ))
+    word = _word(root, "SAMPLERATE", str(_DEFAULT_RATE_HZ))
     rate_hz = int(word) if word.isdecimal() and len(word) < 8 else 0
     return rate_hz if rate_hz in _RATES_HZ else _DEFAULT_RATE_HZ

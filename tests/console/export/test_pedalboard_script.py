@@ -1,5 +1,6 @@
 """The script for pedalboard: it runs, whatever names say, and does what it can do."""
 
+import runpy
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,15 @@ FILES = {"a": 'tracks/"a" 🎤.wav', "b": "tracks/b.wav", "c": "tracks/c.wav"}
 
 
 @pytest.fixture
-def boards(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, dict[str, float]]]]:
+def opened() -> list[tuple[Path, str]]:
+    """The files that the script opens, and for what."""
+    return []
+
+
+@pytest.fixture
+def boards(
+    monkeypatch: pytest.MonkeyPatch, opened: list[tuple[Path, str]]
+) -> list[list[tuple[str, dict[str, float]]]]:
     """Stand in for pedalboard: say which boards are made, and pass the audio on."""
     made: list[Any] = []
     written: list[Any] = []
@@ -41,7 +50,7 @@ def boards(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, dict[str, fl
         frames = 100
 
         def __init__(self, path: str, mode: str = "r", *_: Any, **__: Any) -> None:
-            assert mode == "w" or path in FILES.values()
+            opened.append((Path(path), mode))
 
         def __enter__(self) -> "File":
             return self
@@ -67,13 +76,28 @@ def boards(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, dict[str, fl
     return made
 
 
-def test_the_script_runs_and_sets_what_pedalboard_has(boards: list[Any]) -> None:
+def test_the_script_runs_and_sets_what_pedalboard_has(
+    boards: list[Any],
+    opened: list[tuple[Path, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     settings = Settings.neutral(("a", "b", "c")).edit(EVERYTHING)
     script = to_pedalboard(settings, FILES, 'song """\n\\ of "quotes"')
     assert "# saturation is left out" in script
     assert "# a room of 0.8 s is left out" in script
     assert "# expansion by 1:1.4 is left out" in script
-    exec(compile(script, "mix.py", "exec"), {})
+    folder = tmp_path / "song"
+    folder.mkdir()
+    (folder / "mix.py").write_text(script, encoding="utf-8")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    # By a relative path, as a person starts it.
+    runpy.run_path("../song/mix.py")
+    assert opened == [
+        *((folder / path, "r") for path in FILES.values()),
+        (folder / "mix_pedalboard.wav", "w"),
+    ]
     written, a, b, c, master = boards
     assert [name for name, _ in a] == [
         "Gain",

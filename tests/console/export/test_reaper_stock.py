@@ -101,8 +101,24 @@ def test_a_project_says_what_is_left_out_and_how_far_it_is(tmp_path: Path) -> No
     found, wanted = read.settings.tracks["a"], settings.tracks["a"]
     for name in ("eq.highpass_hz", "eq.low.gain_db", "eq.bell1.gain_db", "comp.slope"):
         assert found[name] == pytest.approx(wanted[name], rel=1e-5)
-    # What stands before the compressor is read as what stands behind it.
-    assert found["fader_db"] == pytest.approx(wanted["trim_db"])
+    assert found["trim_db"] == pytest.approx(wanted["trim_db"])
+    assert found["fader_db"] == 0.0
     assert read.settings.tracks["b"]["pan"] == -0.5
     assert read.settings.master["output_db"] == pytest.approx(-2.0)
     assert any("ReaVerbate" in note for note in read.notes)
+
+
+def test_a_trim_before_the_compressor_comes_back_as_one(tmp_path: Path) -> None:
+    settings = Settings.neutral(["a"]).edit(
+        {
+            "a.trim_db": 12.0,
+            "a.fader_db": -12.0,
+            "a.comp.slope": 0.5,
+            "a.comp.threshold_db": -20.0,
+        }
+    )
+    write_audio(tmp_path / "a.wav", tracks(3, RATE_HZ // 4, 1)[0].float(), RATE_HZ)
+    write_reaper_stock(settings, {"a": tmp_path / "a.wav"}, tmp_path, title="song")
+    read = read_reaper(tmp_path / "song.rpp")
+    assert read.settings.tracks["a"].values == pytest.approx(settings.tracks["a"].values, rel=1e-5)
+    assert read.notes == ()

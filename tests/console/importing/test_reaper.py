@@ -3,15 +3,19 @@
 import base64
 import math
 import struct
+import unicodedata
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mixprint.console.export.jsfx import STRIP_NAME
 from mixprint.console.export.reaper import write_reaper
+from mixprint.console.importing import reaper as importing
 from mixprint.console.importing.imported import Imported
 from mixprint.console.importing.reaper import read_reaper
-from mixprint.console.settings import Settings
+from mixprint.console.schema import MASTER
+from mixprint.console.settings import MAX_NAME_LENGTH, MAX_TRACKS, Settings
 from mixprint.errors import DataError
 from tests.console.export.test_reaper import settings_and_stems
 
@@ -145,7 +149,9 @@ def test_of_a_foreign_project_is_read_what_is_known(tmp_path: Path) -> None:
     read = read_reaper(tmp_path / "foreign.rpp")
     expected = Settings.neutral(["Lead Vox_ 1", "drums", "drums 2"]).edit(
         {
-            "Lead Vox_ 1.fader_db": -7.0,
+            # ReaEQ is before ReaComp, so its level is too.
+            "Lead Vox_ 1.trim_db": -1.0,
+            "Lead Vox_ 1.fader_db": -6.0,
             "Lead Vox_ 1.pan": -0.25,
             "Lead Vox_ 1.eq.highpass_hz": 90.0,
             "Lead Vox_ 1.eq.bell1.freq_hz": 250.0,
@@ -171,6 +177,8 @@ def test_of_a_foreign_project_is_read_what_is_known(tmp_path: Path) -> None:
         assert read.settings.strips()[name].values == pytest.approx(strip.values, rel=1e-5)
     notes = "\n".join(read.notes)
     for part in (
+        "track 1, 'Lead Vox. 1', is called 'Lead Vox_ 1'",
+        "track 3, 'drums', is called 'drums 2'",
         "track Lead Vox_ 1: automation (VOLENV2): not read",
         "track Lead Vox_ 1: levels, speed or effects of its items: not read",
         "ReaEQ: band of kind 6 at 50 Hz: not understood",
@@ -184,7 +192,7 @@ def test_of_a_foreign_project_is_read_what_is_known(tmp_path: Path) -> None:
         "master: loser/masterLimiter: not understood",
     ):
         assert part in notes
-    assert len(read.notes) == 11
+    assert len(read.notes) == 13
 
 
 @pytest.mark.parametrize(
@@ -193,7 +201,7 @@ def test_of_a_foreign_project_is_read_what_is_known(tmp_path: Path) -> None:
         ("VOLPAN 1 0", "VOLPAN nan 0", "drums: expected a number, found 'nan'"),
         ("VOLPAN 1 0", "VOLPAN 1 7", "drums: expected a pan of -1 to 1, found 7"),
         ("VOLPAN 1 0", "VOLPAN -2 0", "drums: expected a level of 0 or more, found -2"),
-        ("    <ITEM", "    <ITEMS", "expected 1 to 32, found 0"),
+        ("    <ITEM", "    <ITEMS", "expected 1 to 32 tracks with audio, found 0"),
         (EQ, vst("ReaEQ", 1919247729, 0xFEED5EEE, b"x"), "ReaEQ: expected a whole state"),
         (
             EQ,
@@ -225,3 +233,144 @@ def test_values_beyond_a_range_are_held_and_said(tmp_path: Path) -> None:
     read = read_reaper(tmp_path / "song.rpp")
     assert read.settings["lead vocal.trim_db"] == 60.0
     assert read.notes == ("track lead vocal: trim_db: 99 is beyond -60 to 60 dB, held there",)
+
+
+def read_text(folder: Path, text: str) -> Imported:
+    (folder / "x.rpp").write_text(text, encoding="utf-8")
+    return read_reaper(folder / "x.rpp")
+
+
+def project(*inner: str, head: str = "") -> str:
+    """A project of tracks with audio."""
+    tracks = "".join(f"<TRACK\n{each}\n<ITEM\n>\n>\n" for each in inner)
+    return f"<REAPER_PROJECT 0.1\n{head}\n{tracks}>\n"
+
+
+def chain(*effects: str, name: str = "FXCHAIN") -> str:
+    inner = "".join(f"BYPASS 0 0 0\n{each}\n" for each in effects)
+    return f"<{name}\n{inner}>"
+
+
+LOUDER = vst("ReaEQ", 1919247729, 0xFEED5EEE, bands(level=10 ** (12 / 20)))
+
+
+@pytest.mark.parametrize(
+    ("effects", "trim_db", "fader_db"),
+    [((LOUDER, COMP), 12.0, 0.0), ((COMP, LOUDER), 0.0, 12.0), ((LOUDER,), 0.0, 12.0)],
+)
+def test_a_level_before_a_compressor_is_the_trim(
+    tmp_path: Path, effects: tuple[str, ...], trim_db: float, fader_db: float
+) -> None:
+    strip = read_text(tmp_path, project(f"NAME a\n{chain(*effects)}")).settings.tracks["a"]
+    assert strip["trim_db"] == pytest.approx(trim_db)
+    assert strip["fader_db"] == pytest.approx(fader_db)
+    if COMP in effects:
+        assert strip["comp.threshold_db"] == pytest.approx(-20.0)
+
+
+def test_a_level_before_the_master_s_compressor_lowers_its_threshold(tmp_path: Path) -> None:
+    text = project("NAME a", head=chain(LOUDER, COMP, name="MASTERFXLIST"))
+    master = read_text(tmp_path, text).settings.master
+    assert master["comp.threshold_db"] == pytest.approx(-32.0)
+    assert master["output_db"] == pytest.approx(12.0)
+
+
+def test_a_level_beyond_the_trim_s_range_is_held_and_said(tmp_path: Path) -> None:
+    loud = vst("ReaEQ", 1919247729, 0xFEED5EEE, bands(level=10**4))
+    read = read_text(tmp_path, project(f"NAME a\n{chain(loud, COMP)}"))
+    assert read.settings["a.trim_db"] == 60.0
+    assert "track a: trim_db: 80 is beyond -60 to 60 dB, held there" in read.notes
+
+
+def test_an_equaliser_behind_the_compressor_is_said(tmp_path: Path) -> None:
+    read = read_text(tmp_path, project(f"NAME a\n{chain(COMP, EQ)}"))
+    assert "track a: ReaEQ: stands behind ReaComp, its bands are read as before it" in read.notes
+
+
+def test_what_stands_beside_the_console_s_own_plug_in_is_said(tmp_path: Path) -> None:
+    own = f'<JS {STRIP_NAME} ""\n3 - -\n>'
+    read = read_text(tmp_path, project(f"NAME a\n{chain(EQ, own, COMP)}"))
+    assert read.settings == Settings.neutral(["a"]).edit({"a.trim_db": 3.0})
+    assert read.notes == (
+        "track a: VST: ReaComp (Cockos): there is another one before it, left out",
+        "track a: ReaEQ: stands before the console's own plug-in, left out",
+    )
+
+
+def test_bypassed_chains_are_left_out_and_said(tmp_path: Path) -> None:
+    head = f"MASTER_FX 0\n{chain(COMP, name='MASTERFXLIST')}"
+    text = project(
+        f"NAME a\nVOLPAN 1 0.5 -1 -1 1\nFX 0\n{chain(EQ, COMP)}",
+        f"NAME b\nFX 1\n{chain(LOUDER)}",
+        f"NAME c\nFX 0\n{chain()}",
+        head=head,
+    )
+    read = read_text(tmp_path, text)
+    expected = Settings.neutral(["a", "b", "c"]).edit({"a.pan": 0.5})
+    assert read.settings.tracks["a"] == expected.tracks["a"]
+    assert read.settings["b.fader_db"] == pytest.approx(12.0)
+    assert read.settings.master == expected.master
+    assert read.notes == (
+        "track a: its plug-ins are all bypassed, left out",
+        "master: its plug-ins are all bypassed, left out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("head", "inner", "note"),
+    [
+        ("MASTERMUTESOLO 1", "", "master: is muted or soloed: not read"),
+        ("MASTERMUTESOLO 0", "", None),
+        ("", "MUTESOLO 0 2 0", "track a: is soloed: not read, the others are not muted"),
+        ("PANLAW 0.707", "", "PANLAW '0.707': not read, pans are read as a balance"),
+        ("PANMODE 5", "", "PANMODE '5': not read, pans are read as a balance"),
+        ("MASTER_PANMODE 6", "", "MASTER_PANMODE '6': not read, pans are read as a balance"),
+        ("PANLAW 1.00000000\nPANMODE 3", "PANMODE 3\nVOLPAN 1 0 1 -1 1", None),
+        ("", "PANMODE 6", "track a: PANMODE '6': not read, its pan is read as a balance"),
+        ("", "VOLPAN 1 0 0.5 -1 1", "track a: a pan law of its own ('0.5'): not read"),
+        ("", "ISBUS 1 1", "track a: is a folder of tracks: not read as such"),
+        ("", "ISBUS 2 -1", None),
+    ],
+)
+def test_what_is_played_in_another_way_is_said(
+    tmp_path: Path, head: str, inner: str, note: str | None
+) -> None:
+    read = read_text(tmp_path, project(f"NAME a\n{inner}", head=head))
+    assert read.settings == Settings.neutral(["a"])
+    assert read.notes == (() if note is None else (note,))
+
+
+def test_too_many_tracks_are_refused_before_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = read_text(tmp_path, project(*["NAME a"] * MAX_TRACKS))
+    assert len(most.settings.tracks) == MAX_TRACKS
+    named: list[object] = []
+    monkeypatch.setattr(importing, "console_names", named.append)
+    message = rf"x\.rpp: expected 1 to {MAX_TRACKS} tracks with audio, found 6000"
+    with pytest.raises(DataError, match=message):
+        read_text(tmp_path, project(*["NAME a"] * 6_000))
+    assert named == []
+
+
+def test_tracks_without_audio_do_not_count(tmp_path: Path) -> None:
+    text = project("NAME a").removesuffix(">\n") + "<TRACK\nNAME bus\n>\n" * 40 + ">\n"
+    read = read_text(tmp_path, text)
+    assert list(read.settings.tracks) == ["a"]
+    assert len(read.notes) == 40
+
+
+def test_names_are_made_as_of_other_programs(tmp_path: Path) -> None:
+    longest, decomposed = "x" * MAX_NAME_LENGTH, unicodedata.normalize("NFD", "Chör")
+    names = [longest, decomposed, "a\x1b[2J\u202e", MASTER, "", "x" * (MAX_NAME_LENGTH + 1)]
+    read = read_text(tmp_path, project(*(f'NAME "{each}"' for each in names)))
+    assert list(read.settings.tracks) == [
+        longest,
+        unicodedata.normalize("NFC", "Chör"),
+        r"a\x1b[2J\u202e",
+        "master track",
+        "track 5",
+        "x" * (MAX_NAME_LENGTH - 8),
+    ]
+    assert len(read.notes) == 4
+    assert all(note.isprintable() for note in read.notes)
