@@ -25,13 +25,13 @@ log = logging.getLogger("mixprint.console")
 TracksArgument = Annotated[
     list[Path],
     typer.Argument(
-        help="Audio files, one per track, or a folder of them; a track is called as its file.",
+        help="Audio files, one per track, or a folder of them; a track is named after its file.",
         show_default=False,
     ),
 ]
 SettingsOption = Annotated[
     Path | None,
-    typer.Option("--settings", help="settings.json; neutral without it.", show_default=False),
+    typer.Option("--settings", help="settings.json; neutral settings without it.", show_default=False),
 ]
 OutOption = Annotated[Path, typer.Option("--output_dir", help="Receives all results.")]
 
@@ -145,7 +145,7 @@ def recover(
             show_default=False,
         ),
     ] = None,
-    num_steps: Annotated[int, typer.Option("--num_steps", min=0, help="Of the search.")] = 240,
+    num_steps: Annotated[int, typer.Option("--num_steps", min=0, help="Number of search steps.")] = 240,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Take a mix apart: find the settings with which a console makes it of its dry tracks.
@@ -173,7 +173,7 @@ def check_pairs(
     raw: Annotated[Path, typer.Argument(help="Tracks, or folders of them.", show_default=False)],
     mixed: Annotated[Path, typer.Argument(help="Mixes of these names.", show_default=False)],
 ) -> None:
-    """Say how mixes lie to the tracks that they were made of, and which cannot be used.
+    """Report delay, polarity and drift of mixes against their tracks, and which cannot be used.
 
     Exit code: 0 if all can be used, 1 if one cannot.
     """
@@ -250,7 +250,7 @@ def export(
     ] = "jsfx",
     title: Annotated[
         str | None,
-        typer.Option("--title", help="Of the song; the folder's name without it."),
+        typer.Option("--title", help="Title of the song; the folder's name without it."),
     ] = None,
     tempo_bpm: Annotated[
         float | None,

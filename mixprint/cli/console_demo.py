@@ -69,7 +69,7 @@ CHANGES_IN_WORDS = "vocals 3 dB louder, drums in a room of 1.8 s"
 def demo(
     output_dir: Annotated[Path, typer.Option("--output_dir", help="Receives all results.")],
     num_steps: Annotated[
-        int, typer.Option("--num_steps", min=0, help="Of the search; more come nearer.")
+        int, typer.Option("--num_steps", min=0, help="Number of search steps; more come nearer.")
     ] = NUM_STEPS,
     duration: Annotated[
         float, typer.Option("--duration", min=2.0, max=60.0, help="Of the song, in s.")

@@ -127,7 +127,7 @@ class _Table(nn.Module):
     def strips(self) -> list[Strip]:
         with torch.no_grad():
             rows = torch.stack(list(self.columns().values()), dim=-1).tolist()
-        # Rounding may lead a hair beyond an end.
+        # Rounding may lead slightly beyond an end.
         return [
             Strip(
                 strip.fields,

@@ -57,7 +57,7 @@ def render_blocks(
 
 
 class Renderer:
-    """Console at work: what it has heard is in its state."""
+    """Renderer of tracks that come in blocks, with the state of all effects."""
 
     def __init__(self, settings: Settings, sample_rate_hz: int) -> None:
         """Begin in silence; see `render_blocks` for the arguments."""

@@ -120,7 +120,7 @@ def _bell(name: str, low_hz: float, neutral_hz: float, high_hz: float) -> tuple[
 
 
 def _compressor() -> tuple[Field, ...]:
-    """Below a slope of 0 it expands: undoing a mix needs that."""
+    """Return the fields of a compressor; below a slope of 0 it expands, to undo compression."""
     slope = "comp.slope"
 
     def shape(name: str, unit: str, low: float, neutral: float, high: float, scale: Scale) -> Field:

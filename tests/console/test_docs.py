@@ -23,7 +23,7 @@ TESTED_ELSEWHERE = ("demo",)
 
 def settings_table(fields: Sequence[Field]) -> str:
     """A table of settings as the page has it."""
-    rows = ["| setting | unit | range | neutral | scale | is weighed by |", f"|{' --- |' * 6}"]
+    rows = ["| setting | unit | range | neutral | scale | depends on |", f"|{' --- |' * 6}"]
     for each in fields:
         unit = "" if each.unit == "1" else each.unit
         by = f"`{each.weighed_by}`" if each.weighed_by else ""

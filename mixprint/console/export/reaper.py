@@ -5,7 +5,7 @@
 
 Each track holds its dry audio and a strip, the master holds the master's plug-in: see
 `mixprint.console.export.jsfx`. All settings lie in the plug-ins, fader and pan too, because they
-are exact there; REAPER's own faders stand at 0 dB, and the mix is ridden from there.
+are exact there; REAPER's own faders stand at 0 dB, for moves from there.
 """
 
 import uuid

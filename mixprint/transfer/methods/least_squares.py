@@ -1,4 +1,4 @@
-"""Least squares with a Gaussian prior, for residuals that are dear to compute.
+"""Least squares with a Gaussian prior, for residuals that are expensive to compute.
 
 Minimised is
 
