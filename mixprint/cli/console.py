@@ -31,7 +31,9 @@ TracksArgument = Annotated[
 ]
 SettingsOption = Annotated[
     Path | None,
-    typer.Option("--settings", help="settings.json; neutral settings without it.", show_default=False),
+    typer.Option(
+        "--settings", help="settings.json; neutral settings without it.", show_default=False
+    ),
 ]
 OutOption = Annotated[Path, typer.Option("--output_dir", help="Receives all results.")]
 
@@ -145,7 +147,9 @@ def recover(
             show_default=False,
         ),
     ] = None,
-    num_steps: Annotated[int, typer.Option("--num_steps", min=0, help="Number of search steps.")] = 240,
+    num_steps: Annotated[
+        int, typer.Option("--num_steps", min=0, help="Number of search steps.")
+    ] = 240,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Take a mix apart: find the settings with which a console makes it of its dry tracks.
