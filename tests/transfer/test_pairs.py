@@ -19,6 +19,7 @@ from mixprint.collection.shards import (
     shard_name,
     write_shard,
 )
+from mixprint.console.settings import Settings
 from mixprint.errors import ConfigError, DataError
 from mixprint.features import Standardisation
 from mixprint.stems import STEMS
@@ -129,7 +130,7 @@ def test_stored_tracks(
     folders = ("input_stems", "target_stems", "transferred_stems")
     wanted = {f"{part}/{stem}.wav" for part in folders for stem in STEMS}
     wanted |= {"input_original.wav", "target_original.wav", "output_transferred.wav"}
-    wanted |= {"metrics.json", "report.html"}
+    wanted |= {"metrics.json", "settings.json", "report.html"}
     found = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert found == wanted
 
@@ -384,23 +385,16 @@ def test_names_are_safe_and_those_of_what_is_asked_for() -> None:
     assert name(Pair("1", "2"), num_steps=9) == first
 
 
-def test_changes_in_words() -> None:
-    values = dict.fromkeys(
-        ("gain_db", "eq_low_db", "eq_mid_db", "eq_high_db", "balance_db", "width_db"), 0.0
-    ) | {"dynamics_fast": 0.0, "dynamics_slow": 0.0}
-    words = describe_settings(
-        {
-            "vocals": values,
-            "drums": values | {"gain_db": -2.1, "width_db": 3.0, "dynamics_slow": 0.25},
-        }
-    )
-    assert words == [
-        "vocals: hardly changed",
-        "drums: 2.1 dB quieter, 3.0 dB wider, compressed over phrases by 25%",
-    ]
+def test_settings_are_said_in_words() -> None:
+    settings = Settings.neutral(["vocals", "drums"]).edit({"drums.fader_db": -2.1})
     # As they are read from a metrics.json, whose keys are sorted, after a resume.
-    read = json.loads(json.dumps({"vocals": values, "drums": values}, sort_keys=True))
-    assert [word.split(":")[0] for word in describe_settings(read)] == ["vocals", "drums"]
+    values = json.loads(json.dumps(settings.to_values(), sort_keys=True))
+    assert describe_settings(values) == [
+        "vocals: nothing",
+        "drums: fader at -2.1 dB",
+        "master: nothing",
+    ]
+    assert describe_settings(None) == []
 
 
 def test_other_segment_lengths_warn(monkeypatch: pytest.MonkeyPatch) -> None:
