@@ -16,6 +16,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from mixprint.console.bands import tone_names
+from mixprint.console.schema import TRACK_FIELDS
 from mixprint.console.settings import Settings
 
 # To this level tracks are brought, so that thresholds mean the same for all.
@@ -80,8 +82,8 @@ def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int
             f"{name}.pan": float(pan_N[place]),
         }
         tone_B = levels.tone_NB[place].clamp(-12.0, 12.0).tolist()
-        for band, gain_db in zip(("low", "bell1", "bell2", "bell3", "high"), tone_B, strict=True):
-            changes[f"{name}.eq.{band}.gain_db"] = gain_db
+        for band, gain_db in zip(tone_names(TRACK_FIELDS), tone_B, strict=True):
+            changes[f"{name}.{band}.gain_db"] = gain_db
         changes |= {f"{name}.{cut}": freq_hz for cut, freq_hz in levels.cuts[place].items()}
     return replace(Settings.neutral(names), sample_rate_hz=rate_hz).edit(changes)
 

@@ -12,6 +12,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from mixprint.console.bands import bell_names
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
 from mixprint.console.settings import Rooms as RoomsKind
 from mixprint.console.settings import Settings, Strip
@@ -81,23 +82,22 @@ class Values:
                 low_hz_N < _FIELDS["eq.lowpass_hz"].high
             ),
         )
-        bells = ("bell1", "bell2", "bell3")
-        return Sections.joined([*cuts, *self._tone(self.track_N, bells)])
+        return Sections.joined([*cuts, *self._tone(self.track_N, bell_names(TRACK_FIELDS))])
 
     def master_sections(self) -> Sections:
         """Return the equaliser of the master."""
-        return Sections.joined(self._tone(self.master_1, ("bell1", "bell2")))
+        return Sections.joined(self._tone(self.master_1, bell_names(MASTER_FIELDS)))
 
     def _tone(self, of: Mapping[str, Tensor], bells: Sequence[str]) -> list[Sections]:
         rate_hz = self.sample_rate_hz
 
         def values(name: str) -> tuple[Tensor, Tensor]:
-            return of[f"eq.{name}.freq_hz"], of[f"eq.{name}.gain_db"]
+            return of[f"{name}.freq_hz"], of[f"{name}.gain_db"]
 
         return [
-            shelf(*values("low"), rate_hz, high=False),
-            *(bell(*values(name), of[f"eq.{name}.q"], rate_hz) for name in bells),
-            shelf(*values("high"), rate_hz, high=True),
+            shelf(*values("eq.low"), rate_hz, high=False),
+            *(bell(*values(name), of[f"{name}.q"], rate_hz) for name in bells),
+            shelf(*values("eq.high"), rate_hz, high=True),
         ]
 
     def track_rooms(self) -> Rooms:

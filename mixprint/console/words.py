@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from mixprint.console.bands import active_bands
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings, Strip
 from mixprint.text import printable
@@ -42,10 +43,8 @@ def markdown(settings: Settings) -> str:
 
 
 def _phrases(strip: Strip, name: str) -> Iterator[str]:
-    if name != MASTER:
-        if abs(strip["trim_db"]) >= _SAID_DB:
-            yield f"brought to its working level by {_db(strip['trim_db'])}"
-        yield from _cuts(strip)
+    if name != MASTER and abs(strip["trim_db"]) >= _SAID_DB:
+        yield f"brought to its working level by {_db(strip['trim_db'])}"
     yield from _tone(strip)
     if name != MASTER:
         yield from _drive(strip)
@@ -58,24 +57,17 @@ def _phrases(strip: Strip, name: str) -> Iterator[str]:
     yield from _place(strip)
 
 
-def _cuts(strip: Strip) -> Iterator[str]:
-    if not strip.is_neutral("eq.highpass_hz"):
-        yield f"cut below {_hz(strip['eq.highpass_hz'])}"
-    if not strip.is_neutral("eq.lowpass_hz"):
-        yield f"cut above {_hz(strip['eq.lowpass_hz'])}"
-
-
 def _tone(strip: Strip) -> Iterator[str]:
-    bands = dict.fromkeys(f.name.split(".")[1] for f in strip.fields if f.name.endswith("gain_db"))
-    for band in bands:
-        gain_db, freq_hz = strip[f"eq.{band}.gain_db"], strip[f"eq.{band}.freq_hz"]
-        if abs(gain_db) < _SAID_DB:
+    for band in active_bands(strip):
+        if band.kind in ("highpass", "lowpass"):
+            yield f"cut {'below' if band.kind == 'highpass' else 'above'} {_hz(band.freq_hz)}"
+        elif abs(band.gain_db) < _SAID_DB:
             continue
-        if band in ("low", "high"):
-            where = "below" if band == "low" else "above"
-            yield f"{_db(gain_db)} shelf {where} {_hz(freq_hz)}"
+        elif band.kind == "bell":
+            yield f"{_db(band.gain_db)} at {_hz(band.freq_hz)}, Q {band.q:.1f}"
         else:
-            yield f"{_db(gain_db)} at {_hz(freq_hz)}, Q {strip[f'eq.{band}.q']:.1f}"
+            where = "below" if band.kind == "low" else "above"
+            yield f"{_db(band.gain_db)} shelf {where} {_hz(band.freq_hz)}"
 
 
 def _drive(strip: Strip) -> Iterator[str]:

@@ -17,7 +17,7 @@ from mixprint.console.importing.names import console_names
 from mixprint.console.reaper_plugins import (
     REACOMP,
     REAEQ,
-    Band,
+    ReaEqBand,
     comp_settings,
     eq_bands,
     q_of,
@@ -227,14 +227,14 @@ class _Reader:
                 strip = self._band(band, strip, name)
         return strip, level_db
 
-    def _band(self, band: Band, strip: Strip, name: str) -> Strip:
+    def _band(self, band: ReaEqBand, strip: Strip, name: str) -> Strip:
         told = f"ReaEQ: {band.kind} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
         known = {each.name: each for each in strip.fields}
         places = {
             "lowpass": ["eq.lowpass"],
             "highpass": ["eq.highpass"],
-            "lowshelf": ["eq.low"],
-            "highshelf": ["eq.high"],
+            "low": ["eq.low"],
+            "high": ["eq.high"],
             "bell": [n.removesuffix(".q") for n in known if n.endswith(".q")],
         }[band.kind]
         for place in places:
