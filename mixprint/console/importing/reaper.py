@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixprint.console.bands import Kind
 from mixprint.console.export.jsfx import MASTER_NAME, STRIP_NAME
 from mixprint.console.export.reaper import PAN_LAW, PAN_MODE
 from mixprint.console.importing.imported import Imported
@@ -33,6 +34,7 @@ from mixprint.text import printable, shown
 _EFFECTS = ("VST", "JS", "AU", "CLAP", "LV2", "DX", "VIDEO_EFFECT", "CONTAINER")
 _RATES_HZ = range(8_000, 384_001)
 _DEFAULT_RATE_HZ = 44_100
+_SHELVES: dict[Kind, str] = {"low": "low shelf", "high": "high shelf"}
 # Q of a shelf or cut this near to the console's is taken for it.
 _NEAR_Q = 0.05
 
@@ -228,7 +230,7 @@ class _Reader:
         return strip, level_db
 
     def _band(self, band: ReaEqBand, strip: Strip, name: str) -> Strip:
-        told = f"ReaEQ: {band.kind} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
+        told = f"ReaEQ: {_SHELVES.get(band.kind, band.kind)} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
         known = {each.name: each for each in strip.fields}
         places = {
             "lowpass": ["eq.lowpass"],
