@@ -230,7 +230,8 @@ class _Reader:
         return strip, level_db
 
     def _band(self, band: ReaEqBand, strip: Strip, name: str) -> Strip:
-        told = f"ReaEQ: {_SHELVES.get(band.kind, band.kind)} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
+        kind = _SHELVES.get(band.kind, band.kind)
+        told = f"ReaEQ: {kind} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
         known = {each.name: each for each in strip.fields}
         places = {
             "lowpass": ["eq.lowpass"],
