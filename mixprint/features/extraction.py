@@ -5,6 +5,7 @@ K step of 100 ms, D feature.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -65,36 +66,68 @@ def extract(stems_BSCT: Tensor, sample_rate_hz: int, *, blocks: Sequence[Block] 
         return torch.cat(chunks)
 
 
+@dataclass(frozen=True)
+class StemMeasures:
+    """Measures of one stem of some segments, of which features are put together.
+
+    Attributes:
+        columns: its own features; none unless the block `stem` is asked for.
+        loudness_B: its integrated loudness in LUFS.
+        weighted_BCT: K-weighted audio, and
+        mel_BNM: its powers, both only for the block `mix`.
+    """
+
+    columns: list[Tensor]
+    loudness_B: Tensor
+    weighted_BCT: Tensor | None
+    mel_BNM: Tensor | None
+
+
 def _extract_chunk(stems_BSCT: Tensor, sample_rate_hz: int, blocks: tuple[Block, ...]) -> Tensor:
     """Measure the features of a few segments."""
-    constants = spectral.spectral_constants(sample_rate_hz, stems_BSCT.device, stems_BSCT.dtype)
-    columns_by_stem, loudness_by_stem, mel_by_stem = [], [], []
-    mix_weighted_BCT = None
-    for stem_BCT in stems_BSCT.unbind(dim=1):
-        power_BNF = spectral.power_spectrogram(stem_BCT, sample_rate_hz)
-        weighted_BCT = loudness.k_weight(stem_BCT, sample_rate_hz)
-        energy_BK = loudness.hop_energy(weighted_BCT, sample_rate_hz)
-        loudness_B = loudness.integrated_from_energy(energy_BK)
-        loudness_by_stem.append(loudness_B)
-        if "stem" in blocks:
-            spectrum_BF = power_BNF.mean(dim=-2)
-            columns_by_stem += _stem_columns(
-                stem_BCT, spectrum_BF, energy_BK, loudness_B, constants
-            )
-        if "mix" in blocks:
-            mel_by_stem.append(power_BNF @ constants.mel_FM)
+    measures = [measure_stem(s, sample_rate_hz, blocks) for s in stems_BSCT.unbind(dim=1)]
+    return combine(measures, sample_rate_hz)
+
+
+def measure_stem(
+    stem_BCT: Tensor, sample_rate_hz: int, blocks: tuple[Block, ...] = BLOCKS
+) -> StemMeasures:
+    """Measure one stem of some segments, for `combine`."""
+    constants = spectral.spectral_constants(sample_rate_hz, stem_BCT.device, stem_BCT.dtype)
+    power_BNF = spectral.power_spectrogram(stem_BCT, sample_rate_hz)
+    weighted_BCT = loudness.k_weight(stem_BCT, sample_rate_hz)
+    energy_BK = loudness.hop_energy(weighted_BCT, sample_rate_hz)
+    loudness_B = loudness.integrated_from_energy(energy_BK)
+    columns = []
+    if "stem" in blocks:
+        spectrum_BF = power_BNF.mean(dim=-2)
+        columns = _stem_columns(stem_BCT, spectrum_BF, energy_BK, loudness_B, constants)
+    if "mix" not in blocks:
+        return StemMeasures(columns, loudness_B, None, None)
+    return StemMeasures(columns, loudness_B, weighted_BCT, power_BNF @ constants.mel_FM)
+
+
+def combine(measures: Sequence[StemMeasures], sample_rate_hz: int) -> Tensor:
+    """Put features together of the measures of all stems, in the order of `STEMS`: features_BD."""
+    parts = []
+    if columns := [column for each in measures for column in each.columns]:
+        parts.append(torch.cat(columns, dim=-1))
+    mix_weighted_BCT, mels = None, []
+    for each in measures:
+        if each.weighted_BCT is not None and each.mel_BNM is not None:
             # The filter is linear: the weighted mix is the sum of the weighted stems.
             mix_weighted_BCT = (
-                weighted_BCT if mix_weighted_BCT is None else mix_weighted_BCT + weighted_BCT
+                each.weighted_BCT
+                if mix_weighted_BCT is None
+                else mix_weighted_BCT + each.weighted_BCT
             )
-    parts = []
-    if columns_by_stem:
-        parts.append(torch.cat(columns_by_stem, dim=-1))
+            mels.append(each.mel_BNM)
     if mix_weighted_BCT is not None:
         mix_energy_BK = loudness.hop_energy(mix_weighted_BCT, sample_rate_hz)
         mix_loudness_B = loudness.integrated_from_energy(mix_energy_BK)
-        parts.append(torch.stack(loudness_by_stem, dim=-1) - mix_loudness_B.unsqueeze(-1))
-        parts.append(masking(torch.stack(mel_by_stem, dim=1)))
+        loudness_BS = torch.stack([each.loudness_B for each in measures], dim=-1)
+        parts.append(loudness_BS - mix_loudness_B.unsqueeze(-1))
+        parts.append(masking(torch.stack(mels, dim=1)))
     return torch.cat(parts, dim=-1)
 
 

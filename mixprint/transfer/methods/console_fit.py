@@ -116,7 +116,8 @@ class _Desk:
         """
         parts_SCT = [_telling_part(s, self._rate_hz) for s in self._segments_SCT]
         heard = _Heard(self, parts_SCT)
-        here_R, here_SCT = heard.residuals(position_P), heard.made_SCT
+        here_R = heard.residuals(position_P)
+        exchanged = self._distances.exchanging(heard.made_SCT)
         width = self._weight * DIFFERENCE
         columns = []
         for place, knob in enumerate(self._knobs):
@@ -126,10 +127,7 @@ class _Desk:
                 moved_R = heard.residuals(moved_P)
             else:
                 row = STEMS.index(knob.strip)
-                made_SCT = [stems_SCT.clone() for stems_SCT in here_SCT]
-                for stems_SCT, alone_1CT in zip(made_SCT, heard.alone(row, moved_P), strict=True):
-                    stems_SCT[row : row + 1] = alone_1CT
-                moved_R = self.residuals_of(made_SCT)
+                moved_R = exchanged(row, heard.alone(row, moved_P)).double().cpu()
             columns.append((moved_R - here_R) / width)
         return torch.stack(columns, dim=1)
 

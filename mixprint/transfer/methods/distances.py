@@ -4,7 +4,7 @@ Shape suffixes: K segment, S stem, C channel, T sample, D features, E embedding.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 
 from mixprint.errors import CheckpointError
 from mixprint.features import Standardisation
+from mixprint.features.extraction import combine, measure_stem
 from mixprint.stems import STEMS
 from mixprint.transfer.methods.result import FitSettings, Iteration
 from mixprint.transfer.style import (
     STEM_OF_FEATURE_D,
     Style,
+    mean_features,
     segment_embedding,
     segment_features,
     sounding,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 PRIOR_WEIGHT_OF_ESTIMATE = 2.0
 PRIOR_WEIGHT_OF_EMBEDDING = 1e-3
 PRIOR_WEIGHT_OF_LITERAL = 1e-2
+
+Exchanged = Callable[[int, Sequence[Tensor]], Tensor]
 
 
 class Distances:
@@ -117,6 +121,36 @@ class Distances:
         embedding_E = segment_embedding(self._encoder, segments_SCT, self._sample_rate_hz)
         check_length(self._target_embedding_E, embedding_E)
         return embedding_E - self._target_embedding_E
+
+    def exchanging(self, segments_SCT: Sequence[Tensor]) -> "Exchanged":
+        """Return what measures segments of which one stem is another.
+
+        Of features only those of that stem, and those that relate the stems, are computed anew.
+
+        Returns:
+            (place of the stem, its audio_1CT in each segment) -> residual_R, see `residuals`.
+        """
+        if not self._by_features:
+
+            def whole(place: int, audio_1CT: Sequence[Tensor]) -> Tensor:
+                row = torch.tensor([place], device=segments_SCT[0].device)
+                pairs = zip(segments_SCT, audio_1CT, strict=True)
+                return self.residuals([s_SCT.index_copy(0, row, a_1CT) for s_SCT, a_1CT in pairs])
+
+            return whole
+        rate_hz = self._sample_rate_hz
+        measures = [[measure_stem(s_CT[None], rate_hz) for s_CT in s_SCT] for s_SCT in segments_SCT]
+
+        def by_stems(place: int, audio_1CT: Sequence[Tensor]) -> Tensor:
+            features = []
+            for of_segment, each_1CT in zip(measures, audio_1CT, strict=True):
+                exchanged = list(of_segment)
+                exchanged[place] = measure_stem(each_1CT, rate_hz)
+                features.append(combine(exchanged, rate_hz))
+            features_D = mean_features(torch.cat(features), self._sounding_KS.to(features[0]))
+            return self._standardisation.apply(features_D)[self._taking_part_D] - self._aim_D
+
+        return by_stems
 
     def of(self, iteration: Iteration) -> float:
         """Read the distance that is minimised from what was measured."""
