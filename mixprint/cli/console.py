@@ -39,7 +39,7 @@ OutOption = Annotated[Path, typer.Option("--output_dir", help="Receives all resu
 
 
 class Rooms(StrEnum):
-    """How rooms are fed."""
+    """Ways to feed the rooms."""
 
     inserts = "inserts"
     sends = "sends"

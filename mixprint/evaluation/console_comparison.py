@@ -25,7 +25,7 @@ _MONO_DB = -50.0
 
 @dataclass(frozen=True)
 class Effect:
-    """What settings do to a track, in one respect.
+    """Effect of two settings on a track, in one respect.
 
     Attributes:
         track: name of the track.
@@ -48,7 +48,7 @@ class Effect:
 
     @property
     def difference(self) -> float:
-        """How far the value in question is from the true one, whatever its sign."""
+        """Distance of the value in question from the true one."""
         return abs(self.found - self.true)
 
     def text(self, value: float) -> str:

@@ -56,7 +56,7 @@ _TINY = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class ConsoleEffects:
-    """What settings do to the tracks of a song; see the module's docstring.
+    """Effects of settings on the tracks of a song; see the module's docstring.
 
     Attributes:
         eq_db_NK: response of track and master at `THIRDS_HZ`.

@@ -66,7 +66,7 @@ class Recoveries:
     num_steps: int = NUM_STEPS
 
     def made_with(self) -> dict[str, Any]:
-        """What they follow from beside the question."""
+        """Inputs of the recoveries, beside the question."""
         code = code_version("mixprint.console.recovery", "mixprint.console.rendering")
         return {"recovery": self.num_steps, "code": code}
 

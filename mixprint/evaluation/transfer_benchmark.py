@@ -336,7 +336,7 @@ def _sha256(folder: Path) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What is asked every question: a method, or a reference that knows more than one may.
+    """Answerer of the questions: a method, or a reference that knows more than one may.
 
     Attributes:
         name: for tables.

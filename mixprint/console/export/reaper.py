@@ -41,7 +41,7 @@ _NAMESPACE = uuid.UUID("4c2a6f0e-92c3-4a51-a7b7-0c6c5b1f7f3d")
 
 @dataclass(frozen=True)
 class Channel:
-    """How a track, or the master, stands in a project.
+    """Channel of a track, or the master, in a project.
 
     Attributes:
         effects: blocks of its plug-ins, in the order in which the sound passes them.
