@@ -11,8 +11,9 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from mixprint.console.bands import Kind
 from mixprint.console.rpp import Line
 from mixprint.errors import DataError
 
@@ -22,19 +23,18 @@ _PROGRAM = b"\0\0\x10\0\0\0"
 _MAGIC = struct.pack("<II", 0xDEADBEEF, 0xDEADF00D)
 _MAX_PINS = 64
 
-BandKind = Literal["lowshelf", "highshelf", "bell", "lowpass", "highpass"]
-_KINDS: dict[int, BandKind] = {
-    0: "lowshelf",
-    1: "highshelf",
+_KINDS: dict[int, Kind] = {
+    0: "low",
+    1: "high",
     8: "bell",
     2: "bell",
     9: "bell",
     3: "lowpass",
     4: "highpass",
 }
-_KIND_NUMBERS: dict[BandKind, int] = {
-    "lowshelf": 0,
-    "highshelf": 1,
+_KIND_NUMBERS: dict[Kind, int] = {
+    "low": 0,
+    "high": 1,
     "bell": 8,
     "lowpass": 3,
     "highpass": 4,
@@ -90,7 +90,7 @@ REAVERBATE = Plugin(
 
 
 @dataclass(frozen=True)
-class Band:
+class ReaEqBand:
     """A band of ReaEQ.
 
     Attributes:
@@ -101,7 +101,7 @@ class Band:
         is_on: whether it does anything.
     """
 
-    kind: BandKind
+    kind: Kind
     freq_hz: float
     gain_db: float
     octaves: float
@@ -145,7 +145,7 @@ def q_of(bandwidth_octaves: float) -> float:
     return 1 / (2 * math.sinh(bandwidth_octaves * math.log(2) / 2))
 
 
-def eq_block(bands: Sequence[Band], level_db: float = 0.0) -> Line:
+def eq_block(bands: Sequence[ReaEqBand], level_db: float = 0.0) -> Line:
     """Return the block of a ReaEQ.
 
     Args:
@@ -162,7 +162,7 @@ def eq_block(bands: Sequence[Band], level_db: float = 0.0) -> Line:
     return REAEQ.block(state)
 
 
-def eq_bands(block: Line, where: str) -> tuple[list[Band], float, list[str]]:
+def eq_bands(block: Line, where: str) -> tuple[list[ReaEqBand], float, list[str]]:
     """Read a ReaEQ.
 
     Returns:
@@ -188,7 +188,7 @@ def eq_bands(block: Line, where: str) -> tuple[list[Band], float, list[str]]:
             )
         if number in _KINDS:
             gain_db = 20 * math.log10(gain)
-            bands.append(Band(_KINDS[number], freq_hz, gain_db, width, bool(is_on)))
+            bands.append(ReaEqBand(_KINDS[number], freq_hz, gain_db, width, bool(is_on)))
         elif is_on:
             unknown.append(f"band of kind {number} at {freq_hz:.0f} Hz")
     level = 1.0

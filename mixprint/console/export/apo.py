@@ -11,12 +11,19 @@ as the console's; the forms that it is written in are those of its configuration
 
 from collections.abc import Iterator
 
+from mixprint.console.bands import Kind, active_bands
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings, Strip
-from mixprint.dsp.equaliser import BUTTERWORTH_Q
 from mixprint.text import printable
 
 HEADING = "# mixprint: "
+_KINDS: dict[Kind, str] = {
+    "highpass": "HPQ",
+    "lowpass": "LPQ",
+    "low": "LSC",
+    "high": "HSC",
+    "bell": "PK",
+}
 
 
 def to_apo(settings: Settings) -> dict[str, str]:
@@ -32,20 +39,11 @@ def apo_heading(name: str) -> str:
 def _text(strip: Strip, name: str) -> str:
     level_db = strip["output_db"] if name == MASTER else strip["trim_db"] + strip["fader_db"]
     lines = [f"Preamp: {level_db:.2f} dB"]
-    lines += [f"Filter {n}: ON {each}" for n, each in enumerate(_filters(strip, name), start=1)]
+    lines += [f"Filter {n}: ON {each}" for n, each in enumerate(_filters(strip), start=1)]
     return "\n".join(lines) + "\n"
 
 
-def _filters(strip: Strip, name: str) -> Iterator[str]:
-    if name != MASTER:
-        for kind, field in (("HPQ", "eq.highpass_hz"), ("LPQ", "eq.lowpass_hz")):
-            if not strip.is_neutral(field):
-                yield f"{kind} Fc {strip[field]:.2f} Hz Q {BUTTERWORTH_Q:.4f}"
-    bands = dict.fromkeys(f.name.split(".")[1] for f in strip.fields if f.name.endswith("gain_db"))
-    for band in bands:
-        if strip.is_neutral(f"eq.{band}.gain_db"):
-            continue
-        kind = {"low": "LSC", "high": "HSC"}.get(band, "PK")
-        q = strip[f"eq.{band}.q"] if kind == "PK" else BUTTERWORTH_Q
-        freq_hz, gain_db = strip[f"eq.{band}.freq_hz"], strip[f"eq.{band}.gain_db"]
-        yield f"{kind} Fc {freq_hz:.2f} Hz Gain {gain_db:.2f} dB Q {q:.4f}"
+def _filters(strip: Strip) -> Iterator[str]:
+    for band in active_bands(strip):
+        gain = f" Gain {band.gain_db:.2f} dB" if band.kind in ("low", "high", "bell") else ""
+        yield f"{_KINDS[band.kind]} Fc {band.freq_hz:.2f} Hz{gain} Q {band.q:.4f}"

@@ -6,33 +6,11 @@ trim and the compressor all is linear (where there is no saturation, which they 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from mixprint.console.bands import Band, active_bands
 from mixprint.console.schema import MASTER, TRACK_FIELDS
 from mixprint.console.settings import Settings, Strip
 from mixprint.console.words import ratio
-from mixprint.dsp.equaliser import BUTTERWORTH_Q
-
-Kind = Literal["highpass", "lowpass", "low", "high", "bell"]
-
-
-@dataclass(frozen=True)
-class Band:
-    """A filter of an equaliser.
-
-    Attributes:
-        kind: its form.
-        freq_hz: corner, or centre of a bell.
-        gain_db: of shelves and bells; 0 for cuts.
-        q: that of the audio EQ cookbook.
-        field: beginning of the names of its settings, such as `eq.bell1`.
-    """
-
-    kind: Kind
-    freq_hz: float
-    gain_db: float
-    q: float
-    field: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,26 +60,9 @@ class Channel:
                 strip["comp.release_ms"],
             )
         level_db = trim_db + strip["fader_db"] if is_track else strip["output_db"]
-        return cls(tuple(_bands(strip)), dynamics, level_db, strip["pan"] if is_track else 0.0)
-
-
-def bell_names(strip: Strip) -> list[str]:
-    """List the bells that a strip has, such as `eq.bell1`."""
-    return [f.name.removesuffix(".q") for f in strip.fields if f.name.endswith(".q")]
-
-
-def _bands(strip: Strip) -> Iterator[Band]:
-    if strip.fields is TRACK_FIELDS:
-        if not strip.is_neutral("eq.highpass_hz"):
-            yield Band("highpass", strip["eq.highpass_hz"], 0.0, BUTTERWORTH_Q, "eq.highpass_hz")
-        if not strip.is_neutral("eq.lowpass_hz"):
-            yield Band("lowpass", strip["eq.lowpass_hz"], 0.0, BUTTERWORTH_Q, "eq.lowpass_hz")
-    tones: list[tuple[str, Kind]] = [("eq.low", "low")]
-    tones += [(name, "bell") for name in bell_names(strip)]
-    for name, kind in [*tones, ("eq.high", "high")]:
-        if not strip.is_neutral(f"{name}.gain_db"):
-            q = strip[f"{name}.q"] if kind == "bell" else BUTTERWORTH_Q
-            yield Band(kind, strip[f"{name}.freq_hz"], strip[f"{name}.gain_db"], q, name)
+        return cls(
+            tuple(active_bands(strip)), dynamics, level_db, strip["pan"] if is_track else 0.0
+        )
 
 
 def left_out(settings: Settings) -> list[str]:

@@ -27,8 +27,9 @@ import numpy as np
 from mixprint import __version__
 from mixprint.audio.files import AudioInfo, probe
 from mixprint.audio.wav_header import float_wav_header
+from mixprint.console.bands import Band
 from mixprint.console.colours import track_colours
-from mixprint.console.export.channels import Band, Channel, Dynamics, left_out
+from mixprint.console.export.channels import Channel, Dynamics, left_out
 from mixprint.console.rendering import render_blocks
 from mixprint.console.schema import MASTER, TRACK_FIELDS
 from mixprint.console.settings import Settings, Strip

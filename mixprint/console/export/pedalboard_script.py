@@ -10,12 +10,19 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+from mixprint.console.bands import Kind, active_bands
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings, Strip
 from mixprint.console.words import ratio
-from mixprint.dsp.equaliser import BUTTERWORTH_Q
 
 _TIMES = 2 * math.pi
+_FILTERS: dict[Kind, str] = {
+    "highpass": "HighpassFilter",
+    "lowpass": "LowpassFilter",
+    "low": "LowShelfFilter",
+    "high": "HighShelfFilter",
+    "bell": "PeakFilter",
+}
 
 _HEAD = '''"""{title}: needs `pip install pedalboard`; written by mixprint.
 
@@ -92,23 +99,18 @@ def to_pedalboard(settings: Settings, files: Mapping[str, str], title: str) -> s
 
 
 def _effects(strip: Strip, name: str) -> Iterator[str]:
-    if name != MASTER:
-        if not strip.is_neutral("trim_db"):
-            yield f"Gain(gain_db={strip['trim_db']:.6g}),"
-        for kind, field in (("Highpass", "eq.highpass_hz"), ("Lowpass", "eq.lowpass_hz")):
-            if not strip.is_neutral(field):
-                yield f"# the console's {kind.lower()} falls by 12 dB an octave, this one by 6"
-                yield f"{kind}Filter(cutoff_frequency_hz={strip[field]:.6g}),"
-    bands = dict.fromkeys(f.name.split(".")[1] for f in strip.fields if f.name.endswith("gain_db"))
-    for band in bands:
-        if strip.is_neutral(f"eq.{band}.gain_db"):
-            continue
-        kind = {"low": "LowShelf", "high": "HighShelf"}.get(band, "Peak")
-        q = strip[f"eq.{band}.q"] if kind == "Peak" else BUTTERWORTH_Q
-        yield (
-            f"{kind}Filter(cutoff_frequency_hz={strip[f'eq.{band}.freq_hz']:.6g}, "
-            f"gain_db={strip[f'eq.{band}.gain_db']:.6g}, q={q:.6g}),"
-        )
+    if name != MASTER and not strip.is_neutral("trim_db"):
+        yield f"Gain(gain_db={strip['trim_db']:.6g}),"
+    for band in active_bands(strip):
+        kind = _FILTERS[band.kind]
+        if band.kind in ("highpass", "lowpass"):
+            yield f"# the console's {band.kind} falls by 12 dB an octave, this one by 6"
+            yield f"{kind}(cutoff_frequency_hz={band.freq_hz:.6g}),"
+        else:
+            yield (
+                f"{kind}(cutoff_frequency_hz={band.freq_hz:.6g}, gain_db={band.gain_db:.6g}, "
+                f"q={band.q:.6g}),"
+            )
     if name != MASTER and not strip.is_neutral("drive.mix"):
         yield "# saturation is left out"
     yield from _compressor(strip)

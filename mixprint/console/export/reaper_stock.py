@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixprint.console.bands import active_bands
 from mixprint.console.export.reaper import Channel, write_project
 from mixprint.console.reaper_plugins import (
-    Band,
-    BandKind,
     Compression,
+    ReaEqBand,
     comp_block,
     eq_block,
     octaves,
@@ -31,7 +31,6 @@ from mixprint.console.rpp import Line
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings, Strip
 from mixprint.console.tracks import read_in_step
-from mixprint.dsp.equaliser import BUTTERWORTH_Q
 
 # Where REAPER's faders end.
 MAX_FADER_DB = 12.0
@@ -130,7 +129,7 @@ def as_documented(
 
 
 def _effects(strip: Strip) -> Iterator[Line]:
-    bands, comp = list(_bands(strip)), _compression(strip)
+    bands, comp = _bands(strip), _compression(strip)
     has_room = _has(strip, "room.send_db")
     trim_db = strip["trim_db"] if _has(strip, "trim_db") else 0.0
     if bands or trim_db:
@@ -166,21 +165,8 @@ def _fader_db(strip: Strip) -> float:
     return min(strip["fader_db"], MAX_FADER_DB)
 
 
-def _bands(strip: Strip) -> Iterator[Band]:
-    cuts: tuple[tuple[str, BandKind], ...] = (
-        ("eq.highpass_hz", "highpass"),
-        ("eq.lowpass_hz", "lowpass"),
-    )
-    for field, kind in cuts:
-        if _has(strip, field):
-            yield Band(kind, strip[field], 0.0, octaves(BUTTERWORTH_Q))
-    kinds: dict[str, BandKind] = {"low": "lowshelf", "high": "highshelf"}
-    for gain in [each.name for each in strip.fields if each.name.endswith("gain_db")]:
-        if not strip.is_neutral(gain):
-            place = gain.removesuffix(".gain_db")
-            band_kind = kinds.get(place.removeprefix("eq."), "bell")
-            q = strip[f"{place}.q"] if band_kind == "bell" else BUTTERWORTH_Q
-            yield Band(band_kind, strip[f"{place}.freq_hz"], strip[gain], octaves(q))
+def _bands(strip: Strip) -> list[ReaEqBand]:
+    return [ReaEqBand(b.kind, b.freq_hz, b.gain_db, octaves(b.q)) for b in active_bands(strip)]
 
 
 def _compression(strip: Strip) -> Compression | None:
@@ -196,7 +182,7 @@ def _compression(strip: Strip) -> Compression | None:
     )
 
 
-def _coefficients(band: Band, sample_rate_hz: int) -> list[float]:
+def _coefficients(band: ReaEqBand, sample_rate_hz: int) -> list[float]:
     """Return b0 b1 b2 a0 a1 a2 by the audio EQ cookbook, of a bandwidth in octaves."""
     omega = 2 * math.pi * band.freq_hz / sample_rate_hz
     sine, cosine = math.sin(omega), math.cos(omega)
@@ -210,7 +196,7 @@ def _coefficients(band: Band, sample_rate_hz: int) -> list[float]:
         middle = 2 * outer if band.kind == "lowpass" else -2 * outer
         rows = [outer, middle, outer, 1 + alpha, -2 * cosine, 1 - alpha]
     else:
-        way = 1.0 if band.kind == "lowshelf" else -1.0
+        way = 1.0 if band.kind == "low" else -1.0
         root, high, low = 2 * math.sqrt(a) * alpha, a + 1, a - 1
         rows = [
             a * (high - way * low * cosine + root),

@@ -7,8 +7,9 @@ master. A folder of such files is a song.
 import re
 from pathlib import Path
 
+from mixprint.console.bands import Band, Kind
 from mixprint.console.export.apo import HEADING
-from mixprint.console.export.channels import Band, Channel, Kind
+from mixprint.console.export.channels import Channel
 from mixprint.console.importing.imported import Imported
 from mixprint.console.importing.names import console_names
 from mixprint.console.importing.strips import strip_of

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import BinaryIO
 from xml.etree.ElementTree import Element
 
-from mixprint.console.export.channels import Band, Channel, Dynamics, Kind
+from mixprint.console.bands import Band, Kind
+from mixprint.console.export.channels import Channel, Dynamics
 from mixprint.console.export.dawproject import SETTINGS_ENTRY, return_names
 from mixprint.console.importing.imported import Imported
 from mixprint.console.importing.names import console_names

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mixprint.console.bands import Kind
 from mixprint.console.export.jsfx import MASTER_NAME, STRIP_NAME
 from mixprint.console.export.reaper import PAN_LAW, PAN_MODE
 from mixprint.console.importing.imported import Imported
@@ -17,7 +18,7 @@ from mixprint.console.importing.names import console_names
 from mixprint.console.reaper_plugins import (
     REACOMP,
     REAEQ,
-    Band,
+    ReaEqBand,
     comp_settings,
     eq_bands,
     q_of,
@@ -33,6 +34,7 @@ from mixprint.text import printable, shown
 _EFFECTS = ("VST", "JS", "AU", "CLAP", "LV2", "DX", "VIDEO_EFFECT", "CONTAINER")
 _RATES_HZ = range(8_000, 384_001)
 _DEFAULT_RATE_HZ = 44_100
+_SHELVES: dict[Kind, str] = {"low": "low shelf", "high": "high shelf"}
 # Q of a shelf or cut this near to the console's is taken for it.
 _NEAR_Q = 0.05
 
@@ -227,14 +229,15 @@ class _Reader:
                 strip = self._band(band, strip, name)
         return strip, level_db
 
-    def _band(self, band: Band, strip: Strip, name: str) -> Strip:
-        told = f"ReaEQ: {band.kind} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
+    def _band(self, band: ReaEqBand, strip: Strip, name: str) -> Strip:
+        kind = _SHELVES.get(band.kind, band.kind)
+        told = f"ReaEQ: {kind} of {band.gain_db:+.1f} dB at {band.freq_hz:.0f} Hz"
         known = {each.name: each for each in strip.fields}
         places = {
             "lowpass": ["eq.lowpass"],
             "highpass": ["eq.highpass"],
-            "lowshelf": ["eq.low"],
-            "highshelf": ["eq.high"],
+            "low": ["eq.low"],
+            "high": ["eq.high"],
             "bell": [n.removesuffix(".q") for n in known if n.endswith(".q")],
         }[band.kind]
         for place in places:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import permutations
 
-from mixprint.console.export.channels import Band, Channel, bell_names
+from mixprint.console.bands import Band, bell_names
+from mixprint.console.export.channels import Channel
 from mixprint.console.schema import TRACK_FIELDS, Field
 from mixprint.console.settings import Strip
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
@@ -151,7 +152,7 @@ def _assigned(bands: Sequence[Band], base: Strip) -> tuple[list[Band], list[str]
 
 def _placed_bells(bells: Sequence[Band], base: Strip) -> dict[str, Band]:
     """Give bells to the console's, each in its range: as many, as strong and as near as can be."""
-    fields = bell_names(base)
+    fields = bell_names(base.fields)
 
     def is_in_range(bell: Band, field: str) -> bool:
         wanted = base.fields[base.place(f"{field}.freq_hz")]

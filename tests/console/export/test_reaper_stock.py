@@ -11,8 +11,8 @@ from mixprint.audio.files import write_audio
 from mixprint.console.export.reaper_stock import deviation_db, write_reaper_stock
 from mixprint.console.importing.reaper import read_reaper
 from mixprint.console.reaper_plugins import (
-    Band,
     Compression,
+    ReaEqBand,
     comp_block,
     comp_settings,
     eq_bands,
@@ -32,9 +32,9 @@ def test_bandwidth_and_q_are_each_other_s_inverse() -> None:
 
 def test_states_come_back_as_they_were() -> None:
     bands = [
-        Band("highpass", 80.0, 0.0, 1.9),
-        Band("bell", 1_234.5, -3.25, 0.7),
-        Band("highshelf", 8e3, 2.0, 2.0, False),
+        ReaEqBand("highpass", 80.0, 0.0, 1.9),
+        ReaEqBand("bell", 1_234.5, -3.25, 0.7),
+        ReaEqBand("high", 8e3, 2.0, 2.0, False),
     ]
     found, level_db, unknown = eq_bands(eq_block(bands, -2.5), "x")
     assert [vars(each) for each in found] == [pytest.approx(vars(each)) for each in bands]

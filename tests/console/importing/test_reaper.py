@@ -183,7 +183,7 @@ def test_of_a_foreign_project_is_read_what_is_known(tmp_path: Path) -> None:
         "track Lead Vox_ 1: levels, speed or effects of its items: not read",
         "ReaEQ: band of kind 6 at 50 Hz: not understood",
         "ReaEQ: bell of +6.0 dB at 260 Hz: the console has no free band there",
-        "ReaEQ: highshelf of +2.0 dB at 7000 Hz: read with the console's slope",
+        "ReaEQ: high shelf of +2.0 dB at 7000 Hz: read with the console's slope",
         "ReaComp: averages levels over 5.0 ms",
         "VST: ReaEQ (Cockos): is bypassed",
         "VST3: Pro-Q 3 (FabFilter): not understood",

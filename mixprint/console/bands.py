@@ -1,0 +1,63 @@
+"""Bands of a strip's equaliser, as filters with a frequency, a gain and a Q."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mixprint.console.schema import Field
+from mixprint.console.settings import Strip
+from mixprint.dsp.equaliser import BUTTERWORTH_Q
+
+Kind = Literal["highpass", "lowpass", "low", "high", "bell"]
+_CUTS: dict[str, Kind] = {"eq.highpass_hz": "highpass", "eq.lowpass_hz": "lowpass"}
+_SHELVES: dict[str, Kind] = {"eq.low": "low", "eq.high": "high"}
+
+
+@dataclass(frozen=True)
+class Band:
+    """A filter of an equaliser.
+
+    Attributes:
+        kind: its form: a cut of second order, a shelf or a bell.
+        freq_hz: corner, or centre of a bell.
+        gain_db: of shelves and bells; 0 for cuts.
+        q: that of the audio EQ cookbook.
+        field: beginning of the names of its settings, such as `eq.bell1`.
+    """
+
+    kind: Kind
+    freq_hz: float
+    gain_db: float
+    q: float
+    field: str = ""
+
+
+def active_bands(strip: Strip) -> list[Band]:
+    """Return the bands that do something, in the order of the console: cuts, then the tone."""
+    cuts = [
+        Band(_CUTS[each.name], value, 0.0, BUTTERWORTH_Q, each.name)
+        for each, value in strip.items()
+        if each.name in _CUTS and not strip.is_neutral(each.name)
+    ]
+    bells = bell_names(strip.fields)
+    tones = [
+        Band(
+            _SHELVES.get(name, "bell"),
+            strip[f"{name}.freq_hz"],
+            strip[f"{name}.gain_db"],
+            strip[f"{name}.q"] if name in bells else BUTTERWORTH_Q,
+            name,
+        )
+        for name in tone_names(strip.fields)
+        if not strip.is_neutral(f"{name}.gain_db")
+    ]
+    return [*cuts, *tones]
+
+
+def tone_names(fields: tuple[Field, ...]) -> list[str]:
+    """List the shelves and bells of a table, such as `eq.low`, from low to high."""
+    return [f.name.removesuffix(".gain_db") for f in fields if f.name.endswith(".gain_db")]
+
+
+def bell_names(fields: tuple[Field, ...]) -> list[str]:
+    """List the bells of a table, such as `eq.bell1`."""
+    return [f.name.removesuffix(".q") for f in fields if f.name.endswith(".q")]
