@@ -213,7 +213,7 @@ class Question:
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """What it follows from, as JSON holds it."""
+        """Inputs of the question, as JSON holds them."""
         folders = [self.case.input, self.case.target, self.case.truth]
         if self.kind.is_raw or self.room_size != 1:
             folders.append(self.case.dry)

@@ -188,6 +188,16 @@ def write_errors_named(path: Path | str) -> Iterator[None]:
         ) from error
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8, with the line ends that it has.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write JSON: sorted keys, two spaces, a newline at the end, so that it diffs well.
 

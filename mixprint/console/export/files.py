@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from mixprint.audio.files import write_audio
 from mixprint.console.export.apo import apo_heading, to_apo
@@ -13,7 +12,7 @@ from mixprint.console.schema import MASTER
 from mixprint.console.tracks import file_stems
 from mixprint.console.words import markdown
 from mixprint.progress import progress
-from mixprint.storage.atomic import atomic_path
+from mixprint.storage.atomic import write_text
 
 log = logging.getLogger("mixprint.console")
 
@@ -24,7 +23,7 @@ def write_pedalboard(export: Export) -> list[str]:
         name: path.relative_to(export.out_dir).as_posix() for name, path in export.stems.items()
     }
     text = to_pedalboard(export.settings, files, export.title)
-    _write_text(export.out_dir / "song_pedalboard.py", text)
+    write_text(export.out_dir / "song_pedalboard.py", text)
     return [
         "pedalboard: no saturation, expansion, knees and rooms; cuts fall by 6 dB an octave in "
         "place of 12; the script says where"
@@ -37,7 +36,7 @@ def write_apo(export: Export) -> list[str]:
     # The master has the name that no track can have; a file system may see no difference.
     stems = file_stems([MASTER, *export.settings.tracks])
     for name, text in texts.items():
-        _write_text(export.out_dir / "apo" / f"{stems[name]}.txt", apo_heading(name) + text)
+        write_text(export.out_dir / "apo" / f"{stems[name]}.txt", apo_heading(name) + text)
     return ["Equalizer APO: levels and equalisers, and nothing else"]
 
 
@@ -59,10 +58,5 @@ def write_impulses(export: Export) -> list[str]:
 
 def write_sheet(export: Export) -> list[str]:
     """Write the settings in words."""
-    _write_text(export.out_dir / "sheet.md", markdown(export.settings))
+    write_text(export.out_dir / "sheet.md", markdown(export.settings))
     return []
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -36,7 +36,7 @@ from mixprint.console.tracks import (
 )
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
-from mixprint.storage.atomic import atomic_path, remove_leftovers, write_json
+from mixprint.storage.atomic import atomic_path, remove_leftovers, write_json, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import printable
 
@@ -173,5 +173,4 @@ def _write_notes(notes: Sequence[str], path: Path) -> None:
     if not notes:
         return
     lines = ["# What other programs do in another way", "", *(f"- {printable(n)}" for n in notes)]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")

@@ -25,7 +25,7 @@ from mixprint.console.export.jsfx import (
 from mixprint.console.rpp import ROOT, Line, writable, written
 from mixprint.console.settings import Rooms, Settings, Strip
 from mixprint.errors import DataError
-from mixprint.storage.atomic import atomic_path
+from mixprint.storage.atomic import write_text
 from mixprint.text import shown
 
 PROJECT_NAME = "song.rpp"
@@ -88,7 +88,7 @@ def write_reaper(
         settings, channels, master, stems, out_dir, title=title, tempo_bpm=tempo_bpm
     )
     for name, text in plug_ins().items():
-        _write_text(out_dir / EFFECTS_NAME / name, text)
+        write_text(out_dir / EFFECTS_NAME / name, text)
     return [
         f"the settings are in the plug-ins of {EFFECTS_NAME}/mixprint; where REAPER does not find "
         f"them, copy that folder into the folder {EFFECTS_NAME} of REAPER's resource path",
@@ -151,7 +151,7 @@ def write_project(
     for name, channel in channels.items():
         track, colour = uuid.uuid5(identity, name), colours[name]
         lines.append(_track(name, channel, _item(name, stems[name], out_dir, track), track, colour))
-    _write_text(out_dir / PROJECT_NAME, written(Line(ROOT, _VERSION_WORDS, lines)))
+    write_text(out_dir / PROJECT_NAME, written(Line(ROOT, _VERSION_WORDS, lines)))
     return [
         f"track {name}: is called {writable(name)} there, because REAPER cannot write its name"
         for name in channels
@@ -219,8 +219,3 @@ def _chain(name: str, effects: Sequence[Line], identity: uuid.UUID) -> Line:
 
 def _guid(identity: uuid.UUID) -> str:
     return f"{{{str(identity).upper()}}}"
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
