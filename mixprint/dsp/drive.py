@@ -12,18 +12,22 @@ Shape suffixes: B track, C channel, T sample, U sample at twice the rate.
 """
 
 import functools
-import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 # An output depends on so many samples on either side; each filter reaches over half of them.
 CONTEXT_SAMPLES = 32
 REACH = CONTEXT_SAMPLES // 2
 _KAISER_BETA = 8.0  # 80 dB
-# Where neighbours differ by less, the mean is the value half-way.
+# Results of a filter are computed in blocks of so many.
+_BLOCK = 2 * REACH
+# Neighbours, times d, are near where they differ by less.
 NEAR = 1e-4
 
 
@@ -72,25 +76,45 @@ class StreamedDrive:
 def _addition(padded_BCT: Tensor, drive_db_B: Tensor) -> Tensor:
     """Return what the curve adds to audio, float64, without the context on both sides."""
     drive_B11 = torch.pow(10.0, drive_db_B.double() / 20)[:, None, None]
-    return _downsampled(_mean_addition(_upsampled(padded_BCT), drive_B11))
+    means_BCU: Tensor = _MeanAddition.apply(_upsampled(drive_B11 * padded_BCT))
+    return _downsampled(means_BCU) / drive_B11
 
 
-def _mean_addition(twice_BCU: Tensor, drive_B11: Tensor) -> Tensor:
-    """Return the mean of `h` from each sample to the next one."""
-    step_BCU = twice_BCU.diff(dim=-1)
-    is_near_BCU = step_BCU.abs() < NEAR
-    middle_BCU = (twice_BCU[..., :-1] + twice_BCU[..., 1:]) / 2
-    half_way_BCU = torch.tanh(drive_B11 * middle_BCU) / drive_B11 - middle_BCU
-    safe_BCU = torch.where(is_near_BCU, torch.ones_like(step_BCU), step_BCU)
-    mean_BCU = _antiderivative(twice_BCU, drive_B11).diff(dim=-1) / safe_BCU
-    return torch.where(is_near_BCU, half_way_BCU, mean_BCU)
+class _MeanAddition(Function):
+    """Mean of h(x) = tanh(x) - x from each sample to the next one, with its adjoint.
 
+    With H(x) = ln cosh(x) - x^2 / 2, the mean from x to y is (H(y) - H(x)) / (y - x), and its
+    derivative by y is (h(y) - mean) / (y - x). Where both are near, the mean is (h(x) + h(y)) / 2.
+    """
 
-def _antiderivative(audio_BCU: Tensor, drive_B11: Tensor) -> Tensor:
-    """Integrate `h`: ln cosh(d x) / d^2 - x^2 / 2, in a form that does not overflow."""
-    driven_BCU = (drive_B11 * audio_BCU).abs()
-    log_cosh_BCU = driven_BCU + torch.log1p(torch.exp(-2 * driven_BCU)) - math.log(2.0)
-    return log_cosh_BCU / drive_B11.square() - audio_BCU.square() / 2
+    @staticmethod
+    def forward(ctx: Any, audio_BCU: Tensor) -> Tensor:
+        level_BCU = audio_BCU.abs()
+        fall_BCU = torch.mul(level_BCU, -2).exp_()
+        tanh_BCU = torch.copysign((1 - fall_BCU).div_(fall_BCU.add_(1)), audio_BCU)
+        # H, and ln 2, which no difference holds.
+        integral_BCU = fall_BCU.log_().add_(level_BCU).addcmul_(audio_BCU, audio_BCU, value=-0.5)
+        step_BCU = audio_BCU.diff(dim=-1)
+        is_near_BCU = step_BCU.abs() < NEAR
+        added_BCU = tanh_BCU - audio_BCU
+        near_BCU = (added_BCU[..., :-1] + added_BCU[..., 1:]).div_(2)
+        mean_BCU = torch.where(is_near_BCU, near_BCU, integral_BCU.diff(dim=-1).div_(step_BCU))
+        ctx.save_for_backward(audio_BCU, tanh_BCU, mean_BCU)
+        return mean_BCU
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BCU: Tensor) -> Tensor:
+        audio_BCU, tanh_BCU, mean_BCU = ctx.saved_tensors
+        step_BCU = audio_BCU.diff(dim=-1)
+        is_near_BCU = step_BCU.abs() < NEAR
+        # Of the steps before and after each sample, there is none before the first.
+        slope_BCU = functional.pad((grad_BCU / step_BCU).masked_fill_(is_near_BCU, 0.0), (1, 1))
+        audio_grad_BCU = (audio_BCU - tanh_BCU).mul_(slope_BCU.diff(dim=-1))
+        slope_BCU[..., 1:-1] *= mean_BCU
+        audio_grad_BCU += slope_BCU.diff(dim=-1)
+        near_BCU = functional.pad(grad_BCU.masked_fill(~is_near_BCU, 0.0).div_(2), (1, 1))
+        return audio_grad_BCU.sub_(tanh_BCU.square().mul_(near_BCU[..., :-1] + near_BCU[..., 1:]))
 
 
 def _upsampled(padded_BCT: Tensor) -> Tensor:
@@ -107,9 +131,27 @@ def _downsampled(means_BCU: Tensor) -> Tensor:
 
 
 def _filtered(audio_BCT: Tensor, taps_N: Tensor, *, stride: int) -> Tensor:
-    rows_R1T = audio_BCT.flatten(0, 1)[:, None]
-    filtered_R1T = functional.conv1d(rows_R1T, taps_N.to(audio_BCT)[None, None], stride=stride)
-    return filtered_R1T.unflatten(0, audio_BCT.shape[:2])[:, :, 0]
+    """Correlate audio with taps, as a product of blocks with a matrix of shifted taps.
+
+    A result needs samples of its block and of the next one, so each block is multiplied by two
+    matrices. (A convolution of PyTorch unfolds each sample into all taps, ten times slower.)
+    """
+    num_results = (audio_BCT.shape[-1] - len(taps_N)) // stride + 1
+    size = stride * _BLOCK
+    padded_BCT = functional.pad(audio_BCT, (0, size + -audio_BCT.shape[-1] % size))
+    here_BCKN, next_BCKN = (
+        (padded_BCT.unflatten(-1, (-1, size)) @ _shifted(taps_N, stride)).split(_BLOCK, dim=-1)
+    )
+    return (here_BCKN[..., :-1, :] + next_BCKN[..., 1:, :]).flatten(-2)[..., :num_results]
+
+
+def _shifted(taps_N: Tensor, stride: int) -> Tensor:
+    """Return the matrix for a block and, beside it, the one for the block after it."""
+    size = stride * _BLOCK
+    both = taps_N.new_zeros(2 * size, _BLOCK)
+    for n in range(_BLOCK):
+        both[n * stride : n * stride + len(taps_N), n] = taps_N
+    return torch.cat(both.split(size), dim=1)
 
 
 @functools.cache

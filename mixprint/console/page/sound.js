@@ -229,7 +229,7 @@ const ConsoleSound = (() => {
       for (let m = first; m < means.length; m++) {
         const step = twice[m + 1] - twice[m];
         const next = integral(twice[m + 1]);
-        if (Math.abs(step) < this.near) {
+        if (Math.abs(drive * step) < this.near) {
           const middle = (twice[m] + twice[m + 1]) / 2;
           means[m] = Math.tanh(drive * middle) / drive - middle;
         } else means[m] = (next - last) / step;
