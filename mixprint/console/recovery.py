@@ -82,7 +82,7 @@ class Recovery:
 
 @dataclass(frozen=True)
 class RecoveredPair:
-    """What was found of a pair of tracks and mix.
+    """Alignment and distances of a pair of tracks and mix whose settings were found.
 
     Attributes:
         alignment: how the mix lay.

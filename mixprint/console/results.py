@@ -32,7 +32,7 @@ from mixprint.console.tracks import (
 )
 from mixprint.console.words import markdown
 from mixprint.progress import Progress
-from mixprint.storage.atomic import atomic_path, remove_all_leftovers
+from mixprint.storage.atomic import atomic_path, remove_all_leftovers, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import shown
 
@@ -74,8 +74,7 @@ def write_mix(
         remove_all_leftovers(out_dir)
         with result_in(out_dir, CONSOLE_MIX):
             power_NM = _write_audio(paths, settings, out_dir, rate_hz, seconds)
-            with atomic_path(out_dir / "sheet.md") as temporary:
-                temporary.write_text(markdown(settings), encoding="utf-8")
+            write_text(out_dir / "sheet.md", markdown(settings))
             _write_page(paths, settings, out_dir, rate_hz, power_NM)
             replace(settings, sample_rate_hz=rate_hz).save(out_dir / CONSOLE_MIX.marker)
     return rate_hz

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mixprint.storage.atomic import atomic_path
+from mixprint.storage.atomic import write_text
 
 BEGINNING = "pages/beginning.html"
 _LOADER = PackageLoader("mixprint", "")
@@ -39,9 +39,7 @@ def write_page(path: Path, template: str, title: str, **values: Any) -> None:
     Raises:
         ValueError: a value for a script holds NaN or an infinity.
     """
-    text = ENVIRONMENT.get_template(template).render(title=title, **values)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, ENVIRONMENT.get_template(template).render(title=title, **values))
 
 
 def is_page(path: Path, title: str) -> bool:
