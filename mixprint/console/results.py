@@ -10,7 +10,6 @@ Shape suffixes: N track, C channel, T sample.
 """
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,10 +17,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mixprint.audio.writing import FLOAT, StereoFile
 from mixprint.console.excerpts import WatchedPower, busiest_second, part_of
+from mixprint.console.export.folder import CONSOLE_EXPORT
 from mixprint.console.page.building import console_page, excerpt_seconds
-from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import (
     check_not_among,
@@ -31,7 +29,7 @@ from mixprint.console.tracks import (
     read_in_step,
 )
 from mixprint.console.words import markdown
-from mixprint.progress import Progress
+from mixprint.console.writing import opened, rendered
 from mixprint.storage.atomic import atomic_path, remove_all_leftovers, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import shown
@@ -43,6 +41,7 @@ CONSOLE_MIX = Kind(
     marker="settings.json",
     keys=frozenset({"format", "version", "tracks"}),
     names=("mix.wav", "tracks/*.wav", "sheet.md", "console.html"),
+    never_beside=CONSOLE_EXPORT.marker,
 )
 
 
@@ -107,35 +106,15 @@ def _write_audio(
     paths: Sequence[Path], settings: Settings, out_dir: Path, rate_hz: int, seconds: float
 ) -> Tensor:
     """Write mix and tracks; return the power of the dry tracks, power_NM, in each second."""
-    num_declared = math.ceil((seconds + 1) * rate_hz)
-    (out_dir / "tracks").mkdir(exist_ok=True)
+    power = WatchedPower(rate_hz)
     with ExitStack() as stack:
-
-        def opened(path: Path) -> StereoFile:
-            temporary = stack.enter_context(atomic_path(path))
-            return stack.enter_context(
-                StereoFile(
-                    temporary, bit_depth=FLOAT, sample_rate_hz=rate_hz, num_declared=num_declared
-                )
-            )
-
-        mix = opened(out_dir / "mix.wav")
-        files = [
-            opened(out_dir / "tracks" / f"{stem}.wav")
-            for stem in file_stems(settings.tracks).values()
-        ]
-        progress = stack.enter_context(
-            Progress(log, "rendered", total=math.ceil(seconds), unit="s of audio")
-        )
-        num_samples = 0
-        power = WatchedPower(rate_hz)
-        blocks = power.watch(read_in_step(paths, rate_hz))
-        for mixed_NCT in render_blocks(blocks, settings, rate_hz):
+        names = ["mix", *(f"tracks/{stem}" for stem in file_stems(settings.tracks).values())]
+        mix, *files = (opened(out_dir / f"{name}.wav", rate_hz, seconds, stack) for name in names)
+        dry = power.watch(read_in_step(paths, rate_hz))
+        for mixed_NCT in rendered(dry, settings, rate_hz, seconds):
             mix.add(mixed_NCT.sum(dim=0))
             for file, mixed_CT in zip(files, mixed_NCT, strict=True):
                 file.add(mixed_CT)
-            num_samples += mixed_NCT.shape[-1]
-            progress.advance(num_samples // rate_hz - progress.done)
     return power.power()
 
 

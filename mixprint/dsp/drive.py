@@ -139,8 +139,8 @@ def _filtered(audio_BCT: Tensor, taps_N: Tensor, *, stride: int) -> Tensor:
     num_results = (audio_BCT.shape[-1] - len(taps_N)) // stride + 1
     size = stride * _BLOCK
     padded_BCT = functional.pad(audio_BCT, (0, size + -audio_BCT.shape[-1] % size))
-    here_BCKN, next_BCKN = (
-        (padded_BCT.unflatten(-1, (-1, size)) @ _shifted(taps_N, stride)).split(_BLOCK, dim=-1)
+    here_BCKN, next_BCKN = (padded_BCT.unflatten(-1, (-1, size)) @ _shifted(taps_N, stride)).split(
+        _BLOCK, dim=-1
     )
     return (here_BCKN[..., :-1, :] + next_BCKN[..., 1:, :]).flatten(-2)[..., :num_results]
 

@@ -31,12 +31,14 @@ class Kind:
         marker: name of the JSON file that is written last.
         keys: what the marker holds at least.
         names: patterns of all files of it that may be written, relative to the folder.
+        never_beside: name of a file that shows that the marker belongs to another kind of result.
     """
 
     noun: str
     marker: str
     keys: frozenset[str]
     names: tuple[str, ...]
+    never_beside: str | None = None
 
     def files(self, folder: Path) -> list[Path]:
         """List what lies under the names of such a result, whoever has written it."""
@@ -58,6 +60,8 @@ class Kind:
 
     def is_whole(self, folder: Path) -> bool:
         """Tell whether a folder holds a finished result of this kind."""
+        if self.never_beside is not None and (folder / self.never_beside).exists():
+            return False
         try:
             values = read_json(folder / self.marker)
         except DataError:

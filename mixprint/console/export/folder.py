@@ -14,7 +14,6 @@ Shape suffixes: N track, C channel, T sample.
 """
 
 import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,10 +21,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mixprint.audio.writing import FLOAT, StereoFile
 from mixprint.console.export.registry import FORMATS, Format
 from mixprint.console.export.song import Export, Plugins
-from mixprint.console.rendering import render_blocks
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import (
     check_not_among,
@@ -34,9 +31,9 @@ from mixprint.console.tracks import (
     length_s,
     read_in_step,
 )
+from mixprint.console.writing import opened, rendered
 from mixprint.errors import ConfigError
-from mixprint.progress import Progress
-from mixprint.storage.atomic import atomic_path, remove_leftovers, write_json, write_text
+from mixprint.storage.atomic import remove_leftovers, write_json, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import printable
 
@@ -134,23 +131,13 @@ def _write_audio(
 ) -> dict[str, Path]:
     """Write the dry tracks and the mix side by side."""
     seconds = length_s(paths.values())
-    num_declared = math.ceil((seconds + 1) * rate_hz)
     stems = {
         name: out_dir / "dry" / f"{stem}.wav" for name, stem in file_stems(settings.tracks).items()
     }
     with ExitStack() as stack:
-
-        def opened(path: Path) -> StereoFile:
-            remove_leftovers(path)
-            temporary = stack.enter_context(atomic_path(path))
-            return stack.enter_context(
-                StereoFile(
-                    temporary, bit_depth=FLOAT, sample_rate_hz=rate_hz, num_declared=num_declared
-                )
-            )
-
-        mix = opened(out_dir / "mix.wav")
-        files = [opened(path) for path in stems.values()]
+        mix, *files = (
+            opened(path, rate_hz, seconds, stack) for path in (out_dir / "mix.wav", *stems.values())
+        )
 
         def copied() -> Iterator[Tensor]:
             for dry_NCT in read_in_step(list(paths.values()), rate_hz):
@@ -158,14 +145,8 @@ def _write_audio(
                     file.add(dry_CT)
                 yield dry_NCT
 
-        progress = stack.enter_context(
-            Progress(log, "rendered", total=math.ceil(seconds), unit="s of audio")
-        )
-        num_samples = 0
-        for mixed_NCT in render_blocks(copied(), settings, rate_hz):
+        for mixed_NCT in rendered(copied(), settings, rate_hz, seconds):
             mix.add(mixed_NCT.sum(dim=0))
-            num_samples += mixed_NCT.shape[-1]
-            progress.advance(num_samples // rate_hz - progress.done)
     return stems
 
 

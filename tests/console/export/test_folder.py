@@ -14,6 +14,7 @@ from mixprint.console.importing.apo import read_apo
 from mixprint.console.importing.dawproject import read_dawproject
 from mixprint.console.importing.reaper import read_reaper
 from mixprint.console.rendering import render
+from mixprint.console.results import write_mix
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import read_in_step
 from mixprint.errors import ConfigError, DataError
@@ -159,6 +160,15 @@ def test_settings_that_are_read_are_not_written_over(
         write_export(tracks, SETTINGS, tmp_path, chosen_formats([]), title="x")
     assert files_in(tmp_path) >= {"settings.json"}
     assert not (tmp_path / "mix.wav").exists()
+
+
+def test_an_export_is_not_taken_for_a_mix(tmp_path: Path, tracks: dict[str, Path]) -> None:
+    out = tmp_path / "out"
+    write_export(tracks, SETTINGS, out, chosen_formats(["settings", "reaper"]), title="x")
+    before = files_in(out)
+    with pytest.raises(DataError, match=r"found other files there: mix\.wav, settings\.json"):
+        write_mix(tracks, SETTINGS, out, overwrite=True)
+    assert files_in(out) == before
 
 
 def test_names_that_are_paths_stay_inside(tmp_path: Path, tracks: dict[str, Path]) -> None:
