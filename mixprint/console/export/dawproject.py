@@ -30,6 +30,7 @@ from mixprint.audio.wav_header import float_wav_header
 from mixprint.console.bands import Band
 from mixprint.console.colours import track_colours
 from mixprint.console.export.channels import Channel, Dynamics, left_out
+from mixprint.console.export.song import Export
 from mixprint.console.rendering import render_blocks
 from mixprint.console.schema import MASTER, TRACK_FIELDS
 from mixprint.console.settings import Settings, Strip
@@ -57,22 +58,8 @@ _BAND_TYPES = {
 _COPIED_BYTES = 1 << 20
 
 
-def write_dawproject(
-    settings: Settings,
-    stems: Mapping[str, Path],
-    out_dir: Path,
-    *,
-    title: str,
-    tempo_bpm: float | None = None,
-) -> list[str]:
+def write_dawproject(export: Export) -> list[str]:
     """Write `song.dawproject`, in memory that does not grow with the song.
-
-    Args:
-        settings: what is done.
-        stems: track -> its dry audio, all of one rate, stereo.
-        out_dir: receives the file.
-        title: of the song.
-        tempo_bpm: if it is known.
 
     Returns:
         what the project does not hold, or holds in another way, in sentences.
@@ -81,6 +68,7 @@ def write_dawproject(
         AudioError: a file cannot be read.
         DataError: the file cannot be written, or the stems' rates differ.
     """
+    settings, stems, out_dir = export.settings, export.stems, export.out_dir
     infos = {name: probe(stems[name]) for name in settings.tracks}
     if len({info.sample_rate_hz for info in infos.values()}) > 1:
         found = sorted({info.sample_rate_hz for info in infos.values()})
@@ -92,12 +80,12 @@ def write_dawproject(
         for name, stem in file_stems([*settings.tracks, *returns.values()]).items()
     }
     lengths = {**infos, **dict.fromkeys(returns.values(), longest)}
-    document, notes = _project(settings, files, lengths, tempo_bpm)
+    document, notes = _project(settings, files, lengths, export.tempo_bpm)
     with (
         atomic_path(out_dir / FILE_NAME) as temporary,
         ZipFile(temporary, "w", ZIP_STORED, allowZip64=True) as archive,
     ):
-        _add_text(archive, "metadata.xml", _xml_text(_metadata(title)))
+        _add_text(archive, "metadata.xml", _xml_text(_metadata(export.title)))
         _add_text(archive, "project.xml", _xml_text(document))
         _add_text(archive, SETTINGS_ENTRY, _settings_text(settings))
         for name in settings.tracks:

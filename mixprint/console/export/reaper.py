@@ -22,8 +22,9 @@ from mixprint.console.export.jsfx import (
     plug_ins,
     slider_values,
 )
+from mixprint.console.export.song import Export
 from mixprint.console.rpp import ROOT, Line, writable, written
-from mixprint.console.settings import Rooms, Settings, Strip
+from mixprint.console.settings import Rooms, Strip
 from mixprint.errors import DataError
 from mixprint.storage.atomic import write_text
 from mixprint.text import shown
@@ -54,22 +55,8 @@ class Channel:
     pan: float = 0.0
 
 
-def write_reaper(
-    settings: Settings,
-    stems: Mapping[str, Path],
-    out_dir: Path,
-    *,
-    title: str,
-    tempo_bpm: float | None = None,
-) -> list[str]:
+def write_reaper(export: Export) -> list[str]:
     """Write the project and its plug-ins.
-
-    Args:
-        settings: what is done.
-        stems: track -> its dry audio file, below the folder.
-        out_dir: receives the project.
-        title: of the song.
-        tempo_bpm: None where it is not known.
 
     Returns:
         what a person has to know.
@@ -80,15 +67,13 @@ def write_reaper(
         AudioError: a file cannot be read.
     """
     channels = {
-        name: Channel([plug_in_block(STRIP_NAME, strip, settings.rooms)])
-        for name, strip in settings.tracks.items()
+        name: Channel([plug_in_block(STRIP_NAME, strip, export.settings.rooms)])
+        for name, strip in export.settings.tracks.items()
     }
-    master = Channel([plug_in_block(MASTER_NAME, settings.master)])
-    notes = write_project(
-        settings, channels, master, stems, out_dir, title=title, tempo_bpm=tempo_bpm
-    )
+    master = Channel([plug_in_block(MASTER_NAME, export.settings.master)])
+    notes = write_project(export, channels, master)
     for name, text in plug_ins().items():
-        write_text(out_dir / EFFECTS_NAME / name, text)
+        write_text(export.out_dir / EFFECTS_NAME / name, text)
     return [
         f"the settings are in the plug-ins of {EFFECTS_NAME}/mixprint; where REAPER does not find "
         f"them, copy that folder into the folder {EFFECTS_NAME} of REAPER's resource path",
@@ -103,26 +88,13 @@ def plug_in_block(name: str, strip: Strip, rooms: Rooms | None = None) -> Line:
     return Line("JS", [name, ""], [Line(first, others)])
 
 
-def write_project(
-    settings: Settings,
-    channels: Mapping[str, Channel],
-    master: Channel,
-    stems: Mapping[str, Path],
-    out_dir: Path,
-    *,
-    title: str,
-    tempo_bpm: float | None,
-) -> list[str]:
+def write_project(export: Export, channels: Mapping[str, Channel], master: Channel) -> list[str]:
     """Write a project of tracks with given plug-ins.
 
     Args:
-        settings: whose tracks and sample rate they are.
+        export: the song.
         channels: track -> how it stands in the project.
         master: how the master does.
-        stems: track -> its dry audio file, below the folder.
-        out_dir: receives the project.
-        title: of the song.
-        tempo_bpm: None where it is not known.
 
     Returns:
         what a person has to know.
@@ -132,15 +104,15 @@ def write_project(
         DataError: a file lies elsewhere, or the project cannot be written.
         AudioError: a file cannot be read.
     """
-    settings = settings.in_order(list(stems))
-    identity = uuid.uuid5(_NAMESPACE, title)
+    settings = export.settings.in_order(list(export.stems))
+    identity = uuid.uuid5(_NAMESPACE, export.title)
     lines = [
         Line("RIPPLE", ["0"]),
         Line("PANLAW", [PAN_LAW]),
         Line("PANMODE", [PAN_MODE]),
         Line("SAMPLERATE", [str(settings.sample_rate_hz), "1", "0"]),
-        Line("TEMPO", [plain(120.0 if tempo_bpm is None else tempo_bpm), "4", "4"]),
-        Line("NOTES", ["0", "2"], [Line(f"|{writable(title)}")]),
+        Line("TEMPO", [plain(export.tempo_bpm or 120.0), "4", "4"]),
+        Line("NOTES", ["0", "2"], [Line(f"|{writable(export.title)}")]),
         Line("MASTER_NCH", ["2", "2"]),
         Line("MASTER_VOLUME", [plain(master.fader), plain(master.pan), "-1", "-1", "1"]),
         Line("MASTER_PANMODE", [PAN_MODE]),
@@ -150,8 +122,9 @@ def write_project(
     colours = track_colours(channels)
     for name, channel in channels.items():
         track, colour = uuid.uuid5(identity, name), colours[name]
-        lines.append(_track(name, channel, _item(name, stems[name], out_dir, track), track, colour))
-    write_text(out_dir / PROJECT_NAME, written(Line(ROOT, _VERSION_WORDS, lines)))
+        item = _item(name, export.stems[name], export.out_dir, track)
+        lines.append(_track(name, channel, item, track, colour))
+    write_text(export.out_dir / PROJECT_NAME, written(Line(ROOT, _VERSION_WORDS, lines)))
     return [
         f"track {name}: is called {writable(name)} there, because REAPER cannot write its name"
         for name in channels

@@ -8,7 +8,7 @@ Shape suffixes: C channel, T sample, 6 coefficients.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mixprint.console.bands import active_bands
 from mixprint.console.export.reaper import Channel, write_project
+from mixprint.console.export.song import Export
 from mixprint.console.reaper_plugins import (
     Compression,
     ReaEqBand,
@@ -40,14 +41,7 @@ _FLOOR = 1e-6
 _COMB_S, _LEAST_FEEDBACK, _FEEDBACK_RANGE = 0.0306, 0.7, 0.28
 
 
-def write_reaper_stock(
-    settings: Settings,
-    stems: Mapping[str, Path],
-    out_dir: Path,
-    *,
-    title: str,
-    tempo_bpm: float | None = None,
-) -> list[str]:
+def write_reaper_stock(export: Export) -> list[str]:
     """Write the project; see `mixprint.console.export.reaper.write_reaper`.
 
     Returns:
@@ -58,15 +52,14 @@ def write_reaper_stock(
         DataError: a file lies elsewhere, or the project cannot be written.
         AudioError: a file cannot be read.
     """
+    settings = export.settings
     channels = {
         name: Channel(list(_effects(strip)), 10 ** (_fader_db(strip) / 20), strip["pan"])
         for name, strip in settings.tracks.items()
     }
     output = 10 ** (min(settings.master["output_db"], MAX_FADER_DB) / 20)
     master = Channel(list(_effects(settings.master)), output)
-    notes = write_project(
-        settings, channels, master, stems, out_dir, title=title, tempo_bpm=tempo_bpm
-    )
+    notes = write_project(export, channels, master)
     notes.append(
         "REAPER's own plug-ins are near the console, not the same; their settings are written by "
         "what is publicly known of them and were not tried in REAPER"
@@ -74,7 +67,7 @@ def write_reaper_stock(
     for name, strip in settings.strips().items():
         notes += [f"{name}: {what}" for what in _left_out(strip, name)]
     for name in settings.tracks:
-        audio_CT = _loudest(stems[name], settings.sample_rate_hz)
+        audio_CT = _loudest(export.stems[name], settings.sample_rate_hz)
         level = deviation_db(audio_CT, settings, name)
         notes.append(
             f"{name}: is silent" if level is None else

@@ -35,26 +35,13 @@ def _reaper(export: Export) -> list[str]:
     from mixprint.console.export.reaper_stock import write_reaper_stock
 
     write = {"jsfx": write_reaper, "stock": write_reaper_stock}[export.plugins]
-    notes = write(
-        export.settings,
-        export.stems,
-        export.out_dir,
-        title=export.title,
-        tempo_bpm=export.tempo_bpm,
-    )
-    return [f"REAPER: {note}" for note in notes]
+    return [f"REAPER: {note}" for note in write(export)]
 
 
 def _dawproject(export: Export) -> list[str]:
     from mixprint.console.export.dawproject import write_dawproject
 
-    return write_dawproject(
-        export.settings,
-        export.stems,
-        export.out_dir,
-        title=export.title,
-        tempo_bpm=export.tempo_bpm,
-    )
+    return write_dawproject(export)
 
 
 def _pedalboard(export: Export) -> list[str]:

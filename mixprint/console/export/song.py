@@ -30,5 +30,5 @@ class Export:
     stems: Mapping[str, Path]
     out_dir: Path
     title: str
-    tempo_bpm: float | None
+    tempo_bpm: float | None = None
     plugins: Plugins = "jsfx"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.export.dawproject import write_dawproject
+from mixprint.console.export.song import Export
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.errors import DataError
@@ -66,7 +67,15 @@ def write_stems(folder: Path, settings: Settings = SETTINGS) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     folder = tmp_path_factory.mktemp("song")
-    notes = write_dawproject(SETTINGS, write_stems(folder), folder, title="Lied – 1", tempo_bpm=123)
+    notes = write_dawproject(
+        Export(
+            settings=SETTINGS,
+            stems=write_stems(folder),
+            out_dir=folder,
+            title="Lied – 1",
+            tempo_bpm=123,
+        )
+    )
     return folder, notes
 
 
@@ -107,7 +116,11 @@ def test_the_published_schemas_accept_it(written: tuple[Path, list[str]]) -> Non
 
 def test_a_neutral_track_alone_is_valid_and_has_no_devices(tmp_path: Path) -> None:
     settings = Settings.neutral(["a"])
-    notes = write_dawproject(settings, write_stems(tmp_path, settings), tmp_path, title="a")
+    notes = write_dawproject(
+        Export(
+            settings=settings, stems=write_stems(tmp_path, settings), out_dir=tmp_path, title="a"
+        )
+    )
     with archive_of(tmp_path) as archive:
         assert_valid(archive.read("project.xml"), "Project.xsd")
     project = project_of(tmp_path)
@@ -221,5 +234,5 @@ def test_stems_of_different_rates_are_refused(tmp_path: Path) -> None:
     stems = write_stems(tmp_path, settings)
     write_audio(stems["b"], torch.zeros(2, 100), 16_000, subtype="FLOAT")
     with pytest.raises(DataError, match=r"expected stems of one rate, found \[8000, 16000\] Hz"):
-        write_dawproject(settings, stems, tmp_path, title="a")
+        write_dawproject(Export(settings=settings, stems=stems, out_dir=tmp_path, title="a"))
     assert not (tmp_path / "song.dawproject").exists()

@@ -18,6 +18,7 @@ from scipy.signal import lfilter
 
 from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.export.dawproject import write_dawproject
+from mixprint.console.export.song import Export
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 
@@ -155,7 +156,7 @@ def export_and_play(folder: Path, settings: Settings) -> tuple[np.ndarray, np.nd
     stems = {name: folder / f"{name}.wav" for name in settings.tracks}
     for path, dry_CT in zip(stems.values(), dry_NCT, strict=True):
         write_audio(path, dry_CT, RATE_HZ, subtype="FLOAT")
-    notes = write_dawproject(settings, stems, folder, title="x")
+    notes = write_dawproject(Export(settings=settings, stems=stems, out_dir=folder, title="x"))
     expected_CT = render(dry_NCT, settings, RATE_HZ).sum(dim=0).numpy()
     return played(folder), expected_CT, notes
 

@@ -8,6 +8,7 @@ import torch
 from mixprint.audio.files import write_audio
 from mixprint.console.export.jsfx import MASTER_NAME, STRIP_NAME, plug_ins
 from mixprint.console.export.reaper import write_reaper
+from mixprint.console.export.song import Export
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS
 from mixprint.console.settings import Settings, Strip
 from mixprint.errors import ConfigError, DataError
@@ -33,7 +34,9 @@ def settings_and_stems(folder: Path) -> tuple[Settings, dict[str, Path]]:
 def test_another_reader_finds_the_settings(tmp_path: Path) -> None:
     rpp = pytest.importorskip("rpp")
     settings, stems = settings_and_stems(tmp_path)
-    write_reaper(settings, stems, tmp_path, title="A 'song'", tempo_bpm=97.5)
+    write_reaper(
+        Export(settings=settings, stems=stems, out_dir=tmp_path, title="A 'song'", tempo_bpm=97.5)
+    )
     project = rpp.loads((tmp_path / "song.rpp").read_text(encoding="utf-8"))
     assert project.find("TEMPO")[1] == "97.5"
     assert project.find("SAMPLERATE")[1] == "44100"
@@ -56,7 +59,7 @@ def test_another_reader_finds_the_settings(tmp_path: Path) -> None:
 
 def test_the_plug_ins_lie_beside_it(tmp_path: Path) -> None:
     settings, stems = settings_and_stems(tmp_path)
-    notes = write_reaper(settings, stems, tmp_path, title="song")
+    notes = write_reaper(Export(settings=settings, stems=stems, out_dir=tmp_path, title="song"))
     for name, text in plug_ins().items():
         assert (tmp_path / "Effects" / name).read_text(encoding="utf-8") == text
     assert len(notes) == 1
@@ -67,7 +70,9 @@ def test_a_name_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     name = "\"'`"
     write_audio(tmp_path / "a.wav", torch.zeros(2, 100), 44_100)
     settings = Settings.neutral([name])
-    notes = write_reaper(settings, {name: tmp_path / "a.wav"}, tmp_path, title="song")
+    notes = write_reaper(
+        Export(settings=settings, stems={name: tmp_path / "a.wav"}, out_dir=tmp_path, title="song")
+    )
     assert notes[1].startswith(f"track {name}: is called \"'' there")
 
 
@@ -76,7 +81,11 @@ def test_files_elsewhere_and_other_tracks_are_refused(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", torch.zeros(2, 100), 44_100)
     settings, stems = Settings.neutral(["a"]), {"a": tmp_path / "a.wav"}
     with pytest.raises(DataError, match=r"a\.wav: expected a file below"):
-        write_reaper(settings, stems, tmp_path / "out", title="song")
+        write_reaper(Export(settings=settings, stems=stems, out_dir=tmp_path / "out", title="song"))
     with pytest.raises(ConfigError, match="expected those of the tracks b, found those of a"):
-        write_reaper(settings, {"b": tmp_path / "a.wav"}, tmp_path, title="song")
+        write_reaper(
+            Export(
+                settings=settings, stems={"b": tmp_path / "a.wav"}, out_dir=tmp_path, title="song"
+            )
+        )
     assert not (tmp_path / "out" / "song.rpp").exists()

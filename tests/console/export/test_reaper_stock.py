@@ -9,6 +9,7 @@ import torch
 
 from mixprint.audio.files import write_audio
 from mixprint.console.export.reaper_stock import deviation_db, write_reaper_stock
+from mixprint.console.export.song import Export
 from mixprint.console.importing.reaper import read_reaper
 from mixprint.console.reaper_plugins import (
     Compression,
@@ -85,7 +86,9 @@ def test_a_project_says_what_is_left_out_and_how_far_it_is(tmp_path: Path) -> No
     stems = {name: tmp_path / f"{name}.wav" for name in settings.tracks}
     for path, audio_CT in zip(stems.values(), tracks(2, RATE_HZ // 4), strict=True):
         write_audio(path, audio_CT.float(), RATE_HZ)
-    notes = write_reaper_stock(settings, stems, tmp_path, title="song")
+    notes = write_reaper_stock(
+        Export(settings=settings, stems=stems, out_dir=tmp_path, title="song")
+    )
     assert notes[0].startswith("REAPER's own plug-ins are near the console, not the same")
     for expected in (
         "a: drive is left out",
@@ -118,7 +121,9 @@ def test_a_trim_before_the_compressor_comes_back_as_one(tmp_path: Path) -> None:
         }
     )
     write_audio(tmp_path / "a.wav", tracks(3, RATE_HZ // 4, 1)[0].float(), RATE_HZ)
-    write_reaper_stock(settings, {"a": tmp_path / "a.wav"}, tmp_path, title="song")
+    write_reaper_stock(
+        Export(settings=settings, stems={"a": tmp_path / "a.wav"}, out_dir=tmp_path, title="song")
+    )
     read = read_reaper(tmp_path / "song.rpp")
     assert read.settings.tracks["a"].values == pytest.approx(settings.tracks["a"].values, rel=1e-5)
     assert read.notes == ()

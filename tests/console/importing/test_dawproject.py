@@ -10,6 +10,7 @@ import torch
 
 from mixprint.audio.files import write_audio
 from mixprint.console.export.dawproject import write_dawproject
+from mixprint.console.export.song import Export
 from mixprint.console.importing import dawproject, safe_xml
 from mixprint.console.importing.dawproject import read_dawproject
 from mixprint.console.schema import TRACK_FIELDS
@@ -41,7 +42,9 @@ CARRIED = {
 
 
 def written(folder: Path, settings: Settings) -> Path:
-    write_dawproject(settings, write_stems(folder, settings), folder, title="x")
+    write_dawproject(
+        Export(settings=settings, stems=write_stems(folder, settings), out_dir=folder, title="x")
+    )
     return folder / "song.dawproject"
 
 
@@ -86,7 +89,9 @@ def test_32_tracks_come_back(tmp_path: Path) -> None:
     settings = Settings.neutral(names).edit({f"{n}.pan": -1 + i / 16 for i, n in enumerate(names)})
     stem = tmp_path / "stem.wav"
     write_audio(stem, torch.zeros(2, 80), RATE_HZ)
-    write_dawproject(settings, dict.fromkeys(names, stem), tmp_path, title="x")
+    write_dawproject(
+        Export(settings=settings, stems=dict.fromkeys(names, stem), out_dir=tmp_path, title="x")
+    )
     assert read_dawproject(tmp_path / "song.dawproject").settings == settings
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from mixprint.console.export.jsfx import STRIP_NAME
 from mixprint.console.export.reaper import write_reaper
+from mixprint.console.export.song import Export
 from mixprint.console.importing import reaper as importing
 from mixprint.console.importing.imported import Imported
 from mixprint.console.importing.reaper import read_reaper
@@ -123,13 +124,13 @@ FOREIGN = f"""<REAPER_PROJECT 0.1 "7.22/win64" 1726000000
 def test_our_own_project_comes_back_exactly(tmp_path: Path) -> None:
     settings, stems = settings_and_stems(tmp_path)
     for each in (settings, replace(settings, rooms="sends", sample_rate_hz=48_000)):
-        write_reaper(each, stems, tmp_path, title="song")
+        write_reaper(Export(settings=each, stems=stems, out_dir=tmp_path, title="song"))
         assert read_reaper(tmp_path / "song.rpp") == Imported(each, ())
 
 
 def test_what_was_moved_in_reaper_is_added(tmp_path: Path) -> None:
     settings, stems = settings_and_stems(tmp_path)
-    write_reaper(settings, stems, tmp_path, title="song")
+    write_reaper(Export(settings=settings, stems=stems, out_dir=tmp_path, title="song"))
     text = (tmp_path / "song.rpp").read_text(encoding="utf-8")
     # The first track: fader -6 dB and 20 % to the left; its own pan is 0.0000001.
     text = text.replace("VOLPAN 1 0 -1", f"VOLPAN {10**-0.3!r} -0.2 -1", 1)
@@ -227,7 +228,7 @@ def test_broken_projects_are_refused_by_name(
 
 def test_values_beyond_a_range_are_held_and_said(tmp_path: Path) -> None:
     settings, stems = settings_and_stems(tmp_path)
-    write_reaper(settings, stems, tmp_path, title="song")
+    write_reaper(Export(settings=settings, stems=stems, out_dir=tmp_path, title="song"))
     text = (tmp_path / "song.rpp").read_text(encoding="utf-8")
     (tmp_path / "song.rpp").write_text(text.replace("        3 60 20000", "        99 60 20000"))
     read = read_reaper(tmp_path / "song.rpp")
