@@ -10,7 +10,7 @@ from pathlib import Path
 from mixprint.console.bands import Band, Kind
 from mixprint.console.export.apo import HEADING
 from mixprint.console.export.channels import Channel
-from mixprint.console.importing.imported import Imported
+from mixprint.console.importing.imported import Imported, imported
 from mixprint.console.importing.names import console_names
 from mixprint.console.importing.strips import strip_of
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS
@@ -18,7 +18,7 @@ from mixprint.console.settings import MAX_TRACKS, Settings, Strip
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
 from mixprint.errors import DataError
 from mixprint.schema import read_text, shortened
-from mixprint.text import printable, shown
+from mixprint.text import shown
 
 # Equalisers of headphones have some kB.
 MAX_BYTES = 1 << 18
@@ -76,7 +76,7 @@ def read_apo(path: Path) -> Imported:
     if master is not None:
         master_strip, said = strip_of_text(master, master_strip, MASTER)
         notes += said
-    return Imported(Settings(strips, master_strip), tuple(map(printable, notes)))
+    return imported(Settings(strips, master_strip), notes)
 
 
 def strip_of_text(text: str, base: Strip, where: str) -> tuple[Strip, list[str]]:

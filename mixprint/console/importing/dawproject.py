@@ -21,7 +21,7 @@ from xml.etree.ElementTree import Element
 from mixprint.console.bands import Band, Kind
 from mixprint.console.export.channels import Channel, Dynamics
 from mixprint.console.export.dawproject import SETTINGS_ENTRY, return_names
-from mixprint.console.importing.imported import Imported
+from mixprint.console.importing.imported import Imported, imported
 from mixprint.console.importing.names import console_names
 from mixprint.console.importing.safe_xml import MAX_BYTES, parse_xml
 from mixprint.console.importing.strips import changes_between, strip_of
@@ -44,7 +44,6 @@ _BAND_KINDS: dict[str, Kind] = {
     "bell": "bell",
 }
 _PLAIN_CHILDREN = {"Devices", "Mute", "Pan", "Sends", "Volume"}
-_MAX_NOTES = 200
 # A number beyond this is no setting of anything.
 _LARGEST = 1e6
 
@@ -90,10 +89,7 @@ def read_dawproject(path: Path) -> Imported:
         sample_rate_hz=44_100 if own is None else own.sample_rate_hz,
         rooms="inserts" if own is None else own.rooms,
     )
-    notes = reader.notes[:_MAX_NOTES]
-    if len(reader.notes) > _MAX_NOTES:
-        notes.append(f"and {len(reader.notes) - _MAX_NOTES} more")
-    return Imported(settings, tuple(map(printable, notes)))
+    return imported(settings, reader.notes)
 
 
 def _contents(path: Path, where: str) -> tuple[Element, Settings | None, list[str]]:

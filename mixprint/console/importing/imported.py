@@ -1,8 +1,12 @@
 """Settings that were read from another program's project."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mixprint.console.settings import Settings
+from mixprint.text import printable
+
+_MAX_NOTES = 200
 
 
 @dataclass(frozen=True)
@@ -16,3 +20,11 @@ class Imported:
 
     settings: Settings
     notes: tuple[str, ...]
+
+
+def imported(settings: Settings, notes: Sequence[str]) -> Imported:
+    """Return settings with notes that a terminal can show: printable, and not too many."""
+    shown = [printable(note) for note in notes[:_MAX_NOTES]]
+    if len(notes) > _MAX_NOTES:
+        shown.append(f"and {len(notes) - _MAX_NOTES} more")
+    return Imported(settings, tuple(shown))

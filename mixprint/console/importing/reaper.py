@@ -13,7 +13,7 @@ from pathlib import Path
 from mixprint.console.bands import Kind
 from mixprint.console.export.jsfx import MASTER_NAME, STRIP_NAME
 from mixprint.console.export.reaper import PAN_LAW, PAN_MODE
-from mixprint.console.importing.imported import Imported
+from mixprint.console.importing.imported import Imported, imported
 from mixprint.console.importing.names import console_names
 from mixprint.console.reaper_plugins import (
     REACOMP,
@@ -65,7 +65,7 @@ def read_reaper(path: Path) -> Imported:
         settings = Settings(tracks, master, _rate_hz(root), reader.rooms())
     except ConfigError as error:
         raise DataError(f"{where}: {error}") from error
-    return Imported(settings, tuple(reader.notes))
+    return imported(settings, reader.notes)
 
 
 @dataclass

@@ -341,6 +341,14 @@ def test_what_is_played_in_another_way_is_said(
     assert read.notes == (() if note is None else (note,))
 
 
+def test_no_project_brings_more_notes_than_a_person_reads(tmp_path: Path) -> None:
+    empty = "<TRACK\nNAME bus\n>\n" * 6_000
+    notes = read_text(tmp_path, project("NAME a", head=empty)).notes
+    assert notes[0] == "track bus: has no audio and is left out, with all that it does to others"
+    assert len(notes) == 201
+    assert notes[-1] == "and 5800 more"
+
+
 def test_too_many_tracks_are_refused_before_they_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
