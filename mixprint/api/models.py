@@ -47,7 +47,7 @@ def load_models(
             f"(and mixprint ships none in {SHIPPED_ENCODER.name})"
         )
     return Models(
-        standardisation=_load_standardisation(loaded),
+        standardisation=standardisation_of(loaded),
         encoder=loaded,
         separator=load_separator(separator, separator_config, device),
         of_methods=load_models_of(
@@ -80,8 +80,12 @@ def load_encoder(checkpoint: str | Path, device: torch.device) -> Encoder | None
     return load_checkpoint(SHIPPED_ENCODER, device) if SHIPPED_ENCODER.is_dir() else None
 
 
-def _load_standardisation(encoder: Encoder | None) -> Standardisation:
-    """Take the encoder's standardisation, else the shipped one."""
+def standardisation_of(encoder: Encoder | None) -> Standardisation:
+    """Return the standardisation of an encoder; the shipped one without an encoder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     if encoder is not None:
         return encoder.standardisation
     if not SHIPPED_STANDARDISATION.is_file():

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mixprint.cli import console, console_demo
+from mixprint.cli import console, console_demo, styles
 from mixprint.cli.exits import clear_exits
 from mixprint.cli.groups import ungrouped
 from mixprint.cli.listening import listening_results, listening_test
@@ -36,6 +36,8 @@ CONSOLE_COMMANDS = (
     console_demo.demo,
 )
 
+STYLES_COMMANDS = (styles.add, styles.list_, styles.find)
+
 _NAMES = {"token_normalize_func": lambda token: token.replace("_", "-")}
 app = typer.Typer(
     help="Learn what a mix sounds like, and give one song the mix of another.",
@@ -44,14 +46,26 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings=_NAMES,
 )
-console_app = typer.Typer(
-    help="A mixing console: take a mix apart, change its settings, render, export.",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    context_settings=_NAMES,
-)
-app.add_typer(console_app, name="console")
-for group, commands in ((app, COMMANDS), (console_app, CONSOLE_COMMANDS)):
+
+
+def _group(name: str, summary: str) -> typer.Typer:
+    group = typer.Typer(
+        help=summary, no_args_is_help=True, rich_markup_mode="markdown", context_settings=_NAMES
+    )
+    app.add_typer(group, name=name)
+    return group
+
+
+for group, commands in (
+    (app, COMMANDS),
+    (
+        _group(
+            "console", "A mixing console: take a mix apart, change its settings, render, export."
+        ),
+        CONSOLE_COMMANDS,
+    ),
+    (_group("styles", "A library of saved styles: add songs, list, find."), STYLES_COMMANDS),
+):
     for command in commands:
         # A name that Python keeps for itself has a line behind it.
         name = command.__name__.removesuffix("_").replace("_", "-")

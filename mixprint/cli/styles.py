@@ -1,0 +1,191 @@
+"""The commands `styles add`, `styles list` and `styles find`."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mixprint.cli.options import (
+    DeviceOption,
+    OverwriteOption,
+    SeparatorConfigOption,
+    SeparatorOption,
+)
+from mixprint.errors import AudioError, ConfigError, DataError
+from mixprint.progress import echo, progress
+from mixprint.text import shown
+
+if TYPE_CHECKING:
+    from mixprint.transfer.style import Style
+
+log = logging.getLogger("mixprint")
+
+LibraryOption = Annotated[Path, typer.Option("--library", help="Folder of the saved styles.")]
+DurationOption = Annotated[
+    float, typer.Option("--segment_duration", help="Length of the segment that is heard, in s.")
+]
+OffsetOption = Annotated[float, typer.Option("--segment_offset", help="Its start in s.")]
+EncoderOption = Annotated[
+    str,
+    typer.Option(
+        "--mixing_checkpoint",
+        help="Folder of an encoder, or a name such as models:/name@champion. Default: the "
+        "shipped one.",
+        show_default=False,
+    ),
+]
+
+
+def add(
+    songs: Annotated[
+        list[Path], typer.Argument(help="Audio files, and folders of them.", show_default=False)
+    ],
+    library: LibraryOption = Path("styles"),
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Of one song's style. Default: the song's own."),
+    ] = None,
+    segment_duration: DurationOption = 10.0,
+    segment_offset: OffsetOption = 0.0,
+    mixing_checkpoint: EncoderOption = "",
+    scnet_model: SeparatorOption = "default",
+    scnet_config: SeparatorConfigOption = None,
+    device: DeviceOption = "auto",
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Save how songs are mixed, each as a style that `transfer --style` and `styles find` take.
+
+    A song that cannot be used is named, and the others are saved.
+
+    Exit code: 0 if all styles are saved, 1 if one failed, 2 if an option is wrong.
+    """
+    from mixprint.console.tracks import file_stems
+    from mixprint.separation.batch import name_songs
+    from mixprint.storage.outputs import check_file
+    from mixprint.transfer.style import is_style, save_style
+    from mixprint.transfer.style_library import SUFFIX
+
+    found, unusable = name_songs(songs)
+    if name is not None and len(found) + len(unusable) != 1:
+        raise ConfigError(f"--name: expected one song, found {len(found) + len(unusable)}")
+    hear = _hearing(
+        segment_duration, segment_offset, mixing_checkpoint, scnet_model, scnet_config, device
+    )
+    failures = [outcome.detail for outcome in unusable]
+    files: dict[Path, Path] = {}
+    for path, own_name in progress(found.items(), len(found), "heard", "songs", log):
+        # Folders between are part of the name: in a folder of albums many songs are called alike.
+        called = name if name is not None else " - ".join(own_name.parts)
+        file = library / f"{file_stems([called])[called]}{SUFFIX}"
+        try:
+            if file in files:
+                raise DataError(
+                    f"{shown(path)}: expected another name than that of {shown(files[file])}, "
+                    "found the same; add it by itself with --name"
+                )
+            check_file(file, is_style, overwrite=overwrite)
+            files[file] = path
+            save_style(replace(hear(path), title=called), file, overwrite=overwrite)
+        except (AudioError, DataError) as error:
+            failures.append(str(error))
+            continue
+        echo(f"saved: {shown(called)}")
+    _end(failures)
+
+
+def list_(library: LibraryOption = Path("styles")) -> None:
+    """List the saved styles: loudness, stems that do not sound, and their files.
+
+    Exit code: 0 if all could be read, 1 if one could not.
+    """
+    from mixprint.transfer.style_library import load_library
+
+    found = load_library(library)
+    for path, style in found.styles.items():
+        silent = f", without {' and '.join(style.silent)}" if style.silent else ""
+        echo(f"{style.title}: {style.loudness_lufs:.1f} LUFS{silent} ({shown(path)})")
+    _end(found.refused)
+
+
+def find(
+    song: Annotated[Path, typer.Argument(help="A song, or a saved style.", show_default=False)],
+    library: LibraryOption = Path("styles"),
+    number: Annotated[int, typer.Option("--number", min=1, help="How many are shown.")] = 5,
+    segment_duration: DurationOption = 10.0,
+    segment_offset: OffsetOption = 0.0,
+    mixing_checkpoint: EncoderOption = "",
+    scnet_model: SeparatorOption = "default",
+    scnet_config: SeparatorConfigOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Find the saved styles that are most like a song's mix, and say how they differ from it.
+
+    The likeness is the cosine of the encoder's embeddings, 1 for the same; the distance is that of
+    the 64 features in standard deviations.
+
+    Exit code: 0 if all saved styles could be read, 1 if one could not.
+    """
+    from mixprint.api.models import load_encoder, standardisation_of
+    from mixprint.machine.device import resolve_device
+    from mixprint.transfer.style import Style, is_style
+    from mixprint.transfer.style_library import load_library, nearest
+
+    found = load_library(library)
+    if song.suffix == ".json" and is_style(song):
+        style = Style.load(song)
+    else:
+        style = _hearing(
+            segment_duration, segment_offset, mixing_checkpoint, scnet_model, scnet_config, device
+        )(song)
+    encoder = load_encoder(mixing_checkpoint, resolve_device(device))
+    for match in nearest(style, found, standardisation_of(encoder), number):
+        likeness = "" if match.likeness is None else f"likeness {match.likeness:.2f}, "
+        echo(f"{match.style.title}: {likeness}distance {match.distance:.2f} ({shown(match.path)})")
+        for stem, words in match.differences.items():
+            echo(f"  {stem}: {', '.join(words)}")
+    _end(found.refused)
+
+
+def _hearing(
+    duration_s: float,
+    offset_s: float,
+    encoder: str,
+    separator: str,
+    separator_config: str | None,
+    device: str,
+) -> "Callable[[Path], Style]":
+    """Load the models, and return what measures the style of a song."""
+    from mixprint.api.models import load_models
+    from mixprint.machine.device import resolve_device
+    from mixprint.transfer.excerpts import load_segment
+    from mixprint.transfer.pair import Target
+    from mixprint.transfer.settings import Hyperparameters
+
+    settings = Hyperparameters(
+        optimize_target="features", segment_duration=duration_s, segment_offset=offset_s
+    )
+    models = load_models(
+        resolve_device(device),
+        [settings],
+        encoder=encoder,
+        separator=separator,
+        separator_config=separator_config,
+    )
+    network = models.separator
+    assert network is not None
+
+    def hear(path: Path) -> "Style":
+        segment = load_segment(path, settings, network.separate, network.fingerprint)
+        return Target.of_song(segment, encoder=models.encoder, device=models.device).style
+
+    return hear
+
+
+def _end(failures: Sequence[str]) -> None:
+    for failure in failures:
+        echo(f"failed: {failure}", err=True)
+    if failures:
+        raise typer.Exit(1)
