@@ -1,5 +1,6 @@
 """Fixtures that several test modules share; all audio here is generated and seconds long."""
 
+import gc
 import math
 import multiprocessing
 import os
@@ -24,6 +25,16 @@ torch.set_num_threads(1)
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["tests.training.cases", "torch._dynamo", "torch.utils.tensorboard"]
 )
+# Modules and tests live until the end: searching them for garbage again and again would cost a
+# twentieth of the time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Search what is allocated from now on, and seldom."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
