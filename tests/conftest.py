@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.bucket import Bucket, serving
-from tests.transfer.trials import quick_null_db, write_short_report
+from tests.transfer.trials import reports_cut_short
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_RATE_HZ = 44_100
@@ -50,13 +50,10 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have transfers of this process write hardly anything for a page; it has tests of its own.
-
-    What each stem is away from a filter, which pages show and which has tests too, is not measured.
-    """
-    monkeypatch.setattr("mixprint.transfer.pair.write_report", write_short_report)
-    monkeypatch.setattr("mixprint.transfer.report.artefacts._null_db", quick_null_db)
+def short_reports() -> Iterator[None]:
+    """Have transfers of this process write hardly anything for a page."""
+    with reports_cut_short():
+        yield
 
 
 @pytest.fixture

@@ -35,7 +35,12 @@ from mixprint.transfer.report import artefacts
 from mixprint.transfer.settings import Controls, parse_amounts
 from tests.processes import fork_program
 from tests.transfer.test_fit import LevelEncoder
-from tests.transfer.trials import quick_null_db, settings, write_short_report
+from tests.transfer.trials import (
+    quick_null_db,
+    reports_cut_short,
+    settings,
+    write_short_report,
+)
 
 pytestmark = pytest.mark.usefixtures("short_reports")
 
@@ -114,9 +119,7 @@ def songs(tmp_path: Path, song_dir: Path) -> Path:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory, song_dir: Path) -> Path:
     """Return what one process makes of the songs a, b and c if nothing happens."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(songs_module, "write_report", write_short_report)
-        patch.setattr(artefacts, "_null_db", quick_null_db)
+    with reports_cut_short():
         models = load_models(folder / "log")
         run_jobs(make_jobs(song_dir, ("a", "b", "c")), folder / "out", models)
     return folder / "out"
