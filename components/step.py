@@ -13,6 +13,7 @@ Files under the root of a run that belong to this module:
 import argparse
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -46,6 +47,8 @@ WORKERS_VARIABLE = "MIXPRINT_WORKERS"
 # Process id of the local run that has started this step: if it is killed, its steps end with it.
 RUNNER_VARIABLE = "MIXPRINT_RUNNER"
 _SAMPLE_EVERY_S = 0.1
+# Finding the descendants means reading all processes of the machine: some milliseconds each time.
+_SEARCH_EVERY_S = 1.0
 # Writing the record of a step takes milliseconds: what is older was left by a writer that is dead.
 _RECORD_PATIENCE_S = 3_600.0
 MAX_SHARDS = 99_999  # their names have five digits
@@ -276,6 +279,7 @@ class _MemoryMeter:
 
     def __init__(self) -> None:
         self._process = psutil.Process()
+        self._descendants: list[psutil.Process] = []
         self._peak_bytes = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -290,16 +294,24 @@ class _MemoryMeter:
 
     def read(self) -> int:
         """Take one more sample and return the peak so far, in bytes."""
+        self._search()
         self._sample()
         return self._peak_bytes
 
     def _watch(self) -> None:
+        searched_s = -math.inf
         while not self._stop.wait(_SAMPLE_EVERY_S):
+            if time.monotonic() - searched_s >= _SEARCH_EVERY_S:
+                self._search()
+                searched_s = time.monotonic()
             self._sample()
+
+    def _search(self) -> None:
+        self._descendants = self._process.children(recursive=True)
 
     def _sample(self) -> None:
         total_bytes = 0
-        for process in (self._process, *self._process.children(recursive=True)):
+        for process in (self._process, *self._descendants):
             try:
                 total_bytes += process.memory_info().rss
             except psutil.NoSuchProcess:

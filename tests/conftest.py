@@ -1,5 +1,6 @@
 """Fixtures that several test modules share; all audio here is generated and seconds long."""
 
+import gc
 import math
 import multiprocessing
 import os
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tests.bucket import Bucket, serving
-from tests.transfer.trials import quick_null_db, write_short_report
+from tests.transfer.trials import reports_cut_short
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SAMPLE_RATE_HZ = 44_100
@@ -24,6 +25,16 @@ torch.set_num_threads(1)
 multiprocessing.get_context("forkserver").set_forkserver_preload(
     ["tests.training.cases", "torch._dynamo", "torch.utils.tensorboard"]
 )
+# Modules and tests live until the end: searching them for garbage again and again would cost a
+# twentieth of the time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Search what is allocated from now on, and seldom."""
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -39,13 +50,10 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def short_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have transfers of this process write hardly anything for a page; it has tests of its own.
-
-    What each stem is away from a filter, which pages show and which has tests too, is not measured.
-    """
-    monkeypatch.setattr("mixprint.transfer.pair.write_report", write_short_report)
-    monkeypatch.setattr("mixprint.transfer.report.artefacts._null_db", quick_null_db)
+def short_reports() -> Iterator[None]:
+    """Have transfers of this process write hardly anything for a page."""
+    with reports_cut_short():
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,11 @@
 """Processes that a test starts, and whether they are still there."""
 
+import multiprocessing
+import os
+import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 PATIENCE_S = 60.0
@@ -13,6 +17,24 @@ def start_ranks(function: Callable[..., None], *arguments: object) -> None:
     from torch import multiprocessing
 
     multiprocessing.start_processes(function, arguments, nprocs=2, start_method="forkserver")
+
+
+def fork_program(main: Callable[[], None], arguments: list[str], log: Path) -> BaseProcess:
+    """Start a program in a process that has imported torch already; a file gets its errors.
+
+    Its command line would take seconds to import the same.
+    """
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_run_program, args=(main, arguments, log))
+    process.start()
+    return process
+
+
+def _run_program(main: Callable[[], None], arguments: list[str], log: Path) -> None:
+    with log.open("w") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.argv = [main.__module__, *arguments]
+    main()
 
 
 def is_alive(pid: int) -> bool:

@@ -145,8 +145,9 @@ def ranks_device(name: str) -> str:
     Returns:
         cpu or cuda; the name itself if a TrainJob's nodes will see what they have.
     """
-    if _nodes() is not None:
+    if _nodes() is not None or name == "cpu":
         return name
+    # What looks for GPUs takes seconds to import, and this process needs it for nothing else.
     from mixprint.machine.device import resolve_device
 
     return resolve_device(name).type

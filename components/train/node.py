@@ -11,11 +11,10 @@ from contextlib import ExitStack
 
 from components.run_folder import open_run
 from components.step import clear_errors
-from components.train.launch import Node, start_workers, tell_error
+from components.train.launch import Node, ranks_device, start_workers, tell_error
 from components.train.trainjob import NodePlan
 from mixprint.errors import MixprintError
 from mixprint.log import setup_logging
-from mixprint.machine.device import resolve_device
 from mixprint.schema import read_record
 
 
@@ -31,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = run.path / args.name
         plan = read_record(path, NodePlan)
         # Where a step that only submits has none, the nodes may have GPUs.
-        job = {**plan.job, "device": resolve_device(plan.job.get("device", "auto")).type}
+        job = {**plan.job, "device": ranks_device(plan.job.get("device", "auto"))}
         with ExitStack() as stack:
             stack.callback(run.publish)
             try:

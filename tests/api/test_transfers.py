@@ -25,6 +25,7 @@ def pair(tmp_path: Path, write_song: Callable[..., Path], loaded: list[Any]) -> 
     )
 
 
+@pytest.mark.usefixtures("short_reports")
 def test_a_transfer_is_that_of_the_command(
     tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ from tests.encoder.conftest import tiny_config
 
 SEGMENT_S = 3.0
 ROOT = "gs://bucket/run"
+PICTURE = b"what a picture shows"
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,14 @@ def fetched(root: str, folder: Path) -> Path:
     return folder
 
 
+def draw_one(folder: Path, *_: object) -> dict[str, Path]:
+    """Stand for the plots of an evaluation."""
+    path = folder / "one.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(PICTURE)
+    return {"one": path}
+
+
 def test_all_steps_on_a_run_and_songs_in_a_bucket(
     tmp_path: Path,
     workplace: Workplace,
@@ -158,6 +167,8 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
     short_reports: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # Drawing has tests of its own; here is what becomes of a picture.
+    monkeypatch.setattr("mixprint.evaluation.evaluate._draw", draw_one)
     songs, root = "gs://bucket/songs", "gs://bucket/runs/7"
     open_bucket(songs).upload_all({path.name: path for path in workplace.songs.iterdir()})
     made = workplace.run_all(root, songs)
@@ -177,8 +188,8 @@ def test_all_steps_on_a_run_and_songs_in_a_bucket(
         assert made[step].fingerprint == expected[step].fingerprint
     for path in sorted(local.glob("stems/shard-?????-of-?????.parquet")):
         assert file_sha256(copy / "stems" / path.name) == file_sha256(path)
-    # The same evaluation of the same files on a disk, whose pictures nobody looks at.
-    monkeypatch.setattr("mixprint.evaluation.evaluate._draw", lambda *_: {})
+    assert (copy / "evaluation" / "plots" / "one.png").read_bytes() == PICTURE
+    # The same evaluation of the same files on a disk.
     workplace.evaluate(
         root=str(copy / "again"),
         catalogue=catalogue_manifest(copy),

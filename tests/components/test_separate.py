@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from mixprint.stems import STEMS
 from mixprint.storage.atomic import TEMPORARY_PREFIX, atomic_path, remove_leftovers
 from mixprint.storage.claims import Observer, take_claim
 from tests.components.workplace import REPOSITORY, ingest, make_workplace, separate, shard_hashes
+from tests.processes import fork_program
 
 NUM_SONGS, NUM_SHARDS, DURATION_S, SEGMENT_S = 30, 30, 1.6, 0.75
 NUM_WORKERS, NUM_KILLED = 4, 2
@@ -92,20 +94,20 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def start_worker(root: Path, params: Path, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "components.separate.main"]
-    command += ["--root", str(root), "--params", str(params), *arguments]
-    with log.open("w") as file:
-        return subprocess.Popen(
-            command, cwd=REPOSITORY, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=file
-        )
+def start_worker(root: Path, params: Path, log: Path) -> BaseProcess:
+    return fork_program(main_with_one_thread, ["--root", str(root), "--params", str(params)], log)
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def main_with_one_thread() -> None:
+    torch.set_num_threads(1)
+    components.separate.main.main()
+
+
+def wait_until(condition: Callable[[], bool], what: str, poll_s: float = 0.002) -> None:
     deadline_s = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline_s, what
-        time.sleep(0.002)
+        time.sleep(poll_s)
 
 
 def first_shard(root: Path) -> int:
@@ -143,7 +145,8 @@ def test_four_workers_two_killed_each_segment_once(
             stack.enter_context(claim)
         workers = [start_worker(tmp_path, params, log) for log in logs]
         for log in logs:
-            wait_until(lambda log=log: "waiting" in log.read_text(), f"{log} waits")
+            waits = f"{log} waits"
+            wait_until(lambda log=log: log.exists() and "waiting" in log.read_text(), waits, 0.05)
     victims: list[int] = []
     while len(victims) < NUM_KILLED:
         # In the middle of a shard, and of the run.
@@ -162,7 +165,8 @@ def test_four_workers_two_killed_each_segment_once(
 
     for worker in workers:
         killed = worker.pid in victims
-        assert worker.wait(300) == (-signal.SIGKILL if killed else 0), logs
+        worker.join(300)
+        assert worker.exitcode == (-signal.SIGKILL if killed else 0), logs
     assert "taken over" in "".join(log.read_text() for log in logs)
 
     segments = [(ref.track_id, ref.segment) for ref in read_index(tmp_path / "stems")]
@@ -188,9 +192,12 @@ def test_a_task_waits_for_who_has_its_shard(
     claim = take_claim(tmp_path / CLAIMS_FOLDER, name)
     assert claim is not None
     with claim:
-        worker = start_worker(tmp_path, params, log, "--shard", "7")
+        command = [sys.executable, "-m", "components.separate.main", "--shard", "7"]
+        command += ["--root", str(tmp_path), "--params", str(params)]
+        with log.open("w") as file:
+            worker = subprocess.Popen(command, cwd=REPOSITORY, stderr=file)
         waiting = f"{name}: process {os.getpid()} on"
-        wait_until(lambda: waiting in log.read_text(), "it waits")
+        wait_until(lambda: waiting in log.read_text(), "it waits", 0.05)
         assert not path.parent.exists()
         # The first one ends its work: what it puts there is not made a second time.
         for made in (path, done_path(path)):

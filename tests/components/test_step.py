@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from components.layout import described_stems, evaluation_manifest, stems_manifest
 from components.run_folder import RunFolder
-from components.step import Manifest, Sharding, once, recorded, section_json
+from components.step import Manifest, Sharding, _MemoryMeter, once, recorded, section_json
 from mixprint.collection.shards import SeparatorFingerprint, read_index, shard_name, write_shard
 from mixprint.errors import ConfigError, DataError
 from mixprint.storage.atomic import atomic_path, read_json
 from pipelines.run_local import _raw_records
+from tests.processes import wait_until
 
 
 class Work:
@@ -209,6 +211,14 @@ def test_record_of_a_step_that_ended_well(tmp_path: Path) -> None:
     assert record["state"] == "done"
     assert record["seconds"] >= 0
     assert record["peak_bytes"] > 10_000_000, "a Python process with torch is larger than 10 MB"
+
+
+def test_the_memory_of_what_a_step_has_started_counts() -> None:
+    command = [sys.executable, "-c", "large = b'x' * 200_000_000; input()"]
+    own_bytes = psutil.Process().memory_info().rss
+    with _MemoryMeter() as meter, subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+        wait_until(lambda: meter._peak_bytes > own_bytes + 150_000_000)
+        child.kill()
 
 
 def test_record_of_a_step_that_failed(tmp_path: Path) -> None:

@@ -19,13 +19,14 @@ from components.layout import catalogue_manifest, features_manifest, stems_manif
 from components.mlflow.client import connect
 from components.train import launch, node, trainjob
 from components.train import main as encoder
-from components.train.launch import start_workers
+from components.train.launch import JOB_FILE, start_workers
 from components.train.trainjob import VARIABLE, Nodes
 from mixprint.collection.catalogue import write_catalogue
 from mixprint.collection.remote_shards import point_to_bucket
 from mixprint.collection.shard_upload import Replaced, publish_shard
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.errors import ConfigError, DataError, TrainingError
+from mixprint.machine.device import resolve_device
 from mixprint.storage.atomic import read_json
 from mixprint.storage.bucket import open_bucket
 from tests.bucket import Bucket
@@ -37,6 +38,8 @@ WORKER = "tests.components.failing_worker"
 ROOT = "gs://bucket/run"
 # Of a fifth of a second each, so that a node is lost in the middle.
 EPOCHS = 12
+# Kubeflow's SDK takes a hundredth of a second for each look, and nodes take many to start.
+POLL_S, IDLE_POLL_S = 0.5, 0.1
 TRAINJOB = """
 apiVersion: trainer.kubeflow.org/v1alpha1
 kind: TrainJob
@@ -69,15 +72,17 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTra
     )
     monkeypatch.setenv(VARIABLE, json.dumps(asdict(nodes)))
     with fake_trainer(logs) as fake:
-        run_on_nodes = partial(trainjob.run_on_nodes, client=fake.client(), poll_s=0.1)
+        run_on_nodes = partial(trainjob.run_on_nodes, client=fake.client(), poll_s=POLL_S)
         monkeypatch.setattr(launch, "run_on_nodes", run_on_nodes)
         yield fake
 
 
 @pytest.fixture
-def idle(cluster: FakeTrainer) -> FakeTrainer:
+def idle(cluster: FakeTrainer, monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
     """Return a cluster whose jobs do nothing."""
     cluster.runs_nodes = False
+    run_on_nodes = partial(launch.run_on_nodes, poll_s=IDLE_POLL_S)
+    monkeypatch.setattr(launch, "run_on_nodes", run_on_nodes)
     return cluster
 
 
@@ -110,7 +115,7 @@ def test_a_lost_node_ends_the_step_and_the_next_attempt_goes_on(
         negatives=("songs", "siblings"),
         shared_chain_weight=0.0,
         save_steps=1,
-        device="auto",
+        device="cpu",
     )
     run = partial(
         encoder.run,
@@ -173,6 +178,8 @@ def test_an_error_of_the_user_on_a_node_is_all_that_is_said(
     text = TRAINJOB.replace("NAME", name).replace("FOLDER", str(folder))
     assert posted.body == yaml.safe_load(text)
     assert read_json(folder / "nodes.json") == {"worker": WORKER, "job": job, "num_processes": 1}
+    # Each node looks for GPUs of its own.
+    assert read_json(folder / JOB_FILE) == job | {"device": resolve_device("auto").type}
 
 
 def test_a_node_that_cannot_begin_tells_why(
@@ -226,7 +233,8 @@ def test_a_step_that_is_told_to_end_ends_its_job(tmp_path: Path, idle: FakeTrain
     before = signal.getsignal(signal.SIGTERM)
 
     def end() -> None:
-        wait_until(lambda: bool(idle.jobs))
+        # Not a moment before the step is ready for it, or it would end the tests.
+        wait_until(lambda: bool(idle.jobs) and signal.getsignal(signal.SIGTERM) != before)
         os.kill(os.getpid(), signal.SIGTERM)
 
     thread = threading.Thread(target=end)
@@ -308,5 +316,5 @@ def test_a_node_starts_nothing_on_other_nodes(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv(VARIABLE, "never read")
     monkeypatch.setenv("PET_NNODES", "2")
     monkeypatch.setenv("PET_NODE_RANK", "1")
-    assert launch.ranks_device("cpu") == "cpu"
+    assert launch.ranks_device("auto") == resolve_device("auto").type
     assert launch._nodes() is None

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -104,8 +105,13 @@ def longer_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
 
 def tiny_config(**changes: object) -> TrainConfig:
     """Return the parameters of `params.yaml` with a network of a few thousand weights."""
+    return dataclasses.replace(_tiny_config(), **changes)
+
+
+@cache
+def _tiny_config() -> TrainConfig:
     base = TrainConfig.from_values(load_params(REPOSITORY / "params.yaml")["train"])
-    small = dataclasses.replace(
+    return dataclasses.replace(
         base,
         epochs=3,
         batch_size=4,
@@ -117,7 +123,6 @@ def tiny_config(**changes: object) -> TrainConfig:
         embedding_dim=16,
         patience=0,
     )
-    return dataclasses.replace(small, **changes)
 
 
 @pytest.fixture(scope="session")

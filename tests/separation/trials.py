@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ TINY_MODEL = {
 
 def separator_config(changes: Mapping[str, Any] | None = None) -> SeparatorTrainConfig:
     """Return the parameters of `params.yaml`, with changes laid over them."""
-    overrides = [f"separator.{key}={yaml.safe_dump(v)}" for key, v in (changes or {}).items()]
+    return _separator_config(
+        tuple(f"separator.{key}={yaml.safe_dump(v)}" for key, v in (changes or {}).items())
+    )
+
+
+@cache
+def _separator_config(overrides: tuple[str, ...]) -> SeparatorTrainConfig:
     return SeparatorTrainConfig.load(REPOSITORY / "params.yaml", overrides=overrides)
 
 

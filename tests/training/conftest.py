@@ -9,6 +9,7 @@ import pytest
 
 from mixprint.training.engine import Outcome
 from tests.training.cases import CASES, Case, run_case
+from tests.training.trials import result_hashes
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Prepared:
         case: the case.
         data: what it learns from.
         whole: folder of an undisturbed training.
+        hashes: `result_hashes` of that.
         outcome: of that.
         told: the steps and figures that it has told of.
     """
@@ -28,6 +30,7 @@ class Prepared:
     case: Case
     data: Any
     whole: Path
+    hashes: dict[str, str]
     outcome: Outcome
     told: list[tuple[int, dict[str, float]]]
 
@@ -49,7 +52,8 @@ def prepare_case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pr
                 told.append((step, dict(values)))
 
             outcome = run_case(name, data, whole, on_metrics=note)
-            made[name] = Prepared(name, CASES[name], data, whole, outcome, told)
+            hashes = result_hashes(whole)
+            made[name] = Prepared(name, CASES[name], data, whole, hashes, outcome, told)
         return made[name]
 
     return prepare

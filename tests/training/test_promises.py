@@ -74,7 +74,7 @@ def test_a_training_killed_at_any_step_ends_as_an_undisturbed_one(
         killed(prepared, folder, move)
         told: list[tuple[int, dict[str, float]]] = []
         outcome = prepared.run(folder, on_metrics=lambda *metrics, told=told: told.append(metrics))
-        assert result_hashes(folder) == result_hashes(prepared.whole), move
+        assert result_hashes(folder) == prepared.hashes, move
         assert without_times(outcome.history) == without_times(prepared.outcome.history)
         # Epochs that were whole are not told of again.
         lost = (move - 1) // (prepared.case.moves // STEPS) // STEPS_PER_EPOCH
@@ -103,7 +103,7 @@ def test_a_process_that_the_system_kills_leaves_what_is_needed(
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     prepared.run(tmp_path)
-    assert result_hashes(tmp_path) == result_hashes(prepared.whole)
+    assert result_hashes(tmp_path) == prepared.hashes
 
 
 def test_a_kill_at_every_file_boundary_leaves_a_training_that_resumes(
@@ -114,7 +114,7 @@ def test_a_kill_at_every_file_boundary_leaves_a_training_that_resumes(
     boundaries = Boundaries(out_dir, tmp_path / "copies")
     with boundaries.watch():
         prepared.run(out_dir)
-    assert result_hashes(out_dir) == result_hashes(prepared.whole)
+    assert result_hashes(out_dir) == prepared.hashes
     assert len(boundaries.names) > 60
     monkeypatch.setattr(os, "fsync", lambda _: None)  # most of the time of what follows
     folders = boundaries.folders()
@@ -122,7 +122,7 @@ def test_a_kill_at_every_file_boundary_leaves_a_training_that_resumes(
     for number in range(first, len(folders), every):
         folder, name = folders[number], boundaries.names[number]
         prepared.run(folder)
-        assert result_hashes(folder) == result_hashes(prepared.whole), name
+        assert result_hashes(folder) == prepared.hashes, name
         left = {path.name for path in folder.iterdir()}
         assert left == {path.name for path in prepared.whole.iterdir()}, name
         shutil.rmtree(folder)
@@ -151,7 +151,7 @@ def test_a_damaged_state_costs_the_steps_since_the_one_before(
             prepared.run(folder)
         assert "goes on from the state before" in caplog.text
         assert "resumed after 1 epochs, at step 3" in caplog.text
-        assert result_hashes(folder) == result_hashes(prepared.whole)
+        assert result_hashes(folder) == prepared.hashes
 
 
 def test_a_full_disk_stops_a_training_that_then_goes_on(
@@ -170,7 +170,7 @@ def test_a_full_disk_stops_a_training_that_then_goes_on(
         with pytest.raises(TrainingError, match=message):
             prepared.run(tmp_path)
     prepared.run(tmp_path)
-    assert result_hashes(tmp_path) == result_hashes(prepared.whole)
+    assert result_hashes(tmp_path) == prepared.hashes
 
 
 def test_readers_can_be_changed_in_the_middle_of_an_epoch(
@@ -178,7 +178,7 @@ def test_readers_can_be_changed_in_the_middle_of_an_epoch(
 ) -> None:
     killed(prepared, tmp_path, 3 * prepared.case.moves // STEPS)
     prepared.run(tmp_path, num_workers=1)
-    assert result_hashes(tmp_path) == result_hashes(prepared.whole)
+    assert result_hashes(tmp_path) == prepared.hashes
 
 
 def train_rank(rank: int, folder: str, name: str, data: Any) -> None:
@@ -235,7 +235,7 @@ def test_a_training_of_another_identity_removes_what_would_be_confused(
     if prepared.case.keeps_others:
         with pytest.raises(CheckpointError, match="expected a state of other True, found None"):
             prepared.run(tmp_path, change=other)
-        assert result_hashes(tmp_path) == result_hashes(prepared.whole)
+        assert result_hashes(tmp_path) == prepared.hashes
         return
     killed(prepared, tmp_path, 1, change=other)
     assert "other data, parameters or code; training starts anew" in caplog.text

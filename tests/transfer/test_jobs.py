@@ -2,10 +2,10 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,14 @@ from mixprint.transfer.jobs import (
 )
 from mixprint.transfer.report import artefacts
 from mixprint.transfer.settings import Controls, parse_amounts
+from tests.processes import fork_program
 from tests.transfer.test_fit import LevelEncoder
-from tests.transfer.trials import quick_null_db, settings, write_short_report
+from tests.transfer.trials import (
+    quick_null_db,
+    reports_cut_short,
+    settings,
+    write_short_report,
+)
 
 pytestmark = pytest.mark.usefixtures("short_reports")
 
@@ -93,13 +99,30 @@ def make_jobs(folder: Path, names: tuple[str, ...], **more: object) -> list[Job]
     ]
 
 
-@pytest.fixture
-def songs(tmp_path: Path, make_stems: Make) -> Path:
+@pytest.fixture(scope="module")
+def song_dir(tmp_path_factory: pytest.TempPathFactory, make_stems: Make) -> Path:
+    folder = tmp_path_factory.mktemp("songs")
     lengths_s = {"a": 3.0, "b": 3.1, "deadly": 3.5, "c": 3.2, "target": 3.3, "short": 0.5}
     for index, (name, length_s) in enumerate(lengths_s.items()):
         audio_CT = make_stems(length_s, seed=index, gain=1 / (1 + index)).sum(0)
-        write_audio(tmp_path / f"{name}.wav", audio_CT, RATE_HZ, subtype="FLOAT")
-    return tmp_path
+        write_audio(folder / f"{name}.wav", audio_CT, RATE_HZ, subtype="FLOAT")
+    return folder
+
+
+@pytest.fixture
+def songs(tmp_path: Path, song_dir: Path) -> Path:
+    """Return a folder with the songs, for what one test makes of them."""
+    return shutil.copytree(song_dir, tmp_path / "songs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, song_dir: Path) -> Path:
+    """Return what one process makes of the songs a, b and c if nothing happens."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with reports_cut_short():
+        models = load_models(folder / "log")
+        run_jobs(make_jobs(song_dir, ("a", "b", "c")), folder / "out", models)
+    return folder / "out"
 
 
 def outputs(out_dir: Path) -> dict[str, Tensor]:
@@ -112,7 +135,7 @@ def separations(log: Path) -> list[float]:
     return sorted(int(line) / RATE_HZ for line in log.read_text().split())
 
 
-def test_side_by_side_is_one_after_the_other(songs: Path) -> None:
+def test_side_by_side_is_one_after_the_other(songs: Path, undisturbed: Path) -> None:
     """A process that is killed takes its own job with it, and nothing else."""
     jobs = make_jobs(songs, ("a", "deadly", "b", "short", "c"))
     log, out_dir = songs / "log", songs / "side by side"
@@ -128,9 +151,7 @@ def test_side_by_side_is_one_after_the_other(songs: Path) -> None:
     assert separations(log) == [3.0, 3.1, 3.2, 3.3]
     assert sorted(p.name for p in out_dir.iterdir()) == ["job-a", "job-b", "job-c"]
 
-    alone = songs / "alone"
-    run_jobs([jobs[0], jobs[2], jobs[4]], alone, load_models(songs / "log 2"))
-    found, wanted = outputs(out_dir), outputs(alone)
+    found, wanted = outputs(out_dir), outputs(undisturbed)
     assert found.keys() == wanted.keys()
     for name, audio_CT in wanted.items():
         # Another number of threads may change the last bits.
@@ -141,39 +162,25 @@ def test_side_by_side_is_one_after_the_other(songs: Path) -> None:
     assert isinstance(again[1], Done)
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from mixprint.transfer import pair
-from mixprint.transfer.jobs import run_jobs
-from tests.transfer.trials import write_short_report
-from tests.transfer.test_jobs import load_models, make_jobs
-
-if __name__ == "__main__":
+def killed_at_job_b() -> None:
+    """Run a batch that is killed when all of job b is written but its metrics."""
     folder = Path(sys.argv[1])
 
-    def write_and_die(path, metrics):
+    def write_and_die(path: Path, metrics: Mapping[str, Any]) -> None:
         write_short_report(path, metrics)
         if path.parent.name == "job-b":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    pair.write_report = write_and_die
+    torch.set_num_threads(1)
     models = load_models(folder / "log")
+    songs_module.write_report = write_and_die
     run_jobs(make_jobs(folder, ("a", "b", "c")), folder / "out", models)
-"""
 
 
-def test_a_batch_that_is_killed_is_taken_up_again(songs: Path) -> None:
-    """Killed when all of job b is written but its metrics."""
-    (songs / "killed.py").write_text(KILLED)
-    command = [sys.executable, str(songs / "killed.py"), str(songs)]
-    killed = subprocess.run(
-        command,
-        check=False,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert killed.returncode == -signal.SIGKILL
+def test_a_batch_that_is_killed_is_taken_up_again(songs: Path, undisturbed: Path) -> None:
+    killed = fork_program(killed_at_job_b, [str(songs)], songs / "errors")
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     out_dir, log = songs / "out", songs / "log"
     assert (out_dir / "job-a" / "metrics.json").is_file()
     assert (out_dir / "job-b" / "report.html").is_file()
@@ -191,8 +198,6 @@ def test_a_batch_that_is_killed_is_taken_up_again(songs: Path) -> None:
     left = [p for p in out_dir.rglob("*") if p.name.startswith((".writing", SCRATCH_NAME))]
     assert left == []
 
-    undisturbed = songs / "undisturbed"
-    run_jobs(jobs, undisturbed, load_models(songs / "log 2"))
     found, wanted = outputs(out_dir), outputs(undisturbed)
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], audio_CT) for name, audio_CT in wanted.items())

@@ -35,7 +35,7 @@ from mixprint.transfer.style import Style
 from tests.transfer.metrics_schema import problems
 from tests.transfer.test_excerpts import SplitSeparator
 from tests.transfer.test_fit import LevelEncoder
-from tests.transfer.trials import settings
+from tests.transfer.trials import reports_cut_short, settings
 
 RATE_HZ = 44_100
 Make = Callable[..., Tensor]
@@ -402,7 +402,8 @@ def test_mixed_targets(tmp_path: Path, make_stems: Make, standardisation: Standa
     targets[0].style.save(tmp_path / "first.json")
     stored = Target.of_file(tmp_path / "first.json")
     mixed = Target.mean([stored, targets[1]], [1.0, 3.0])
-    metrics = transfer(tmp_path / "out", segment(make_stems()), mixed, standardisation)
+    with reports_cut_short():
+        metrics = transfer(tmp_path / "out", segment(make_stems()), mixed, standardisation)
     assert metrics["target_audio"] == "song2"
     assert [source["weight"] for source in metrics["targets"]] == [0.25, 0.75]
     assert metrics["targets"][0]["style"] == str(tmp_path / "first.json")
@@ -429,9 +430,10 @@ def test_a_stored_style_needs_no_song(
     target_SCT = make_stems(seed=1, gain=0.3)
     song = Target.of_song(segment(target_SCT, "b"), encoder=encoder, device="cpu")
     song.style.save(tmp_path / "b.json")
-    by_song = transfer(
-        tmp_path / "1", segment(make_stems()), song, standardisation, encoder=encoder
-    )
+    with reports_cut_short():
+        by_song = transfer(
+            tmp_path / "1", segment(make_stems()), song, standardisation, encoder=encoder
+        )
     stored = Target.of_file(tmp_path / "b.json")
     by_style = transfer(
         tmp_path / "2", segment(make_stems()), stored, standardisation, encoder=encoder

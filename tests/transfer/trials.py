@@ -1,8 +1,11 @@
 """Settings for transfers that take seconds, and short pages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mixprint.transfer.settings import Hyperparameters
 
@@ -29,3 +32,15 @@ def write_short_report(path: Path, metrics: Mapping[str, Any]) -> None:
 def quick_null_db(*_: object) -> float:
     """Stand for how far a stem is from a filter, which takes half a second to measure."""
     return -60.0
+
+
+@contextmanager
+def reports_cut_short() -> Iterator[None]:
+    """Have transfers of this process write hardly anything for a page; it has tests of its own.
+
+    What each stem is away from a filter, which pages show and which has tests too, is not measured.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mixprint.transfer.pair.write_report", write_short_report)
+        patch.setattr("mixprint.transfer.report.artefacts._null_db", quick_null_db)
+        yield

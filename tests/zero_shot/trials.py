@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,13 @@ def make_collection(root: Path, *, styles: bool = True) -> Collection:
 
 def config(**changes: Any) -> ZeroShotTrainConfig:
     """Return the parameters of `params.yaml` with a network of a few thousand weights."""
+    return dataclasses.replace(_tiny_config(), **changes)
+
+
+@cache
+def _tiny_config() -> ZeroShotTrainConfig:
     base = ZeroShotTrainConfig.from_values(load_params(REPOSITORY / "params.yaml")["zero_shot"])
-    small = dataclasses.replace(
+    return dataclasses.replace(
         base,
         level_steps=4,
         audio_steps=4,
@@ -115,9 +121,9 @@ def config(**changes: Any) -> ZeroShotTrainConfig:
         num_workers=0,
         device="cpu",
     )
-    return dataclasses.replace(small, **changes)
 
 
+@cache
 def ranges() -> AugmentRanges:
     """Return those of `params.yaml`."""
     return TrainConfig.load(REPOSITORY / "params.yaml").augment_ranges()
