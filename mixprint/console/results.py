@@ -18,7 +18,6 @@ from pathlib import Path
 from torch import Tensor
 
 from mixprint.console.excerpts import WatchedPower, busiest_second, part_of
-from mixprint.console.export.folder import CONSOLE_EXPORT
 from mixprint.console.page.building import console_page, excerpt_seconds
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import (
@@ -29,7 +28,7 @@ from mixprint.console.tracks import (
     read_in_step,
 )
 from mixprint.console.words import markdown
-from mixprint.console.writing import opened, rendered
+from mixprint.console.writing import EXPORT_MARKER, opened, rendered
 from mixprint.storage.atomic import atomic_path, remove_all_leftovers, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import shown
@@ -41,7 +40,7 @@ CONSOLE_MIX = Kind(
     marker="settings.json",
     keys=frozenset({"format", "version", "tracks"}),
     names=("mix.wav", "tracks/*.wav", "sheet.md", "console.html"),
-    never_beside=CONSOLE_EXPORT.marker,
+    never_beside=EXPORT_MARKER,
 )
 
 

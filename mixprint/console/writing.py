@@ -19,6 +19,9 @@ from mixprint.storage.atomic import atomic_path, remove_leftovers
 
 log = logging.getLogger("mixprint.console")
 
+# Written last in a folder of exports. The settings beside it are no sign of a mix.
+EXPORT_MARKER = "export.json"
+
 
 def opened(path: Path, rate_hz: int, seconds: float, stack: ExitStack) -> StereoFile:
     """Open a float WAV file that is there when the stack is closed, whole or not at all.

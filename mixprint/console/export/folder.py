@@ -31,7 +31,7 @@ from mixprint.console.tracks import (
     length_s,
     read_in_step,
 )
-from mixprint.console.writing import opened, rendered
+from mixprint.console.writing import EXPORT_MARKER, opened, rendered
 from mixprint.errors import ConfigError
 from mixprint.storage.atomic import remove_leftovers, write_json, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
@@ -43,7 +43,7 @@ VERSION = 1
 TEMPOS_BPM = (10.0, 1_000.0)
 CONSOLE_EXPORT = Kind(
     noun="an export of the console",
-    marker="export.json",
+    marker=EXPORT_MARKER,
     keys=frozenset({"format", "version", "formats", "notes"}),
     names=(
         "dry/*.wav",
