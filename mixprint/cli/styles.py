@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,19 +24,56 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint")
 
 LibraryOption = Annotated[Path, typer.Option("--library", help="Folder of the saved styles.")]
-DurationOption = Annotated[
-    float, typer.Option("--segment_duration", help="Length of the segment that is heard, in s.")
-]
-OffsetOption = Annotated[float, typer.Option("--segment_offset", help="Its start in s.")]
-EncoderOption = Annotated[
-    str,
-    typer.Option(
-        "--mixing_checkpoint",
-        help="Folder of an encoder, or a name such as models:/name@champion. Default: the "
-        "shipped one.",
-        show_default=False,
-    ),
-]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HearingOptions:
+    """Options of how a song is heard."""
+
+    segment_duration: Annotated[
+        float, typer.Option("--segment_duration", help="Length of the segment that is heard, in s.")
+    ] = 10.0
+    segment_offset: Annotated[float, typer.Option("--segment_offset", help="Its start in s.")] = 0.0
+    mixing_checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--mixing_checkpoint",
+            help="An encoder: a folder, or models:/name@champion. Default: the shipped one.",
+            show_default=False,
+        ),
+    ] = ""
+    scnet_model: SeparatorOption = "default"
+    scnet_config: SeparatorConfigOption = None
+    device: DeviceOption = "auto"
+
+    def load(self) -> "Callable[[Path], Style]":
+        """Load the models, and return what measures the style of a song."""
+        from mixprint.api.models import load_models
+        from mixprint.machine.device import resolve_device
+        from mixprint.transfer.excerpts import load_segment
+        from mixprint.transfer.pair import Target
+        from mixprint.transfer.settings import Hyperparameters
+
+        settings = Hyperparameters(
+            optimize_target="features",
+            segment_duration=self.segment_duration,
+            segment_offset=self.segment_offset,
+        )
+        models = load_models(
+            resolve_device(self.device),
+            [settings],
+            encoder=self.mixing_checkpoint,
+            separator=self.scnet_model,
+            separator_config=self.scnet_config,
+        )
+        network = models.separator
+        assert network is not None
+
+        def hear(path: Path) -> "Style":
+            segment = load_segment(path, settings, network.separate, network.fingerprint)
+            return Target.of_song(segment, encoder=models.encoder, device=models.device).style
+
+        return hear
 
 
 def add(
@@ -48,12 +85,8 @@ def add(
         str | None,
         typer.Option("--name", help="Of one song's style. Default: the song's own."),
     ] = None,
-    segment_duration: DurationOption = 10.0,
-    segment_offset: OffsetOption = 0.0,
-    mixing_checkpoint: EncoderOption = "",
-    scnet_model: SeparatorOption = "default",
-    scnet_config: SeparatorConfigOption = None,
-    device: DeviceOption = "auto",
+    *,
+    hearing: HearingOptions,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Save how songs are mixed, each as a style that `transfer --style` and `styles find` take.
@@ -71,9 +104,7 @@ def add(
     found, unusable = name_songs(songs)
     if name is not None and len(found) + len(unusable) != 1:
         raise ConfigError(f"--name: expected one song, found {len(found) + len(unusable)}")
-    hear = _hearing(
-        segment_duration, segment_offset, mixing_checkpoint, scnet_model, scnet_config, device
-    )
+    hear = hearing.load()
     failures = [outcome.detail for outcome in unusable]
     files: dict[Path, Path] = {}
     for path, own_name in progress(found.items(), len(found), "heard", "songs", log):
@@ -114,12 +145,8 @@ def find(
     song: Annotated[Path, typer.Argument(help="A song, or a saved style.", show_default=False)],
     library: LibraryOption = Path("styles"),
     number: Annotated[int, typer.Option("--number", min=1, help="How many are shown.")] = 5,
-    segment_duration: DurationOption = 10.0,
-    segment_offset: OffsetOption = 0.0,
-    mixing_checkpoint: EncoderOption = "",
-    scnet_model: SeparatorOption = "default",
-    scnet_config: SeparatorConfigOption = None,
-    device: DeviceOption = "auto",
+    *,
+    hearing: HearingOptions,
 ) -> None:
     """Find the saved styles that are most like a song's mix, and say how they differ from it.
 
@@ -134,54 +161,15 @@ def find(
     from mixprint.transfer.style_library import load_library, nearest
 
     found = load_library(library)
-    if song.suffix == ".json" and is_style(song):
-        style = Style.load(song)
-    else:
-        style = _hearing(
-            segment_duration, segment_offset, mixing_checkpoint, scnet_model, scnet_config, device
-        )(song)
-    encoder = load_encoder(mixing_checkpoint, resolve_device(device))
+    is_saved = song.suffix == ".json" and is_style(song)
+    style = Style.load(song) if is_saved else hearing.load()(song)
+    encoder = load_encoder(hearing.mixing_checkpoint, resolve_device(hearing.device))
     for match in nearest(style, found, standardisation_of(encoder), number):
         likeness = "" if match.likeness is None else f"likeness {match.likeness:.2f}, "
         echo(f"{match.style.title}: {likeness}distance {match.distance:.2f} ({shown(match.path)})")
         for stem, words in match.differences.items():
             echo(f"  {stem}: {', '.join(words)}")
     _end(found.refused)
-
-
-def _hearing(
-    duration_s: float,
-    offset_s: float,
-    encoder: str,
-    separator: str,
-    separator_config: str | None,
-    device: str,
-) -> "Callable[[Path], Style]":
-    """Load the models, and return what measures the style of a song."""
-    from mixprint.api.models import load_models
-    from mixprint.machine.device import resolve_device
-    from mixprint.transfer.excerpts import load_segment
-    from mixprint.transfer.pair import Target
-    from mixprint.transfer.settings import Hyperparameters
-
-    settings = Hyperparameters(
-        optimize_target="features", segment_duration=duration_s, segment_offset=offset_s
-    )
-    models = load_models(
-        resolve_device(device),
-        [settings],
-        encoder=encoder,
-        separator=separator,
-        separator_config=separator_config,
-    )
-    network = models.separator
-    assert network is not None
-
-    def hear(path: Path) -> "Style":
-        segment = load_segment(path, settings, network.separate, network.fingerprint)
-        return Target.of_song(segment, encoder=models.encoder, device=models.device).style
-
-    return hear
 
 
 def _end(failures: Sequence[str]) -> None:
