@@ -1,7 +1,7 @@
 """The commands `styles add`, `styles list` and `styles find`."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +19,9 @@ from mixprint.progress import echo, progress
 from mixprint.text import shown
 
 if TYPE_CHECKING:
+    from mixprint.features import Standardisation
+    from mixprint.transfer.jobs import Models
+    from mixprint.transfer.settings import Hyperparameters
     from mixprint.transfer.style import Style
 
 log = logging.getLogger("mixprint")
@@ -46,34 +49,44 @@ class HearingOptions:
     scnet_config: SeparatorConfigOption = None
     device: DeviceOption = "auto"
 
-    def load(self) -> "Callable[[Path], Style]":
-        """Load the models, and return what measures the style of a song."""
+    def load(self) -> "Models":
+        """Load the models that measure styles."""
         from mixprint.api.models import load_models
         from mixprint.machine.device import resolve_device
-        from mixprint.transfer.excerpts import load_segment
-        from mixprint.transfer.pair import Target
-        from mixprint.transfer.settings import Hyperparameters
 
-        settings = Hyperparameters(
-            optimize_target="features",
-            segment_duration=self.segment_duration,
-            segment_offset=self.segment_offset,
-        )
-        models = load_models(
+        return load_models(
             resolve_device(self.device),
-            [settings],
+            [self._settings()],
             encoder=self.mixing_checkpoint,
             separator=self.scnet_model,
             separator_config=self.scnet_config,
         )
-        network = models.separator
-        assert network is not None
 
-        def hear(path: Path) -> "Style":
-            segment = load_segment(path, settings, network.separate, network.fingerprint)
-            return Target.of_song(segment, encoder=models.encoder, device=models.device).style
+    def hear(self, song: Path, models: "Models") -> "Style":
+        """Measure the style of a song."""
+        from mixprint.transfer.excerpts import load_segment
+        from mixprint.transfer.pair import Target
 
-        return hear
+        separator = models.separator
+        assert separator is not None, "`load` loads one"
+        segment = load_segment(song, self._settings(), separator.separate, separator.fingerprint)
+        return Target.of_song(segment, encoder=models.encoder, device=models.device).style
+
+    def standardisation(self) -> "Standardisation":
+        """Return the standardisation of the features, without the other models."""
+        from mixprint.api.models import load_encoder, standardisation_of
+        from mixprint.machine.device import resolve_device
+
+        return standardisation_of(load_encoder(self.mixing_checkpoint, resolve_device(self.device)))
+
+    def _settings(self) -> "Hyperparameters":
+        from mixprint.transfer.settings import Hyperparameters
+
+        return Hyperparameters(
+            optimize_target="features",
+            segment_duration=self.segment_duration,
+            segment_offset=self.segment_offset,
+        )
 
 
 def add(
@@ -98,13 +111,13 @@ def add(
     from mixprint.console.tracks import file_stems
     from mixprint.separation.batch import name_songs
     from mixprint.storage.outputs import check_file
-    from mixprint.transfer.style import is_style, save_style
+    from mixprint.transfer.style import is_style
     from mixprint.transfer.style_library import SUFFIX
 
     found, unusable = name_songs(songs)
     if name is not None and len(found) + len(unusable) != 1:
         raise ConfigError(f"--name: expected one song, found {len(found) + len(unusable)}")
-    hear = hearing.load()
+    models = hearing.load()
     failures = [outcome.detail for outcome in unusable]
     files: dict[Path, Path] = {}
     for path, own_name in progress(found.items(), len(found), "heard", "songs", log):
@@ -119,7 +132,7 @@ def add(
                 )
             check_file(file, is_style, overwrite=overwrite)
             files[file] = path
-            save_style(replace(hear(path), title=called), file, overwrite=overwrite)
+            replace(hearing.hear(path, models), title=called).save(file)
         except (AudioError, DataError) as error:
             failures.append(str(error))
             continue
@@ -155,16 +168,16 @@ def find(
 
     Exit code: 0 if all saved styles could be read, 1 if one could not.
     """
-    from mixprint.api.models import load_encoder, standardisation_of
-    from mixprint.machine.device import resolve_device
     from mixprint.transfer.style import Style, is_style
     from mixprint.transfer.style_library import load_library, nearest
 
     found = load_library(library)
-    is_saved = song.suffix == ".json" and is_style(song)
-    style = Style.load(song) if is_saved else hearing.load()(song)
-    encoder = load_encoder(hearing.mixing_checkpoint, resolve_device(hearing.device))
-    for match in nearest(style, found, standardisation_of(encoder), number):
+    if song.suffix == ".json" and is_style(song):
+        style, standardisation = Style.load(song), hearing.standardisation()
+    else:
+        models = hearing.load()
+        style, standardisation = hearing.hear(song, models), models.standardisation
+    for match in nearest(style, found, standardisation, number):
         likeness = "" if match.likeness is None else f"likeness {match.likeness:.2f}, "
         echo(f"{match.style.title}: {likeness}distance {match.distance:.2f} ({shown(match.path)})")
         for stem, words in match.differences.items():
