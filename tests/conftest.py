@@ -1,6 +1,7 @@
 """Fixtures that several test modules share; all audio here is generated and seconds long."""
 
 import gc
+import logging
 import math
 import multiprocessing
 import os
@@ -47,6 +48,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def one_thread() -> None:
     """Start with one thread: steps choose for themselves, and more threads change the last bits."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _restore_logging() -> Iterator[None]:
+    """Steps and commands set up logging as in a program: their handler would outlive its stream."""
+    root = logging.getLogger("mixprint")
+    before = root.handlers[:], root.level, root.propagate
+    yield
+    root.handlers[:], root.level, root.propagate = before
 
 
 @pytest.fixture

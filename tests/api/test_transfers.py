@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mixprint import transfer_style
 from mixprint.audio.files import read_audio
-from mixprint.cli import app, exits
+from mixprint.cli import app
 from mixprint.cli.transfer import TransferOptions
 from mixprint.errors import AudioError, ConfigError, DataError
 from mixprint.transfer.settings import Hyperparameters
@@ -26,10 +26,7 @@ def pair(tmp_path: Path, write_song: Callable[..., Path], loaded: list[Any]) -> 
 
 
 @pytest.mark.usefixtures("short_reports")
-def test_a_transfer_is_that_of_the_command(
-    tmp_path: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exits, "setup_logging", lambda: None)
+def test_a_transfer_is_that_of_the_command(tmp_path: Path, pair: tuple[Path, Path]) -> None:
     first, second = pair
     out = tmp_path / "out"
     done = transfer_style(

@@ -1,6 +1,4 @@
-import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +9,6 @@ from components.mlflow.client import connect
 from components.run_folder import RunFolder
 from components.train import worker
 from components.train.job import Job
-
-
-@pytest.fixture(autouse=True)
-def _restore_logging() -> Iterator[None]:
-    """Steps and their command lines set up logging as in a program; other tests want pytest's."""
-    root = logging.getLogger("mixprint")
-    before = root.handlers[:], root.level, root.propagate
-    yield
-    root.handlers[:], root.level, root.propagate = before
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mixprint.cli import app, exits
+from mixprint.cli import app
 from mixprint.collection.catalogue import write_catalogue
 from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
@@ -155,12 +155,6 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def no_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the command line from setting one up: it would outlive the runner's stream."""
-    monkeypatch.setattr(exits, "setup_logging", lambda: None)
-
-
 def arguments(root: Path, out: Path) -> list[str]:
     folders = [
         f"--{name}={root / folder}"
@@ -173,7 +167,6 @@ def arguments(root: Path, out: Path) -> list[str]:
     return ["quality", *folders, f"--out={out}", "--bootstrap=10", "--device=cpu"]
 
 
-@pytest.mark.usefixtures("no_handler")
 def test_generated_degradations_from_the_command_line(workplace: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, [*arguments(workplace, tmp_path / "out"), "--variants=4"])
     assert result.exit_code == 0, result.output
@@ -194,7 +187,6 @@ def test_generated_degradations_from_the_command_line(workplace: Path, tmp_path:
     assert head.predict(normal(2, 8, seed=0)).shape == (2,)
 
 
-@pytest.mark.usefixtures("no_handler")
 def test_a_table_from_the_command_line(workplace: Path, tmp_path: Path) -> None:
     path = table(tmp_path, "id0,1", "id1,2", "id2,4")
     call = [*arguments(workplace, tmp_path / "out"), f"--scores={path}"]

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from typer.testing import CliRunner
 
-from mixprint.cli import app, exits
+from mixprint.cli import app
 from mixprint.errors import ConfigError, DataError
 from mixprint.listening.analyse import analyse, condition_scores, results_text, t_interval
 from mixprint.listening.generate import ANCHOR, REFERENCE, UNCHANGED
@@ -163,8 +163,7 @@ def test_the_test_beside_the_files_says_what_belongs(tmp_path: Path) -> None:
     assert "r0.json" in found["refused"][0]["file"]
 
 
-def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exits, "setup_logging", lambda: None)
+def test_the_command(tmp_path: Path) -> None:
     write(tmp_path, results("ann", SCORES), results("bob", SCORES))
     (tmp_path / "broken.json").write_text("{")
     out = tmp_path / "out" / "results.json"
