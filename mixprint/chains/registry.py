@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 from mixprint.chains.effect import Effect
-from mixprint.chains.families import distortion, filters
+from mixprint.chains.families import distortion, dynamics, filters, reverb, stereo
 
 # Each family is a module of `mixprint.chains.families` with a tuple `EFFECTS`.
 FAMILIES: Sequence[tuple[Effect, ...]] = (
     filters.EFFECTS,
     distortion.EFFECTS,
+    dynamics.EFFECTS,
+    reverb.EFFECTS,
+    stereo.EFFECTS,
 )
 
 
