@@ -3,11 +3,21 @@
 from collections.abc import Mapping, Sequence
 
 from mixprint.chains.effect import Effect
-from mixprint.chains.families import distortion, dynamics, filters, reverb, stereo
+from mixprint.chains.families import (
+    delays,
+    distortion,
+    dynamics,
+    filters,
+    modulation,
+    reverb,
+    stereo,
+)
 
 # Each family is a module of `mixprint.chains.families` with a tuple `EFFECTS`.
 FAMILIES: Sequence[tuple[Effect, ...]] = (
     filters.EFFECTS,
+    delays.EFFECTS,
+    modulation.EFFECTS,
     distortion.EFFECTS,
     dynamics.EFFECTS,
     reverb.EFFECTS,
