@@ -222,6 +222,7 @@ def shaped(
 def pumped(
     audio_NCT: Tensor,
     tempo_bpm_N: Tensor,
+    phase_N: Tensor,
     depth_db_N: Tensor,
     recovery_N: Tensor,
     sample_rate_hz: int,
@@ -229,8 +230,9 @@ def pumped(
     """Turn down on each beat of a tempo, as by a side chain of a kick drum.
 
     Args:
-        audio_NCT: stereo signals; the first beat is their first sample.
+        audio_NCT: stereo signals.
         tempo_bpm_N: beats in a minute.
+        phase_N: part of a beat that has gone by at the first sample.
         depth_db_N: how far, on the beat.
         recovery_N: part of a beat after which the gain is back; it returns along a parabola.
         sample_rate_hz: of the audio.
@@ -238,6 +240,7 @@ def pumped(
     num_blocks = -(-audio_NCT.shape[-1] // BLOCK_SAMPLES)
     block_K = torch.arange(num_blocks, dtype=torch.float64, device=audio_NCT.device)
     beats_NK = block_K * (tempo_bpm_N.double() / 60)[:, None] * BLOCK_SAMPLES / sample_rate_hz
+    beats_NK = beats_NK + phase_N.double()[:, None]
     left_NK = (1 - beats_NK.frac() / recovery_N.double()[:, None]).clamp_min(0)
     return scaled(audio_NCT, -depth_db_N.double()[:, None] * left_NK.square())
 

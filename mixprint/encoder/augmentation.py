@@ -52,19 +52,26 @@ class Augmentation:
 
     def draw(self, step: int, num_pairs: int, partners: Sequence[int] | None) -> AnyChains:
         """Draw the chains of a step for the whole batch; partners share those of the first."""
-        chains = self.draw_for(num_pairs, "chains", step)
-        if partners is None:
-            return chains
-        index_G, partner_G = torch.arange(num_pairs), torch.tensor(partners)
-        shared_G = torch.where(partner_G == NO_PARTNER, index_G, index_G.minimum(partner_G))
-        return chains.take(shared_G)
+        index_G = torch.arange(num_pairs)
+        if partners is not None:
+            partner_G = torch.tensor(partners)
+            index_G = torch.where(partner_G == NO_PARTNER, index_G, index_G.minimum(partner_G))
+        return self.draw_shared(num_pairs, index_G, "chains", step)
 
-    def draw_for(self, num_chains: int, *purpose: object) -> AnyChains:
-        """Draw chains that follow from the seed of the training and what they are for."""
+    def draw_shared(self, num_chains: int, index_B: Tensor, *purpose: object) -> AnyChains:
+        """Draw chains and give them to segments.
+
+        Args:
+            num_chains: how many are drawn.
+            index_B: number of the chain of each segment; where it is the same, all is the same but
+                for what is no style, such as phases.
+            purpose: from which, with the seed of the training, the draw follows.
+        """
         generator = torch.Generator().manual_seed(derive_seed(self._seed, *purpose))
         if not self.effects:
-            return draw_chains(num_chains, self._ranges, generator)
-        return draw_effects(num_chains, generator, lengths=self._lengths, effects=self.effects)
+            return draw_chains(num_chains, self._ranges, generator).take(index_B)
+        chains = draw_effects(num_chains, generator, lengths=self._lengths, effects=self.effects)
+        return chains.take(index_B).at_other_times(generator)
 
     def apply(self, stems_BSCT: Tensor, chains: AnyChains, sample_rate_hz: int) -> Tensor:
         """Put each segment's stems through its chains: stems_BSCT, new."""

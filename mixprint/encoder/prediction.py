@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixprint.chains import EFFECTS, Chains, described
+from mixprint.chains import Chains, described, description_names
 from mixprint.stems import NUM_STEMS
 
 _HIDDEN = 512
@@ -41,9 +41,7 @@ class PredictionHead(nn.Module):
             mean_presence: part of the chains that an effect is in.
         """
         super().__init__()
-        is_presence = [
-            place == 0 for name in effects for place in range(1 + len(EFFECTS[name].parameters))
-        ]
+        is_presence = [name in set(effects) for name in description_names(effects)]
         self.register_buffer("is_presence_P", torch.tensor(is_presence), persistent=False)
         self.mean_presence = mean_presence
         self.hidden = nn.Sequential(nn.Linear(2 * embedding_dim, _HIDDEN), nn.GELU())

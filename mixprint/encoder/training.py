@@ -67,7 +67,8 @@ STANDARDISATION_NAME = "standardisation.json"
 
 # Bounds the memory of feature extraction and of validation.
 _ITEMS_AT_ONCE = {"cpu": 4, "cuda": 32}
-_NUM_VALID_CHAINS = 16
+# A chain costs more than an embedding, so that few and short segments have to do.
+_NUM_VALID_CHAINS, _VALID_CHAIN_S = 12, 5.0
 
 
 class Contrastive(nn.Module):
@@ -403,16 +404,16 @@ class EncoderTask(Task[Batch]):
             metrics |= style_retrieval_metrics(embedding_QE, self.valid_tracks)
         if self.config.draws_chains:
             found = pairs_to_chain(self.valid_tracks, _NUM_VALID_CHAINS)
-            chains = self.augmentation.draw_for(len(found), "valid chains")
-            processed = [reference for place in (0, 1) for reference in (p[place] for p in found)]
             number_Q = torch.arange(len(found)).repeat(2)
-            metrics |= chain_retrieval_metrics(self._embed(step, processed, chains.take(number_Q)))
+            chains = self.augmentation.draw_shared(len(found), number_Q, "valid chains")
+            processed = [pair[place] for place in (0, 1) for pair in found]
+            metrics |= chain_retrieval_metrics(self._embed(step, processed, chains))
         return metrics
 
     def _embed(
         self, step: int, references: Sequence[SegmentRef], chains: AnyChains | None = None
     ) -> Tensor:
-        """Embed whole segments, each behind its chain if there are any, shared by all ranks.
+        """Embed whole segments, or the starts of some behind a chain each; ranks share the work.
 
         Returns:
             embedding_QE, on the CPU.
@@ -446,7 +447,8 @@ class EncoderTask(Task[Batch]):
         read = [(r, *self.source.stems(r)) for r in references]
         stems_BSCT = torch.stack([stems for _, stems, _ in read]).to(self.device)
         if chains is not None:
-            stems_BSCT = self.augmentation.apply(stems_BSCT, chains, self.sample_rate_hz)
+            start_BSCT = stems_BSCT[..., : round(_VALID_CHAIN_S * self.sample_rate_hz)]
+            stems_BSCT = self.augmentation.apply(start_BSCT, chains, self.sample_rate_hz)
         if chains is None and all(whole for *_, whole in read):
             features_BD = torch.stack([self.source.features(r) for r, *_ in read])
             features_BD = features_BD.to(self.device)

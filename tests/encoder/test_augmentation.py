@@ -3,7 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mixprint.chains import EFFECTS, HELD_OUT
+from mixprint.chains import EFFECTS, HELD_OUT, described
 from mixprint.chains import Chains as EffectChains
 from mixprint.encoder.augment import Chains, apply_chains, draw_chains
 from mixprint.encoder.augmentation import Augmentation, is_changed, trained_effects
@@ -45,8 +45,11 @@ def test_random_chains_follow_from_seed_and_step_and_partners_share_theirs(
     assert torch.equal(first.position_BSLP, again.position_BSLP)
     for other in (draw(6), draw(5, seed=2)):
         assert not torch.equal(first.effect_BSL, other.effect_BSL)
+    # All that is style is shared.
+    target_BSP, _ = described(first)
     assert torch.equal(first.effect_BSL[0], first.effect_BSL[1])
-    assert torch.equal(first.position_BSLP[0], first.position_BSLP[1])
+    assert torch.equal(target_BSP[0], target_BSP[1])
+    assert not torch.equal(target_BSP[0], target_BSP[2])
     length_BS = (first.effect_BSL >= 0).sum(dim=-1)
     assert length_BS.min() >= 1
     assert length_BS.max() <= 2

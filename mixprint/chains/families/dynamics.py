@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter
+from mixprint.chains.effect import Effect, Parameter, rms
 from mixprint.dsp import dynamics
 
 FAMILY = "dynamics"
+_SILENCE = 1e-10
 _ATTACK = Parameter("attack_ms", "ms", 0.5, 60.0, "log")
 _RELEASE = Parameter("release_ms", "ms", 20.0, 600.0, "log")
 # Of a stem's own level.
@@ -36,11 +37,8 @@ def _parallel_compressor(
 ) -> Tensor:
     squeezed_NCT = _compressor(audio_NCT, values, sample_rate_hz)
     # Added at the level of the input: what was turned down comes back up.
-    before_N11, after_N11 = (
-        torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) for x in (audio_NCT, squeezed_NCT)
-    )
-    gain_N11 = values["mix"][:, None, None] * before_N11 / after_N11.clamp_min(1e-10)
-    return audio_NCT + gain_N11 * squeezed_NCT
+    gain_N = values["mix"] * rms(audio_NCT) / rms(squeezed_NCT).clamp_min(_SILENCE)
+    return audio_NCT + gain_N[:, None, None] * squeezed_NCT
 
 
 def _limiter(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
@@ -116,7 +114,12 @@ def _transient_shaper(
 
 def _pumping(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
     return dynamics.pumped(
-        audio_NCT, values["tempo_bpm"], values["depth_db"], values["recovery"], sample_rate_hz
+        audio_NCT,
+        values["tempo_bpm"],
+        values["phase"],
+        values["depth_db"],
+        values["recovery"],
+        sample_rate_hz,
     )
 
 
@@ -202,6 +205,7 @@ EFFECTS = (
         FAMILY,
         (
             Parameter("tempo_bpm", "1/min", 60.0, 180.0, "log"),
+            Parameter("phase", "turns", 0.0, 1.0, is_style=False),
             Parameter("depth_db", "dB", 4.0, 30.0),
             Parameter("recovery", "", 0.3, 1.0),
         ),
