@@ -7,7 +7,8 @@ difference between the two. The head serves the training alone: encoders are wri
 Shape suffixes: B pair of this rank, E embedding, S stem, P number of a description (see
 `mixprint.chains.described`), H hidden, X effect.
 
-Source: prediction of effect chains from embeddings, StemFX, see `docs/representation.md`.
+Source: that predicting effect chains teaches an encoder more than contrast alone, StemFX (ISMIR
+2026).
 """
 
 import math
