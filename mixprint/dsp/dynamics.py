@@ -26,7 +26,8 @@ from mixprint.dsp.compressor import (
     pole,
     smoothed,
 )
-from mixprint.dsp.equaliser import Sections, cut
+from mixprint.dsp.equaliser import BUTTERWORTH_Q
+from mixprint.dsp.filter_designs import all_pass, linkwitz_riley
 from mixprint.dsp.filters import filtered
 
 KNEE_DB = 6.0
@@ -322,12 +323,14 @@ def split_bands(audio_NCT: Tensor, crossover_hz_NX: Tensor, sample_rate_hz: int)
     """
     bands: list[Tensor] = []
     for frequency_hz_N in crossover_hz_NX.unbind(dim=1):
-        low, high = (cut(frequency_hz_N, sample_rate_hz, high=high) for high in (False, True))
+        low, high = (
+            linkwitz_riley(frequency_hz_N, sample_rate_hz, high=high) for high in (False, True)
+        )
         # Both outputs add up to an all-pass, whose phase lower bands have to take.
-        around = Sections(low.a_BK3.flip(-1), low.a_BK3)
+        around = all_pass(frequency_hz_N, BUTTERWORTH_Q, sample_rate_hz)
         bands = [filtered(band_NCT, around) for band_NCT in bands]
-        bands.append(filtered(audio_NCT, Sections.joined([low, low])))
-        audio_NCT = filtered(audio_NCT, Sections.joined([high, high]))
+        bands.append(filtered(audio_NCT, low))
+        audio_NCT = filtered(audio_NCT, high)
     return torch.stack([*bands, audio_NCT], dim=1)
 
 

@@ -14,7 +14,9 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from mixprint.dsp.equaliser import Sections, cut
+from mixprint.dsp.delays import delayed
+from mixprint.dsp.equaliser import cut
+from mixprint.dsp.filter_designs import tilt
 from mixprint.dsp.filters import filtered
 from mixprint.dsp.reverb import allpass, delay_response
 
@@ -73,14 +75,12 @@ def tilted(
         side_tilt_db_N: the same in the side.
         sample_rate_hz: of the audio.
     """
+    tilt_db_M = torch.stack([mid_tilt_db_N, side_tilt_db_N], dim=-1).flatten()
+    sections = tilt(torch.full_like(tilt_db_M, _PIVOT_HZ), tilt_db_M, sample_rate_hz)
     mid_side_N2T = _mid_side(audio_NCT)
-    parts = [
-        filtered(part_NT[:, None], _tilt(tilt_db_N, sample_rate_hz))
-        for part_NT, tilt_db_N in zip(
-            mid_side_N2T.unbind(dim=1), (mid_tilt_db_N, side_tilt_db_N), strict=True
-        )
-    ]
-    return _left_right(torch.cat(parts, dim=1))
+    # Each as a signal of its own.
+    tilted_M1T = filtered(mid_side_N2T.flatten(0, 1)[:, None], sections)
+    return _left_right(tilted_M1T.view_as(mid_side_N2T))
 
 
 def bass_to_mono(audio_NCT: Tensor, frequency_hz_N: Tensor, sample_rate_hz: int) -> Tensor:
@@ -123,12 +123,9 @@ def combed(audio_NCT: Tensor, delay_ms_N: Tensor, amount_N: Tensor, sample_rate_
         amount_N: its gain.
         sample_rate_hz: of the audio.
     """
-    mid_NT = audio_NCT.mean(dim=1)
-    samples_N1 = (delay_ms_N * sample_rate_hz / 1_000).round().long()[:, None]
-    from_NT = torch.arange(mid_NT.shape[-1], device=mid_NT.device) - samples_N1
-    delayed_NT = mid_NT.gather(-1, from_NT.clamp_min(0)) * (from_NT >= 0)
-    delayed_NT = delayed_NT * amount_N[:, None]
-    return audio_NCT + torch.stack([delayed_NT, -delayed_NT], dim=1)
+    samples_N = (delay_ms_N * sample_rate_hz / 1_000).round().long()
+    added_N1T = delayed(audio_NCT.mean(dim=1, keepdim=True), samples_N) * amount_N[:, None, None]
+    return audio_NCT + torch.cat([added_N1T, -added_N1T], dim=1)
 
 
 def _mid_side(audio_NCT: Tensor) -> Tensor:
@@ -144,18 +141,6 @@ def _left_right(mid_side_N2T: Tensor) -> Tensor:
 def _mid_side_scaled(audio_NCT: Tensor, mid_N: Tensor, side_N: Tensor) -> Tensor:
     gain_N21 = torch.stack([mid_N, side_N], dim=-1)[..., None]
     return _left_right(_mid_side(audio_NCT) * gain_N21)
-
-
-def _tilt(tilt_db_N: Tensor, sample_rate_hz: int) -> Sections:
-    """Design (r s + 1) / (s + r), r the root of the tilt's gain, by a bilinear transform."""
-    root_N = _amplitude(tilt_db_N.double() / 2)
-    # Prewarped at the pivot: s is (1 - z) / (w (1 + z)), z the delay.
-    warp = math.tan(math.pi * _PIVOT_HZ / sample_rate_hz)
-    nothing_N = torch.zeros_like(root_N)
-    first_N = 1 + root_N * warp
-    b_N3 = torch.stack([root_N + warp, warp - root_N, nothing_N], dim=-1)
-    a_N3 = torch.stack([first_N, root_N * warp - 1, nothing_N], dim=-1)
-    return Sections((b_N3 / first_N[:, None])[:, None], (a_N3 / first_N[:, None])[:, None])
 
 
 def _amplitude(level_db: Tensor) -> Tensor:
