@@ -60,6 +60,13 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "without masking": {"dropped_families": ["masking"]},
     "siblings in other batches": {"siblings_per_batch": 1},
     "temperature learned": {"learn_temperature": True},
+    "chains, contrast and prediction": {"augmentation": "chains", "prediction_weight": 1.0},
+    "chains, contrast alone": {"augmentation": "chains"},
+    "chains, prediction alone": {
+        "augmentation": "chains",
+        "prediction_weight": 1.0,
+        "contrast_weight": 0.0,
+    },
 }
 METHODS = ("features", "log_mel", "untrained", "chance")
 MEASURES = {
@@ -113,7 +120,7 @@ def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> None:
 
 
 def folder_of(root: Path, name: str) -> Path:
-    return root / name.replace(" ", "-")
+    return root / name.replace(",", "").replace(" ", "-")
 
 
 def finished(root: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def work(job: RankJob) -> None:
     tracks = read_catalogue(data / CATALOGUE_FOLDER)
     training = [track for track in tracks if track.split == "train"][: job.num_pairs]
     config = TrainConfig.from_values(job.config)
-    num_segments = (3 if config.objective().needs_augmented else 2) * job.num_pairs
+    num_segments = len(config.views) * job.num_pairs
     meter = BusyMeter(_gpu_id()) if job.device == "cuda" and rank == 0 else None
 
     def on_metrics(_step: int, metrics: Mapping[str, float]) -> None:

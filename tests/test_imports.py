@@ -25,7 +25,7 @@ ALLOWED = {
     "training": "checkpoints machine storage",
     "features": "dsp storage",
     "synthesis": "collection machine storage",
-    "encoder": "checkpoints collection dsp features storage training",
+    "encoder": "chains checkpoints collection dsp features storage training",
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection console dsp encoder features machine pages separation storage "

@@ -3,7 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 from mixprint.chains.effect import Effect
-from mixprint.chains.families import delays, distortion, filters, modulation
+from mixprint.chains.families import (
+    delays,
+    distortion,
+    dynamics,
+    filters,
+    modulation,
+    reverb,
+    stereo,
+)
 
 # Each family is a module of `mixprint.chains.families` with a tuple `EFFECTS`.
 FAMILIES: Sequence[tuple[Effect, ...]] = (
@@ -11,6 +19,9 @@ FAMILIES: Sequence[tuple[Effect, ...]] = (
     delays.EFFECTS,
     modulation.EFFECTS,
     distortion.EFFECTS,
+    dynamics.EFFECTS,
+    reverb.EFFECTS,
+    stereo.EFFECTS,
 )
 
 

@@ -69,6 +69,8 @@ class Views:
             or -1; None when chains are not shared.
         song_G: number of the row's song; None when each row is a song of its own.
         style_G: number of the row's style, or `UNKNOWN_STYLE`; None when none is known.
+        is_changed_G: whether the augmentation did anything: an augmented anchor that is the anchor
+            itself cannot repel it. None when all did.
     """
 
     anchor_GE: Tensor
@@ -77,6 +79,7 @@ class Views:
     partner_G: Tensor | None = None
     song_G: Tensor | None = None
     style_G: Tensor | None = None
+    is_changed_G: Tensor | None = None
 
 
 def numbered(names: Sequence[str]) -> Tensor:
@@ -119,6 +122,7 @@ def info_nce(
     candidate_LG: Tensor,
     scale: Tensor,
     hard_LE: Tensor | None,
+    is_hard_L: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of finding each query's key among its candidates and its hard negative.
 
@@ -129,6 +133,7 @@ def info_nce(
         candidate_LG: which keys there are to choose from, the right ones among them.
         scale: 1 / temperature.
         hard_LE: one more negative for each query alone, or None.
+        is_hard_L: which queries have theirs; None for all.
 
     Returns:
         loss_L in nats; log(number of candidates) when all similarities are equal.
@@ -136,6 +141,8 @@ def info_nce(
     logits = (scale * (query_LE @ keys_GE.T)).masked_fill(~candidate_LG, -torch.inf)
     if hard_LE is not None:
         hard_L1 = scale * (query_LE * hard_LE).sum(dim=-1, keepdim=True)
+        if is_hard_L is not None:
+            hard_L1 = hard_L1.masked_fill(~is_hard_L[:, None], -torch.inf)
         logits = torch.cat([logits, hard_L1], dim=-1)
     log_share_LG = logits.log_softmax(dim=-1)[:, : len(keys_GE)]
     # Where instead of a product: what is no candidate has a share of zero.
@@ -195,10 +202,11 @@ def contrastive_loss(views: Views, rows: slice, scale: Tensor, objective: Object
     loss_L = anchor_GE.new_zeros(len(anchor_GE[rows]))
     if objective.segment_weight > 0:
         positive_LG, candidate_LG = relations(views, rows, objective)
-        hard_LE = None
+        hard_LE, is_hard_L = None, None
         if augmented_GE is not None and "augmented" in objective.negatives:
             hard_LE = augmented_GE[rows]
-        masks = (positive_LG, candidate_LG, scale, hard_LE)
+            is_hard_L = None if views.is_changed_G is None else views.is_changed_G[rows]
+        masks = (positive_LG, candidate_LG, scale, hard_LE, is_hard_L)
         to_positive_L = info_nce(anchor_GE[rows], positive_GE, *masks)
         to_anchor_L = info_nce(positive_GE[rows], anchor_GE, *masks)
         loss_L = loss_L + objective.segment_weight * (to_positive_L + to_anchor_L) / 2
@@ -220,6 +228,9 @@ def _shared_chain_loss(views: Views, rows: slice, scale: Tensor) -> Tensor:
     # A row without partner takes any valid target, so that its loss is finite; then it is 0.
     partner_L = partner_G[rows]
     paired_L = partner_L >= 0
+    if views.is_changed_G is not None:
+        # Partners that nothing was done to are different mixes, and each is its own negative.
+        paired_L = paired_L & views.is_changed_G[rows]
     shared_L = functional.cross_entropy(
         torch.cat([logits_LG, untreated_L1], dim=-1),
         torch.where(paired_L, partner_L, len(anchor_GE)),

@@ -16,6 +16,9 @@ MAX_FRAME_OVERLAP = 32  # the memory of a spectrogram grows with it
 MAX_DECAY_S = 1.5  # of the reverb
 NEGATIVES = ("songs", "siblings", "augmented")
 SAME_STYLE = ("negative", "ignored", "positive")
+AUGMENTATIONS = ("fixed", "chains")
+MAX_CHAIN_LENGTH = 8  # see `mixprint.chains`, which loads torch
+VIEWS = ("anchor", "positive", "augmented")
 
 # What an ablation can leave out of the conditioning: family -> endings of feature names.
 FEATURE_FAMILIES = {
@@ -245,6 +248,8 @@ class Objective:
         )
 
 
+# Parameters of `TrainConfig` that say which chains are drawn and what is predicted of them.
+_OF_CHAINS = frozenset({"augmentation", "chain_lengths", "held_out_effects", "prediction_weight"})
 # Parameters of `TrainConfig` that do not change what a training computes.
 _INDIFFERENT = frozenset(
     {
@@ -272,6 +277,13 @@ class TrainConfig(StepConfig):
         patience: epochs without a better validation score before training stops; 0 never stops.
         max_valid_tracks: validation takes whole songs up to this number of tracks.
         negatives: see `Objective`, and there same_style and the two weights.
+        contrast_weight: weight of the whole contrastive loss; 0: prediction alone.
+        prediction_weight: weight of the prediction of what chains did; 0: off.
+        augmentation: what makes augmented views: `fixed`, the chain of `AugmentRanges`, or
+            `chains`, random ones of the effects of `mixprint.chains`.
+        chain_lengths: fewest and most effects in such a chain of a stem.
+        held_out_effects: names of effects that are never drawn; `default` stands for
+            `mixprint.chains.HELD_OUT`.
         save_steps: steps from one saved state to the next inside an epoch; 0 saves only after
             epochs.
         keep_checkpoints: encoders of so many of the last epochs are kept; 0 writes none.
@@ -298,6 +310,11 @@ class TrainConfig(StepConfig):
     same_style: str
     segment_weight: float
     shared_chain_weight: float
+    contrast_weight: float
+    prediction_weight: float
+    augmentation: str
+    chain_lengths: tuple[int, ...]
+    held_out_effects: tuple[str, ...]
     seed: int
     num_processes: int
     num_workers: int
@@ -368,8 +385,53 @@ class TrainConfig(StepConfig):
             raise ConfigError(
                 f"train.precision must be one of {PRECISIONS}, got {self.precision!r}"
             )
+        self._check_augmentation()
         self.augment_ranges()
         self.objective()
+
+    def _check_augmentation(self) -> None:
+        if self.augmentation not in AUGMENTATIONS:
+            raise ConfigError(
+                f"train.augmentation must be one of {AUGMENTATIONS}, got {self.augmentation!r}"
+            )
+        lengths = self.chain_lengths
+        if (
+            len(lengths) != 2
+            or not 0 <= lengths[0] <= lengths[1] <= MAX_CHAIN_LENGTH
+            or not lengths[1]
+        ):
+            raise ConfigError(
+                "train.chain_lengths must be fewest, most of 0 to "
+                f"{MAX_CHAIN_LENGTH} effects, the most not 0, got {lengths}"
+            )
+        weights = (self.contrast_weight, self.prediction_weight)
+        if min(weights) < 0 or max(weights) == 0:
+            raise ConfigError(
+                "train.contrast_weight and train.prediction_weight must be >= 0, one of them "
+                f"above, got {weights}"
+            )
+        if self.prediction_weight > 0 and not self.draws_chains:
+            raise ConfigError(
+                "train.prediction_weight above 0 needs train.augmentation: chains, got "
+                f"{self.augmentation!r}"
+            )
+
+    @property
+    def draws_chains(self) -> bool:
+        """Tell whether augmented views come from random chains of many effects."""
+        return self.augmentation == "chains"
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Name the views of a track that the network has to see, in the order of `VIEWS`."""
+        needed = {"anchor"}
+        if self.contrast_weight > 0:
+            needed.add("positive")
+        if self.prediction_weight > 0 or (
+            self.contrast_weight > 0 and self.objective().needs_augmented
+        ):
+            needed.add("augmented")
+        return tuple(view for view in VIEWS if view in needed)
 
     def encoder_config(self, sample_rate_hz: int) -> EncoderConfig:
         """Return the architecture; it checks its values."""
@@ -378,8 +440,18 @@ class TrainConfig(StepConfig):
         return EncoderConfig(sample_rate_hz=sample_rate_hz, **values)
 
     def identity(self) -> dict[str, Any]:
-        """Return the values that decide what is learned: the others may change in between."""
-        return {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
+        """Return the values that decide what is learned: the others may change in between.
+
+        Those of augmentations that are not used count for nothing, as in trainings before there
+        were several kinds.
+        """
+        values = {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
+        unused = {f"augment_{f.name}" for f in fields(AugmentRanges)}
+        if not self.draws_chains:
+            unused = set(_OF_CHAINS)
+        if self.contrast_weight == 1:
+            unused.add("contrast_weight")
+        return {k: v for k, v in values.items() if k not in unused}
 
     def objective(self) -> Objective:
         """Return what attracts and what repels; it checks its values."""

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from mixprint.chains import Chains as EffectChains
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.collection.tracks import TrackSegments, tracks_of_split
-from mixprint.encoder.augment import Chains, apply_chains, draw_chains
+from mixprint.encoder.augmentation import AnyChains, Augmentation, is_changed
 from mixprint.encoder.checkpoint import save_checkpoint
 from mixprint.encoder.data import (
     NO_PARTNER,
@@ -38,8 +39,14 @@ from mixprint.encoder.losses import (
     relations,
 )
 from mixprint.encoder.model import MixEncoder
+from mixprint.encoder.prediction import PredictionHead, prediction_losses
 from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.validation import retrieval_metrics, style_retrieval_metrics
+from mixprint.encoder.validation import (
+    chain_retrieval_metrics,
+    pairs_to_chain,
+    retrieval_metrics,
+    style_retrieval_metrics,
+)
 from mixprint.errors import DataError, TrainingError
 from mixprint.features import Standardisation, extract
 from mixprint.features.table import read_features
@@ -47,7 +54,7 @@ from mixprint.fingerprint import code_version
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
 from mixprint.training.loading import derive_seed, rank_rows
-from mixprint.training.ranks import rank_and_world
+from mixprint.training.ranks import rank_and_world, sum_over_ranks
 from mixprint.training.recorder import TIMES, MetricsCallback, rank_progress
 from mixprint.training.schedules import warmed_up_rate
 from mixprint.training.task import Length, Plan, Task, Weights
@@ -60,15 +67,22 @@ STANDARDISATION_NAME = "standardisation.json"
 
 # Bounds the memory of feature extraction and of validation.
 _ITEMS_AT_ONCE = {"cpu": 4, "cuda": 32}
-_VIEWS = ("anchor", "positive", "augmented")
+# A chain costs more than an embedding, so that few and short segments have to do.
+_NUM_VALID_CHAINS, _VALID_CHAIN_S = 12, 5.0
 
 
 class Contrastive(nn.Module):
-    """The encoder with the temperature of its loss: all that is trained, in one forward."""
+    """The encoder with the temperature of its loss: all that is trained, in one forward.
 
-    def __init__(self, encoder: MixEncoder, temperature: Temperature) -> None:
+    Attributes:
+        head: what reads embeddings of pairs beside that; None where nothing is predicted.
+    """
+
+    def __init__(
+        self, encoder: MixEncoder, temperature: Temperature, head: PredictionHead | None = None
+    ) -> None:
         super().__init__()
-        self.encoder, self.temperature = encoder, temperature
+        self.encoder, self.temperature, self.head = encoder, temperature, head
 
     def forward(self, stems_BSCT: Tensor, features_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Return embedding_BE and the scale of the similarities."""
@@ -128,7 +142,7 @@ class EncoderTask(Task[Batch]):
     ) -> None:
         self.config, self.device = config, device
         self.data_fingerprint = data_fingerprint
-        self.objective, self.ranges = config.objective(), config.augment_ranges()
+        self.objective, self.augmentation = config.objective(), Augmentation(config)
         self.rank, self.world_size = rank_and_world()
         references = read_index(stems_dir)
         self.train_tracks = tracks_of_split(references, tracks, "train")
@@ -154,7 +168,11 @@ class EncoderTask(Task[Batch]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         encoder = MixEncoder(config.encoder_config(sample_rate_hz))
         temperature = Temperature(config.temperature, learned=config.learn_temperature)
-        self.model = Contrastive(encoder, temperature).to(device)
+        head = None
+        if config.prediction_weight > 0:
+            effects, presence = self.augmentation.effects, self.augmentation.mean_presence
+            head = PredictionHead(config.embedding_dim, effects, presence)
+        self.model = Contrastive(encoder, temperature, head).to(device)
         self.parts = {"encoder": self.model}
         self.epochs = Epochs(
             self.train_tracks,
@@ -203,6 +221,8 @@ class EncoderTask(Task[Batch]):
                 f"{self.world_size} processes and {len(self.train_tracks)} tracks in "
                 f"{self.epochs.steps_per_epoch} batches"
             )
+        if self.config.contrast_weight == 0:
+            return
         plans = (self.epochs.plan(epoch) for epoch in range(1, self.config.epochs + 1))
         if not any(self._has_negative(pairs) for plan in plans for pairs in plan):
             raise TrainingError(
@@ -269,33 +289,64 @@ class EncoderTask(Task[Batch]):
         rows = self._rows(len(pairs), self.rank)
         sizes = [_length(self._rows(len(pairs), rank)) for rank in range(self.world_size)]
         partners = self._partners(pairs)
-        chains = self._chains(step, partners, len(pairs), rows)
-        stems_BSCT, features_BD = self._views(batch, chains)
+        chains = None
+        if "augmented" in self.config.views:
+            chains = self.augmentation.draw(step, len(pairs), partners)
+        stems_BSCT, features_BD = self._views(batch, chains, rows)
         with update.autocast():
             embedding_BE, scale = self.model(stems_BSCT, features_BD)
         update.inspect(embedding_BE)
+        local_PBE = embedding_BE.unflatten(0, (len(self.config.views), -1))
+        losses: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.device)
+        if self.config.contrast_weight > 0:
+            views = self._gathered(local_PBE, sizes, pairs, partners, chains)
+            loss_B = contrastive_loss(views, rows, scale, self.objective)
+            losses["contrast_loss"] = loss_B.sum() / len(pairs)
+            total = total + self.config.contrast_weight * losses["contrast_loss"]
+        if self.model.head is not None:
+            assert isinstance(chains, EffectChains)
+            logits_BSP = self.model.head(local_PBE[0], local_PBE[-1])
+            parts = prediction_losses(self.model.head, logits_BSP, chains, rows)
+            losses["presence_loss"], losses["parameter_loss"] = parts
+            losses["prediction_loss"] = parts[0] + parts[1]
+            total = total + self.config.prediction_weight * losses["prediction_loss"]
+        update.backward(total)
+        loss = update.step("encoder")
+        self.model.temperature.limit()
+        figures = {"loss": loss, "temperature": 1.0 / float(self.model.temperature().detach())}
+        if self.model.head is not None:
+            sums = sum_over_ranks(torch.stack([each.detach() for each in losses.values()]))
+            figures |= dict(zip(losses, sums.tolist(), strict=True))
+        return figures
+
+    def _gathered(
+        self,
+        local_PBE: Tensor,
+        sizes: Sequence[int],
+        pairs: Sequence[Pair],
+        partners: Sequence[int] | None,
+        chains: AnyChains | None,
+    ) -> Views:
+        """Join the embeddings of all ranks, with what attracts and repels."""
         # One exchange for all views: rows first, so that ranks can hold different numbers.
-        local_BPE = embedding_BE.unflatten(0, (self._num_views, -1)).transpose(0, 1)
-        view_PGE = gather_rows(local_BPE, sizes).transpose(0, 1)
-        views = Views(
+        view_PGE = gather_rows(local_PBE.transpose(0, 1), sizes).transpose(0, 1)
+        is_changed_G = None if chains is None else is_changed(chains)
+        return Views(
             anchor_GE=view_PGE[0],
             positive_GE=view_PGE[1],
             augmented_GE=view_PGE[2] if self.objective.needs_augmented else None,
             partner_G=None if partners is None else torch.tensor(partners, device=self.device),
             song_G=numbered([pair.track.song for pair in pairs]).to(self.device),
             style_G=numbered([pair.track.style for pair in pairs]).to(self.device),
+            is_changed_G=None if is_changed_G is None else is_changed_G.to(self.device),
         )
-        loss_B = contrastive_loss(views, rows, scale, self.objective)
-        update.backward(loss_B.sum() / len(pairs))
-        loss = update.step("encoder")
-        self.model.temperature.limit()
-        return {"loss": loss, "temperature": 1.0 / float(self.model.temperature().detach())}
 
     @override
     def describe(self, step: int, batch: Batch) -> Sequence[str]:
         pairs = self.epochs.batch(step)
         own = pairs[self._rows(len(pairs), self.rank)]
-        return [self._describe_view(pair, view) for view in self._view_names for pair in own]
+        return [self._describe_view(pair, view) for view in self.config.views for pair in own]
 
     def _describe_view(self, pair: Pair, view: str) -> str:
         """Name a segment of a batch and where in its track it was heard."""
@@ -305,53 +356,34 @@ class EncoderTask(Task[Batch]):
         start_s = reference.start_s + crop * (self.stored_s - self.config.segment_s)
         return f"{_segment_name(reference, start_s)} ({view})"
 
-    @property
-    def _view_names(self) -> Sequence[str]:
-        return _VIEWS if self.objective.needs_augmented else _VIEWS[:-1]
-
-    @property
-    def _num_views(self) -> int:
-        return len(self._view_names)
-
     def _rows(self, size: int, rank: int) -> slice:
         return rank_rows(size, rank, self.world_size)
 
     def _partners(self, pairs: Sequence[Pair]) -> list[int] | None:
         """Pair those that share a chain; None where no chain is shared."""
-        if self.objective.shared_chain_weight == 0:
+        if self.config.contrast_weight == 0 or self.objective.shared_chain_weight == 0:
             return None
         return chain_partners(pairs, same_style=self.objective.knows_styles)
 
-    def _chains(
-        self, step: int, partners: Sequence[int] | None, num_pairs: int, rows: slice
-    ) -> Chains | None:
-        """Draw the chains of the whole batch and take this rank's; partners share the first's."""
-        if not self.objective.needs_augmented:
-            return None
-        seed = derive_seed(self.config.seed, "chains", step)
-        chains = draw_chains(num_pairs, self.ranges, torch.Generator().manual_seed(seed))
-        index_G = torch.arange(num_pairs)
-        if partners is not None:
-            partner_G = torch.tensor(partners)
-            index_G = torch.where(partner_G == NO_PARTNER, index_G, index_G.minimum(partner_G))
-        return chains.take(index_G[rows])
-
     @torch.no_grad()
-    def _views(self, batch: Batch, chains: Chains | None) -> tuple[Tensor, Tensor]:
+    def _views(self, batch: Batch, chains: AnyChains | None, rows: slice) -> tuple[Tensor, Tensor]:
         """Lay all views behind each other: stems and standardised features.
 
         Features of whole, untouched segments come from the table; those of crops and of augmented
         stems are measured.
         """
-        stems_PBSCT = batch.stems_PBSCT.to(self.device, non_blocking=True)
+        untouched = slice(2 if "positive" in self.config.views else 1)
+        stems_PBSCT = batch.stems_PBSCT[untouched].to(self.device, non_blocking=True)
         if chains is not None:
-            augmented_BSCT = apply_chains(stems_PBSCT[0], chains, self.sample_rate_hz)
+            own = chains.take(torch.arange(len(chains))[rows])
+            augmented_BSCT = self.augmentation.apply(stems_PBSCT[0], own, self.sample_rate_hz)
             stems_PBSCT = torch.cat([stems_PBSCT, augmented_BSCT[None]])
-        known = 0 if batch.features_PBD is None else len(batch.features_PBD)
+        features_PBD = None if batch.features_PBD is None else batch.features_PBD[untouched]
+        known = 0 if features_PBD is None else len(features_PBD)
         unknown_BSCT = stems_PBSCT[known:].flatten(0, 1)
         parts = []
-        if batch.features_PBD is not None:
-            parts.append(batch.features_PBD.flatten(0, 1).to(self.device))
+        if features_PBD is not None:
+            parts.append(features_PBD.flatten(0, 1).to(self.device))
         if len(unknown_BSCT):
             chunks = unknown_BSCT.split(self._items_at_once)
             parts += [extract(chunk, self.sample_rate_hz) for chunk in chunks]
@@ -365,9 +397,42 @@ class EncoderTask(Task[Batch]):
     def validate(self, step: int, parts: Mapping[str, nn.Module]) -> Mapping[str, float]:
         """Embed every segment of the validation tracks, the work divided over the ranks."""
         references = [r for t in self.valid_tracks for r in t.references]
+        embedding_QE = self._embed(step, references)
+        scale = self.model.temperature().cpu()
+        metrics = retrieval_metrics(embedding_QE, self.valid_tracks, self.stored_s, scale)
+        if self.objective.knows_styles:
+            metrics |= style_retrieval_metrics(embedding_QE, self.valid_tracks)
+        if self.config.draws_chains:
+            found = pairs_to_chain(self.valid_tracks, _NUM_VALID_CHAINS)
+            number_Q = torch.arange(len(found)).repeat(2)
+            chains = self.augmentation.draw_shared(len(found), number_Q, "valid chains")
+            processed = [pair[place] for place in (0, 1) for pair in found]
+            metrics |= chain_retrieval_metrics(self._embed(step, processed, chains))
+        return metrics
+
+    def _embed(
+        self, step: int, references: Sequence[SegmentRef], chains: AnyChains | None = None
+    ) -> Tensor:
+        """Embed whole segments, or the starts of some behind a chain each; ranks share the work.
+
+        Returns:
+            embedding_QE, on the CPU.
+
+        Raises:
+            TrainingError: an embedding is not finite.
+        """
+        number_Q = torch.arange(len(references))
         sizes = [_length(self._rows(len(references), rank)) for rank in range(self.world_size)]
-        own = references[self._rows(len(references), self.rank)]
-        embedding_QE = gather_rows(self._embed(own), sizes).cpu()
+        own_Q = number_Q[self._rows(len(references), self.rank)]
+        parts = [torch.empty(0, self.config.embedding_dim, device=self.device)]
+        with rank_progress(log, "embedded", len(own_Q), "segments", has_lines=False) as shown:
+            for some_Q in own_Q.split(self._items_at_once):
+                some = [references[q] for q in some_Q.tolist()]
+                parts.append(
+                    self._embed_some(some, None if chains is None else chains.take(some_Q))
+                )
+                shown.advance(len(some))
+        embedding_QE = gather_rows(torch.cat(parts), sizes).cpu()
         finite_Q = embedding_QE.isfinite().all(dim=-1)
         if not finite_Q.all():
             numbers = (~finite_Q).nonzero().flatten().tolist()
@@ -376,39 +441,34 @@ class EncoderTask(Task[Batch]):
                 f"step {step}: expected finite embeddings of the segments for validation, found "
                 f"others; {listed(bad)}"
             )
-        scale = self.model.temperature().cpu()
-        metrics = retrieval_metrics(embedding_QE, self.valid_tracks, self.stored_s, scale)
-        if self.objective.knows_styles:
-            metrics |= style_retrieval_metrics(embedding_QE, self.valid_tracks)
-        return metrics
+        return embedding_QE
 
-    def _embed(self, references: Sequence[SegmentRef]) -> Tensor:
-        """Return embedding_QE of whole segments."""
-        parts = [torch.empty(0, self.config.embedding_dim, device=self.device)]
-        with rank_progress(log, "embedded", len(references), "segments", has_lines=False) as shown:
-            for start in range(0, len(references), self._items_at_once):
-                some = references[start : start + self._items_at_once]
-                read = [(r, *self.source.stems(r)) for r in some]
-                stems_BSCT = torch.stack([stems for _, stems, _ in read]).to(self.device)
-                if all(whole for *_, whole in read):
-                    features_BD = torch.stack([self.source.features(r) for r, *_ in read])
-                    features_BD = features_BD.to(self.device)
-                else:
-                    features_BD = extract(stems_BSCT, self.sample_rate_hz)
-                parts.append(
-                    self.model.encoder(stems_BSCT, self.standardisation.apply(features_BD))
-                )
-                shown.advance(len(some))
-        return torch.cat(parts)
+    def _embed_some(self, references: Sequence[SegmentRef], chains: AnyChains | None) -> Tensor:
+        read = [(r, *self.source.stems(r)) for r in references]
+        stems_BSCT = torch.stack([stems for _, stems, _ in read]).to(self.device)
+        if chains is not None:
+            start_BSCT = stems_BSCT[..., : round(_VALID_CHAIN_S * self.sample_rate_hz)]
+            stems_BSCT = self.augmentation.apply(start_BSCT, chains, self.sample_rate_hz)
+        if chains is None and all(whole for *_, whole in read):
+            features_BD = torch.stack([self.source.features(r) for r, *_ in read])
+            features_BD = features_BD.to(self.device)
+        else:
+            features_BD = extract(stems_BSCT, self.sample_rate_hz)
+        embedding_BE: Tensor = self.model.encoder(
+            stems_BSCT, self.standardisation.apply(features_BD)
+        )
+        return embedding_BE
 
     @override
     def score(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Compare by retrieval: of styles, where the training is told them.
+        """Compare by retrieval: of styles, where the training is told them, else of chains.
 
-        Else of tracks; where that is equal, as it is soon, by the loss.
+        Without either of tracks; where that is equal, as it is soon, by the loss.
         """
         if "style_mrr" in metrics:
             return metrics["style_mrr"], metrics["style_recall_at_1"]
+        if "chain_mrr" in metrics:
+            return metrics["chain_mrr"], metrics["chain_recall_at_1"]
         return metrics["recall_at_1"], -metrics["loss"]
 
     @override

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mixprint.collection.shards import SegmentRef
 from mixprint.collection.tracks import ROUNDING_S, TrackSegments
 from mixprint.encoder.losses import UNKNOWN_STYLE, Views, contrastive_loss, numbered
 from mixprint.encoder.settings import Objective
@@ -97,6 +98,55 @@ def style_retrieval_metrics(
     return {
         "style_recall_at_1": float((rank_Q == 1).float().mean()),
         "style_mrr": float((1.0 / rank_Q).mean()),
+    }
+
+
+def pairs_to_chain(
+    tracks: Sequence[TrackSegments], num_pairs: int
+) -> list[tuple[SegmentRef, SegmentRef]]:
+    """Choose segments of two different songs for each chain, always the same ones.
+
+    Args:
+        tracks: of any number of songs.
+        num_pairs: of segments.
+
+    Returns:
+        the pairs; none where there is one song only.
+    """
+    pairs = []
+    for number in range(num_pairs):
+        turn, first = divmod(number, len(tracks))
+        others = [track for track in tracks if track.song != tracks[first].song]
+        if others:
+            two = (tracks[first], others[(first + turn) % len(others)])
+            # Other segments once all other tracks had their turn.
+            place = turn // len(others)
+            one, other = (t.references[place % len(t.references)] for t in two)
+            pairs.append((one, other))
+    return pairs
+
+
+def chain_retrieval_metrics(embedding_QE: Tensor) -> dict[str, float]:
+    """Find each segment's partner, of another song behind the same chain, among all of them.
+
+    Args:
+        embedding_QE: the first segments of all pairs, then the second ones in the same order.
+
+    Returns:
+        `chain_recall_at_1` and `chain_mrr`; nothing where there are no pairs.
+    """
+    if not len(embedding_QE):
+        return {}
+    number_Q = torch.arange(len(embedding_QE))
+    partner_Q = number_Q.roll(len(number_Q) // 2)
+
+    def marked(number_R: Tensor) -> tuple[Tensor, Tensor]:
+        return partner_Q[number_R, None] == number_Q, number_R[:, None] == number_Q
+
+    rank_Q = _first_ranks(embedding_QE, marked)
+    return {
+        "chain_recall_at_1": float((rank_Q == 1).float().mean()),
+        "chain_mrr": float((1.0 / rank_Q).mean()),
     }
 
 

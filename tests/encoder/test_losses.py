@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,30 @@ def test_shared_chains_pull_two_songs_together() -> None:
     )
     expected = 0.5 * (logits.logsumexp(dim=0) - logits[0])
     torch.testing.assert_close(shared_term(apart)[0], expected)
+
+
+def test_an_augmentation_that_changed_nothing_neither_repels_nor_attracts() -> None:
+    anchor, positive, augmented = unit(4, 0), unit(4, 1), unit(4, 2)
+    scale, is_changed = torch.tensor(5.0), torch.tensor([True, False, True, False])
+    views = Views(
+        anchor_GE=anchor,
+        positive_GE=positive,
+        augmented_GE=augmented,
+        partner_G=torch.tensor([2, 3, 0, 1]),
+    )
+    masked = replace(views, is_changed_G=is_changed)
+    for asked, instead in (
+        (objective(), objective(negatives=("songs", "siblings"))),
+        (objective(shared_chain_weight=1.0, segment_weight=0.0), None),
+    ):
+        full_G, found_G = (
+            contrastive_loss(each, slice(None), scale, asked) for each in (views, masked)
+        )
+        assert torch.equal(found_G[is_changed], full_G[is_changed])
+        expected_G = torch.zeros(4)
+        if instead is not None:
+            expected_G = contrastive_loss(views, slice(None), scale, instead)
+        torch.testing.assert_close(found_G[~is_changed], expected_G[~is_changed])
 
 
 def test_the_temperature_is_learned_only_if_asked() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixprint.encoder import training
+from mixprint.encoder import augmentation, training
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import TrainConfig
@@ -105,14 +105,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimiser_moves(
 ) -> None:
     steps: list[int] = []
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: steps.append(1))
-    original = training.apply_chains
+    original = augmentation.apply_chains
 
     def broken(stems_BSCT: torch.Tensor, *rest: Any) -> torch.Tensor:
         out = original(stems_BSCT, *rest)
         out[0] = math.nan
         return out
 
-    monkeypatch.setattr(training, "apply_chains", broken)
+    monkeypatch.setattr(augmentation, "apply_chains", broken)
     named = r"track [ab][01] segment ([01]) at (0\.0|3\.0) s \(augmented\)"
     message = rf"^step 0: expected a finite loss, found nan; {named}$"
     with pytest.raises(TrainingError, match=message) as caught:
@@ -261,6 +261,11 @@ def test_ranks_that_round_in_different_ways_choose_the_same_epoch(
         {"segment_weight": 0.0, "shared_chain_weight": 0.0},
         {"siblings_per_batch": 0},
         {"log_steps": 0},
+        {"augmentation": "some"},
+        {"chain_lengths": (0, 0)},
+        {"chain_lengths": (3, 9)},
+        {"contrast_weight": 0.0},
+        {"prediction_weight": 1.0},
     ],
 )
 def test_parameters_out_of_range_are_named(

@@ -8,7 +8,12 @@ import torch
 from mixprint.collection.shards import SegmentRef
 from mixprint.collection.tracks import TrackSegments
 from mixprint.encoder import validation
-from mixprint.encoder.validation import retrieval_metrics, style_retrieval_metrics
+from mixprint.encoder.validation import (
+    chain_retrieval_metrics,
+    pairs_to_chain,
+    retrieval_metrics,
+    style_retrieval_metrics,
+)
 
 
 def segments(track: str, *starts_s: float) -> TrackSegments:
@@ -77,3 +82,23 @@ def test_parts_of_the_queries_give_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     whole = retrieval_metrics(embedding, tracks, 10.0, torch.tensor(2.0))
     monkeypatch.setattr(validation, "_QUERIES_AT_ONCE", 5)
     assert retrieval_metrics(embedding, tracks, 10.0, torch.tensor(2.0)) == whole
+
+
+def test_chain_retrieval_by_hand() -> None:
+    eye = torch.eye(3)
+    by_chain = chain_retrieval_metrics(eye[[0, 1, 2, 0, 1, 2]])
+    assert by_chain == {"chain_recall_at_1": 1.0, "chain_mrr": 1.0}
+    # The first finds its partner, those of the others are as near as the three that are wrong.
+    by_song = chain_retrieval_metrics(eye[[0, 1, 1, 0, 2, 2]])
+    assert by_song["chain_recall_at_1"] == pytest.approx(2 / 6)
+    assert chain_retrieval_metrics(torch.empty(0, 3)) == {}
+
+
+def test_partners_behind_a_chain_are_of_two_songs() -> None:
+    tracks = [replace(segments(name, 0, 10), song=name[0]) for name in ("a1", "a2", "b1", "c1")]
+    pairs = pairs_to_chain(tracks, 12)
+    assert len(pairs) == 12
+    assert all(first.track_id[0] != second.track_id[0] for first, second in pairs)
+    # The three rounds differ.
+    assert len(set(pairs)) == 12
+    assert pairs_to_chain(tracks[:2], 12) == []
