@@ -20,6 +20,7 @@ ORDER = (
         "weights",
         "storage",
         "dsp",
+        "chains",
         "audio",
         "checkpoints",
         "collection",

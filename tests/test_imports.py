@@ -17,6 +17,7 @@ ALLOWED = {
     "weights": "",
     "storage": "machine",
     "dsp": "",
+    "chains": "dsp",
     "audio": "dsp storage",
     "checkpoints": "storage",
     "collection": "audio storage",

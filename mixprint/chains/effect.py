@@ -1,0 +1,84 @@
+"""An effect of a chain: its parameters, and the function that applies it.
+
+Shape suffixes: N signal (a stem of a segment), C channel, T sample, P parameter.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+# Audio (N, 2, T), values by name (N each), sample rate -> audio of the same shape.
+Apply = Callable[[Tensor, Mapping[str, Tensor], int], Tensor]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an effect and the range it is drawn from.
+
+    Attributes:
+        name: unique in its effect.
+        unit: of the values, such as Hz; empty where it has none.
+        low: lowest value.
+        high: highest value.
+        scale: on which values are spread evenly.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    scale: Literal["linear", "log"] = "linear"
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            ValueError: it is empty, or reaches 0 on a logarithmic scale.
+        """
+        if not self.low < self.high or (self.scale == "log" and self.low <= 0):
+            raise ValueError(f"{self.name}: no {self.scale} range: {self.low} to {self.high}")
+
+    def value(self, position: Tensor) -> Tensor:
+        """Turn positions on the scale, 0 to 1, into values."""
+        if self.scale == "log":
+            return self.low * torch.exp(position * math.log(self.high / self.low))
+        return self.low + position * (self.high - self.low)
+
+    def position(self, value: Tensor) -> Tensor:
+        """Turn values into positions on the scale: the inverse of `value`."""
+        if self.scale == "log":
+            return torch.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An effect that chains are made of.
+
+    Attributes:
+        name: unique among all effects.
+        family: of which kind it is.
+        parameters: what can be set.
+        apply: the signal processing, on many signals at once, each with its own values. It returns
+            audio as long as its input; silence stays silence.
+        is_held_out: whether training never meets it, so that evaluation can.
+        sets_level: whether its level is part of the effect, and thus kept.
+        draw: turns numbers_NP, uniform on 0 to 1, into positions_NP of the parameters; None for
+            independent parameters, spread evenly.
+    """
+
+    name: str
+    family: str
+    parameters: tuple[Parameter, ...]
+    apply: Apply
+    is_held_out: bool = False
+    sets_level: bool = False
+    draw: Callable[[Tensor], Tensor] | None = None
+
+    def values(self, position_NP: Tensor) -> dict[str, Tensor]:
+        """Return the values at positions; further columns than parameters count for nothing."""
+        return {each.name: each.value(position_NP[:, p]) for p, each in enumerate(self.parameters)}
