@@ -30,6 +30,8 @@ log = logging.getLogger("mixprint.evaluate")
 
 # What the results follow from, with all that it imports.
 CODE = ("components.evaluate.main",)
+# As MIN_DURATION_S of mixprint.features.schema, which takes seconds to import.
+MIN_SEGMENT_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,9 @@ class EvaluateConfig(StepConfig):
 
     section: ClassVar[str] = "evaluate"
     bootstrap_samples: int
+    num_chains: int
+    chain_effects: tuple[int, ...]
+    chain_segment_s: float
     seed: int
     device: str
 
@@ -46,6 +51,15 @@ class EvaluateConfig(StepConfig):
         if self.bootstrap_samples < 1:
             raise ConfigError(
                 f"evaluate.bootstrap_samples must be >= 1, got {self.bootstrap_samples}"
+            )
+        if self.num_chains < 0:
+            raise ConfigError(f"evaluate.num_chains must be >= 0, got {self.num_chains}")
+        if any(n < 1 for n in self.chain_effects):
+            raise ConfigError(f"evaluate.chain_effects must be >= 1, got {self.chain_effects}")
+        if self.chain_segment_s < MIN_SEGMENT_S:
+            raise ConfigError(
+                f"evaluate.chain_segment_s must be >= {MIN_SEGMENT_S:g}, "
+                f"got {self.chain_segment_s:g}"
             )
 
 
@@ -82,6 +96,7 @@ def run(
             from mixprint.encoder.checkpoint import load_checkpoint
             from mixprint.evaluation.baselines import untrained_encoder
             from mixprint.evaluation.evaluate import evaluate
+            from mixprint.evaluation.held_out_chains import ChainTest
             from mixprint.machine.device import resolve_device
 
             device = resolve_device(config.device)
@@ -96,6 +111,12 @@ def run(
                     encoder=loaded,
                     untrained=untrained_encoder(loaded, config.seed),
                     out_dir=folder,
+                    chain_test=ChainTest(
+                        num_chains=config.num_chains,
+                        lengths=config.chain_effects,
+                        segment_s=config.chain_segment_s,
+                        seed=config.seed,
+                    ),
                     num_bootstrap=config.bootstrap_samples,
                     seed=config.seed,
                     device=device,
@@ -134,7 +155,8 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in metrics.items()
-        if name.startswith(("song_", "style_", "probe_")) and isinstance(value, int | float)
+        if name.startswith(("chain_", "song_", "style_", "probe_"))
+        and isinstance(value, int | float)
     }
 
 

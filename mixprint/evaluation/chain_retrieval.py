@@ -135,6 +135,11 @@ def chain_estimates(
     }
 
 
+def counted_effects(length: int) -> str:
+    """Say how long chains are."""
+    return f"{length} effect{'s' if length != 1 else ''}"
+
+
 def _task(num_chains: int) -> Task:
     return Task(
         relevant_QP=np.eye(num_chains, dtype=np.bool_),

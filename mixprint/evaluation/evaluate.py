@@ -1,5 +1,8 @@
 """Evaluate an encoder on a collection, beside chance and three baselines.
 
+*Retrieval of effect chains*, on any collection: a mix looks for the mix of another song whose stems
+went through the same effects, see `mixprint.evaluation.held_out_chains`.
+
 *Song retrieval*: the last segment of a track looks for the first segment of the same track among
 the first segments of all tracks. Other mixes of the same composition are in the pool as wrong
 answers.
@@ -16,7 +19,7 @@ encoder of the same architecture that was not trained.
 
 Files that are written:
     metrics.json    all figures with their intervals
-    details.json    figures of single settings; the encoder's scores for each track
+    details.json    figures of single settings; the encoder's scores for each track and chain
     plots/*.png     see `mixprint.evaluation.plots`
     report.html     all of it, with audio, in one file
 
@@ -26,10 +29,10 @@ Shape suffixes: N segment or track, E embedding, D feature, S stem, C channel, T
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +40,22 @@ from torch import Tensor
 
 from mixprint import __version__
 from mixprint.collection.catalogue import Track, read_catalogue
-from mixprint.collection.shards import SegmentRef, read_index, read_segment
+from mixprint.collection.shards import SegmentRef, read_index
 from mixprint.errors import DataError
 from mixprint.evaluation import plots
 from mixprint.evaluation.baselines import log_mel_mean
+from mixprint.evaluation.chain_retrieval import MEASURES as CHAIN_MEASURES
+from mixprint.evaluation.embedding import (
+    DISTANCE_OF,
+    ENCODER,
+    FEATURES,
+    LOG_MEL,
+    UNTRAINED,
+    Embedder,
+    embed_segments,
+    standardised_features,
+)
+from mixprint.evaluation.held_out_chains import ChainRetrieval, ChainTest, retrieve_chains
 from mixprint.evaluation.measures import (
     STYLE_OVER_SONG,
     Retrieval,
@@ -52,11 +67,9 @@ from mixprint.evaluation.measures import (
 from mixprint.evaluation.probes import MIN_GROUPS, class_probe, settings_probe
 from mixprint.evaluation.report import METHODS, Evaluation, write_report
 from mixprint.evaluation.retrieval import DISTANCES, BoolArray, Estimate, FloatArray, IntArray
+from mixprint.evaluation.titles import song_titles
 from mixprint.evaluation.truth import read_settings
-from mixprint.features import Standardisation
-from mixprint.features.table import read_features
-from mixprint.progress import Progress
-from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.features import Standardisation, extract
 from mixprint.storage.atomic import read_json, write_json
 
 log = logging.getLogger("mixprint.evaluation")
@@ -70,6 +83,7 @@ SPLITS = (("test",), ("valid", "test"), ("train", "valid", "test"))
 ALL_SPLITS = "all"
 # Measures at the top level of the metrics, as `style_recall_at_1` with `_low` and `_high`.
 HEADLINES = {
+    "chain": CHAIN_MEASURES,
     "song": ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank", "median_rank", "map_at_10"),
     "style": ("recall_at_1", "map", STYLE_OVER_SONG),
 }
@@ -130,6 +144,7 @@ def evaluate(
     encoder: Embedder,
     untrained: Embedder,
     out_dir: Path,
+    chain_test: ChainTest,
     num_bootstrap: int,
     seed: int,
     device: torch.device | str = "cpu",
@@ -144,14 +159,15 @@ def evaluate(
         encoder: what is evaluated, on `device`.
         untrained: its baseline, likewise: see `mixprint.evaluation.baselines`.
         out_dir: receives the results.
+        chain_test: how many chains of effects are looked for.
         num_bootstrap: resamples of the songs for the intervals.
         seed: of the resampling.
         device: where the encoder computes.
         history_path: JSON of the training: a list with a mapping per epoch.
 
     Returns:
-        what metrics.json holds. `song_recall_at_1` and `style_recall_at_1` are there where the
-        task could be set; otherwise the task's section says why not.
+        what metrics.json holds. `chain_recall_at_1`, `song_recall_at_1` and `style_recall_at_1` are
+        there where the task could be set; otherwise the task's section says why not.
 
     Raises:
         DataError: an input is missing or broken, or no track has stems and features.
@@ -161,6 +177,9 @@ def evaluate(
     by_track = {name: collection.means(values) for name, values in vectors.items()}
     resampling = _Bootstrap(num_bootstrap, seed)
 
+    chains = _chain_retrieval(
+        collection, encoder, untrained, features_dir, device, chain_test, num_bootstrap
+    )
     song = _song_retrieval(collection, vectors, segment_s, resampling)
     style = _style_retrieval(collection, by_track, resampling)
     probes, settings_r2 = _probes(collection, by_track, resampling)
@@ -175,6 +194,7 @@ def evaluate(
         "evaluated_fingerprint": digest,
         "sources": sorted({track.source for track in collection.tracks}),
         "segment_s": segment_s,
+        "chain_retrieval": chains.values,
         "song_retrieval": song.values,
         "style_retrieval": style.values,
         "probes": probes,
@@ -183,10 +203,10 @@ def evaluate(
         "encoder_fingerprint": encoder.fingerprint,
         "device": str(device),
         "versions": {"mixprint": __version__, "torch": torch.__version__},
-        **_headlines(song.values, style.values, probes),
+        **_headlines(chains.values, song.values, style.values, probes),
     }
     figures = _draw(
-        out_dir / "plots", collection, vectors, by_track, song, style, probes, history_path
+        out_dir / "plots", collection, vectors, by_track, chains, song, style, probes, history_path
     )
     write_report(
         out_dir / "report.html",
@@ -199,7 +219,7 @@ def evaluate(
             distance_NN=_distances(ENCODER, by_track[ENCODER], by_track[ENCODER]),
         ),
     )
-    write_json(out_dir / "details.json", _details(collection, song, style, settings_r2))
+    write_json(out_dir / "details.json", _details(collection, chains, song, style, settings_r2))
     write_json(out_dir / "metrics.json", metrics)
     return metrics
 
@@ -233,13 +253,55 @@ def _all_vectors(
     return {name: vectors[name] for name in DISTANCE_OF}, segment_s, digest.hexdigest()
 
 
+def _chain_retrieval(
+    collection: Collection,
+    encoder: Embedder,
+    untrained: Embedder,
+    features_dir: Path,
+    device: torch.device | str,
+    test: ChainTest,
+    num_bootstrap: int,
+) -> ChainRetrieval:
+    """Look for chains of effects that are put on the collection's segments."""
+    standardisation = Standardisation.load(features_dir / "standardisation.json").to(device)
+
+    def features(stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+        return standardisation.apply(extract(stems_BSCT, sample_rate_hz))
+
+    embedders = {
+        ENCODER: encoder.embed,
+        FEATURES: features,
+        LOG_MEL: log_mel_mean,
+        UNTRAINED: untrained.embed,
+    }
+    owners = [
+        track
+        for track, row in zip(collection.tracks, collection.segments, strict=True)
+        for _ in row
+    ]
+    return retrieve_chains(
+        collection.references,
+        [track.song for track in owners],
+        [track.style for track in owners],
+        embedders,
+        test,
+        device=device,
+        num_bootstrap=num_bootstrap,
+    )
+
+
 def _details(
-    collection: Collection, song: _Task, style: _Task, settings_r2: Mapping[str, Any]
+    collection: Collection,
+    chains: ChainRetrieval,
+    song: _Task,
+    style: _Task,
+    settings_r2: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what details.json holds."""
     return {
         "settings_r2": settings_r2,
         "scores": {
+            "chain": chains.scores,
             "song": _scores_by_track(collection, song.retrieval),
             "style": _scores_by_track(collection, style.retrieval),
         },
@@ -318,12 +380,15 @@ def _distances(name: str, a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def _headlines(
-    song: Mapping[str, Any], style: Mapping[str, Any], probes: Mapping[str, Any]
+    chains: Mapping[str, Any],
+    song: Mapping[str, Any],
+    style: Mapping[str, Any],
+    probes: Mapping[str, Any],
 ) -> dict[str, float]:
     """Lift the encoder's main figures, with their intervals, to the top of the metrics."""
     chosen = {
         measure if measure.startswith(task) else f"{task}_{measure}": values[ENCODER][measure]
-        for task, values in (("song", song), ("style", style))
+        for task, values in (("chain", chains), ("song", song), ("style", style))
         for measure in HEADLINES[task]
         if ENCODER in values and measure in values[ENCODER]
     }
@@ -513,6 +578,7 @@ def _draw(
     collection: Collection,
     vectors: Mapping[str, FloatArray],
     by_track: Mapping[str, FloatArray],
+    chains: ChainRetrieval,
     song: _Task,
     style: _Task,
     probes: Mapping[str, Any],
@@ -523,30 +589,12 @@ def _draw(
     Returns:
         description -> PNG.
     """
-    figures: dict[str, Path] = {}
-    tasks = {
-        name: task.values
-        for name, task in (("song retrieval", song), ("style retrieval", style))
-        if task.retrieval is not None
-    }
+    figures = _draw_recall(folder, chains, song, style)
     tracks = collection.tracks
-    if tasks:
-        path = folder / "recall.png"
-        plots.plot_recall(
-            path,
-            {
-                task: {
-                    label: {k: Estimate(**v) for k, v in values[name].items()}
-                    for name, label in METHODS.items()
-                }
-                for task, values in tasks.items()
-            },
-            {task: values["chance"] for task, values in tasks.items()},
-        )
-        figures["Recall with 95 % intervals, beside the baselines and chance"] = path
     # One point per segment; the segments of a track share its style and its song.
     owner_N = np.repeat(np.arange(len(tracks)), [len(row) for row in collection.segments])
-    groupings = {"song": [collection.songs[i][:12] for i in owner_N]}
+    titles = song_titles(tracks)
+    groupings = {"song": [titles[tracks[i].song] for i in owner_N]}
     if any(track.style for track in tracks):
         groupings = {"style": [tracks[i].style or "unknown" for i in owner_N]} | groupings
     path = folder / "projection.png"
@@ -584,6 +632,51 @@ def _draw(
         plots.plot_training(path, history)
         figures["Training and validation over the epochs"] = path
     _remove_others(folder, set(figures.values()))
+    return figures
+
+
+def _draw_recall(
+    folder: Path, chains: ChainRetrieval, song: _Task, style: _Task
+) -> dict[str, Path]:
+    """Draw how much each task finds: description -> PNG."""
+    tasks = {
+        name: values
+        for name, values in (
+            ("retrieval of effect chains", chains.values),
+            ("style retrieval", style.values),
+            ("song retrieval", song.values),
+        )
+        if "absent" not in values
+    }
+    figures: dict[str, Path] = {}
+    if "absent" not in chains.values:
+        path = folder / "chains.png"
+        plots.plot_recall_by_length(
+            path,
+            {
+                label: {
+                    int(length): Estimate(**found[name]["recall_at_1"])
+                    for length, found in chains.values["by_length"].items()
+                }
+                for name, label in METHODS.items()
+            },
+            chains.values["chance"]["recall_at_1"],
+        )
+        figures["Effect chains found at once, by the number of effects on each stem"] = path
+    if tasks:
+        path = folder / "recall.png"
+        plots.plot_recall(
+            path,
+            {
+                task: {
+                    label: {k: Estimate(**v) for k, v in values[name].items()}
+                    for name, label in METHODS.items()
+                }
+                for task, values in tasks.items()
+            },
+            {task: values["chance"] for task, values in tasks.items()},
+        )
+        figures["Recall with 95 % intervals, beside the baselines and chance"] = path
     return figures
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixprint.chains import HELD_OUT, Chains, apply_chains, draw_chains
+from mixprint.chains import HELD_OUT, MAX_LENGTH, apply_chains, draw_chains
 from mixprint.collection.shards import SegmentRef
+from mixprint.errors import ConfigError
 from mixprint.evaluation.chain_retrieval import (
     MEASURES,
     MIN_SONGS,
@@ -24,11 +25,11 @@ from mixprint.evaluation.chain_retrieval import (
     chain_chance,
     chain_estimates,
     chain_scores,
+    counted_effects,
     pair_segments,
 )
 from mixprint.evaluation.embedding import DISTANCE_OF, ENCODER, embed_segments
 from mixprint.evaluation.retrieval import FloatArray
-from mixprint.features.schema import MIN_DURATION_S
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import derive_seed
@@ -54,8 +55,8 @@ class ChainTest:
 
     def identity(self) -> str:
         """Return what figures must share to be compared, beside the songs."""
-        made_with = {**asdict(self), "lengths": list(self.lengths), "effects": sorted(HELD_OUT)}
-        return fingerprint({**made_with, "code": code_version("mixprint.evaluation.held_out_chains")})
+        code = code_version("mixprint.chains.applying", "mixprint.chains.drawing")
+        return fingerprint({**asdict(self), "effects": sorted(HELD_OUT), "code": code})
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +95,14 @@ def retrieve_chains(
         num_bootstrap: resamples of the chains for the intervals.
 
     Raises:
+        ConfigError: chains are to be longer than there are effects.
         DataError: a shard is broken, or a vector is not finite.
     """
+    longest = min(MAX_LENGTH, len(HELD_OUT))
+    if any(not 1 <= length <= longest for length in test.lengths):
+        raise ConfigError(
+            f"evaluate.chain_effects must be 1 to {longest} effects, got {list(test.lengths)}"
+        )
     if absent := _absent(songs, test):
         return ChainRetrieval({"absent": absent}, {})
     by_length: dict[str, dict[str, Any]] = {}
@@ -104,7 +111,7 @@ def retrieve_chains(
     for length in test.lengths:
         pairs = pair_segments(songs, styles, test.num_chains, derive_seed(test.seed, length))
         vectors = _embed_pairs(references, pairs, embedders, test, length, device)
-        names += [f"{length} effects, chain {n}" for n in range(test.num_chains)]
+        names += [f"{counted_effects(length)}, chain {n}" for n in range(test.num_chains)]
         by_length[str(length)] = {}
         for name, (query_NE, partner_NE) in vectors.items():
             scores = chain_scores(query_NE, partner_NE, distance=DISTANCE_OF[name])
@@ -162,7 +169,7 @@ def _embed_pairs(
     length: int,
     device: torch.device | str,
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
-    """Embed the queries and the partners of chains of one length: name -> (query_NE, partner_NE)."""
+    """Embed both mixes of chains of one length: name -> (query_NE, partner_NE)."""
     generator = torch.Generator().manual_seed(derive_seed(test.seed, "held-out chains", length))
     chains = draw_chains(
         test.num_chains, generator, lengths=(length,), effects=sorted(HELD_OUT)

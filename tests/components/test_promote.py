@@ -157,11 +157,37 @@ def test_scores_of_other_tracks_are_an_error() -> None:
 
 
 def test_metric_falls_back_where_styles_are_unknown() -> None:
-    assert gate_metric({"song_recall_at_1": 0.5}, GATE) == "song_recall_at_1"
+    assert gate_metric({"chain_recall_at_1": 0.5}, GATE) == "chain_recall_at_1"
     with pytest.raises(DataError, match="style_recall_at_1"):
         gate_metric({"other": 1.0}, GATE)
-    song = evaluated(shares(1.0), name="song_recall_at_1")
-    assert judge(song, Champion(version="3", evaluated=song), GATE)[0]
+    for name in ("song_recall_at_1", "chain_recall_at_1"):
+        gate = replace(GATE, fallback_metric=name)
+        found = evaluated(shares(1.0), name=name)
+        assert judge(found, Champion(version="3", evaluated=found), gate)[0]
+
+
+def test_chains_are_compared_one_by_one_where_they_are_the_same() -> None:
+    name = "chain_recall_at_1"
+    test = {"chain_retrieval": {"test_fingerprint": "these"}}
+    good, bad = (evaluated(shares(value), name=name) for value in (1.0, 0.75))
+    good, bad = (replace(each, metrics={**each.metrics, **test}) for each in (good, bad))
+    decided, reasons = judge(bad, Champion(version="3", evaluated=good), GATE)
+    assert not decided
+    # Chains are their own units: the loss in every fourth of them leaves a width.
+    assert "difference -0.2500 [-0.3" in reasons[1]
+    others = {"chain_retrieval": {"test_fingerprint": "those"}}
+    before = replace(good, metrics={**good.metrics, **others})
+    decided, reasons = judge(bad, Champion(version="3", evaluated=before), GATE)
+    assert decided
+    assert "champion 3 was measured with other chains of effects: not compared" in reasons[1]
+
+
+def test_a_champion_of_before_the_chains_has_no_such_figure() -> None:
+    candidate = evaluated(shares(0.75), name="chain_recall_at_1")
+    best = Champion(version="3", evaluated=evaluated(shares(1.0), name="song_recall_at_1"))
+    decided, reasons = judge(candidate, best, GATE)
+    assert decided
+    assert "champion 3 was measured without chain_recall_at_1, which its evaluation" in reasons[1]
 
 
 def test_a_metric_of_which_less_is_better_is_refused() -> None:

@@ -23,9 +23,7 @@ def test_pairs_are_of_two_songs_and_two_styles_and_every_song_is_in_the_pool() -
     )
     assert all(a != b for a, b in zip(queries, partners, strict=True))
     assert set(Counter(queries).values()) == set(Counter(partners).values()) == {4}
-    assert all(
-        STYLES[a] != STYLES[b] for a, b in zip(pairs.query_N, pairs.partner_N, strict=True)
-    )
+    assert all(STYLES[a] != STYLES[b] for a, b in zip(pairs.query_N, pairs.partner_N, strict=True))
     # More chains come after the ones that are there; another seed deals otherwise.
     longer = pair_segments(SONGS, STYLES, 33, seed=1)
     np.testing.assert_array_equal(longer.partner_N[:20], pairs.partner_N)
@@ -42,7 +40,7 @@ def test_a_style_that_is_unknown_or_the_only_one_bars_nobody() -> None:
 def test_scores_by_hand() -> None:
     # The partners of a and b are each other's; c finds its own; ranks 2, 2, 1.
     query_NE = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
-    partner_NE = np.array([[0.1, 1.0], [1.0, 0.0], [-3.0, 0.1]])
+    partner_NE = np.array([[0.1, 1.0], [1.0, 0.0], [-3.0, -0.1]])
     scores = chain_scores(query_NE, partner_NE)
     assert scores["recall_at_1"].tolist() == [0, 0, 1]
     assert scores["recall_at_5"].tolist() == [1, 1, 1]

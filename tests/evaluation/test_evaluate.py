@@ -22,12 +22,14 @@ from mixprint.collection.shards import (
 )
 from mixprint.errors import DataError
 from mixprint.evaluation import plots
+from mixprint.evaluation.embedding import Embedder
 from mixprint.evaluation.evaluate import (
     _feature_changes,
     evaluate,
     read_history,
     select_tracks,
 )
+from mixprint.evaluation.held_out_chains import ChainTest
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features.table import write_features
 from mixprint.storage.atomic import read_json, write_json
@@ -129,9 +131,17 @@ def make_run(
     }
 
 
-def run(paths: dict[str, Path]) -> dict:
+NO_CHAINS = ChainTest(num_chains=0, lengths=(), segment_s=3.0, seed=1)
+
+
+def run(paths: dict[str, Path], encoder: Embedder | None = None) -> dict:
     return evaluate(
-        **paths, encoder=StyleEncoder(), untrained=BlindEncoder(), num_bootstrap=20, seed=1
+        **paths,
+        encoder=encoder or StyleEncoder(),
+        untrained=BlindEncoder(),
+        chain_test=NO_CHAINS,
+        num_bootstrap=20,
+        seed=1,
     )
 
 
@@ -331,13 +341,7 @@ def test_an_embedding_that_is_not_finite_is_named(tmp_path: Path) -> None:
             return super().embed(stems_BSCT, sample_rate_hz) / 0 * 0
 
     with pytest.raises(DataError, match="track 0damp, segment 0"):
-        evaluate(
-            **make_run(tmp_path),
-            encoder=Broken(),
-            untrained=BlindEncoder(),
-            num_bootstrap=2,
-            seed=1,
-        )
+        run(make_run(tmp_path), Broken())
 
 
 def test_history_is_checked(tmp_path: Path) -> None:
