@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.layout import (
     DETAILS_FILE,
@@ -25,6 +25,9 @@ from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.storage.atomic import write_json
+
+if TYPE_CHECKING:
+    from mixprint.evaluation.held_out_chains import ChainTest
 
 log = logging.getLogger("mixprint.evaluate")
 
@@ -62,6 +65,17 @@ class EvaluateConfig(StepConfig):
                 f"got {self.chain_segment_s:g}"
             )
 
+    def chain_test(self) -> "ChainTest":
+        """Return what decides about the retrieval of effect chains."""
+        from mixprint.evaluation.held_out_chains import ChainTest
+
+        return ChainTest(
+            num_chains=self.num_chains,
+            lengths=self.chain_effects,
+            segment_s=self.chain_segment_s,
+            seed=self.seed,
+        )
+
 
 def run(
     *,
@@ -96,7 +110,6 @@ def run(
             from mixprint.encoder.checkpoint import load_checkpoint
             from mixprint.evaluation.baselines import untrained_encoder
             from mixprint.evaluation.evaluate import evaluate
-            from mixprint.evaluation.held_out_chains import ChainTest
             from mixprint.machine.device import resolve_device
 
             device = resolve_device(config.device)
@@ -111,12 +124,7 @@ def run(
                     encoder=loaded,
                     untrained=untrained_encoder(loaded, config.seed),
                     out_dir=folder,
-                    chain_test=ChainTest(
-                        num_chains=config.num_chains,
-                        lengths=config.chain_effects,
-                        segment_s=config.chain_segment_s,
-                        seed=config.seed,
-                    ),
+                    chain_test=config.chain_test(),
                     num_bootstrap=config.bootstrap_samples,
                     seed=config.seed,
                     device=device,
