@@ -184,15 +184,9 @@ def evaluate(
     style = _style_retrieval(collection, by_track, resampling)
     probes, settings_r2 = _probes(collection, by_track, resampling)
     metrics: dict[str, Any] = {
-        "schema_version": METRICS_VERSION,
-        "split_used": collection.split_used,
-        "split_reason": collection.split_reason,
-        "num_tracks": len(collection.tracks),
-        "num_songs": len(set(collection.songs)),
-        "num_segments": len(collection.references),
+        **_described(collection),
         # Equal where the same tracks were evaluated on the same stems, whatever else there is.
         "evaluated_fingerprint": digest,
-        "sources": sorted({track.source for track in collection.tracks}),
         "segment_s": segment_s,
         "chain_retrieval": chains.values,
         "song_retrieval": song.values,
@@ -222,6 +216,19 @@ def evaluate(
     write_json(out_dir / "details.json", _details(collection, chains, song, style, settings_r2))
     write_json(out_dir / "metrics.json", metrics)
     return metrics
+
+
+def _described(collection: Collection) -> dict[str, Any]:
+    """Say what is evaluated."""
+    return {
+        "schema_version": METRICS_VERSION,
+        "split_used": collection.split_used,
+        "split_reason": collection.split_reason,
+        "num_tracks": len(collection.tracks),
+        "num_songs": len(set(collection.songs)),
+        "num_segments": len(collection.references),
+        "sources": sorted({track.source for track in collection.tracks}),
+    }
 
 
 def _all_vectors(
