@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mixprint.chains.drawing import NONE, Chains
-from mixprint.chains.effect import Effect
+from mixprint.chains.effect import Effect, rms
 from mixprint.chains.registry import EFFECTS
 from mixprint.stems import NUM_CHANNELS
 
@@ -18,7 +18,7 @@ from mixprint.stems import NUM_CHANNELS
 MAX_RAISE_DB = 24.0
 # So many signals pass through an effect together: more of them would not stay in the cache.
 _ROWS = 4
-_SILENT_POWER = 1e-20
+_SILENCE = 1e-10
 
 
 def apply_chains(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Tensor:
@@ -75,11 +75,6 @@ def _applied(
     result_NCT = effect.apply(audio_NCT, effect.values(position_NP), sample_rate_hz)
     if effect.sets_level:
         return result_NCT
-    before_N, after_N = _power(audio_NCT), _power(result_NCT)
-    factor_N = (before_N / after_N.clamp_min(_SILENT_POWER)).sqrt()
+    factor_N = rms(audio_NCT) / rms(result_NCT).clamp_min(_SILENCE)
     factor_N = factor_N.clamp_max(10 ** (MAX_RAISE_DB / 20)) * torch.pow(10.0, level_db_N / 20)
-    return result_NCT * factor_N[:, None, None]
-
-
-def _power(audio_NCT: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(audio_NCT, dim=(1, 2)).square() / audio_NCT[0].numel()
+    return result_NCT.mul_(factor_N[:, None, None])

@@ -9,16 +9,21 @@ import torch
 from torch import Tensor
 
 from mixprint.chains.drawing import Chains
+from mixprint.chains.effect import Parameter
 from mixprint.chains.registry import EFFECTS
 
 
 def description_names(effects: Sequence[str]) -> list[str]:
-    """Name the numbers of a description: each effect, followed by its parameters."""
-    return [
-        name
-        for effect in effects
-        for name in (effect, *(f"{effect}.{each.name}" for each in EFFECTS[effect].parameters))
-    ]
+    """Name the numbers of a description: each effect, followed by its parameters of style."""
+    names = []
+    for effect in effects:
+        names.append(effect)
+        names += [f"{effect}.{each.name}" for _, each in _style_parameters(effect)]
+    return names
+
+
+def _style_parameters(effect: str) -> list[tuple[int, Parameter]]:
+    return [(p, each) for p, each in enumerate(EFFECTS[effect].parameters) if each.is_style]
 
 
 def described(chains: Chains) -> tuple[Tensor, Tensor]:
@@ -31,9 +36,9 @@ def described(chains: Chains) -> tuple[Tensor, Tensor]:
     """
     targets, weights = [], []
     for number, name in enumerate(chains.effects):
-        num_parameters = len(EFFECTS[name].parameters)
+        columns = [p for p, _ in _style_parameters(name)]
         is_here_BSL1 = (chains.effect_BSL == number)[..., None]
-        position_BSLP = chains.position_BSLP[..., :num_parameters]
+        position_BSLP = chains.position_BSLP[..., columns]
         position_BSP = torch.where(is_here_BSL1, position_BSLP, 0.0).sum(dim=2)
         presence_BS1 = is_here_BSL1.any(dim=2).to(position_BSP.dtype)
         targets += [presence_BS1, position_BSP]

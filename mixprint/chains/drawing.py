@@ -4,6 +4,7 @@ Shape suffixes: B chain of all stems of one segment, S stem, L place in the chai
 E effect.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -58,6 +59,18 @@ class Chains:
             self.position_BSLP.to(device),
             self.level_db_BSL.to(device),
         )
+
+    def at_other_times(self, generator: torch.Generator) -> "Chains":
+        """Draw anew what is no style, such as phases: the same chains in other segments."""
+        drawn_BSLP = torch.rand(self.position_BSLP.shape, generator=generator)
+        redrawn_BSLP = self.position_BSLP.cpu().clone()
+        for number, name in enumerate(self.effects):
+            for p, parameter in enumerate(EFFECTS[name].parameters):
+                if not parameter.is_style:
+                    is_here_BSL = self.effect_BSL.cpu() == number
+                    redrawn_BSLP[..., p][is_here_BSL] = drawn_BSLP[..., p][is_here_BSL]
+        redrawn_BSLP = redrawn_BSLP.to(self.position_BSLP.device)
+        return dataclasses.replace(self, position_BSLP=redrawn_BSLP)
 
 
 def draw_chains(

@@ -25,6 +25,8 @@ class Parameter:
         low: lowest value.
         high: highest value.
         scale: on which values are spread evenly.
+        is_style: whether it is heard as the same in all of a song; not so the phase of a slow
+            oscillator, which is another one in each segment.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Parameter:
     low: float
     high: float
     scale: Literal["linear", "log"] = "linear"
+    is_style: bool = True
 
     def __post_init__(self) -> None:
         """Check the range.
@@ -82,3 +85,19 @@ class Effect:
     def values(self, position_NP: Tensor) -> dict[str, Tensor]:
         """Return the values at positions; further columns than parameters count for nothing."""
         return {each.name: each.value(position_NP[:, p]) for p, each in enumerate(self.parameters)}
+
+
+def amplitude(level_db_N: Tensor) -> Tensor:
+    """Turn decibels into factors for audio: factor_N11."""
+    return torch.pow(10.0, level_db_N / 20)[:, None, None]
+
+
+def blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
+    """Mix the sound with what an effect made of it: 0 is dry, 1 is wet."""
+    return torch.lerp(dry_NCT, wet_NCT, mix_N[:, None, None].to(dry_NCT.dtype))
+
+
+def rms(audio_NCT: Tensor) -> Tensor:
+    """Measure the RMS of signals over both channels: rms_N."""
+    num_values = audio_NCT.shape[1] * audio_NCT.shape[2]
+    return torch.linalg.vector_norm(audio_NCT, dim=(1, 2)) / math.sqrt(num_values)

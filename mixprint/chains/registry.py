@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from mixprint.chains.effect import Effect
-from mixprint.chains.families import distortion, filters
+from mixprint.chains.families import delays, distortion, filters, modulation
 
 # Each family is a module of `mixprint.chains.families` with a tuple `EFFECTS`.
 FAMILIES: Sequence[tuple[Effect, ...]] = (
     filters.EFFECTS,
+    delays.EFFECTS,
+    modulation.EFFECTS,
     distortion.EFFECTS,
 )
 

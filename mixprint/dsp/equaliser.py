@@ -59,7 +59,7 @@ def bell(freq_hz_B: Tensor, gain_db_B: Tensor, q_B: Tensor, sample_rate_hz: int)
     """Design bells, one per track."""
     cosine_B, alpha_B = _angles(freq_hz_B, q_B, sample_rate_hz)
     root_B = torch.pow(10.0, gain_db_B.double() / 40)
-    return _section(
+    return section(
         (1 + alpha_B * root_B, -2 * cosine_B, 1 - alpha_B * root_B),
         (1 + alpha_B / root_B, -2 * cosine_B, 1 - alpha_B / root_B),
     )
@@ -74,7 +74,7 @@ def shelf(freq_hz_B: Tensor, gain_db_B: Tensor, sample_rate_hz: int, *, high: bo
     a_B = torch.pow(10.0, gain_db_B.double() / 40)
     root_B = 2 * a_B.sqrt() * alpha_B
     plus_B, minus_B = a_B + 1, a_B - 1
-    return _section(
+    return section(
         (
             a_B * (plus_B - minus_B * cosine_B + root_B),
             sign * 2 * a_B * (minus_B - plus_B * cosine_B),
@@ -94,7 +94,7 @@ def cut(freq_hz_B: Tensor, sample_rate_hz: int, *, high: bool) -> Sections:
     cosine_B, alpha_B = _angles(freq_hz_B, q_B, sample_rate_hz)
     sign = -1.0 if high else 1.0
     outer_B = (1 - sign * cosine_B) / 2
-    return _section(
+    return section(
         (outer_B, sign * 2 * outer_B, outer_B), (1 + alpha_B, -2 * cosine_B, 1 - alpha_B)
     )
 
@@ -105,7 +105,8 @@ def _angles(freq_hz_B: Tensor, q_B: Tensor, sample_rate_hz: int) -> tuple[Tensor
     return torch.cos(omega_B), torch.sin(omega_B) / (2 * q_B.double())
 
 
-def _section(b: tuple[Tensor, Tensor, Tensor], a: tuple[Tensor, Tensor, Tensor]) -> Sections:
+def section(b: tuple[Tensor, Tensor, Tensor], a: tuple[Tensor, Tensor, Tensor]) -> Sections:
+    """Make one section of its coefficients, a value per track each."""
     return Sections(
         (torch.stack(b, dim=-1) / a[0][:, None])[:, None],
         (torch.stack(a, dim=-1) / a[0][:, None])[:, None],

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixprint.dsp.equaliser import Sections
+from mixprint.dsp.padding import padded
 
 BLOCK_SAMPLES = 64
 # Powers of a system that are below this are no longer heard.
@@ -39,7 +40,7 @@ def filtered(audio_BCT: Tensor, sections: Sections) -> Tensor:
     num_samples = audio_BCT.shape[-1]
     num_channels = audio_BCT.shape[1]
     blocks = _Blocks.of(_System.of(sections), audio_BCT.dtype)
-    padded_BCT = functional.pad(audio_BCT, (0, -num_samples % BLOCK_SAMPLES))
+    padded_BCT = padded(audio_BCT, 0, -num_samples % BLOCK_SAMPLES)
     blocks_BXL = padded_BCT.unflatten(-1, (-1, BLOCK_SAMPLES)).flatten(1, 2)
     driven_BCJD = (blocks_BXL @ blocks.into_state_BLD).unflatten(1, (num_channels, -1))
     before_BXD = _states_before(driven_BCJD, blocks.step_BDD).flatten(1, 2)
@@ -132,34 +133,29 @@ class _Blocks:
     @classmethod
     def of(cls, system: _System, dtype: torch.dtype) -> "_Blocks":
         """Compute the matrices from powers of the system."""
-        power_BLDD, step_BDD = _powers(system.a_BDD, BLOCK_SAMPLES)
         # x_l has passed the system L - 1 - l times at the end of the block.
-        arrived_BLD = torch.einsum("bd,blde->ble", system.b_BD, power_BLDD)
-        left_BLD = torch.einsum("blde,be->bld", power_BLDD, system.c_BD)
+        arrived_BLD, step_BDD = _passed(system.b_BD, system.a_BDD)
+        left_BLD, _ = _passed(system.c_BD, system.a_BDD.mT)
         later_BL = torch.einsum("bld,bd->bl", arrived_BLD[:, :-1], system.c_BD)
-        impulse_BL = torch.cat([system.d_B[:, None], later_BL], dim=1)
+        impulse_BL = torch.cat([system.d_B[:, None], later_BL], dim=1).to(dtype)
         shifted_BLL = functional.pad(impulse_BL, (BLOCK_SAMPLES - 1, 0)).unfold(
             -1, BLOCK_SAMPLES, 1
         )
         return cls(
-            shifted_BLL.flip(1).to(dtype),
-            arrived_BLD.flip(1).to(dtype),
-            left_BLD.mT.to(dtype).contiguous(),
+            shifted_BLL.flip(1),
+            arrived_BLD.to(dtype).flip(1),
+            left_BLD.to(dtype).mT,
             step_BDD,
         )
 
 
-def _powers(a_BDD: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return the powers 0 to count - 1 of matrices, and power count, a power of two."""
-    size = a_BDD.shape[-1]
-    power_BLDD = torch.eye(size, dtype=a_BDD.dtype, device=a_BDD.device).expand(
-        len(a_BDD), 1, size, size
-    )
-    next_BDD = a_BDD
-    while power_BLDD.shape[1] < count:
-        power_BLDD = torch.cat([power_BLDD, power_BLDD @ next_BDD[:, None]], dim=1)
-        next_BDD = next_BDD @ next_BDD
-    return power_BLDD, next_BDD
+def _passed(row_BD: Tensor, a_BDD: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiply rows by the powers 0 to L - 1 of matrices, and return power L, too."""
+    passed_BLD = row_BD[:, None]
+    while passed_BLD.shape[1] < BLOCK_SAMPLES:
+        passed_BLD = torch.cat([passed_BLD, passed_BLD @ a_BDD], dim=1)
+        a_BDD = a_BDD @ a_BDD
+    return passed_BLD, a_BDD
 
 
 def _states_before(driven_BCJD: Tensor, step_BDD: Tensor) -> Tensor:

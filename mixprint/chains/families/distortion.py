@@ -1,21 +1,146 @@
-"""Distortion.
+"""Distortion: curves, coarser grids, and harmonics that are added.
+
+Each signal is brought to `WORKING_LEVEL_DBFS` first, as an engineer sets the input of a device: the
+same drive then distorts quiet and loud stems alike.
 
 Shape suffixes: N signal, C channel, T sample.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter
+from mixprint.chains.effect import Effect, Parameter, amplitude, blended, rms
+from mixprint.dsp import filter_designs as designs
+from mixprint.dsp import waveshaping
+from mixprint.dsp.filters import filtered
 
 FAMILY = "distortion"
+WORKING_LEVEL_DBFS = -18.0
+_SILENCE = 1e-10
+_DRIVE = Parameter("drive_db", "dB", 0.0, 36.0)
+_MIX = Parameter("mix", "", 0.3, 1.0)
+
+Values = Mapping[str, Tensor]
 
 
-def _tanh(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _staged(audio_NCT: Tensor) -> Tensor:
+    """Bring signals to the working level."""
+    factor_N = 10 ** (WORKING_LEVEL_DBFS / 20) / rms(audio_NCT).clamp_min(_SILENCE)
+    return audio_NCT * factor_N[:, None, None]
+
+
+def _curve(name: str, curve: Callable[[Tensor], Tensor], *, is_held_out: bool = False) -> Effect:
+    """Make an effect of a curve that is entered with a drive."""
+
+    def apply(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
+        del sample_rate_hz
+        dry_NCT = _staged(audio_NCT)
+        wet_NCT = curve(dry_NCT * amplitude(values["drive_db"]))
+        return blended(dry_NCT, _staged(wet_NCT), values["mix"])
+
+    return Effect(name, FAMILY, (_DRIVE, _MIX), apply, is_held_out=is_held_out)
+
+
+def _tube(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
-    return torch.tanh(audio_NCT * torch.pow(10.0, values["drive_db"] / 20)[:, None, None])
+    dry_NCT = _staged(audio_NCT)
+    driven_NCT = dry_NCT * amplitude(values["drive_db"])
+    wet_NCT = waveshaping.biased_tanh(driven_NCT, values["bias"])
+    return blended(dry_NCT, _staged(_without_mean(wet_NCT)), values["mix"])
 
 
-EFFECTS = (Effect("tanh", FAMILY, (Parameter("drive_db", "dB", 0.0, 36.0),), _tanh),)
+def _without_mean(audio_NCT: Tensor) -> Tensor:
+    """Take off the constant part that lopsided curves bring, as the output of a device does."""
+    return audio_NCT - audio_NCT.mean(dim=-1, keepdim=True)
+
+
+def _rectifier(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
+    del sample_rate_hz
+    return _without_mean(waveshaping.rectified(audio_NCT, values["share"]))
+
+
+def _fuzz(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
+    """Saturate so far that a wave becomes nearly square, then soften it by a low-pass."""
+    driven_NCT = _staged(audio_NCT) * amplitude(values["drive_db"])
+    wet_NCT = _without_mean(
+        waveshaping.biased_tanh(driven_NCT, 0.4 * torch.ones_like(values["tone_hz"]))
+    )
+    return filtered(wet_NCT, designs.one_pole(values["tone_hz"], sample_rate_hz))
+
+
+def _bits(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
+    del sample_rate_hz
+    dry_NCT = _staged(audio_NCT)
+    return blended(dry_NCT, waveshaping.rounded(dry_NCT, values["bits"]), values["mix"])
+
+
+def _lower_rate(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
+    factor_N = (sample_rate_hz / values["rate_hz"]).clamp_min(1.0)
+    return blended(audio_NCT, waveshaping.held(audio_NCT, factor_N), values["mix"])
+
+
+def _exciter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
+    """Add to the sound the harmonics of what lies above a frequency."""
+    high_pass = designs.butterworth(values["frequency_hz"], 2, sample_rate_hz, high=True)
+    high_NCT = filtered(audio_NCT, high_pass)
+    driven_NCT = _staged(high_NCT) * amplitude(values["drive_db"])
+    harmonics_NCT = _staged(
+        waveshaping.biased_tanh(driven_NCT, torch.full_like(values["amount_db"], 0.3))
+    )
+    level_N11 = rms(high_NCT)[:, None, None] * amplitude(values["amount_db"] - WORKING_LEVEL_DBFS)
+    return audio_NCT + level_N11 * harmonics_NCT
+
+
+def _harmonics(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
+    del sample_rate_hz
+    gains = [values[f"harmonic_{degree}"] for degree in (2, 3, 4, 5)]
+    driven_NCT = _staged(audio_NCT) * amplitude(values["drive_db"])
+    return _without_mean(waveshaping.chebyshev_shaped(driven_NCT, gains))
+
+
+EFFECTS = (
+    _curve("tanh", torch.tanh),
+    _curve("hard_clip", lambda audio_NCT: audio_NCT.clamp(-1, 1)),
+    _curve("cubic_clip", waveshaping.soft_clipped),
+    _curve("foldback", waveshaping.folded, is_held_out=True),
+    Effect("tube", FAMILY, (_DRIVE, Parameter("bias", "", 0.1, 1.0), _MIX), _tube),
+    Effect(
+        "fuzz",
+        FAMILY,
+        (
+            Parameter("drive_db", "dB", 24.0, 54.0),
+            Parameter("tone_hz", "Hz", 800.0, 8_000.0, "log"),
+        ),
+        _fuzz,
+    ),
+    Effect("rectifier", FAMILY, (Parameter("share", "", 0.2, 1.0),), _rectifier),
+    Effect("bit_reduction", FAMILY, (Parameter("bits", "", 4.0, 10.0), _MIX), _bits),
+    Effect(
+        "rate_reduction",
+        FAMILY,
+        (Parameter("rate_hz", "Hz", 1_500.0, 16_000.0, "log"), _MIX),
+        _lower_rate,
+    ),
+    Effect(
+        "exciter",
+        FAMILY,
+        (
+            Parameter("frequency_hz", "Hz", 1_500.0, 7_000.0, "log"),
+            Parameter("drive_db", "dB", 6.0, 30.0),
+            Parameter("amount_db", "dB", -12.0, 9.0),
+        ),
+        _exciter,
+    ),
+    Effect(
+        "harmonics",
+        FAMILY,
+        (
+            Parameter("drive_db", "dB", 0.0, 18.0),
+            *(Parameter(f"harmonic_{degree}", "", -0.5, 0.5) for degree in (2, 3, 4, 5)),
+        ),
+        _harmonics,
+        is_held_out=True,
+    ),
+)

@@ -1,0 +1,103 @@
+"""Slow oscillators, and filters that follow them.
+
+Shape suffixes: N signal, C channel, T sample, J frame, L sample of a frame.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mixprint.dsp.equaliser import Sections
+from mixprint.dsp.filters import filtered
+from mixprint.dsp.padding import padded
+
+# Frames of a moving filter overlap by half.
+FRAME_SAMPLES = 4096
+HOP_SAMPLES = FRAME_SAMPLES // 2
+# So much of a frame's ringing is kept.
+_RINGING_SAMPLES = 1024
+
+
+def turns(rate_hz_N: Tensor, num_samples: int, sample_rate_hz: int) -> Tensor:
+    """Count the turns of oscillators, without the whole ones: turn_NT, 0 to 1."""
+    time_T = torch.arange(num_samples, device=rate_hz_N.device, dtype=torch.float64)
+    turn_NT = rate_hz_N.double()[:, None] / sample_rate_hz * time_T
+    return turn_NT.frac_().to(rate_hz_N.dtype)
+
+
+def sine(turn_NT: Tensor, phase: float | Tensor = 0.0) -> Tensor:
+    """Return the sine of turns, begun at a phase in turns."""
+    return torch.sin(2 * math.pi * (turn_NT + phase))
+
+
+def frame_centres(num_samples: int, device: torch.device) -> Tensor:
+    """Return the sample in the middle of each frame of a moving filter, float32."""
+    num_frames = math.ceil(num_samples / HOP_SAMPLES) + 1
+    return torch.arange(num_frames, device=device) * float(HOP_SAMPLES)
+
+
+def frame_levels(audio_NCT: Tensor) -> Tensor:
+    """Measure the RMS just before the middle of each frame of a moving filter: level_NJ."""
+    power_NT = audio_NCT.square().mean(dim=1)
+    num_frames = len(frame_centres(audio_NCT.shape[-1], audio_NCT.device))
+    after = (num_frames - 1) * HOP_SAMPLES - power_NT.shape[-1]
+    hops_NJL = padded(power_NT, HOP_SAMPLES, after).unflatten(-1, (-1, HOP_SAMPLES))
+    return hops_NJL.mean(dim=-1).sqrt()
+
+
+def moving_filter(
+    audio_NCT: Tensor, design: Callable[[Tensor], Sections], value_NJ: Tensor
+) -> Tensor:
+    """Filter signals by sections that move, in frames that are faded into one another.
+
+    Args:
+        audio_NCT: the signals.
+        design: returns the sections at values.
+        value_NJ: what the design is for, such as the frequency, at each of `frame_centres`.
+
+    Returns:
+        audio_NCT. Where the values stay, that is what the sections make of it, but for ringing
+        longer than 1024 samples.
+    """
+    num_signals, num_channels, num_samples = audio_NCT.shape
+    num_frames = value_NJ.shape[-1]
+    padded_NCT = padded(audio_NCT, HOP_SAMPLES, num_frames * HOP_SAMPLES - num_samples)
+    window_L = torch.hann_window(FRAME_SAMPLES, device=audio_NCT.device, dtype=audio_NCT.dtype)
+    frames = padded_NCT.unfold(-1, FRAME_SAMPLES, HOP_SAMPLES).transpose(1, 2)
+    rows = frames.new_zeros(
+        num_signals * num_frames, num_channels, FRAME_SAMPLES + _RINGING_SAMPLES
+    )
+    torch.mul(frames, window_L, out=rows.view(*frames.shape[:3], -1)[..., :FRAME_SAMPLES])
+    rows = filtered(rows, design(value_NJ.flatten()))
+    frames = rows.view(num_signals, num_frames, num_channels, -1).transpose(1, 2)
+    result = audio_NCT.new_zeros(num_signals, num_channels, num_frames + 2, HOP_SAMPLES)
+    result[:, :, :num_frames] = frames[..., :HOP_SAMPLES]
+    result[:, :, 1:-1] += frames[..., HOP_SAMPLES:FRAME_SAMPLES]
+    result[:, :, 2:, :_RINGING_SAMPLES] += frames[..., FRAME_SAMPLES:]
+    return result.flatten(2)[..., HOP_SAMPLES : HOP_SAMPLES + num_samples]
+
+
+# Coefficients of two chains of all-passes in z^-2, whose phases differ by 90 degrees between some
+# 20 Hz and half the sample rate less 20 Hz, at 44.1 kHz: O. Niemitalo 1999. The first is delayed by
+# a sample.
+_QUADRATURE = (
+    (0.6923878, 0.9360654322959, 0.9882295226860, 0.9987488452737),
+    (0.4021921162426, 0.8561710882420, 0.9722909545651, 0.9952884791278),
+)
+
+
+def quadrature(audio_NCT: Tensor) -> tuple[Tensor, Tensor]:
+    """Return signals twice, in phases that differ by 90 degrees: cosine and sine."""
+    parts = []
+    for coefficients in _QUADRATURE:
+        squares_K = torch.tensor(
+            coefficients, device=audio_NCT.device, dtype=torch.float64
+        ).square()
+        zero_K, one_K = torch.zeros_like(squares_K), torch.ones_like(squares_K)
+        b_K3 = torch.stack([squares_K, zero_K, -one_K], dim=-1)
+        a_K3 = torch.stack([one_K, zero_K, -squares_K], dim=-1)
+        shape = (len(audio_NCT), *b_K3.shape)
+        parts.append(filtered(audio_NCT, Sections(b_K3.expand(shape), a_K3.expand(shape))))
+    return padded(parts[0][..., :-1], 1, 0), parts[1]
