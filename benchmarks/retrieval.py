@@ -3,8 +3,8 @@
 Chains of random effects of the package multiafx, which no training of mixprint has met, are put on
 the separated stems of two songs: 1, 2, 4 and 8 effects on each stem. The mix of the one song looks
 for that of the other among the mixes of all chains (`mixprint.evaluation.chain_retrieval`). The
-encoder stands beside the 64 features, a mean spectrum, an untrained encoder and chance, on generated
-songs and on recordings.
+encoder stands beside the 64 features, a mean spectrum, an untrained encoder and chance, on
+generated songs and on recordings.
 
 The pool has as many mixes as there are chains; figures of other pools cannot be compared.
 

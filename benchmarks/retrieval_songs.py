@@ -125,7 +125,7 @@ def real_mixes(folder: Path) -> list[Mix]:
         mixes.append(Mix("multitrack", tuple(tracks)))
     if not mixes:
         raise ConfigError(
-            f"{folder}: expected recordings in mixtures/, multitrack/ ..., found none"
+            f"{folder}: expected recordings in mixtures/ and others, found none"
         )
     return mixes
 
