@@ -12,6 +12,7 @@ import logging
 import random
 import resource
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -90,8 +91,9 @@ class MultiAFX:
                 "expected the package multiafx, found none: make benchmark-retrieval installs it "
                 "in an environment of its own"
             ) from error
-        # A line for each sample that clips tells nothing.
+        # That sounds clip is part of the effects.
         logging.getLogger("sox").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", "Possible clipped samples", UserWarning)
         self._package = multiafx
         self.failures: tuple[type[Exception], ...] = (*FAILURES, LibrosaError)
         self.identity: Mapping[str, Any] = {

@@ -124,9 +124,7 @@ def real_mixes(folder: Path) -> list[Mix]:
     if tracks := audio("multitrack/*"):
         mixes.append(Mix("multitrack", tuple(tracks)))
     if not mixes:
-        raise ConfigError(
-            f"{folder}: expected recordings in mixtures/ and others, found none"
-        )
+        raise ConfigError(f"{folder}: expected recordings in mixtures/ and others, found none")
     return mixes
 
 
