@@ -72,6 +72,7 @@ BASELINES: Mapping[str, tuple[str, str]] = {
     "untrained encoder": (UNTRAINED, "direction"),
 }
 AGAINST = "64 features"
+NUM_BOOTSTRAP = 1000
 NUM_DIGITS = 7  # of what is kept: float32 has no more
 
 
@@ -178,8 +179,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def named_folder(text: str) -> tuple[str, Path]:
-    name, _, folder = text.rpartition("=")
-    return name or folder, Path(folder)
+    name, _, folder = text.partition("=")
+    return name, Path(folder or name)
 
 
 def segments_of(name: str, args: argparse.Namespace) -> list[Segment]:
@@ -314,7 +315,9 @@ def embedded(system: System, stems_NSCT: np.ndarray) -> list[list[float]]:
     return [[float(f"{x:.{NUM_DIGITS}g}") for x in values] for values in vector_NE.tolist()]
 
 
-def table_rows(rows: Sequence[Mapping[str, Any]], encoders: Sequence[str]) -> list[dict[str, Any]]:
+def table_rows(
+    rows: Sequence[Mapping[str, Any]], encoders: Sequence[str], num_bootstrap: int = NUM_BOOTSTRAP
+) -> list[dict[str, Any]]:
     """Score every system at every length, beside the features."""
     compared = {**{name: (name, "direction") for name in encoders}, **BASELINES}
     lengths = list(next(iter(rows[0]["vectors"].values())))
@@ -330,8 +333,8 @@ def table_rows(rows: Sequence[Mapping[str, Any]], encoders: Sequence[str]) -> li
                 {
                     "effects": int(length),
                     "system": name,
-                    **plain(chain_estimates(measured, num_bootstrap=1000, seed=1)),
-                    "difference": plain(chain_estimates(less, num_bootstrap=1000, seed=1)),
+                    **plain(chain_estimates(measured, num_bootstrap=num_bootstrap, seed=1)),
+                    "difference": plain(chain_estimates(less, num_bootstrap=num_bootstrap, seed=1)),
                 }
             )
         found.append({"effects": int(length), "system": "chance", **chain_chance(len(rows))})
