@@ -6,11 +6,13 @@ Shape suffixes: B segment, S stem, C channel, T sample, N stem of a segment, L p
 P parameter.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from mixprint.chains.drawing import NONE, Chains
-from mixprint.chains.effect import Effect, rms
+from mixprint.chains.effect import rms
 from mixprint.chains.registry import EFFECTS
 from mixprint.stems import NUM_CHANNELS
 
@@ -43,7 +45,7 @@ def apply_chains(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Ten
             f"chains of (segments, stems) {tuple(chains.effect_BSL.shape[:2])} fit stereo stems "
             f"(segments, stems, {NUM_CHANNELS}, samples), got {tuple(stems_BSCT.shape)}"
         )
-    audio_NCT = stems_BSCT.flatten(0, 1).clone()
+    signals = _Signals(stems_BSCT.flatten(0, 1))
     effect_NL = chains.effect_BSL.flatten(0, 1).cpu()
     position_NLP = chains.position_BSLP.flatten(0, 1)
     level_db_NL = chains.level_db_BSL.flatten(0, 1)
@@ -52,29 +54,36 @@ def apply_chains(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Ten
             if number == NONE:
                 continue
             effect = EFFECTS[chains.effects[number]]
-            is_here_N = effect_NL[:, place] == number
-            for row_N in is_here_N.nonzero()[:, 0].to(audio_NCT.device).split(_ROWS):
-                audio_NCT[row_N] = _applied(
-                    effect,
-                    audio_NCT[row_N],
-                    position_NLP[row_N, place],
-                    level_db_NL[row_N, place],
-                    sample_rate_hz,
-                )
-    return audio_NCT.view_as(stems_BSCT)
+            for row_N in (effect_NL[:, place] == number).nonzero()[:, 0].split(_ROWS):
+                rows = row_N.tolist()
+                values = effect.values(position_NLP[rows, place])
+                result_NCT = effect.apply(signals.take(rows), values, sample_rate_hz)
+                signals.put(rows, result_NCT, level_db_NL[rows, place], effect.sets_level)
+    return signals.take(range(len(effect_NL))).view_as(stems_BSCT)
 
 
-def _applied(
-    effect: Effect,
-    audio_NCT: Tensor,
-    position_NP: Tensor,
-    level_db_N: Tensor,
-    sample_rate_hz: int,
-) -> Tensor:
-    """Pass signals through an effect, and set their level."""
-    result_NCT = effect.apply(audio_NCT, effect.values(position_NP), sample_rate_hz)
-    if effect.sets_level:
+class _Signals:
+    """Signals with a factor each, which is applied when they are taken, and their levels."""
+
+    def __init__(self, audio_NCT: Tensor) -> None:
+        self._audio = list(audio_NCT)
+        self._factor_N = audio_NCT.new_ones(len(audio_NCT))
+        self._rms_N = rms(audio_NCT)
+
+    def take(self, rows: Sequence[int]) -> Tensor:
+        """Return a copy of signals."""
+        result_NCT = self._audio[0].new_empty(len(rows), *self._audio[0].shape)
+        for n, row in enumerate(rows):
+            torch.mul(self._audio[row], self._factor_N[row], out=result_NCT[n])
         return result_NCT
-    factor_N = rms(audio_NCT) / rms(result_NCT).clamp_min(_SILENCE)
-    factor_N = factor_N.clamp_max(10 ** (MAX_RAISE_DB / 20)) * torch.pow(10.0, level_db_N / 20)
-    return result_NCT.mul_(factor_N[:, None, None])
+
+    def put(self, rows: list[int], audio_NCT: Tensor, level_db_N: Tensor, keep: bool) -> None:
+        """Replace signals; their levels change as given, or (keep) to that of the audio."""
+        rms_N = rms(audio_NCT)
+        factor_N = self._rms_N[rows] / rms_N.clamp_min(_SILENCE)
+        factor_N = factor_N.clamp_max(10 ** (MAX_RAISE_DB / 20)) * 10 ** (level_db_N / 20)
+        factor_N = torch.ones_like(factor_N) if keep else factor_N
+        self._factor_N[rows] = factor_N
+        self._rms_N[rows] = rms_N * factor_N
+        for row, audio_CT in zip(rows, audio_NCT, strict=True):
+            self._audio[row] = audio_CT

@@ -67,7 +67,7 @@ class Effect:
         family: of which kind it is.
         parameters: what can be set.
         apply: the signal processing, on many signals at once, each with its own values. It returns
-            audio as long as its input; silence stays silence.
+            new audio as long as its input, which it leaves as it is; silence stays silence.
         is_held_out: whether training never meets it, so that evaluation can.
         sets_level: whether its level is part of the effect, and thus kept.
         draw: turns numbers_NP, uniform on 0 to 1, into positions_NP of the parameters; None for
@@ -93,11 +93,11 @@ def amplitude(level_db_N: Tensor) -> Tensor:
 
 
 def blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
-    """Mix the sound with what an effect made of it: 0 is dry, 1 is wet."""
-    return torch.lerp(dry_NCT, wet_NCT, mix_N[:, None, None].to(dry_NCT.dtype))
+    """Mix the sound with what an effect made of it, which is overwritten: 0 is dry, 1 is wet."""
+    return wet_NCT.lerp_(dry_NCT, 1 - mix_N[:, None, None].to(dry_NCT.dtype))
 
 
 def rms(audio_NCT: Tensor) -> Tensor:
     """Measure the RMS of signals over both channels: rms_N."""
-    num_values = audio_NCT.shape[1] * audio_NCT.shape[2]
-    return torch.linalg.vector_norm(audio_NCT, dim=(1, 2)) / math.sqrt(num_values)
+    signal_NT = audio_NCT.flatten(1)
+    return (torch.linalg.vecdot(signal_NT, signal_NT) / signal_NT.shape[1]).sqrt()

@@ -24,7 +24,7 @@ from mixprint.dsp.padding import padded
 
 BLOCK_SAMPLES = 64
 # Powers of a system that are below this are no longer heard.
-_DIED_AWAY = 1e-9
+_DIED_AWAY = 1e-7
 
 
 def filtered(audio_BCT: Tensor, sections: Sections) -> Tensor:
@@ -37,15 +37,24 @@ def filtered(audio_BCT: Tensor, sections: Sections) -> Tensor:
     Returns:
         audio_BCT of the same length.
     """
-    num_samples = audio_BCT.shape[-1]
-    num_channels = audio_BCT.shape[1]
+    num_samples, num_channels = audio_BCT.shape[-1], audio_BCT.shape[1]
     blocks = _Blocks.of(_System.of(sections), audio_BCT.dtype)
-    padded_BCT = padded(audio_BCT, 0, -num_samples % BLOCK_SAMPLES)
-    blocks_BXL = padded_BCT.unflatten(-1, (-1, BLOCK_SAMPLES)).flatten(1, 2)
+    num_states = blocks.step_BDD.shape[-1]
+    # Each block, and behind it the state before it: so one product gives the output.
+    num_blocks = -(-num_samples // BLOCK_SAMPLES)
+    shape = (len(audio_BCT), num_channels, num_blocks, BLOCK_SAMPLES + num_states)
+    joint_BCJX = audio_BCT.new_empty(shape)
+    num_whole = num_samples // BLOCK_SAMPLES
+    whole_BCT, rest_BCT = audio_BCT.split(
+        (num_whole * BLOCK_SAMPLES, num_samples % BLOCK_SAMPLES), dim=-1
+    )
+    joint_BCJX[:, :, :num_whole, :BLOCK_SAMPLES] = whole_BCT.unflatten(-1, (-1, BLOCK_SAMPLES))
+    if num_whole < num_blocks:
+        joint_BCJX[:, :, -1, :BLOCK_SAMPLES] = padded(rest_BCT, 0, -num_samples % BLOCK_SAMPLES)
+    blocks_BXL = joint_BCJX.flatten(1, 2)[..., :BLOCK_SAMPLES]
     driven_BCJD = (blocks_BXL @ blocks.into_state_BLD).unflatten(1, (num_channels, -1))
-    before_BXD = _states_before(driven_BCJD, blocks.step_BDD).flatten(1, 2)
-    result_BXL = blocks_BXL @ blocks.direct_BLL
-    result_BXL.baddbmm_(before_BXD, blocks.from_state_BDL)
+    joint_BCJX[..., BLOCK_SAMPLES:] = _states_before(driven_BCJD, blocks.step_BDD)
+    result_BXL = joint_BCJX.flatten(1, 2) @ blocks.to_output_BXL
     return result_BXL.unflatten(1, (num_channels, -1)).flatten(2)[..., :num_samples]
 
 
@@ -125,10 +134,9 @@ def _at_ends(x_B3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _Blocks:
     """What a system does with a block: to the output and to the state."""
 
-    direct_BLL: Tensor
     into_state_BLD: Tensor
-    from_state_BDL: Tensor
-    step_BDD: Tensor  # float64
+    to_output_BXL: Tensor  # of the block, and of the state before it
+    step_BDD: Tensor  # of the state alone, float64
 
     @classmethod
     def of(cls, system: _System, dtype: torch.dtype) -> "_Blocks":
@@ -142,9 +150,8 @@ class _Blocks:
             -1, BLOCK_SAMPLES, 1
         )
         return cls(
-            shifted_BLL.flip(1),
             arrived_BLD.to(dtype).flip(1),
-            left_BLD.to(dtype).mT,
+            torch.cat([shifted_BLL.flip(1), left_BLD.to(dtype).mT], dim=1),
             step_BDD,
         )
 

@@ -16,20 +16,25 @@ from mixprint.dsp.padding import padded
 # Frames of a moving filter overlap by half.
 FRAME_SAMPLES = 4096
 HOP_SAMPLES = FRAME_SAMPLES // 2
+# Turns are counted in blocks of so many samples: few enough for single precision.
+_TURN_SAMPLES = 512
 # So much of a frame's ringing is kept.
 _RINGING_SAMPLES = 1024
 
 
 def turns(rate_hz_N: Tensor, num_samples: int, sample_rate_hz: int) -> Tensor:
-    """Count the turns of oscillators, without the whole ones: turn_NT, 0 to 1."""
-    time_T = torch.arange(num_samples, device=rate_hz_N.device, dtype=torch.float64)
-    turn_NT = rate_hz_N.double()[:, None] / sample_rate_hz * time_T
-    return turn_NT.frac_().to(rate_hz_N.dtype)
+    """Count the turns of oscillators, without whole ones before each block: turn_NT."""
+    rate_N1 = rate_hz_N.double()[:, None] / sample_rate_hz
+    place_L = torch.arange(_TURN_SAMPLES, device=rate_hz_N.device)
+    start_J = torch.arange(0, num_samples, _TURN_SAMPLES, device=rate_hz_N.device)
+    start_NJ1 = (rate_N1 * start_J).frac().to(rate_hz_N.dtype)[..., None]
+    within_N1L = (rate_N1 * place_L).to(rate_hz_N.dtype)[:, None]
+    return (start_NJ1 + within_N1L).flatten(1)[:, :num_samples]
 
 
 def sine(turn_NT: Tensor, phase: float | Tensor = 0.0) -> Tensor:
     """Return the sine of turns, begun at a phase in turns."""
-    return torch.sin(2 * math.pi * (turn_NT + phase))
+    return (turn_NT + phase).mul_(2 * math.pi).sin_()
 
 
 def frame_centres(num_samples: int, device: torch.device) -> Tensor:

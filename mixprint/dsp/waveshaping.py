@@ -18,31 +18,32 @@ _MAX_BITS = 24.0
 def soft_clipped(audio_NCT: Tensor) -> Tensor:
     """Clip at +-1 by 3 x / 2 - x^3 / 2, which ends level; its slope at 0 is 3 / 2."""
     limited_NCT = audio_NCT.clamp(-1, 1)
-    return limited_NCT * (1.5 - 0.5 * limited_NCT.square())
+    return limited_NCT.square().mul_(-0.5).add_(1.5).mul_(limited_NCT)
 
 
 def folded(audio_NCT: Tensor) -> Tensor:
     """Fold back at +-1 what is beyond, as often as needed: a triangle of period 4."""
-    return ((audio_NCT - 1).remainder(4) - 2).abs_() - 1
+    # The distance to the nearest multiple of 4, from 1 before the sound to 1 behind it.
+    turn_NCT = (audio_NCT - 1) / 4
+    return turn_NCT.sub_(turn_NCT.round()).abs_().mul_(4).sub_(1)
 
 
 def biased_tanh(audio_NCT: Tensor, bias_N: Tensor) -> Tensor:
     """Saturate around a working point, as a tube does: even harmonics come with odd ones."""
     bias_N11 = bias_N[:, None, None]
     point_N11 = torch.tanh(bias_N11)
-    return (torch.tanh(audio_NCT + bias_N11) - point_N11) / (1 - point_N11.square())
+    return (audio_NCT + bias_N11).tanh_().sub_(point_N11).div_(1 - point_N11.square())
 
 
 def rectified(audio_NCT: Tensor, share_N: Tensor) -> Tensor:
     """Turn the negative half by a share: 0.5 is half-wave, 1 full-wave rectification."""
-    share_N11 = share_N[:, None, None]
-    return audio_NCT + 2 * share_N11 * (-audio_NCT).clamp_min(0)
+    return torch.addcmul(audio_NCT, audio_NCT.clamp_max(0), -2 * share_N[:, None, None])
 
 
 def rounded(audio_NCT: Tensor, bits_N: Tensor) -> Tensor:
     """Round to a grid of 2^bits steps from -1 to 1, one of them 0; bits may be fractions."""
     steps_N11 = torch.pow(2.0, bits_N.clamp_max(_MAX_BITS) - 1)[:, None, None]
-    return (audio_NCT * steps_N11).round_() / steps_N11
+    return (audio_NCT * steps_N11).round_().div_(steps_N11)
 
 
 def held(audio_NCT: Tensor, factor_N: Tensor) -> Tensor:
@@ -63,7 +64,9 @@ def chebyshev_shaped(audio_NCT: Tensor, gains_KN: Sequence[Tensor]) -> Tensor:
     result_NCT = limited_NCT.clone()
     last_NCT, now_NCT = torch.ones_like(limited_NCT), limited_NCT
     for degree, gain_N in enumerate(gains_KN, start=2):
-        last_NCT, now_NCT = now_NCT, 2 * limited_NCT * now_NCT - last_NCT
-        at_zero = 0.0 if degree % 2 else (-1.0) ** (degree // 2)
-        result_NCT += gain_N[:, None, None] * (now_NCT - at_zero)
+        last_NCT, now_NCT = now_NCT, (2 * limited_NCT).mul_(now_NCT).sub_(last_NCT)
+        gain_N11 = gain_N[:, None, None]
+        result_NCT.addcmul_(now_NCT, gain_N11)
+        if degree % 2 == 0:
+            result_NCT -= (-1) ** (degree // 2) * gain_N11
     return result_NCT

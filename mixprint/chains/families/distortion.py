@@ -19,41 +19,56 @@ from mixprint.dsp.filters import filtered
 FAMILY = "distortion"
 WORKING_LEVEL_DBFS = -18.0
 _SILENCE = 1e-10
-_DRIVE = Parameter("drive_db", "dB", 0.0, 36.0)
+_DRIVE = Parameter("drive_db", "dB", 6.0, 36.0)
+# Curves that do nothing to quiet sounds are entered louder.
+_HIGH_DRIVE = Parameter("drive_db", "dB", 12.0, 36.0)
 _MIX = Parameter("mix", "", 0.3, 1.0)
 
 Values = Mapping[str, Tensor]
 
 
-def _staged(audio_NCT: Tensor) -> Tensor:
-    """Bring signals to the working level."""
-    factor_N = 10 ** (WORKING_LEVEL_DBFS / 20) / rms(audio_NCT).clamp_min(_SILENCE)
-    return audio_NCT * factor_N[:, None, None]
+def _staged(audio_NCT: Tensor, drive_db_N: Tensor | float = 0.0) -> Tensor:
+    """Bring signals to the working level, and drive them from there."""
+    return audio_NCT * (_working_factor(audio_NCT) * 10 ** (drive_db_N / 20))[:, None, None]
 
 
-def _curve(name: str, curve: Callable[[Tensor], Tensor], *, is_held_out: bool = False) -> Effect:
+def _working_factor(audio_NCT: Tensor) -> Tensor:
+    return 10 ** (WORKING_LEVEL_DBFS / 20) / rms(audio_NCT).clamp_min(_SILENCE)
+
+
+def _at_equal_level(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
+    """Mix the sound with what an effect made of it, which is overwritten, both equally loud."""
+    factor_N = _working_factor(wet_NCT) / _working_factor(dry_NCT)
+    return blended(dry_NCT, wet_NCT.mul_(factor_N[:, None, None]), mix_N)
+
+
+def _curve(
+    name: str,
+    curve: Callable[[Tensor], Tensor],
+    drive: Parameter = _DRIVE,
+    *,
+    is_held_out: bool = False,
+) -> Effect:
     """Make an effect of a curve that is entered with a drive."""
 
     def apply(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
         del sample_rate_hz
-        dry_NCT = _staged(audio_NCT)
-        wet_NCT = curve(dry_NCT * amplitude(values["drive_db"]))
-        return blended(dry_NCT, _staged(wet_NCT), values["mix"])
+        wet_NCT = curve(_staged(audio_NCT, values["drive_db"]))
+        return _at_equal_level(audio_NCT, wet_NCT, values["mix"])
 
-    return Effect(name, FAMILY, (_DRIVE, _MIX), apply, is_held_out=is_held_out)
+    return Effect(name, FAMILY, (drive, _MIX), apply, is_held_out=is_held_out)
 
 
 def _tube(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
-    dry_NCT = _staged(audio_NCT)
-    driven_NCT = dry_NCT * amplitude(values["drive_db"])
-    wet_NCT = waveshaping.biased_tanh(driven_NCT, values["bias"])
-    return blended(dry_NCT, _staged(_without_mean(wet_NCT)), values["mix"])
+    driven_NCT = _staged(audio_NCT, values["drive_db"])
+    wet_NCT = _without_mean(waveshaping.biased_tanh(driven_NCT, values["bias"]))
+    return _at_equal_level(audio_NCT, wet_NCT, values["mix"])
 
 
 def _without_mean(audio_NCT: Tensor) -> Tensor:
-    """Take off the constant part that lopsided curves bring, as the output of a device does."""
-    return audio_NCT - audio_NCT.mean(dim=-1, keepdim=True)
+    """Take off, in place, the constant part that lopsided curves bring, as devices do."""
+    return audio_NCT.sub_(audio_NCT.mean(dim=-1, keepdim=True))
 
 
 def _rectifier(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
@@ -63,7 +78,7 @@ def _rectifier(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor
 
 def _fuzz(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Saturate so far that a wave becomes nearly square, then soften it by a low-pass."""
-    driven_NCT = _staged(audio_NCT) * amplitude(values["drive_db"])
+    driven_NCT = _staged(audio_NCT, values["drive_db"])
     wet_NCT = _without_mean(
         waveshaping.biased_tanh(driven_NCT, 0.4 * torch.ones_like(values["tone_hz"]))
     )
@@ -85,7 +100,7 @@ def _exciter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Add to the sound the harmonics of what lies above a frequency."""
     high_pass = designs.butterworth(values["frequency_hz"], 2, sample_rate_hz, high=True)
     high_NCT = filtered(audio_NCT, high_pass)
-    driven_NCT = _staged(high_NCT) * amplitude(values["drive_db"])
+    driven_NCT = _staged(high_NCT, values["drive_db"])
     harmonics_NCT = _staged(
         waveshaping.biased_tanh(driven_NCT, torch.full_like(values["amount_db"], 0.3))
     )
@@ -96,15 +111,15 @@ def _exciter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
 def _harmonics(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
     gains = [values[f"harmonic_{degree}"] for degree in (2, 3, 4, 5)]
-    driven_NCT = _staged(audio_NCT) * amplitude(values["drive_db"])
+    driven_NCT = _staged(audio_NCT, values["drive_db"])
     return _without_mean(waveshaping.chebyshev_shaped(driven_NCT, gains))
 
 
 EFFECTS = (
     _curve("tanh", torch.tanh),
-    _curve("hard_clip", lambda audio_NCT: audio_NCT.clamp(-1, 1)),
+    _curve("hard_clip", lambda audio_NCT: audio_NCT.clamp(-1, 1), _HIGH_DRIVE),
     _curve("cubic_clip", waveshaping.soft_clipped),
-    _curve("foldback", waveshaping.folded, is_held_out=True),
+    _curve("foldback", waveshaping.folded, _HIGH_DRIVE, is_held_out=True),
     Effect("tube", FAMILY, (_DRIVE, Parameter("bias", "", 0.1, 1.0), _MIX), _tube),
     Effect(
         "fuzz",
