@@ -275,9 +275,19 @@ def test_the_page_holds_all_that_it_shows(evaluated: tuple[dict[str, Path], dict
     assert audio.shape == (SEGMENT_SAMPLES // 2, 2)
 
 
-def test_songs_of_unknown_style(tmp_path: Path) -> None:
+def test_songs_of_unknown_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = make_run(tmp_path, known_styles=False)
+    # As a user's own songs are: each is one track, and nothing but its title says more.
+    own = [
+        replace(t, song=t.track_id, title=f"Title of {t.track_id}")
+        for t in read_catalogue(paths["catalogue_dir"])
+    ]
+    write_catalogue(paths["catalogue_dir"], own, [], locations=[uri_of(tmp_path / "data")])
+    drawn: list[dict] = []
+    plot = plots.plot_projection
+    monkeypatch.setattr(plots, "plot_projection", lambda *a: drawn.append(a[2]) or plot(*a))
     metrics = run(paths)
+    assert {*drawn[0]["song"]} == {t.title for t in own}, "titles in the legend, no hashes"
     assert "not known" in metrics["style_retrieval"]["absent"]
     assert "style_recall_at_1" not in metrics
     assert "song_recall_at_1" in metrics
