@@ -16,6 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+BENCHMARK_VENV := .venv-benchmark
+INSTALLED_BENCHMARK := $(BENCHMARK_VENV)/.installed
 UV := $(BIN)/uv
 UV_COMPILE := $(UV) pip compile --quiet --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-header
@@ -64,6 +66,11 @@ export CONFIG SONGS RECIPE MINUTES PROCESSES
 # make benchmark-console
 CASES ?=
 export CASES
+
+# make benchmark-retrieval
+CHAINS ?=
+CHECKPOINTS ?=
+export CHAINS CHECKPOINTS
 
 # make fuzz
 SEED ?=
@@ -117,6 +124,13 @@ $(INSTALLED_DEV): requirements-dev.txt $(INSTALLED)
 	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --require-hashes -r requirements-dev.txt
 	touch $@
 
+# Apart from the others: what this benchmark needs is no part of the product.
+$(INSTALLED_BENCHMARK): requirements-benchmark.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --clear --python "$$PYTHON" $(BENCHMARK_VENV)
+	VIRTUAL_ENV=$(BENCHMARK_VENV) $(UV) pip install --quiet --require-hashes -r requirements-benchmark.txt
+	VIRTUAL_ENV=$(BENCHMARK_VENV) $(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
 .PHONY: setup
 setup: $(INSTALLED_DEV) ## create .venv with everything for running and developing
 
@@ -124,6 +138,7 @@ setup: $(INSTALLED_DEV) ## create .venv with everything for running and developi
 lock: $(UV) ## rewrite requirements*.txt from requirements*.in, with hashes and no addresses
 	$(UV_COMPILE) requirements-dev.in --output-file requirements-dev.txt
 	$(UV_COMPILE) requirements.in --constraint requirements-dev.txt --output-file requirements.txt
+	$(UV_COMPILE) requirements-benchmark.in --constraint requirements-dev.txt --output-file requirements-benchmark.txt
 
 # ---- data and pipeline ----
 
@@ -320,6 +335,12 @@ benchmark-transfer: $(INSTALLED) ## time the methods of transfer, step by step a
 .PHONY: benchmark-console
 benchmark-console: $(INSTALLED) ## hold transfers and the console against the truth, and time the console; nights; a stopped run goes on [CASES=]
 	$(BIN)/python -m benchmarks.console $(if $(CASES),--cases "$$CASES")
+
+.PHONY: benchmark-retrieval
+benchmark-retrieval: $(INSTALLED_BENCHMARK) ## find chains of effects of another library again on other songs, with sox; an hour; a stopped run goes on [CHAINS= CHECKPOINTS="name=folder"]
+	@arguments=(); if [ -n "$$CHAINS" ]; then arguments+=(--chains "$$CHAINS"); fi; \
+	if [ -n "$$CHECKPOINTS" ]; then read -ra folders <<< "$$CHECKPOINTS"; arguments+=(--checkpoints "$${folders[@]}"); fi; \
+	OMP_NUM_THREADS=1 $(BENCHMARK_VENV)/bin/python -m benchmarks.retrieval "$${arguments[@]}"
 
 .PHONY: benchmark-separation
 benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and measure its memory; half an hour

@@ -21,7 +21,7 @@ def main() -> None:
     features = read_features(root / "features" / "features.parquet")
     assert features.features_BD.shape == (len(segments), len(FEATURE_NAMES))
     metrics = read_json(root / "evaluation" / "metrics.json")
-    for task in ("song", "style"):
+    for task in ("chain", "song", "style"):
         recall = metrics[f"{task}_recall_at_1"]
         chance = metrics[f"{task}_retrieval"]["chance"]["recall_at_1"]
         print(f"{task} recall@1 {recall:.3f}, chance {chance:.3f}")

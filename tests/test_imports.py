@@ -31,8 +31,8 @@ ALLOWED = {
     "transfer": "audio collection console dsp encoder features machine pages separation storage "
     "zero_shot",
     "console": "audio dsp pages storage",
-    "evaluation": "audio checkpoints collection console dsp encoder features pages storage "
-    "synthesis",
+    "evaluation": "audio chains checkpoints collection console dsp encoder features pages storage "
+    "synthesis training",
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints console encoder features machine separation storage transfer weights "
     "zero_shot",

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from components.layout import (
     DETAILS_FILE,
@@ -26,10 +26,15 @@ from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.storage.atomic import write_json
 
+if TYPE_CHECKING:
+    from mixprint.evaluation.held_out_chains import ChainTest
+
 log = logging.getLogger("mixprint.evaluate")
 
 # What the results follow from, with all that it imports.
 CODE = ("components.evaluate.main",)
+# As MIN_DURATION_S of mixprint.features.schema, which takes seconds to import.
+MIN_SEGMENT_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,9 @@ class EvaluateConfig(StepConfig):
 
     section: ClassVar[str] = "evaluate"
     bootstrap_samples: int
+    num_chains: int
+    chain_effects: tuple[int, ...]
+    chain_segment_s: float
     seed: int
     device: str
 
@@ -47,6 +55,26 @@ class EvaluateConfig(StepConfig):
             raise ConfigError(
                 f"evaluate.bootstrap_samples must be >= 1, got {self.bootstrap_samples}"
             )
+        if self.num_chains < 0:
+            raise ConfigError(f"evaluate.num_chains must be >= 0, got {self.num_chains}")
+        if any(n < 1 for n in self.chain_effects):
+            raise ConfigError(f"evaluate.chain_effects must be >= 1, got {self.chain_effects}")
+        if self.chain_segment_s < MIN_SEGMENT_S:
+            raise ConfigError(
+                f"evaluate.chain_segment_s must be >= {MIN_SEGMENT_S:g}, "
+                f"got {self.chain_segment_s:g}"
+            )
+
+    def chain_test(self) -> "ChainTest":
+        """Return what decides about the retrieval of effect chains."""
+        from mixprint.evaluation.held_out_chains import ChainTest
+
+        return ChainTest(
+            num_chains=self.num_chains,
+            lengths=self.chain_effects,
+            segment_s=self.chain_segment_s,
+            seed=self.seed,
+        )
 
 
 def run(
@@ -96,6 +124,7 @@ def run(
                     encoder=loaded,
                     untrained=untrained_encoder(loaded, config.seed),
                     out_dir=folder,
+                    chain_test=config.chain_test(),
                     num_bootstrap=config.bootstrap_samples,
                     seed=config.seed,
                     device=device,
@@ -134,7 +163,8 @@ def headline(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in metrics.items()
-        if name.startswith(("song_", "style_", "probe_")) and isinstance(value, int | float)
+        if name.startswith(("chain_", "song_", "style_", "probe_"))
+        and isinstance(value, int | float)
     }
 
 

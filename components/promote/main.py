@@ -45,6 +45,10 @@ _GATE_TAG = "mixprint.gate"
 GATE_METRICS = (
     "style_recall_at_1",
     "style_map",
+    "chain_recall_at_1",
+    "chain_recall_at_5",
+    "chain_recall_at_10",
+    "chain_mrr",
     "song_recall_at_1",
     "song_recall_at_5",
     "song_recall_at_10",
@@ -88,7 +92,7 @@ class Evaluated:
 
     Attributes:
         metrics: content of metrics.json.
-        details: content of details.json: the score of every track, and its song.
+        details: content of details.json: scores of every track and chain, and the tracks' songs.
     """
 
     metrics: Mapping[str, Any]
@@ -113,10 +117,14 @@ class Evaluated:
         }
 
     def scores(self, metric: str) -> dict[str, float]:
-        """Return the score of every track: the metric is their mean."""
+        """Return the score of every track or chain: the metric is their mean."""
         task, _, measure = metric.partition("_")
         scores: dict[str, float] = self.details["scores"][task][measure]
         return scores
+
+    def unit(self, metric: str, item: str) -> str:
+        """Name what a track or chain is resampled with: the song, but a chain is its own unit."""
+        return item if metric.startswith("chain_") else str(self.details["songs"][item])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +162,7 @@ def _lack(metrics: Mapping[str, Any], config: PromoteConfig) -> str:
         )
     }
     told = ", ".join(f"{task} retrieval: {why}" for task, why in whys.items()).replace(";", ",")
-    return f"the collection is too small to evaluate an encoder on: {told}"
+    return f"there is no figure to judge the encoder by: {told}"
 
 
 def judge(
@@ -166,10 +174,11 @@ def judge(
 
     And it must not be significantly worse than the champion: it is refused if the whole 95 %
     interval of the difference, candidate less champion, lies below -`max_regression`. Both were
-    measured on the same tracks, so the difference is taken track by track and bootstrapped over
-    songs: what is hard for both does not widen its interval. A gate on the values alone would be
-    a lottery where few songs are tested, for there a track more or less decides. The price is
-    that few songs prove little against a candidate: with them, `min_metric` is the gate.
+    measured on the same tracks or chains, so the difference is taken one by one and bootstrapped
+    over songs, or over chains: what is hard for both does not widen its interval. A gate on the
+    values alone would be a lottery where few songs are tested, for there a track more or less
+    decides. The price is that few songs prove little against a candidate: with them, `min_metric`
+    is the gate.
 
     A champion that was measured on other data or in another way is no yardstick.
 
@@ -205,11 +214,8 @@ def judge(
     if champion.evaluated is None:
         reasons.append(f"champion {champion.version} has no model card: not compared")
         return enough, tuple(reasons)
-    if (
-        champion.evaluated.yardstick != candidate.yardstick
-        or name not in champion.evaluated.metrics
-    ):
-        reasons.append(f"champion {champion.version} was measured on other data: not compared")
+    if unlike := _unlike(candidate, champion.evaluated, name):
+        reasons.append(f"champion {champion.version} was measured {unlike}: not compared")
         return enough, tuple(reasons)
     difference = _difference(candidate, champion.evaluated, name, config)
     holds = difference.high >= -config.max_regression
@@ -220,6 +226,21 @@ def judge(
         f"{config.max_regression:.4f}"
     )
     return enough and holds, tuple(reasons)
+
+
+def _unlike(candidate: Evaluated, champion: Evaluated, name: str) -> str:
+    """Say why two evaluations cannot be compared by a metric; empty if they can."""
+    if champion.yardstick != candidate.yardstick:
+        return "on other data"
+    if name not in champion.metrics:
+        return (
+            f"without {name}, which its evaluation, of an older version or with other parameters, "
+            "does not have"
+        )
+    tests = [each.metrics.get("chain_retrieval", {}) for each in (candidate, champion)]
+    if name.startswith("chain_") and len({test.get("test_fingerprint") for test in tests}) > 1:
+        return "with other chains of effects"
+    return ""
 
 
 def _difference(
@@ -240,7 +261,7 @@ def _difference(
     tracks = sorted(new)
     return bootstrap_mean(
         np.array([new[track] - old[track] for track in tracks]),
-        numbered([candidate.details["songs"][track] for track in tracks]),
+        numbered([candidate.unit(name, track) for track in tracks]),
         config.bootstrap_samples,
         config.seed,
     )

@@ -74,8 +74,16 @@ def _summary(name: str, encoder: Encoder, metrics: Mapping[str, Any]) -> Iterato
         f"{metrics['split_reason']}. In brackets 95 % intervals by bootstrap over songs. The "
         "untrained encoder has the same architecture.\n"
     )
+    if "pool_size" in (chains := _chains(metrics)):
+        yield (
+            f"Effect chains: {chains['num_chains']} of each length, "
+            f"{', '.join(map(str, chains['lengths']))} effects on each stem that no training has "
+            f"met; each is found on another song, in a pool of {chains['pool_size']} mixes; "
+            "intervals over chains.\n"
+        )
     yield from _table(("measure", *METHODS.values(), "chance"), _rows(metrics))
     for task, values in (
+        ("retrieval of effect chains", _chains(metrics)),
         ("style retrieval", metrics["style_retrieval"]),
         ("song retrieval", metrics["song_retrieval"]),
         *((f"probe of the {task}", values) for task, values in metrics["probes"].items()),
@@ -110,6 +118,7 @@ def _details(encoder: Encoder) -> Iterator[str]:
 def _rows(metrics: Mapping[str, Any]) -> Iterator[list[str]]:
     probes = metrics["probes"]
     for title, values, measures in (
+        ("effect chains", _chains(metrics), MEASURES["chain_retrieval"]),
         ("style", metrics["style_retrieval"], MEASURES["style_retrieval"]),
         ("song", metrics["song_retrieval"], MEASURES["song_retrieval"]),
         ("probe of the settings", probes["settings"], ("mean_r2",)),
@@ -123,6 +132,14 @@ def _rows(metrics: Mapping[str, Any]) -> Iterator[list[str]]:
                     *(_interval(values[method].get(measure)) for method in METHODS),
                     f"{values['chance'][measure]:.3g}",
                 ]
+
+
+def _chains(metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the figures of the effect chains, which evaluations of older versions lack."""
+    values: Mapping[str, Any] = metrics.get(
+        "chain_retrieval", {"absent": "the evaluation is of an older version"}
+    )
+    return values
 
 
 def _interval(estimate: Mapping[str, float] | None) -> str:

@@ -1,5 +1,8 @@
 """Evaluate an encoder on a collection, beside chance and three baselines.
 
+*Retrieval of effect chains*, on any collection: a mix looks for the mix of another song whose stems
+went through the same effects, see `mixprint.evaluation.held_out_chains`.
+
 *Song retrieval*: the last segment of a track looks for the first segment of the same track among
 the first segments of all tracks. Other mixes of the same composition are in the pool as wrong
 answers.
@@ -16,7 +19,7 @@ encoder of the same architecture that was not trained.
 
 Files that are written:
     metrics.json    all figures with their intervals
-    details.json    figures of single settings; the encoder's scores for each track
+    details.json    figures of single settings; the encoder's scores for each track and chain
     plots/*.png     see `mixprint.evaluation.plots`
     report.html     all of it, with audio, in one file
 
@@ -26,10 +29,10 @@ Shape suffixes: N segment or track, E embedding, D feature, S stem, C channel, T
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,10 +40,22 @@ from torch import Tensor
 
 from mixprint import __version__
 from mixprint.collection.catalogue import Track, read_catalogue
-from mixprint.collection.shards import SegmentRef, read_index, read_segment
+from mixprint.collection.shards import SegmentRef, read_index
 from mixprint.errors import DataError
 from mixprint.evaluation import plots
 from mixprint.evaluation.baselines import log_mel_mean
+from mixprint.evaluation.chain_retrieval import MEASURES as CHAIN_MEASURES
+from mixprint.evaluation.embedding import (
+    DISTANCE_OF,
+    ENCODER,
+    FEATURES,
+    LOG_MEL,
+    UNTRAINED,
+    Embedder,
+    embed_segments,
+    standardised_features,
+)
+from mixprint.evaluation.held_out_chains import ChainRetrieval, ChainTest, retrieve_chains
 from mixprint.evaluation.measures import (
     STYLE_OVER_SONG,
     Retrieval,
@@ -52,40 +67,26 @@ from mixprint.evaluation.measures import (
 from mixprint.evaluation.probes import MIN_GROUPS, class_probe, settings_probe
 from mixprint.evaluation.report import METHODS, Evaluation, write_report
 from mixprint.evaluation.retrieval import DISTANCES, BoolArray, Estimate, FloatArray, IntArray
+from mixprint.evaluation.titles import song_titles
 from mixprint.evaluation.truth import read_settings
-from mixprint.features import Standardisation
-from mixprint.features.table import read_features
-from mixprint.progress import Progress
-from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.features import Standardisation, extract
 from mixprint.storage.atomic import read_json, write_json
 
 log = logging.getLogger("mixprint.evaluation")
 
 METRICS_VERSION = 3
-BATCH_SIZE = 4
 # With fewer songs an interval says nothing, and neither does the mean.
 MIN_SONGS = 3
 MIN_STYLE_QUERIES = 3
 # Tried in turn; the last one holds songs that the encoder was trained on.
 SPLITS = (("test",), ("valid", "test"), ("train", "valid", "test"))
 ALL_SPLITS = "all"
-ENCODER, FEATURES, LOG_MEL, UNTRAINED = "encoder", "features", "log_mel", "untrained"
-# How vectors are compared: embeddings by their direction, measured quantities by their values.
-DISTANCE_OF = {ENCODER: "direction", FEATURES: "rms", LOG_MEL: "rms", UNTRAINED: "direction"}
 # Measures at the top level of the metrics, as `style_recall_at_1` with `_low` and `_high`.
 HEADLINES = {
+    "chain": CHAIN_MEASURES,
     "song": ("recall_at_1", "recall_at_5", "recall_at_10", "mean_rank", "median_rank", "map_at_10"),
     "style": ("recall_at_1", "map", STYLE_OVER_SONG),
 }
-
-
-class Embedder(Protocol):
-    """An embedder to be evaluated: `mixprint.encoder.checkpoint.Encoder` is one."""
-
-    fingerprint: str
-
-    def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
-        """Return embedding_BE of segments."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +144,7 @@ def evaluate(
     encoder: Embedder,
     untrained: Embedder,
     out_dir: Path,
+    chain_test: ChainTest,
     num_bootstrap: int,
     seed: int,
     device: torch.device | str = "cpu",
@@ -157,14 +159,15 @@ def evaluate(
         encoder: what is evaluated, on `device`.
         untrained: its baseline, likewise: see `mixprint.evaluation.baselines`.
         out_dir: receives the results.
+        chain_test: how many chains of effects are looked for.
         num_bootstrap: resamples of the songs for the intervals.
         seed: of the resampling.
         device: where the encoder computes.
         history_path: JSON of the training: a list with a mapping per epoch.
 
     Returns:
-        what metrics.json holds. `song_recall_at_1` and `style_recall_at_1` are there where the
-        task could be set; otherwise the task's section says why not.
+        what metrics.json holds. `chain_recall_at_1`, `song_recall_at_1` and `style_recall_at_1` are
+        there where the task could be set; otherwise the task's section says why not.
 
     Raises:
         DataError: an input is missing or broken, or no track has stems and features.
@@ -174,20 +177,18 @@ def evaluate(
     by_track = {name: collection.means(values) for name, values in vectors.items()}
     resampling = _Bootstrap(num_bootstrap, seed)
 
+    chains = _chain_retrieval(
+        collection, encoder, untrained, features_dir, device, chain_test, num_bootstrap
+    )
     song = _song_retrieval(collection, vectors, segment_s, resampling)
     style = _style_retrieval(collection, by_track, resampling)
     probes, settings_r2 = _probes(collection, by_track, resampling)
     metrics: dict[str, Any] = {
-        "schema_version": METRICS_VERSION,
-        "split_used": collection.split_used,
-        "split_reason": collection.split_reason,
-        "num_tracks": len(collection.tracks),
-        "num_songs": len(set(collection.songs)),
-        "num_segments": len(collection.references),
+        **_described(collection),
         # Equal where the same tracks were evaluated on the same stems, whatever else there is.
         "evaluated_fingerprint": digest,
-        "sources": sorted({track.source for track in collection.tracks}),
         "segment_s": segment_s,
+        "chain_retrieval": chains.values,
         "song_retrieval": song.values,
         "style_retrieval": style.values,
         "probes": probes,
@@ -196,10 +197,10 @@ def evaluate(
         "encoder_fingerprint": encoder.fingerprint,
         "device": str(device),
         "versions": {"mixprint": __version__, "torch": torch.__version__},
-        **_headlines(song.values, style.values, probes),
+        **_headlines(chains.values, song.values, style.values, probes),
     }
     figures = _draw(
-        out_dir / "plots", collection, vectors, by_track, song, style, probes, history_path
+        out_dir / "plots", collection, vectors, by_track, chains, song, style, probes, history_path
     )
     write_report(
         out_dir / "report.html",
@@ -212,9 +213,22 @@ def evaluate(
             distance_NN=_distances(ENCODER, by_track[ENCODER], by_track[ENCODER]),
         ),
     )
-    write_json(out_dir / "details.json", _details(collection, song, style, settings_r2))
+    write_json(out_dir / "details.json", _details(collection, chains, song, style, settings_r2))
     write_json(out_dir / "metrics.json", metrics)
     return metrics
+
+
+def _described(collection: Collection) -> dict[str, Any]:
+    """Say what is evaluated."""
+    return {
+        "schema_version": METRICS_VERSION,
+        "split_used": collection.split_used,
+        "split_reason": collection.split_reason,
+        "num_tracks": len(collection.tracks),
+        "num_songs": len(set(collection.songs)),
+        "num_segments": len(collection.references),
+        "sources": sorted({track.source for track in collection.tracks}),
+    }
 
 
 def _all_vectors(
@@ -246,13 +260,55 @@ def _all_vectors(
     return {name: vectors[name] for name in DISTANCE_OF}, segment_s, digest.hexdigest()
 
 
+def _chain_retrieval(
+    collection: Collection,
+    encoder: Embedder,
+    untrained: Embedder,
+    features_dir: Path,
+    device: torch.device | str,
+    test: ChainTest,
+    num_bootstrap: int,
+) -> ChainRetrieval:
+    """Look for chains of effects that are put on the collection's segments."""
+    standardisation = Standardisation.load(features_dir / "standardisation.json").to(device)
+
+    def features(stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
+        return standardisation.apply(extract(stems_BSCT, sample_rate_hz))
+
+    embedders = {
+        ENCODER: encoder.embed,
+        FEATURES: features,
+        LOG_MEL: log_mel_mean,
+        UNTRAINED: untrained.embed,
+    }
+    owners = [
+        track
+        for track, row in zip(collection.tracks, collection.segments, strict=True)
+        for _ in row
+    ]
+    return retrieve_chains(
+        collection.references,
+        [track.song for track in owners],
+        [track.style for track in owners],
+        embedders,
+        test,
+        device=device,
+        num_bootstrap=num_bootstrap,
+    )
+
+
 def _details(
-    collection: Collection, song: _Task, style: _Task, settings_r2: Mapping[str, Any]
+    collection: Collection,
+    chains: ChainRetrieval,
+    song: _Task,
+    style: _Task,
+    settings_r2: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what details.json holds."""
     return {
         "settings_r2": settings_r2,
         "scores": {
+            "chain": chains.scores,
             "song": _scores_by_track(collection, song.retrieval),
             "style": _scores_by_track(collection, style.retrieval),
         },
@@ -326,97 +382,20 @@ def _lack(tracks: Sequence[Track]) -> str:
     return ""
 
 
-def embed_segments(
-    embedders: Mapping[str, Callable[[Tensor, int], Tensor]],
-    references: Sequence[SegmentRef],
-    device: torch.device | str,
-    *,
-    change: Callable[[int, Tensor], Tensor] | None = None,
-) -> tuple[dict[str, FloatArray], float]:
-    """Turn segments into vectors in several ways, reading each segment once.
-
-    Args:
-        embedders: name -> function of stems_BSCT on `device` and the sample rate in Hz.
-        references: the segments; one may be listed several times.
-        device: where to compute.
-        change: gets the place in `references` and stems_SCT, and gives what is heard instead.
-
-    Returns:
-        name -> vector_NE, and the length of the longest segment in seconds.
-
-    Raises:
-        DataError: a shard is broken, or a vector is not finite.
-    """
-    parts: dict[str, list[Tensor]] = {name: [] for name in embedders}
-    num_samples = 0
-    with (
-        torch.inference_mode(),
-        Progress(log, "embedded", total=len(references), unit="segments") as progress,
-    ):
-        for stems_BSCT in _batches(references, change):
-            num_samples = max(num_samples, stems_BSCT.shape[-1])
-            stems_BSCT = stems_BSCT.to(device)
-            for name, embed in embedders.items():
-                parts[name].append(embed(stems_BSCT, SAMPLE_RATE_HZ).float().cpu())
-            progress.advance(len(stems_BSCT))
-    vectors = {name: torch.cat(rows).double().numpy() for name, rows in parts.items()}
-    for name, vector_NE in vectors.items():
-        finite_N = np.isfinite(vector_NE).all(axis=1)
-        if not finite_N.all():
-            bad = references[int(np.argmin(finite_N))]
-            raise DataError(
-                f"track {bad.track_id}, segment {bad.segment}: expected finite values of "
-                f"{name}, found others"
-            )
-    return vectors, num_samples / SAMPLE_RATE_HZ
-
-
-def _batches(
-    references: Sequence[SegmentRef], change: Callable[[int, Tensor], Tensor] | None
-) -> Iterator[Tensor]:
-    """Read segments in batches of equal length."""
-    batch: list[Tensor] = []
-    for row, reference in enumerate(references):
-        stems_SCT = read_segment(reference)
-        if change is not None:
-            stems_SCT = change(row, stems_SCT)
-        if batch and (len(batch) == BATCH_SIZE or batch[0].shape != stems_SCT.shape):
-            yield torch.stack(batch)
-            batch = []
-        batch.append(stems_SCT)
-    if batch:
-        yield torch.stack(batch)
-
-
-def standardised_features(features_dir: Path, references: Sequence[SegmentRef]) -> FloatArray:
-    """Find the standardised features of segments, in their order.
-
-    Raises:
-        DataError: a file is missing or broken, or has no features of a segment.
-    """
-    path = features_dir / "features.parquet"
-    table = read_features(path)
-    rows = {key: i for i, key in enumerate(zip(table.track_ids, table.segments, strict=True))}
-    missing = [(r.track_id, r.segment) for r in references if (r.track_id, r.segment) not in rows]
-    if missing:
-        raise DataError(f"{path}: expected features of every segment, found none of {missing[:3]}")
-    standardisation = Standardisation.load(features_dir / "standardisation.json")
-    chosen = torch.tensor([rows[r.track_id, r.segment] for r in references])
-    features_ND = standardisation.apply(table.features_BD[chosen])
-    return features_ND.double().numpy()
-
-
 def _distances(name: str, a: FloatArray, b: FloatArray) -> FloatArray:
     return DISTANCES[DISTANCE_OF[name]](a, b)
 
 
 def _headlines(
-    song: Mapping[str, Any], style: Mapping[str, Any], probes: Mapping[str, Any]
+    chains: Mapping[str, Any],
+    song: Mapping[str, Any],
+    style: Mapping[str, Any],
+    probes: Mapping[str, Any],
 ) -> dict[str, float]:
     """Lift the encoder's main figures, with their intervals, to the top of the metrics."""
     chosen = {
         measure if measure.startswith(task) else f"{task}_{measure}": values[ENCODER][measure]
-        for task, values in (("song", song), ("style", style))
+        for task, values in (("chain", chains), ("song", song), ("style", style))
         for measure in HEADLINES[task]
         if ENCODER in values and measure in values[ENCODER]
     }
@@ -606,6 +585,7 @@ def _draw(
     collection: Collection,
     vectors: Mapping[str, FloatArray],
     by_track: Mapping[str, FloatArray],
+    chains: ChainRetrieval,
     song: _Task,
     style: _Task,
     probes: Mapping[str, Any],
@@ -616,30 +596,12 @@ def _draw(
     Returns:
         description -> PNG.
     """
-    figures: dict[str, Path] = {}
-    tasks = {
-        name: task.values
-        for name, task in (("song retrieval", song), ("style retrieval", style))
-        if task.retrieval is not None
-    }
+    figures = _draw_recall(folder, chains, song, style)
     tracks = collection.tracks
-    if tasks:
-        path = folder / "recall.png"
-        plots.plot_recall(
-            path,
-            {
-                task: {
-                    label: {k: Estimate(**v) for k, v in values[name].items()}
-                    for name, label in METHODS.items()
-                }
-                for task, values in tasks.items()
-            },
-            {task: values["chance"] for task, values in tasks.items()},
-        )
-        figures["Recall with 95 % intervals, beside the baselines and chance"] = path
     # One point per segment; the segments of a track share its style and its song.
     owner_N = np.repeat(np.arange(len(tracks)), [len(row) for row in collection.segments])
-    groupings = {"song": [collection.songs[i][:12] for i in owner_N]}
+    titles = song_titles(tracks)
+    groupings = {"song": [titles[tracks[i].song] for i in owner_N]}
     if any(track.style for track in tracks):
         groupings = {"style": [tracks[i].style or "unknown" for i in owner_N]} | groupings
     path = folder / "projection.png"
@@ -677,6 +639,51 @@ def _draw(
         plots.plot_training(path, history)
         figures["Training and validation over the epochs"] = path
     _remove_others(folder, set(figures.values()))
+    return figures
+
+
+def _draw_recall(
+    folder: Path, chains: ChainRetrieval, song: _Task, style: _Task
+) -> dict[str, Path]:
+    """Draw how much each task finds: description -> PNG."""
+    tasks = {
+        name: values
+        for name, values in (
+            ("retrieval of effect chains", chains.values),
+            ("style retrieval", style.values),
+            ("song retrieval", song.values),
+        )
+        if "absent" not in values
+    }
+    figures: dict[str, Path] = {}
+    if "absent" not in chains.values:
+        path = folder / "chains.png"
+        plots.plot_recall_by_length(
+            path,
+            {
+                label: {
+                    int(length): Estimate(**found[name]["recall_at_1"])
+                    for length, found in chains.values["by_length"].items()
+                }
+                for name, label in METHODS.items()
+            },
+            chains.values["chance"]["recall_at_1"],
+        )
+        figures["Effect chains found at once, by the number of effects on each stem"] = path
+    if tasks:
+        path = folder / "recall.png"
+        plots.plot_recall(
+            path,
+            {
+                task: {
+                    label: {k: Estimate(**v) for k, v in values[name].items()}
+                    for name, label in METHODS.items()
+                }
+                for task, values in tasks.items()
+            },
+            {task: values["chance"] for task, values in tasks.items()},
+        )
+        figures["Recall with 95 % intervals, beside the baselines and chance"] = path
     return figures
 
 

@@ -107,6 +107,29 @@ def plot_recall(
     _save(figure, path)
 
 
+def plot_recall_by_length(
+    path: Path, methods: Mapping[str, Mapping[int, Estimate]], chance: float
+) -> None:
+    """Draw recall at 1 against the number of effects, with 95 % intervals.
+
+    Args:
+        path: the PNG.
+        methods: method -> effects on each stem -> estimate.
+        chance: what a random order finds.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    lengths = list(next(iter(methods.values())))
+    _bars(axes, {method: [found[n] for n in lengths] for method, found in methods.items()})
+    axes.axhline(chance, color="black", linestyle="dashed", label="chance")
+    axes.set_xticks(range(len(lengths)), [str(n) for n in lengths])
+    axes.set_xlabel("effects on each stem")
+    axes.set_ylabel("recall at 1")
+    axes.set_ylim(0, 1.05)
+    _legend_below(figure, axes)
+    _save(figure, path)
+
+
 def plot_probes(path: Path, methods: Mapping[str, Mapping[str, Estimate]]) -> None:
     """Draw R2 of the predicted settings by kind of setting, with 95 % intervals.
 

@@ -27,15 +27,8 @@ from mixprint.encoder.checkpoint import Encoder
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from mixprint.evaluation.baselines import log_mel_mean, untrained_encoder
 from mixprint.evaluation.degradations import DEGRADATIONS, degrade
-from mixprint.evaluation.evaluate import (
-    ENCODER,
-    FEATURES,
-    LOG_MEL,
-    UNTRAINED,
-    Collection,
-    collect,
-    embed_segments,
-)
+from mixprint.evaluation.embedding import ENCODER, FEATURES, LOG_MEL, UNTRAINED, embed_segments
+from mixprint.evaluation.evaluate import Collection, collect
 from mixprint.evaluation.measures import numbered
 from mixprint.evaluation.probes import MIN_GROUPS, parts
 from mixprint.evaluation.retrieval import (

@@ -12,6 +12,8 @@ import numpy as np
 
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SegmentRef, read_segment
+from mixprint.evaluation.chain_retrieval import MEASURES as CHAIN_MEASURES
+from mixprint.evaluation.chain_retrieval import counted_effects
 from mixprint.evaluation.retrieval import FloatArray
 from mixprint.pages.clips import Clip, make_clip
 from mixprint.pages.page import write_page
@@ -24,6 +26,7 @@ PLAYER_S = 4.0
 PLAYER_RATE_HZ = 22_050
 # The measures of each task that are shown.
 MEASURES: Mapping[str, tuple[str, ...]] = {
+    "chain_retrieval": CHAIN_MEASURES,
     "style_retrieval": ("recall_at_1", "recall_at_5", "map", "style_over_song_ratio"),
     "song_retrieval": (
         "recall_at_1",
@@ -85,6 +88,7 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
             for task, names in MEASURES.items()
             if "absent" not in (values := metrics[task])
         },
+        chains=_chain_rows(metrics["chain_retrieval"]),
         probes=[
             _row(label, measure, values)
             for label, (task, measure) in PROBES.items()
@@ -104,7 +108,21 @@ def write_report(path: Path, evaluation: Evaluation) -> None:
 
 def measure_label(name: str) -> str:
     """Name a measure for people: `map_at_10` is mAP at 10."""
-    return name.replace("map", "mAP").replace("_", " ")
+    return name.replace("map", "mAP").replace("mrr", "MRR").replace("_", " ")
+
+
+def _chain_rows(values: Mapping[str, Any]) -> list[list[object]]:
+    """Set the figures of the effect chains side by side: of each length, then of all together."""
+    if "absent" in values:
+        return []
+    parts = {counted_effects(int(n)): found for n, found in values["by_length"].items()}
+    if len(parts) > 1:
+        parts["all lengths"] = values
+    return [
+        _row(f"{part}: {name}", name, {**found, "chance": values["chance"]})
+        for part, found in parts.items()
+        for name in MEASURES["chain_retrieval"]
+    ]
 
 
 def _row(label: str, measure: str, values: Mapping[str, Any]) -> list[object]:

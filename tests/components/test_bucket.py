@@ -113,7 +113,8 @@ class Workplace:
 
     def evaluate(self, **inputs: Any) -> Manifest:
         values = load_params(self.params)["evaluate"]
-        values |= {"bootstrap_samples": 10, "device": "cpu"}
+        small = {"bootstrap_samples": 10, "num_chains": 2, "chain_effects": [1]}
+        values |= {**small, "device": "cpu"}
         return run_evaluate(config=EvaluateConfig.from_values(values), **inputs)
 
 

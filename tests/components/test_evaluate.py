@@ -70,7 +70,12 @@ def test_the_step_and_its_component(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     root = tmp_path / "root"
     make_root(root)
-    values = load_params(PARAMS)["evaluate"] | {"bootstrap_samples": 10, "device": "cpu"}
+    values = load_params(PARAMS)["evaluate"] | {
+        "bootstrap_samples": 10,
+        "num_chains": 3,
+        "chain_effects": [1],
+        "device": "cpu",
+    }
     manifests = {
         "catalogue": catalogue_manifest(root),
         "stems": stems_manifest(root),
@@ -99,6 +104,10 @@ def test_the_step_and_its_component(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         metrics.values
     )
     assert written["data_fingerprint"]
+    assert written["chain_retrieval"]["pool_size"] == 3
+    assert metrics.values["chain_mrr"] == written["chain_retrieval"]["encoder"]["mrr"]["value"]
+    assert report.index("same effect chain") < report.index("same mix style")
+    assert "1 effect: recall at 1" in report
 
     # The encoder came without a run: one was made for it, and holds the report.
     runs = mlflow.search_runs(search_all_experiments=True, output_format="list")

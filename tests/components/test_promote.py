@@ -36,6 +36,7 @@ from components.step import Manifest
 from mixprint.config import load_params
 from mixprint.encoder.checkpoint import load_checkpoint, save_checkpoint
 from mixprint.errors import ConfigError, DataError
+from mixprint.evaluation.card import _summary
 from mixprint.evaluation.plots import plot_confusion
 from mixprint.storage.atomic import read_json, write_json
 from tests.evaluation.test_baselines import make_encoder
@@ -157,11 +158,37 @@ def test_scores_of_other_tracks_are_an_error() -> None:
 
 
 def test_metric_falls_back_where_styles_are_unknown() -> None:
-    assert gate_metric({"song_recall_at_1": 0.5}, GATE) == "song_recall_at_1"
+    assert gate_metric({"chain_recall_at_1": 0.5}, GATE) == "chain_recall_at_1"
     with pytest.raises(DataError, match="style_recall_at_1"):
         gate_metric({"other": 1.0}, GATE)
-    song = evaluated(shares(1.0), name="song_recall_at_1")
-    assert judge(song, Champion(version="3", evaluated=song), GATE)[0]
+    for name in ("song_recall_at_1", "chain_recall_at_1"):
+        gate = replace(GATE, fallback_metric=name)
+        found = evaluated(shares(1.0), name=name)
+        assert judge(found, Champion(version="3", evaluated=found), gate)[0]
+
+
+def test_chains_are_compared_one_by_one_where_they_are_the_same() -> None:
+    name = "chain_recall_at_1"
+    test = {"chain_retrieval": {"test_fingerprint": "these"}}
+    good, bad = (evaluated(shares(value), name=name) for value in (1.0, 0.75))
+    good, bad = (replace(each, metrics={**each.metrics, **test}) for each in (good, bad))
+    decided, reasons = judge(bad, Champion(version="3", evaluated=good), GATE)
+    assert not decided
+    # Chains are their own units: the loss in every fourth of them leaves a width.
+    assert "difference -0.2500 [-0.3" in reasons[1]
+    others = {"chain_retrieval": {"test_fingerprint": "those"}}
+    before = replace(good, metrics={**good.metrics, **others})
+    decided, reasons = judge(bad, Champion(version="3", evaluated=before), GATE)
+    assert decided
+    assert "champion 3 was measured with other chains of effects: not compared" in reasons[1]
+
+
+def test_a_champion_of_before_the_chains_has_no_such_figure() -> None:
+    candidate = evaluated(shares(0.75), name="chain_recall_at_1")
+    best = Champion(version="3", evaluated=evaluated(shares(1.0), name="song_recall_at_1"))
+    decided, reasons = judge(candidate, best, GATE)
+    assert decided
+    assert "champion 3 was measured without chain_recall_at_1, which its evaluation" in reasons[1]
 
 
 def test_a_metric_of_which_less_is_better_is_refused() -> None:
@@ -258,6 +285,24 @@ def full_metrics(scored: Evaluated) -> dict[str, Any]:
     }
 
 
+def test_the_card_tells_the_pool_of_the_chains() -> None:
+    methods = ("encoder", "features", "log_mel", "untrained")
+    chains = {
+        **{m: {"recall_at_1": interval(0.25)} for m in methods},
+        "num_chains": 40,
+        "lengths": [1, 4],
+        "pool_size": 40,
+        "chance": {"recall_at_1": 0.025},
+    }
+    scored = evaluated(shares(0.5))
+    text = "\n".join(
+        _summary("x", make_encoder(), {**full_metrics(scored), "chain_retrieval": chains})
+    )
+    assert "1, 4 effects on each stem that no training has met" in text
+    assert "in a pool of 40 mixes" in text
+    assert "| effect chains: recall at 1 | 0.25 [0.15, 0.35] |" in text
+
+
 def killed(*_: object) -> None:
     raise KilledError
 
@@ -313,6 +358,8 @@ def test_a_version_has_its_model_card(tmp_path: Path, monkeypatch: pytest.Monkey
         "feature schema: `version 1",
         "probe of the settings",
         "Not measured: song retrieval: tracks are too short.",
+        # As evaluations are of before the chains.
+        "Not measured: retrieval of effect chains: the evaluation is of an older version.",
         "Generated songs",
         "![confusion](figures/confusion.png)",
         load_checkpoint(tmp_path / "a").fingerprint,

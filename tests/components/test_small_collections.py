@@ -55,14 +55,14 @@ def test_the_number_of_songs_is_that_of_the_evaluation() -> None:
 
 def test_an_encoder_that_could_not_be_evaluated_is_refused_in_words() -> None:
     metrics = {
-        "song_retrieval": {"absent": "2 tracks are long enough; 3 are needed"},
+        "chain_retrieval": {"absent": "1 song; 2 are needed"},
         "style_retrieval": {"absent": "styles are unknown"},
     }
     config = PromoteConfig.load(REPOSITORY / "params.yaml")
     assert judge(Evaluated(metrics=metrics, details={}), None, config) == (
         False,
         (
-            "the collection is too small to evaluate an encoder on: style retrieval: styles are "
-            "unknown, song retrieval: 2 tracks are long enough, 3 are needed",
+            "there is no figure to judge the encoder by: style retrieval: styles are unknown, "
+            "chain retrieval: 1 song, 2 are needed",
         ),
     )

@@ -22,12 +22,14 @@ from mixprint.collection.shards import (
 )
 from mixprint.errors import DataError
 from mixprint.evaluation import plots
+from mixprint.evaluation.embedding import Embedder
 from mixprint.evaluation.evaluate import (
     _feature_changes,
     evaluate,
     read_history,
     select_tracks,
 )
+from mixprint.evaluation.held_out_chains import ChainTest
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.features.table import write_features
 from mixprint.storage.atomic import read_json, write_json
@@ -129,9 +131,17 @@ def make_run(
     }
 
 
-def run(paths: dict[str, Path]) -> dict:
+NO_CHAINS = ChainTest(num_chains=0, lengths=(), segment_s=3.0, seed=1)
+
+
+def run(paths: dict[str, Path], encoder: Embedder | None = None) -> dict:
     return evaluate(
-        **paths, encoder=StyleEncoder(), untrained=BlindEncoder(), num_bootstrap=20, seed=1
+        **paths,
+        encoder=encoder or StyleEncoder(),
+        untrained=BlindEncoder(),
+        chain_test=NO_CHAINS,
+        num_bootstrap=20,
+        seed=1,
     )
 
 
@@ -265,9 +275,19 @@ def test_the_page_holds_all_that_it_shows(evaluated: tuple[dict[str, Path], dict
     assert audio.shape == (SEGMENT_SAMPLES // 2, 2)
 
 
-def test_songs_of_unknown_style(tmp_path: Path) -> None:
+def test_songs_of_unknown_style(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = make_run(tmp_path, known_styles=False)
+    # As a user's own songs are: each is one track, and nothing but its title says more.
+    own = [
+        replace(t, song=t.track_id, title=f"Title of {t.track_id}")
+        for t in read_catalogue(paths["catalogue_dir"])
+    ]
+    write_catalogue(paths["catalogue_dir"], own, [], locations=[uri_of(tmp_path / "data")])
+    drawn: list[dict] = []
+    plot = plots.plot_projection
+    monkeypatch.setattr(plots, "plot_projection", lambda *a: drawn.append(a[2]) or plot(*a))
     metrics = run(paths)
+    assert {*drawn[0]["song"]} == {t.title for t in own}, "titles in the legend, no hashes"
     assert "not known" in metrics["style_retrieval"]["absent"]
     assert "style_recall_at_1" not in metrics
     assert "song_recall_at_1" in metrics
@@ -331,13 +351,7 @@ def test_an_embedding_that_is_not_finite_is_named(tmp_path: Path) -> None:
             return super().embed(stems_BSCT, sample_rate_hz) / 0 * 0
 
     with pytest.raises(DataError, match="track 0damp, segment 0"):
-        evaluate(
-            **make_run(tmp_path),
-            encoder=Broken(),
-            untrained=BlindEncoder(),
-            num_bootstrap=2,
-            seed=1,
-        )
+        run(make_run(tmp_path), Broken())
 
 
 def test_history_is_checked(tmp_path: Path) -> None:
