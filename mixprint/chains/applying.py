@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mixprint.chains.drawing import NONE, Chains
-from mixprint.chains.effect import rms
+from mixprint.chains.effect import SILENCE, rms
 from mixprint.chains.registry import EFFECTS
 from mixprint.stems import NUM_CHANNELS
 
@@ -20,7 +20,6 @@ from mixprint.stems import NUM_CHANNELS
 MAX_RAISE_DB = 24.0
 # So many signals pass through an effect together: more of them would not stay in the cache.
 _ROWS = 4
-_SILENCE = 1e-10
 
 
 def apply_chains(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Tensor:
@@ -80,7 +79,7 @@ class _Signals:
     def put(self, rows: list[int], audio_NCT: Tensor, level_db_N: Tensor, keep: bool) -> None:
         """Replace signals; their levels change as given, or (keep) to that of the audio."""
         rms_N = rms(audio_NCT)
-        factor_N = self._rms_N[rows] / rms_N.clamp_min(_SILENCE)
+        factor_N = self._rms_N[rows] / rms_N.clamp_min(SILENCE)
         factor_N = factor_N.clamp_max(10 ** (MAX_RAISE_DB / 20)) * 10 ** (level_db_N / 20)
         factor_N = torch.ones_like(factor_N) if keep else factor_N
         self._factor_N[rows] = factor_N

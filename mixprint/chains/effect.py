@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+# An RMS below this counts as this, so that silence can be divided by.
+SILENCE = 1e-10
 # Audio (N, 2, T), values by name (N each), sample rate -> audio of the same shape.
 Apply = Callable[[Tensor, Mapping[str, Tensor], int], Tensor]
 
@@ -95,6 +97,12 @@ def amplitude(level_db_N: Tensor) -> Tensor:
 def blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
     """Mix the sound with what an effect made of it, which is overwritten: 0 is dry, 1 is wet."""
     return wet_NCT.lerp_(dry_NCT, 1 - mix_N[:, None, None].to(dry_NCT.dtype))
+
+
+def evenly_blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
+    """Mix as `blended` does, but with both equally loud."""
+    factor_N = rms(dry_NCT) / rms(wet_NCT).clamp_min(SILENCE)
+    return blended(dry_NCT, wet_NCT.mul_(factor_N[:, None, None]), mix_N)
 
 
 def rms(audio_NCT: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ _QUADRATURE = (
 
 
 def quadrature(audio_NCT: Tensor) -> tuple[Tensor, Tensor]:
-    """Return signals twice, in phases that differ by 90 degrees: cosine and sine."""
+    """Return signals twice, the first 90 degrees (to 1 degree) before the second."""
     parts = []
     for coefficients in _QUADRATURE:
         squares_K = torch.tensor(
@@ -105,4 +105,4 @@ def quadrature(audio_NCT: Tensor) -> tuple[Tensor, Tensor]:
         a_K3 = torch.stack([one_K, zero_K, -squares_K], dim=-1)
         shape = (len(audio_NCT), *b_K3.shape)
         parts.append(filtered(audio_NCT, Sections(b_K3.expand(shape), a_K3.expand(shape))))
-    return padded(parts[0][..., :-1], 1, 0), parts[1]
+    return parts[1], padded(parts[0][..., :-1], 1, 0)

@@ -1,7 +1,7 @@
 """Curves of distortion, sample by sample, and coarser grids of level and of time.
 
 They alias, as the plain forms of these effects do; `mixprint.dsp.drive` does not, and takes some
-twenty times as long. Curves keep silence, and their slope at 0 is 1 unless said otherwise.
+twenty times as long. Curves keep silence.
 
 Shape suffixes: N signal, C channel, T sample.
 """
@@ -23,16 +23,18 @@ def soft_clipped(audio_NCT: Tensor) -> Tensor:
 
 def folded(audio_NCT: Tensor) -> Tensor:
     """Fold back at +-1 what is beyond, as often as needed: a triangle of period 4."""
-    # The distance to the nearest multiple of 4, from 1 before the sound to 1 behind it.
+    # 1 less the distance to the nearest of 1, 5, 9, ... and -3, -7, ...
     turn_NCT = (audio_NCT - 1) / 4
-    return turn_NCT.sub_(turn_NCT.round()).abs_().mul_(4).sub_(1)
+    return turn_NCT.sub_(turn_NCT.round()).abs_().mul_(-4).add_(1)
 
 
 def biased_tanh(audio_NCT: Tensor, bias_N: Tensor) -> Tensor:
-    """Saturate around a working point, as a tube does: even harmonics come with odd ones."""
+    """Saturate around a working point, as a tube does: even harmonics come with odd ones.
+
+    The slope at 0 is 1 - tanh^2(bias).
+    """
     bias_N11 = bias_N[:, None, None]
-    point_N11 = torch.tanh(bias_N11)
-    return (audio_NCT + bias_N11).tanh_().sub_(point_N11).div_(1 - point_N11.square())
+    return (audio_NCT + bias_N11).tanh_().sub_(torch.tanh(bias_N11))
 
 
 def rectified(audio_NCT: Tensor, share_N: Tensor) -> Tensor:

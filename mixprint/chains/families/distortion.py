@@ -11,14 +11,22 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, amplitude, blended, rms
+from mixprint.chains.effect import (
+    SILENCE,
+    Effect,
+    Parameter,
+    amplitude,
+    blended,
+    evenly_blended,
+    rms,
+)
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp import waveshaping
 from mixprint.dsp.filters import filtered
 
 FAMILY = "distortion"
 WORKING_LEVEL_DBFS = -18.0
-_SILENCE = 1e-10
+_FUZZ_BIAS, _EXCITER_BIAS = 0.4, 0.3
 _DRIVE = Parameter("drive_db", "dB", 6.0, 36.0)
 # Curves that do nothing to quiet sounds are entered louder.
 _HIGH_DRIVE = Parameter("drive_db", "dB", 12.0, 36.0)
@@ -29,17 +37,8 @@ Values = Mapping[str, Tensor]
 
 def _staged(audio_NCT: Tensor, drive_db_N: Tensor | float = 0.0) -> Tensor:
     """Bring signals to the working level, and drive them from there."""
-    return audio_NCT * (_working_factor(audio_NCT) * 10 ** (drive_db_N / 20))[:, None, None]
-
-
-def _working_factor(audio_NCT: Tensor) -> Tensor:
-    return 10 ** (WORKING_LEVEL_DBFS / 20) / rms(audio_NCT).clamp_min(_SILENCE)
-
-
-def _at_equal_level(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
-    """Mix the sound with what an effect made of it, which is overwritten, both equally loud."""
-    factor_N = _working_factor(wet_NCT) / _working_factor(dry_NCT)
-    return blended(dry_NCT, wet_NCT.mul_(factor_N[:, None, None]), mix_N)
+    level_N = rms(audio_NCT).clamp_min(SILENCE)
+    return audio_NCT * (10 ** ((WORKING_LEVEL_DBFS + drive_db_N) / 20) / level_N)[:, None, None]
 
 
 def _curve(
@@ -54,7 +53,7 @@ def _curve(
     def apply(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
         del sample_rate_hz
         wet_NCT = curve(_staged(audio_NCT, values["drive_db"]))
-        return _at_equal_level(audio_NCT, wet_NCT, values["mix"])
+        return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
     return Effect(name, FAMILY, (drive, _MIX), apply, is_held_out=is_held_out)
 
@@ -63,7 +62,7 @@ def _tube(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
     driven_NCT = _staged(audio_NCT, values["drive_db"])
     wet_NCT = _without_mean(waveshaping.biased_tanh(driven_NCT, values["bias"]))
-    return _at_equal_level(audio_NCT, wet_NCT, values["mix"])
+    return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
 
 def _without_mean(audio_NCT: Tensor) -> Tensor:
@@ -79,16 +78,14 @@ def _rectifier(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor
 def _fuzz(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Saturate so far that a wave becomes nearly square, then soften it by a low-pass."""
     driven_NCT = _staged(audio_NCT, values["drive_db"])
-    wet_NCT = _without_mean(
-        waveshaping.biased_tanh(driven_NCT, 0.4 * torch.ones_like(values["tone_hz"]))
-    )
-    return filtered(wet_NCT, designs.one_pole(values["tone_hz"], sample_rate_hz))
+    wet_NCT = waveshaping.biased_tanh(driven_NCT, _FUZZ_BIAS * rms(driven_NCT))
+    return filtered(_without_mean(wet_NCT), designs.one_pole(values["tone_hz"], sample_rate_hz))
 
 
 def _bits(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
-    dry_NCT = _staged(audio_NCT)
-    return blended(dry_NCT, waveshaping.rounded(dry_NCT, values["bits"]), values["mix"])
+    wet_NCT = waveshaping.rounded(_staged(audio_NCT), values["bits"])
+    return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
 
 def _lower_rate(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
@@ -101,11 +98,11 @@ def _exciter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     high_pass = designs.butterworth(values["frequency_hz"], 2, sample_rate_hz, high=True)
     high_NCT = filtered(audio_NCT, high_pass)
     driven_NCT = _staged(high_NCT, values["drive_db"])
-    harmonics_NCT = _staged(
-        waveshaping.biased_tanh(driven_NCT, torch.full_like(values["amount_db"], 0.3))
-    )
-    level_N11 = rms(high_NCT)[:, None, None] * amplitude(values["amount_db"] - WORKING_LEVEL_DBFS)
-    return audio_NCT + level_N11 * harmonics_NCT
+    bias_N = torch.full_like(values["amount_db"], _EXCITER_BIAS)
+    harmonics_NCT = waveshaping.biased_tanh(driven_NCT, bias_N)
+    level_N = rms(high_NCT) / rms(harmonics_NCT).clamp_min(SILENCE)
+    level_N11 = level_N[:, None, None] * amplitude(values["amount_db"])
+    return torch.addcmul(audio_NCT, harmonics_NCT, level_N11)
 
 
 def _harmonics(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, amplitude, blended
+from mixprint.chains.effect import Effect, Parameter, amplitude, evenly_blended
 from mixprint.dsp import equaliser
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp.delays import delayed, repeated
@@ -109,7 +109,7 @@ def _formants(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
         )
     ]
     wet_NCT = filtered(audio_NCT, Sections.joined(bells))
-    return blended(audio_NCT, wet_NCT / 10, values["mix"])
+    return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
 
 def _phase_rotation(values: Values, sample_rate_hz: int) -> Sections:
@@ -124,9 +124,7 @@ def _comb_delay(values: Values, sample_rate_hz: int) -> Tensor:
 def _comb(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Resonate at all multiples of a frequency."""
     wet_NCT = repeated(audio_NCT, _comb_delay(values, sample_rate_hz), values["feedback"])
-    # Of uncorrelated sounds, so much louder.
-    loudness_N = (1 - values["feedback"].square()).sqrt()
-    return blended(audio_NCT, wet_NCT * loudness_N[:, None, None], values["mix"])
+    return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
 
 def _notches(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:

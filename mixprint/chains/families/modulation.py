@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, blended, rms
+from mixprint.chains.effect import SILENCE, Effect, Parameter, blended, evenly_blended, rms
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp.delays import read_back
 from mixprint.dsp.equaliser import Sections
@@ -24,7 +24,6 @@ from mixprint.dsp.modulation import (
 )
 
 FAMILY = "modulation"
-_SILENCE = 1e-10
 # Pairs of all-passes of a phaser.
 _STAGES = 3
 # A flanger repeats its sound 2^passes - 1 times.
@@ -182,11 +181,11 @@ def _swept_filter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Ten
 
 def _auto_wah(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Let a band-pass follow the level: the louder, the higher."""
-    relative_NJ = frame_levels(audio_NCT) / rms(audio_NCT).clamp_min(_SILENCE)[:, None]
+    relative_NJ = frame_levels(audio_NCT) / rms(audio_NCT).clamp_min(SILENCE)[:, None]
     octaves_NJ = values["octaves"][:, None] * (relative_NJ / 2).clamp_max(1)
     centre_NJ = values["frequency_hz"][:, None] * torch.pow(2.0, octaves_NJ)
     wet_NCT = _moved(audio_NCT, centre_NJ, values["q"], sample_rate_hz, designs.band_pass)
-    return blended(audio_NCT, wet_NCT, values["mix"])
+    return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
 
 def _rotary(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
