@@ -105,6 +105,11 @@ def evenly_blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
     return blended(dry_NCT, wet_NCT.mul_(factor_N[:, None, None]), mix_N)
 
 
+def added(dry_NCT: Tensor, wet_NCT: Tensor, level_db_N: Tensor) -> Tensor:
+    """Add at a level what an effect made of the sound, which is overwritten."""
+    return torch.addcmul(dry_NCT, wet_NCT, amplitude(level_db_N), out=wet_NCT)
+
+
 def rms(audio_NCT: Tensor) -> Tensor:
     """Measure the RMS of signals over both channels: rms_N."""
     signal_NT = audio_NCT.flatten(1)

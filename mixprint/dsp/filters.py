@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixprint.dsp.equaliser import Sections
-from mixprint.dsp.padding import padded
+from mixprint.dsp.pieces import padded, pieces
 
 BLOCK_SAMPLES = 64
 # Powers of a system that are below this are no longer heard.
@@ -37,25 +37,7 @@ def filtered(audio_BCT: Tensor, sections: Sections) -> Tensor:
     Returns:
         audio_BCT of the same length.
     """
-    num_samples, num_channels = audio_BCT.shape[-1], audio_BCT.shape[1]
-    blocks = _Blocks.of(_System.of(sections), audio_BCT.dtype)
-    num_states = blocks.step_BDD.shape[-1]
-    # Each block, and behind it the state before it: so one product gives the output.
-    num_blocks = -(-num_samples // BLOCK_SAMPLES)
-    shape = (len(audio_BCT), num_channels, num_blocks, BLOCK_SAMPLES + num_states)
-    joint_BCJX = audio_BCT.new_empty(shape)
-    num_whole = num_samples // BLOCK_SAMPLES
-    whole_BCT, rest_BCT = audio_BCT.split(
-        (num_whole * BLOCK_SAMPLES, num_samples % BLOCK_SAMPLES), dim=-1
-    )
-    joint_BCJX[:, :, :num_whole, :BLOCK_SAMPLES] = whole_BCT.unflatten(-1, (-1, BLOCK_SAMPLES))
-    if num_whole < num_blocks:
-        joint_BCJX[:, :, -1, :BLOCK_SAMPLES] = padded(rest_BCT, 0, -num_samples % BLOCK_SAMPLES)
-    blocks_BXL = joint_BCJX.flatten(1, 2)[..., :BLOCK_SAMPLES]
-    driven_BCJD = (blocks_BXL @ blocks.into_state_BLD).unflatten(1, (num_channels, -1))
-    joint_BCJX[..., BLOCK_SAMPLES:] = _states_before(driven_BCJD, blocks.step_BDD)
-    result_BXL = joint_BCJX.flatten(1, 2) @ blocks.to_output_BXL
-    return result_BXL.unflatten(1, (num_channels, -1)).flatten(2)[..., :num_samples]
+    return BlockFilters.of(sections, audio_BCT.dtype).apply(audio_BCT)
 
 
 @dataclass(frozen=True)
@@ -131,16 +113,25 @@ def _at_ends(x_B3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class _Blocks:
-    """What a system does with a block: to the output and to the state."""
+class BlockFilters:
+    """What filters do with a block: to the state behind it, and to the output.
+
+    Attributes:
+        into_state_BLD: from the block.
+        to_output_BLL: from the block.
+        out_of_state_BDL: to the output, from the state before it.
+        step_BDD: from that state to the one behind it, float64.
+    """
 
     into_state_BLD: Tensor
-    to_output_BXL: Tensor  # of the block, and of the state before it
-    step_BDD: Tensor  # of the state alone, float64
+    to_output_BLL: Tensor
+    out_of_state_BDL: Tensor
+    step_BDD: Tensor
 
     @classmethod
-    def of(cls, system: _System, dtype: torch.dtype) -> "_Blocks":
-        """Compute the matrices from powers of the system."""
+    def of(cls, sections: Sections, dtype: torch.dtype) -> "BlockFilters":
+        """Compute the matrices for audio of a type."""
+        system = _System.of(sections)
         # x_l has passed the system L - 1 - l times at the end of the block.
         arrived_BLD, step_BDD = _passed(system.b_BD, system.a_BDD)
         left_BLD, _ = _passed(system.c_BD, system.a_BDD.mT)
@@ -151,9 +142,42 @@ class _Blocks:
         )
         return cls(
             arrived_BLD.to(dtype).flip(1),
-            torch.cat([shifted_BLL.flip(1), left_BLD.to(dtype).mT], dim=1),
+            shifted_BLL.flip(1),
+            left_BLD.to(dtype).mT.contiguous(),
             step_BDD,
         )
+
+    def take(self, rows: slice) -> "BlockFilters":
+        """Return some of the filters."""
+        return BlockFilters(
+            self.into_state_BLD[rows],
+            self.to_output_BLL[rows],
+            self.out_of_state_BDL[rows],
+            self.step_BDD[rows],
+        )
+
+    def apply(self, audio_BCT: Tensor) -> Tensor:
+        """Filter signals from rest: see `filtered`."""
+        num_samples = audio_BCT.shape[-1]
+        num_rest = num_samples % BLOCK_SAMPLES
+        whole_BCT, rest_BCT = audio_BCT.split((num_samples - num_rest, num_rest), dim=-1)
+        blocks_BCJL = whole_BCT.unflatten(-1, (-1, BLOCK_SAMPLES))
+        driven_BCJD = blocks_BCJL @ self.into_state_BLD[:, None]
+        before_BCJD = _states_before(driven_BCJD, self.step_BDD)
+        result_BCT = torch.empty_like(audio_BCT)
+        for piece in pieces(blocks_BCJL, axis=2):
+            output_BCJL = self._output(blocks_BCJL[:, :, piece], before_BCJD[:, :, piece])
+            place = slice(piece.start * BLOCK_SAMPLES, piece.stop * BLOCK_SAMPLES)
+            result_BCT[..., place] = output_BCJL.flatten(2)
+        if num_rest:
+            rest_BC1L = padded(rest_BCT, 0, BLOCK_SAMPLES - num_rest)[:, :, None]
+            output_BC1L = self._output(rest_BC1L, before_BCJD[:, :, -1:])
+            result_BCT[..., -num_rest:] = output_BC1L[:, :, 0, :num_rest]
+        return result_BCT
+
+    def _output(self, blocks_BCJL: Tensor, before_BCJD: Tensor) -> Tensor:
+        output_BCJL = blocks_BCJL @ self.to_output_BLL[:, None]
+        return output_BCJL.add_(before_BCJD @ self.out_of_state_BDL[:, None])
 
 
 def _passed(row_BD: Tensor, a_BDD: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,9 +193,9 @@ def _states_before(driven_BCJD: Tensor, step_BDD: Tensor) -> Tensor:
     """Solve the recurrence of the states by doubling: after each pass one covers twice the blocks.
 
     Returns:
-        before_BCJD: the state at the start of each block.
+        before_BCJD: the state at the start of each block, and behind the last one.
     """
-    state_BCJD = functional.pad(driven_BCJD[..., :-1, :], (0, 0, 1, 0))
+    state_BCJD = functional.pad(driven_BCJD, (0, 0, 1, 0))
     reach = 1
     while reach < state_BCJD.shape[2]:
         step_B1DD = step_BDD[:, None].to(state_BCJD.dtype)
