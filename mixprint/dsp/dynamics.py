@@ -42,7 +42,7 @@ _FULL_CONTRAST_DB = 12.0  # difference of the followers at which the whole gain 
 
 def side_chain_db(audio_NCT: Tensor) -> Tensor:
     """Measure the level of each block in the louder channel: level_NK, float64."""
-    return block_levels_db(audio_NCT.abs().amax(dim=1).double())
+    return block_levels_db(audio_NCT.abs().amax(dim=1)).double()
 
 
 def own_level_db(level_NK: Tensor) -> Tensor:
