@@ -56,7 +56,7 @@ BROKEN = {
 class StandIn:
     """A gain that tells its seed, and effects that fail in every way there is."""
 
-    failures = FAILURES
+    failures: tuple[type[Exception], ...] = FAILURES
 
     def __init__(self, broken: tuple[str, ...] = (), *, works: bool = True) -> None:
         self.identity: Mapping[str, Any] = {"package": "stand-in", "broken": list(broken)}
