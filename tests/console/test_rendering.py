@@ -1,6 +1,7 @@
 """Mixing and rendering: exact, neutral to the bit, the same in blocks, and the generator's."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixprint.console.forward import mix_once
 from mixprint.console.mixing import Console, Values
 from mixprint.console.rendering import render, render_blocks
 from mixprint.console.settings import Settings
@@ -115,6 +117,31 @@ def test_the_order_of_tracks_means_nothing() -> None:
         rtol=0,
         atol=1e-12,
     )
+
+
+def test_several_mixes_at_once_are_those_made_one_by_one() -> None:
+    first, second = Settings.neutral(NAMES).edit(EVERYTHING), Settings.neutral(("d", "e"))
+    second = second.edit(
+        {"d.room.send_db": -9.0, "master.output_db": -3.0, "master.comp.slope": 0.2}
+    )
+    audio_NCT = tracks(5, RATE_HZ // 4, num_tracks=5)
+    alone = [
+        Console(part_NCT, 0.5)(Values.of(settings, RATE_HZ))
+        for part_NCT, settings in ((audio_NCT[:3], first), (audio_NCT[3:], second))
+    ]
+    joined = Values.joined([Values.of(each, RATE_HZ) for each in (first, second)])
+    together_NCT = Console(audio_NCT, 0.5, torch.tensor([0, 0, 0, 1, 1]))(joined)
+    assert error_db(together_NCT, torch.cat(alone)) < -120
+
+
+@pytest.mark.parametrize("rooms", ["inserts", "sends"])
+def test_one_pass_gives_what_the_console_gives(rooms: Any) -> None:
+    settings = replace(Settings.neutral(NAMES).edit(EVERYTHING), rooms=rooms)
+    audio_NCT = tracks(6, RATE_HZ // 2).float()
+    audio_NCT[0, 1] = audio_NCT[0, 0]  # the one with drive
+    values = Values.of(settings, RATE_HZ)
+    expected_NCT = Console(audio_NCT, 0.5)(values)
+    assert error_db(mix_once(audio_NCT, values, 0.5), expected_NCT) < -100
 
 
 def test_mono_tracks_are_heard_in_the_middle() -> None:

@@ -1,0 +1,136 @@
+"""Mixes for the training of a controller, made by the console on any device.
+
+Shape suffixes: N track, S stem (in the order of `STEMS`), C channel, T sample, F frequency bin,
+M frame.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mixprint.console.forward import mix_once
+from mixprint.console.mixing import FITTED_ROOM_S, Console, Values
+from mixprint.console.settings import Settings
+from mixprint.controller.roles import stem_of
+from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ, STEMS
+
+_N_FFT, _HOP = 4096, 2048
+# By how much a separator of medium quality blurs what it hears, and errs in the level of a stem.
+_MAX_BLUR_BINS, _MAX_BLUR_FRAMES = 9, 5
+_LEVEL_ERROR_DB = 4.0
+_SILENT_POWER = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """Tracks to be mixed.
+
+    Attributes:
+        tracks_NCT: dry tracks at 44.1 kHz, two channels each.
+        settings: what is done to them.
+        roles: theirs; None: the tracks as they sound in the mix are wanted, else the sums of the
+            stems.
+    """
+
+    tracks_NCT: Tensor
+    settings: Settings
+    roles: tuple[str, ...] | None = None
+
+
+@torch.no_grad()
+def mixed(
+    mixings: Sequence[Mixing], device: torch.device, room_s: float = FITTED_ROOM_S
+) -> list[Tensor]:
+    """Mix songs of one length, on a GPU side by side.
+
+    Args:
+        mixings: any number.
+        device: where they are mixed.
+        room_s: how long rooms are heard.
+
+    Returns:
+        mixed_NCT of each, there, or stems_SCT in the order of `STEMS`, silent where there is none.
+        Both add up to the mix.
+    """
+    values = [Values.of(mixing.settings, SAMPLE_RATE_HZ) for mixing in mixings]
+    if device.type == "cpu":
+        return [_mixed_here(*pair, room_s) for pair in zip(mixings, values, strict=True)]
+    if not mixings:
+        return []
+    counts = [len(mixing.tracks_NCT) for mixing in mixings]
+    mix_N = torch.repeat_interleave(torch.tensor(counts)).to(device)
+    tracks_NCT = torch.cat([mixing.tracks_NCT.to(device) for mixing in mixings])
+    parts = Console(tracks_NCT, room_s, mix_N)(Values.joined(values).to(device)).split(counts)
+    return [
+        part_NCT if mixing.roles is None else stem_sums(part_NCT, mixing.roles)
+        for mixing, part_NCT in zip(mixings, parts, strict=True)
+    ]
+
+
+def _mixed_here(mixing: Mixing, values: Values, room_s: float) -> Tensor:
+    if mixing.roles is None:
+        return mix_once(mixing.tracks_NCT, values, room_s)
+    group_N = _stem_numbers(mixing.roles)
+    return mix_once(mixing.tracks_NCT, values, room_s, group_N=group_N, num_groups=NUM_STEMS)
+
+
+def stem_sums(mixed_NCT: Tensor, roles: Sequence[str]) -> Tensor:
+    """Add up the tracks of each stem: stems_SCT, silent where there is none."""
+    stems_SCT = mixed_NCT.new_zeros(NUM_STEMS, *mixed_NCT.shape[1:])
+    return stems_SCT.index_add(0, _stem_numbers(roles).to(mixed_NCT.device), mixed_NCT)
+
+
+def _stem_numbers(roles: Sequence[str]) -> Tensor:
+    return torch.tensor([STEMS.index(stem_of(role)) for role in roles])
+
+
+def separated_by_mask(stems_SCT: Tensor, generator: torch.Generator) -> Tensor:
+    """Take a mix apart as a separator might, from its true stems, at next to no cost.
+
+    The spectrum of the mix is shared out in the proportion of the powers that the stems have
+    there, as by a Wiener filter, but known less well: blurred over frequency and time, and with
+    errors of level, both drawn for each stem. So stems leak into each other, lose what others
+    cover, and add up to the mix.
+
+    Args:
+        stems_SCT: true stems.
+        generator: draws how good the separator is; on the CPU.
+
+    Returns:
+        stems_SCT of the same length.
+
+    Source of the mask: Liutkus and Badeau, Generalized Wiener filtering with fractional power
+    spectrograms, ICASSP 2015.
+    """
+    num_samples = stems_SCT.shape[-1]
+    window_F = torch.hann_window(_N_FFT, device=stems_SCT.device)
+
+    def spectra(audio_RT: Tensor) -> Tensor:
+        return torch.stft(audio_RT, _N_FFT, _HOP, window=window_F, return_complex=True)
+
+    spectrum_SCFM = spectra(stems_SCT.flatten(0, 1)).unflatten(0, stems_SCT.shape[:2])
+    power_SFM = spectrum_SCFM.abs().square().sum(dim=1)
+    drawn_S3 = torch.rand(NUM_STEMS, 3, generator=generator).tolist()
+    blurred = []
+    for power_FM, (bins, frames, error) in zip(power_SFM, drawn_S3, strict=True):
+        half_bins, half_frames = (
+            round(bins * _MAX_BLUR_BINS / 2),
+            round(frames * _MAX_BLUR_FRAMES / 2),
+        )
+        blurred_FM = functional.avg_pool2d(
+            power_FM[None],
+            (2 * half_bins + 1, 2 * half_frames + 1),
+            stride=1,
+            padding=(half_bins, half_frames),
+        )[0]
+        blurred.append(blurred_FM * 10 ** (_LEVEL_ERROR_DB * (2 * error - 1) / 10))
+    known_SFM = torch.stack(blurred) + _SILENT_POWER
+    share_SFM = known_SFM / known_SFM.sum(dim=0)
+    parts_SCFM = share_SFM[:, None] * spectrum_SCFM.sum(dim=0)
+    audio_RT = torch.istft(
+        parts_SCFM.flatten(0, 1), _N_FFT, _HOP, window=window_F, length=num_samples
+    )
+    return audio_RT.unflatten(0, stems_SCT.shape[:2])
