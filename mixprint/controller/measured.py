@@ -24,8 +24,9 @@ from mixprint.console.mixing import as_stereo
 from mixprint.console.settings import Settings
 from mixprint.controller.descriptors import describe_audio
 from mixprint.controller.heads import StripTarget
-from mixprint.controller.inputs import describe_reference, describe_tracks
+from mixprint.controller.inputs import describe_reference, describe_tracks, role_numbers
 from mixprint.controller.measures import heard
+from mixprint.controller.roles import ROLES
 from mixprint.controller.targets import TRIM, Targets
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.encoder.settings import MIN_SEGMENT_S
@@ -41,39 +42,27 @@ PER_FILE = 32  # examples
 _SEPARATOR = "."
 
 
-class ExampleAudio(Protocol):
-    """An example: dry tracks, how they are mixed, and a reference that is mixed alike."""
+@dataclass(frozen=True)
+class DrawnExample:
+    """An example: dry tracks, how they are mixed, and a reference that is mixed alike.
 
-    @property
-    def tracks_NCT(self) -> Tensor:
-        """Dry tracks, full scale at +-1, at `SAMPLE_RATE_HZ`."""
-        ...
+    Attributes:
+        tracks_NCT: dry, full scale at +-1, at `SAMPLE_RATE_HZ`.
+        roles: of the tracks, see `mixprint.controller.roles`.
+        settings: how they are mixed; the trims bring them to the working level.
+        reference_SCT: stems of other music, mixed alike; their sum is the reference.
+    """
 
-    @property
-    def roles(self) -> Sequence[str]:
-        """Their roles; empty where unknown."""
-        ...
-
-    @property
-    def settings(self) -> Settings:
-        """How they are mixed; the trims bring them to the working level."""
-        ...
-
-    @property
-    def reference_SCT(self) -> Tensor:
-        """Stems of other music, mixed alike; their sum is the reference."""
-        ...
+    tracks_NCT: Tensor
+    roles: Sequence[str]
+    settings: Settings
+    reference_SCT: Tensor
 
 
 class Examples(Protocol):
     """Source of examples: each follows from its number alone."""
 
-    @property
-    def roles(self) -> Sequence[str]:
-        """All roles that tracks can have."""
-        ...
-
-    def __getitem__(self, number: int) -> ExampleAudio:
+    def __getitem__(self, number: int) -> DrawnExample:
         """Draw an example."""
         ...
 
@@ -140,13 +129,12 @@ _NAMES = tuple(each.name for each in fields(MeasuredExample))
 
 @torch.no_grad()
 def measure_example(
-    example: ExampleAudio, roles: Sequence[str], encoder: Encoder | None, device: torch.device
+    example: DrawnExample, encoder: Encoder | None, device: torch.device
 ) -> MeasuredExample:
     """Describe an example.
 
     Args:
         example: drawn.
-        roles: all that there are.
         encoder: embeds the reference; None: no embedding.
         device: where to compute.
     """
@@ -159,10 +147,9 @@ def measure_example(
         embedding_E = encoder.embed(stems_SCT[None], SAMPLE_RATE_HZ)[0]
     targets = Targets.of(example.settings)
     weight_NK, weight_K = heard(tracks_NCT, example.settings, SAMPLE_RATE_HZ)
-    number = {role: place for place, role in enumerate(roles, start=1)}
     found = MeasuredExample(
         track_ND=describe_tracks(tracks_NCT, trim_db, SAMPLE_RATE_HZ),
-        role_N=torch.tensor([number.get(role, 0) for role in example.roles]),
+        role_N=role_numbers(example.roles, ROLES),
         trim_N=torch.tensor(trim_db),
         stem_SD=describe_audio(stems_SCT, SAMPLE_RATE_HZ),
         mid_side_2D=describe_reference(stems_SCT.sum(dim=0), SAMPLE_RATE_HZ),
@@ -212,7 +199,7 @@ class _ExampleReader(Dataset[_Drawn]):
 
     def __getitem__(self, number: int) -> _Drawn:
         example = self._source[number]
-        measured = measure_example(example, self._source.roles, self._encoder, torch.device("cpu"))
+        measured = measure_example(example, self._encoder, torch.device("cpu"))
         if number >= self._num_audio:
             return _Drawn(measured, None)
         tracks_NCT, reference_CT = as_stereo(example.tracks_NCT), example.reference_SCT.sum(dim=0)
@@ -278,9 +265,9 @@ def measure_examples(
     items = []
     for path, part in zip(paths, parts, strict=True):
         names = [f"{example}{_SEPARATOR}{name}" for example in part for name in _NAMES]
-        tensors = _read(path, names)
+        found = _read(path, names)
         for example in part:
-            values = {name: tensors[f"{example}{_SEPARATOR}{name}"] for name in _NAMES}
+            values = {name: found[f"{example}{_SEPARATOR}{name}"] for name in _NAMES}
             items.append(MeasuredExample(**values))
     return MeasuredExamples(items, folder)
 
