@@ -41,8 +41,8 @@ class Heard(NamedTuple):
 
     Attributes:
         tracks_NCT: dry.
-        truth_NCT: the same as they sound in the true mix; of other music, none: no tracks.
-        reference_CT: of other music, where there is no truth; else none: no samples.
+        truth_NCT: as they sound in the true mix; no tracks where there is no truth.
+        reference_CT: other music that the mix shall sound like; no samples where there is a truth.
     """
 
     tracks_NCT: Tensor
@@ -163,9 +163,7 @@ class ExampleReader(Dataset[Batch | None]):
                 role_N[place] = 0
         song = reference_song(replace(item, role_N=role_N), reference, has_stems=has_stems)
         if not has_reference:
-            return replace(
-                song, reference_RD=song.reference_RD[:0], kind_R=song.kind_R[:0], embedding_E=None
-            )
+            return song.without_reference()
         if song.embedding_E is None or not has_embedding:
             return replace(song, embedding_E=None)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))

@@ -155,10 +155,12 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         """
         super().__post_init__()
         least_s = max(RESOLUTIONS) / SAMPLE_RATE_HZ
-        if self.example_s - self.context_s < least_s:
+        has_halves = any(phase.objective == "method1" for phase in self.phases)
+        if self.example_s / (1 + has_halves) - self.context_s < least_s:
+            what = "half of controller.example_s" if has_halves else "controller.example_s"
             raise ConfigError(
-                f"controller.example_s must be at least context_s + {least_s:.2f}, got "
-                f"{self.example_s} and {self.context_s}"
+                f"{what} must be at least context_s + {least_s:.2f}, got {self.example_s} and "
+                f"{self.context_s}"
             )
         if self.num_audio > self.num_examples:
             raise ConfigError(
