@@ -50,12 +50,17 @@ class StripTarget(NamedTuple):
     Attributes:
         position_NK: positions.
         gate_NG: 1 where a group is in use, else 0.
-        weight_NK: how much each setting is heard, 0 to 1.
+        weight_NK: how much each setting is heard, 0 to 1; a strip of which nothing is heard has
+            gates that nobody can tell, either.
     """
 
     position_NK: Tensor
     gate_NG: Tensor
     weight_NK: Tensor
+
+    def heard(self) -> Tensor:
+        """Return is_heard_N: 1 where anything of a strip is heard, else 0."""
+        return (self.weight_NK.amax(dim=-1) > 0).to(self.weight_NK)
 
 
 def gaussian_nll(position: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
@@ -130,7 +135,7 @@ class SettingsHead(StripHead):
         gates_NG = functional.binary_cross_entropy_with_logits(
             found.gate_logit_NG, target.gate_NG, reduction="none"
         )
-        return settings_N + gate_weight * gates_NG.mean(dim=-1)
+        return settings_N + gate_weight * target.heard() * gates_NG.mean(dim=-1)
 
 
 class ChainHead(StripHead):
@@ -192,7 +197,8 @@ class ChainHead(StripHead):
             weight_NK = is_of_NK * target.weight_NK
             settings_N = settings_N + (weight_NK * nll_NK).sum(dim=-1)
             written_NK = is_of_NK * target.position_NK
-        return settings_N / num_fields + gate_weight * kinds_N / (self._end + 1)
+        kinds_N = gate_weight * target.heard() * kinds_N / (self._end + 1)
+        return settings_N / num_fields + kinds_N
 
     def _is_of(self, kind_N: Tensor) -> Tensor:
         """Mark the fields of processors; the end has none."""

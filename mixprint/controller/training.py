@@ -31,7 +31,7 @@ from mixprint.controller.losses import (
     soft_targets,
     truth_loss,
 )
-from mixprint.controller.measured import Examples, MeasuredExamples, measure_examples
+from mixprint.controller.measured import MeasuredExamples, Source, measure_examples
 from mixprint.controller.model import ControllerNetwork, Inputs, Outputs
 from mixprint.controller.roles import ROLES
 from mixprint.controller.settings import ControllerTrainConfig, Phase
@@ -62,9 +62,8 @@ _IDENTITY_DIGITS = 16
 def train_controller(
     config: ControllerTrainConfig,
     *,
-    train: Examples,
-    valid: Examples,
-    examples_fingerprint: str,
+    train: Source,
+    valid: Source,
     encoder: Encoder | None,
     out_dir: Path,
     initial: Controller | None = None,
@@ -77,7 +76,6 @@ def train_controller(
         config: the section `controller`.
         train: examples to learn from.
         valid: examples of other songs.
-        examples_fingerprint: of all that the examples follow from.
         encoder: embeds the references; None: the controller reads no embeddings.
         out_dir: receives what `mixprint.training.outputs` lists.
         initial: controller to start from; of the same architecture and encoder.
@@ -93,7 +91,7 @@ def train_controller(
 
     def build(device: torch.device) -> ControllerTask:
         return ControllerTask(
-            config, train, valid, examples_fingerprint, encoder, out_dir, initial, device
+            config, train, valid, encoder, out_dir, initial, device
         )
 
     return engine.train(build, out_dir, device=device, on_metrics=on_metrics)
@@ -107,19 +105,19 @@ class ControllerTask(Task[Batch | None]):
     def __init__(
         self,
         config: ControllerTrainConfig,
-        train: Examples,
-        valid: Examples,
-        examples_fingerprint: str,
+        train: Source,
+        valid: Source,
         encoder: Encoder | None,
         out_dir: Path,
         initial: Controller | None,
         device: torch.device,
     ) -> None:
-        self.config, self.encoder, self.initial = config, encoder, initial
-        self.device, self.examples_fingerprint = device, examples_fingerprint
+        self.config, self.initial, self.device = config, initial, device
+        self.encoder = None if encoder is None else encoder.to(device)
+        self.examples = {"train": train.fingerprint, "valid": valid.fingerprint}
         self._measured_folder = out_dir / STATE_FOLDER / MEASURED_FOLDER
-        self.measured = self._measure("train", train, config.num_examples, config.num_audio)
-        held_out = self._measure("valid", valid, config.num_valid, config.num_valid)
+        self.measured = self._measure(train, config.num_examples, config.num_audio)
+        held_out = self._measure(valid, config.num_valid, config.num_valid)
         self.network = self._network().to(device)
         self.parts = {PART: self.network}
         self.plan = Plan(
@@ -139,12 +137,11 @@ class ControllerTask(Task[Batch | None]):
         )
 
     def _measure(
-        self, split: str, source: Examples, num_examples: int, num_audio: int
+        self, source: Source, num_examples: int, num_audio: int
     ) -> MeasuredExamples:
         """Measure examples; what was measured outlives a change of the other parameters."""
         made_with = {
-            "examples": self.examples_fingerprint,
-            "split": split,
+            "examples": source.fingerprint,
             "code": code_version("mixprint.controller.measured"),
             "encoder": self._encoder_fingerprint,
         }
@@ -155,6 +152,7 @@ class ControllerTask(Task[Batch | None]):
             encoder=self.encoder,
             folder=self._measured_folder / fingerprint(made_with)[:_IDENTITY_DIGITS],
             num_workers=self.config.num_workers,
+            device=self.device,
         )
 
     @property
@@ -189,7 +187,8 @@ class ControllerTask(Task[Batch | None]):
 
     def _fit_priors(self, network: ControllerNetwork) -> None:
         """Let the priors be those of the songs at hand, also of a controller that is known."""
-        items, shrinkage = self.measured.items, self.config.prior_shrinkage
+        items = [item for item in self.measured.items if item.has_settings]
+        shrinkage = self.config.prior_shrinkage
         network.prior.fit(
             torch.cat([item.track_NK for item in items]),
             torch.cat([item.track_weight_NK for item in items]),
@@ -207,7 +206,7 @@ class ControllerTask(Task[Batch | None]):
     def identity(self) -> Mapping[str, Any]:
         return {
             "config": self.config.identity(),
-            "examples": self.examples_fingerprint,
+            "examples": self.examples,
             "encoder": self._encoder_fingerprint,
             "initial": "" if self.initial is None else self.initial.fingerprint,
             "code": code_version(__name__),
@@ -327,7 +326,7 @@ class ControllerTask(Task[Batch | None]):
         network = ControllerNetwork(self.network.config)
         network.load_state_dict(weights[PART])
         metadata = {
-            "examples": self.examples_fingerprint,
+            "examples": self.examples,
             "controller": self.config.identity(),
             # Equal trainings give equal files, so how long they took stays in the history.
             "metrics": {name: value for name, value in entry.items() if name not in TIMES},

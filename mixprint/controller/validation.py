@@ -94,8 +94,9 @@ class Validation:
         sums = dict.fromkeys(names, 0.0)
         for number in own:
             item = items[number]
-            tracks_NCT = self._measured.audio(number).tracks_NCT.to(self._device)
-            truth_CT = self._mix(tracks_NCT, item.targets.to(self._device), item)
+            audio = self._measured.audio(number)
+            tracks_NCT = audio.tracks_NCT.to(self._device)
+            truth_CT = audio.truth_NCT.to(self._device).sum(dim=0)[:, self._num_lead :]
             for name, targets in find(item).items():
                 mix_CT = self._mix(tracks_NCT, targets, item)
                 if name == EQUAL_LEVEL:

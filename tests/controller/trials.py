@@ -1,7 +1,7 @@
 """Examples of a moment of noise, and a network far too small, for trainings of a controller."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
+from mixprint.config import load_params
 from mixprint.console.settings import Settings
-from mixprint.controller import data, training, validation
+from mixprint.controller import training, validation
+from mixprint.controller.examples import Example, ExampleConfig
 from mixprint.controller.inputs import trims_db
-from mixprint.controller.measured import DrawnExample
 from mixprint.controller.model import ControllerNetwork
 from mixprint.controller.settings import ControllerConfig, ControllerTrainConfig, Phase
 from mixprint.controller.targets import Targets
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.training.loading import derive_seed
+from tests.encoder.conftest import REPOSITORY
 
 RATE_HZ = 44_100
 EXAMPLE_S = 0.5
@@ -33,34 +36,60 @@ CONFIG = ControllerConfig(
 )
 
 
-class NoiseExamples:
-    """Examples of one to three tracks of noise; louder faders go with louder references."""
+class NoiseExamples(Dataset[int]):
+    """Examples of one to three tracks of noise; louder faders go with louder references.
+
+    Every fourth is known by its sound alone.
+    """
+
+    batch_size = 2
 
     def __init__(self, split: str, duration_s: float = EXAMPLE_S) -> None:
-        self.split, self.duration_s = split, duration_s
+        self.split, self.num_samples = split, round(duration_s * RATE_HZ)
+        self.fingerprint = f"{split} {duration_s}"
 
-    def __getitem__(self, number: int) -> DrawnExample:
+    def recipes(self) -> "NoiseExamples":
+        return self
+
+    def __getitem__(self, number: int) -> int:
+        return number
+
+    @contextmanager
+    def running(self, number: int) -> Iterator[Callable[[int], None]]:
+        yield lambda _: None
+
+    def made(self, number: int, device: torch.device) -> list[Example]:
+        return [self.example(self.batch_size * number + row) for row in range(self.batch_size)]
+
+    def example(self, number: int) -> Example:
         generator = torch.Generator().manual_seed(derive_seed(self.split, number))
         num_tracks = 1 + number % 3
-        num_samples = round(self.duration_s * RATE_HZ)
-        tracks_NCT = 0.1 * torch.randn(num_tracks, 2, num_samples, generator=generator)
-        tracks_NCT[:, :, : num_samples // 3] *= 0.1
-        names = [f"t{place}" for place in range(num_tracks)]
-        changes = {}
-        reference_SCT = 0.1 * torch.randn(4, 2, num_samples, generator=generator)
-        for place, (name, trim_db) in enumerate(
-            zip(names, trims_db(tracks_NCT, RATE_HZ), strict=True)
-        ):
+        tracks_NCT = 0.1 * torch.randn(num_tracks, 2, self.num_samples, generator=generator)
+        tracks_NCT[:, :, : self.num_samples // 3] *= 0.1
+        names = tuple(f"t{place}" for place in range(num_tracks))
+        stems_SCT = 0.1 * torch.randn(4, 2, self.num_samples, generator=generator)
+        changes, gain_N = {}, torch.ones(num_tracks)
+        for place, trim_db in enumerate(trims_db(tracks_NCT, RATE_HZ)):
             fader_db = float(torch.rand((), generator=generator)) * 20 - 10
+            name = names[place]
             changes |= {
                 f"{name}.trim_db": trim_db,
                 f"{name}.fader_db": fader_db,
                 f"{name}.eq.low.gain_db": fader_db / 4,
                 f"{name}.room.send_db": -20.0 if fader_db > 0 else -60.0,
             }
-            reference_SCT[place] *= 10 ** (fader_db / 20)
-        settings = Settings.neutral(names).edit(changes)
-        return DrawnExample(tracks_NCT, ["bass"] * num_tracks, settings, reference_SCT)
+            stems_SCT[place] *= 10 ** (fader_db / 20)
+            gain_N[place] = 10 ** ((trim_db + fader_db) / 20)
+        return Example(
+            tracks_NCT=tracks_NCT,
+            names=names,
+            roles=("bass",) * num_tracks,
+            settings=None if number % 4 == 3 else Settings.neutral(names).edit(changes),
+            truth_NCT=gain_N[:, None, None] * tracks_NCT,
+            reference_CT=stems_SCT.sum(dim=0),
+            stems_SCT=stems_SCT,
+            stems="true",
+        )
 
 
 def phase(objective: Any, num_steps: int, **changes: Any) -> Phase:
@@ -92,7 +121,7 @@ def _tiny_config() -> ControllerTrainConfig:
         num_examples=4,
         num_audio=2,
         num_valid=1,
-        example_s=EXAMPLE_S,
+        examples=examples(),
         context_s=0.1,
         gate_weight=0.3,
         track_weight=0.3,
@@ -118,6 +147,13 @@ def _tiny_config() -> ControllerTrainConfig:
     )
 
 
+def examples(**changes: Any) -> ExampleConfig:
+    """Return how examples are drawn, of which these trainings take their length alone."""
+    path = REPOSITORY / "params.yaml"
+    base = ControllerTrainConfig.of_params(load_params(path), path).examples
+    return dataclasses.replace(base, excerpt_s=EXAMPLE_S, **changes)
+
+
 def network(**changes: Any) -> ControllerNetwork:
     torch.manual_seed(0)
     return ControllerNetwork(dataclasses.replace(CONFIG, **changes)).eval()
@@ -136,7 +172,7 @@ def quick_console() -> Iterator[None]:
         return multi_resolution_stft(a_CT, b_CT, (2048,), frames_per_window=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (data, training, validation):
+        for module in (training, validation):
             patch.setattr(module, "console_mix", mix)
         patch.setattr(validation, "multi_resolution_stft", distance)
         yield
