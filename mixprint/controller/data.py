@@ -225,4 +225,3 @@ def stacked(
         rows([item.trim_N for item in items]).view(len(items), num_tracks),
         heard,
     )
-

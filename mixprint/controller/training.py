@@ -90,9 +90,7 @@ def train_controller(
     """
 
     def build(device: torch.device) -> ControllerTask:
-        return ControllerTask(
-            config, train, valid, encoder, out_dir, initial, device
-        )
+        return ControllerTask(config, train, valid, encoder, out_dir, initial, device)
 
     return engine.train(build, out_dir, device=device, on_metrics=on_metrics)
 
@@ -114,7 +112,7 @@ class ControllerTask(Task[Batch | None]):
     ) -> None:
         self.config, self.initial, self.device = config, initial, device
         self.encoder = None if encoder is None else encoder.to(device)
-        self.examples = {"train": train.fingerprint, "valid": valid.fingerprint}
+        self.sources = {"train": train.fingerprint, "valid": valid.fingerprint}
         self._measured_folder = out_dir / STATE_FOLDER / MEASURED_FOLDER
         self.measured = self._measure(train, config.num_examples, config.num_audio)
         held_out = self._measure(valid, config.num_valid, config.num_valid)
@@ -136,9 +134,7 @@ class ControllerTask(Task[Batch | None]):
             held_out, context_s=config.context_s, gate_weight=config.gate_weight, device=device
         )
 
-    def _measure(
-        self, source: Source, num_examples: int, num_audio: int
-    ) -> MeasuredExamples:
+    def _measure(self, source: Source, num_examples: int, num_audio: int) -> MeasuredExamples:
         """Measure examples; what was measured outlives a change of the other parameters."""
         made_with = {
             "examples": source.fingerprint,
@@ -206,7 +202,7 @@ class ControllerTask(Task[Batch | None]):
     def identity(self) -> Mapping[str, Any]:
         return {
             "config": self.config.identity(),
-            "examples": self.examples,
+            "examples": self.sources,
             "encoder": self._encoder_fingerprint,
             "initial": "" if self.initial is None else self.initial.fingerprint,
             "code": code_version(__name__),
@@ -326,7 +322,7 @@ class ControllerTask(Task[Batch | None]):
         network = ControllerNetwork(self.network.config)
         network.load_state_dict(weights[PART])
         metadata = {
-            "examples": self.examples,
+            "examples": self.sources,
             "controller": self.config.identity(),
             # Equal trainings give equal files, so how long they took stays in the history.
             "metrics": {name: value for name, value in entry.items() if name not in TIMES},

@@ -20,6 +20,7 @@ from mixprint.controller.model import ControllerNetwork
 from mixprint.controller.settings import ControllerConfig, ControllerTrainConfig, Phase
 from mixprint.controller.targets import Targets
 from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.stems import STEMS
 from mixprint.training.loading import derive_seed
 from tests.encoder.conftest import REPOSITORY
 
@@ -83,7 +84,7 @@ class NoiseExamples(Dataset[int]):
         return Example(
             tracks_NCT=tracks_NCT,
             names=names,
-            roles=("bass",) * num_tracks,
+            roles=STEMS[:num_tracks],
             settings=None if number % 4 == 3 else Settings.neutral(names).edit(changes),
             truth_NCT=gain_N[:, None, None] * tracks_NCT,
             reference_CT=stems_SCT.sum(dim=0),
