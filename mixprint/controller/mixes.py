@@ -16,7 +16,7 @@ from mixprint.console.settings import Settings
 from mixprint.controller.roles import stem_of
 from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ, STEMS
 
-_N_FFT, _HOP = 4096, 1024
+_N_FFT, _HOP = 4096, 2048
 # By how much a separator of medium quality blurs what it hears, and errs in the level of a stem.
 _MAX_BLUR_BINS, _MAX_BLUR_FRAMES = 9, 5
 _LEVEL_ERROR_DB = 4.0
