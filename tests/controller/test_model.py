@@ -1,12 +1,15 @@
 import pytest
 import torch
+from torch import Tensor
 
 from mixprint.config import load_params
 from mixprint.controller.descriptors import NUM_DESCRIPTORS
+from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import SongInputs, batched
 from mixprint.controller.model import ControllerNetwork, Inputs
 from mixprint.controller.roles import ROLES
 from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.controller.targets import MASTER, TRACK
 from tests.controller.trials import network
 from tests.encoder.conftest import REPOSITORY
 
@@ -69,3 +72,42 @@ def test_what_is_shipped_has_five_million_weights_at_most() -> None:
         with torch.device("meta"):
             net = ControllerNetwork(config.architecture(768, ROLES))
         assert sum(p.numel() for p in net.parameters()) < 5e6
+
+
+def test_what_a_reference_tells_is_learned() -> None:
+    """The level of a reference tells the fader, which no mean of all songs does."""
+    net = network().train()
+    fader = [each.name for each in TRACK.fields].index("fader_db")
+    generator = torch.Generator().manual_seed(0)
+
+    def batch(size: int) -> tuple[Inputs, Tensor]:
+        fader_B = torch.rand(size, generator=generator)
+        songs = [song(1, seed) for seed in range(size)]
+        told = [
+            SongInputs(s.track_ND, s.role_N, 4 * x + 0.1 * s.reference_RD[:1], s.kind_R[:1])
+            for s, x in zip(songs, fader_B - 0.5, strict=True)
+        ]
+        return batched(told, 4), fader_B
+
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    weight_NK = torch.zeros(32, len(TRACK.fields))
+    weight_NK[:, fader] = 1.0
+    master = StripTarget(
+        MASTER.neutral_K.repeat(32, 1), torch.zeros(32, 2), torch.zeros(32, len(MASTER.fields))
+    )
+    for _ in range(80):
+        inputs, fader_B = batch(32)
+        position_NK = TRACK.neutral_K.repeat(32, 1)
+        position_NK[:, fader] = fader_B
+        track = StripTarget(position_NK, torch.zeros(32, 4), weight_NK)
+        optimizer.zero_grad()
+        tokens = net.encode(inputs)
+        net.likelihood(tokens, inputs.is_track_BN, track, master, 0.3).mean().backward()
+        optimizer.step()
+    inputs, fader_B = batch(32)
+    with torch.no_grad():
+        found = net.eval()(inputs).track
+    error_B = (found.position_NK[:, fader] - fader_B).abs()
+    # Evenly spread faders are 1/4 away from their mean.
+    assert error_B.mean() < 0.08
+    assert found.log_sigma_NK[:, fader].exp().mean() < 0.15

@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from mixprint.controller.checkpoint import load_controller
-from mixprint.controller.data import ExampleReader, reference_song
-from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS, batched
+from mixprint.controller.data import ExampleReader
+from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS
 from mixprint.controller.measured import MeasuredExamples, measure_examples
-from mixprint.controller.targets import TRACK
 from mixprint.controller.training import train_controller
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.training.engine import Outcome
@@ -41,27 +40,6 @@ def measured(folder: Path, num_examples: int, **options: Any) -> MeasuredExample
     return measure_examples(NoiseExamples("valid"), num_examples, folder=folder, **given)
 
 
-def test_faders_are_heard_in_the_reference(tmp_path: Path) -> None:
-    """The level of a stem tells the fader of its track, which no mean of all songs does."""
-    likelihood = phase("likelihood", 240, batch_size=16, learning_rate=5e-3)
-    train(tmp_path / "out", phases=(likelihood,), num_examples=40, valid_steps=240, save_steps=240)
-    network = load_controller(tmp_path / "out").network
-    fader = [each.name for each in TRACK.fields].index("fader_db")
-    errors = []
-    for item in measured(tmp_path / "valid", 12).items:
-        if item.has_settings:
-            song = reference_song(item, item)
-            with torch.no_grad():
-                found, blind = (
-                    network(batched([each], 1)).track.position_NK[:, fader]
-                    for each in (song, song.without_reference())
-                )
-            truth_N = item.track_NK[:, fader]
-            errors.append([float((x - truth_N).abs().mean()) for x in (found, blind)])
-    heard, blind_error = torch.tensor(errors).mean(dim=0).tolist()
-    assert heard < 0.5 * blind_error
-
-
 def test_what_was_measured_is_read_again_and_what_was_lost_made_anew(tmp_path: Path) -> None:
     made = measured(tmp_path, 3, num_audio=1)
     assert [item.has_settings for item in made.items] == [True, True, True]
@@ -86,16 +64,16 @@ def test_each_objective_hears_what_it_learns_from(tmp_path: Path) -> None:
     kinds = ("likelihood", "audio", "method1", "method2")
     duration_s = 2 * EXAMPLE_S
     used = config(
-        phases=tuple(phase(kind, 1, batch_size=4) for kind in kinds),
-        num_examples=8,
-        num_audio=8,
+        phases=tuple(phase(kind, 1, batch_size=3) for kind in kinds),
+        num_examples=4,
+        num_audio=4,
         examples=examples(excerpt_s=duration_s),
         stems_dropout=0.0,
         reference_dropout=0.0,
     )
     folder, source = tmp_path / "measured", NoiseExamples("train", duration_s)
     known = measure_examples(
-        source, 8, num_audio=8, encoder=None, folder=folder, num_workers=0, device=CPU
+        source, 4, num_audio=4, encoder=None, folder=folder, num_workers=0, device=CPU
     )
     reader = ExampleReader(used, known, 1)
     batches = [reader[step] for step in range(4)]
@@ -124,13 +102,13 @@ def test_each_objective_hears_what_it_learns_from(tmp_path: Path) -> None:
     # The rest of a batch is padding.
     sizes = [len(known.items[number].role_N) for _, number in reader.numbers(0)]
     assert likelihood.inputs.is_track_BN.sum(dim=1).tolist() == sizes
-    assert len(likelihood.track.position_NK) == 4 * max(sizes)
+    assert len(likelihood.track.position_NK) == 3 * max(sizes)
 
 
-@pytest.mark.parametrize("head", ["settings", "chain"])
 def test_all_objectives_are_learned_in_turn_and_a_training_starts_from_another(
-    tmp_path: Path, head: Any
+    tmp_path: Path,
 ) -> None:
+    head: Any = "chain"  # the other one keeps all promises of trainings
     kinds = ("likelihood", "audio", "method2")
     phases = tuple(phase(kind, 1, likelihood_weight=0.1) for kind in kinds)
     outcome = train(tmp_path / "a", head=head, phases=phases, valid_steps=3)

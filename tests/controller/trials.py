@@ -152,7 +152,7 @@ def examples(**changes: Any) -> ExampleConfig:
     """Return how examples are drawn, of which these trainings take their length alone."""
     path = REPOSITORY / "params.yaml"
     base = ControllerTrainConfig.of_params(load_params(path), path).examples
-    return dataclasses.replace(base, excerpt_s=EXAMPLE_S, **changes)
+    return dataclasses.replace(base, **{"excerpt_s": EXAMPLE_S, **changes})
 
 
 def network(**changes: Any) -> ControllerNetwork:
