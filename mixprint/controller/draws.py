@@ -2,9 +2,10 @@
 
 A style has settings for each role that a track can have, and for the master; so it can be applied
 to any song. Most styles lie around what is usual for a role: how far away is drawn in part for the
-whole mix, in part for the stem, and in part for the role, so that in a roomy mix all is roomy.
-The others are drawn evenly over nearly all that the settings allow. Processors may be off. Both
-reach further than the draw that benchmarks are made with (`mixprint.synthesis.mixing.free_style`).
+whole mix, in part for the stem, and in part for the role, so that in a roomy mix all is roomy; and
+there are few different rooms. The others are drawn evenly over nearly all that the settings allow.
+Processors may be off. Both kinds reach further than the draw that benchmarks are made with
+(`mixprint.synthesis.mixing.free_style`).
 
 Shape suffixes: R role (in the order of `ROLES`), S stem, F field of a table, G group.
 """
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
-from mixprint.console.settings import Settings, Strip
+from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE, Settings, Strip
 from mixprint.controller.roles import ROLES, stem_of
 from mixprint.schema import Range
 from mixprint.stems import STEMS
@@ -162,6 +163,8 @@ _CENTRES: Mapping[str, Mapping[str, float]] = {
 _SIDE_SPREAD = 4.0
 # Parts of the variance that belong to the whole mix, to a stem and to a role.
 _SHARED_VARIANCE, _STEM_VARIANCE = 0.3, 0.3
+# So many different rooms has a usual mix at most.
+_NUM_ROOMS = MAX_SHARED_ROOMS
 # What a compressor or a drive takes from a track's level is given back in part.
 _LOUD_DBFS, _GIVEN_BACK = -12.0, 0.5
 _LOUD_DRIVE_DB = 8.0
@@ -286,6 +289,12 @@ def _drawn(
     chances = [getattr(config, f"{group}_probability", 1.0) for group in table.groups]
     group_RG = _rand(generator, num_rows, len(chances)) < _float64(chances)
     own_RF = _rand(generator, num_rows, num_fields) < table.probability_F
+    if table.is_track and not is_wide:
+        # Roles are sent to one of a few rooms, as in a studio.
+        rooms = torch.randint(num_rows, (_NUM_ROOMS,), generator=generator)
+        room_R = rooms[torch.randint(_NUM_ROOMS, (num_rows,), generator=generator)]
+        value_RF[:, _ROOM_SHAPE] = value_RF[room_R][:, _ROOM_SHAPE]
+        own_RF[:, _ROOM_SHAPE] = own_RF[room_R][:, _ROOM_SHAPE]
     is_on_RF = group_RG[:, table.group_F] & own_RF
     # What only says where or how goes with what it belongs to.
     is_on_RF = is_on_RF & is_on_RF[:, table.weigher_F]
@@ -319,6 +328,7 @@ def _place(name: str) -> int:
 _TRIM, _PAN, _FADER = _place("trim_db"), _place("pan"), _place("fader_db")
 _SLOPE, _THRESHOLD = _place("comp.slope"), _place("comp.threshold_db")
 _DRIVE, _MIX = _place("drive.drive_db"), _place("drive.mix")
+_ROOM_SHAPE = [_place(name) for name in ROOM_SHAPE]
 
 
 def _float64(values: Sequence[float] | Sequence[Sequence[float]]) -> Tensor:

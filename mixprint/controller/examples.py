@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from mixprint.console.settings import Settings
 from mixprint.controller.draws import DrawConfig, Style, draw_style
-from mixprint.controller.mixes import mixed, separated_by_mask, stem_sums
+from mixprint.controller.mixes import Mixing, mixed, separated_by_mask
 from mixprint.controller.segments import Segment, SegmentConfig, cut, varied
 from mixprint.controller.songs import DrySong, SongConfig
 from mixprint.errors import ConfigError
@@ -301,25 +301,31 @@ class ExampleMaker:
             id(mix): mix for r in recipes for mix in (r.before, r.reference) if mix is not None
         }
         truths = [r for r in recipes if r.before is not None or self._with_truth]
-        jobs = [(mix.segment, mix.settings) for mix in mixes.values()]
-        jobs += [(recipe.dry, recipe.settings) for recipe in truths]
-        made = self._mixed(jobs)
-        stems_SCT = {
-            key: self._stems(mix, mixed_NCT)
-            for (key, mix), mixed_NCT in zip(mixes.items(), made, strict=False)
+        mixings = [
+            Mixing(mix.segment.tracks_NCT, mix.settings, mix.segment.roles)
+            for mix in mixes.values()
+        ]
+        mixings += [
+            Mixing(r.dry.tracks_NCT, r.settings, None if r.before is None else r.dry.roles)
+            for r in truths
+        ]
+        made = self._mixed(mixings)
+        parts = {
+            key: self._parts(mix, stems_SCT)
+            for (key, mix), stems_SCT in zip(mixes.items(), made, strict=False)
         }
         truth_NCT = {id(recipe): made[len(mixes) + n] for n, recipe in enumerate(truths)}
-        return [self._example(recipe, stems_SCT, truth_NCT) for recipe in recipes]
+        return [self._example(recipe, parts, truth_NCT) for recipe in recipes]
 
     def _example(
         self,
         recipe: Recipe,
-        stems_SCT: Mapping[int, tuple[Tensor, Tensor]],
+        parts: Mapping[int, tuple[Tensor, Tensor]],
         truth_NCT: Mapping[int, Tensor],
     ) -> Example:
         mix_CT, parts_SCT, stems = None, None, ""
         if recipe.reference is not None:
-            mix_CT, parts_SCT = stems_SCT[id(recipe.reference)]
+            mix_CT, parts_SCT = parts[id(recipe.reference)]
             stems = recipe.reference.stems
         wanted_NCT = truth_NCT.get(id(recipe))
         if recipe.before is None:
@@ -327,8 +333,8 @@ class ExampleMaker:
             names, roles, settings = recipe.dry.names, recipe.dry.roles, recipe.settings
             return Example(tracks_NCT, names, roles, settings, wanted_NCT, mix_CT, parts_SCT, stems)
         assert wanted_NCT is not None
-        _, given_SCT = stems_SCT[id(recipe.before)]
-        wanted_SCT = stem_sums(self._without_lead(wanted_NCT), recipe.dry.roles)
+        _, given_SCT = parts[id(recipe.before)]
+        wanted_SCT = self._without_lead(wanted_NCT)
         is_there_S = wanted_SCT.abs().amax(dim=(1, 2)) > 0
         names = tuple(s for s, there in zip(STEMS, is_there_S.tolist(), strict=True) if there)
         return Example(
@@ -342,29 +348,27 @@ class ExampleMaker:
             stems,
         )
 
-    def _mixed(self, jobs: Sequence[tuple[Segment, Settings]]) -> list[Tensor]:
-        """Mix segments; those of one length side by side."""
-        lengths = [segment.tracks_NCT.shape[-1] for segment, _ in jobs]
+    def _mixed(self, mixings: Sequence[Mixing]) -> list[Tensor]:
+        """Mix songs; those of one length side by side."""
+        lengths = [mixing.tracks_NCT.shape[-1] for mixing in mixings]
         made: dict[int, Tensor] = {}
         for length in set(lengths):
             places = [place for place, own in enumerate(lengths) if own == length]
-            songs = [(jobs[place][0].tracks_NCT, jobs[place][1]) for place in places]
-            results = mixed(songs, self._device, self._config.room_s)
+            chosen = [mixings[place] for place in places]
+            results = mixed(chosen, self._device, self._config.room_s)
             made |= dict(zip(places, results, strict=True))
-        return [made[place] for place in range(len(jobs))]
+        return [made[place] for place in range(len(mixings))]
 
-    def _stems(self, mix: MixRecipe, mixed_NCT: Tensor) -> tuple[Tensor, Tensor]:
+    def _parts(self, mix: MixRecipe, true_SCT: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sound of a mix without its lead, and its stems as they are known."""
-        true_SCT = stem_sums(mixed_NCT, mix.segment.roles)
+        mix_CT, stems_SCT = true_SCT.sum(dim=0), true_SCT
         if mix.stems == "masked":
             generator = torch.Generator().manual_seed(mix.seed)
             stems_SCT = separated_by_mask(true_SCT, generator)
         elif mix.stems == "separated":
             assert self._separate is not None
-            stems_SCT = self._separate(true_SCT.sum(dim=0)).to(true_SCT)
-        else:
-            stems_SCT = true_SCT
-        return self._without_lead(mixed_NCT).sum(dim=0), self._without_lead(stems_SCT)
+            stems_SCT = self._separate(mix_CT).to(true_SCT)
+        return self._without_lead(mix_CT), self._without_lead(stems_SCT)
 
     def _without_lead(self, audio_T: Tensor) -> Tensor:
         return audio_T[..., -self._config.excerpt_samples :]

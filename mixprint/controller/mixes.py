@@ -5,6 +5,7 @@ M frame.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,40 +24,67 @@ _LEVEL_ERROR_DB = 4.0
 _SILENT_POWER = 1e-12
 
 
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """Tracks to be mixed.
+
+    Attributes:
+        tracks_NCT: dry tracks at 44.1 kHz, two channels each.
+        settings: what is done to them.
+        roles: theirs; None: the tracks as they sound in the mix are wanted, else the sums of the
+            stems.
+    """
+
+    tracks_NCT: Tensor
+    settings: Settings
+    roles: tuple[str, ...] | None = None
+
+
 @torch.no_grad()
 def mixed(
-    songs: Sequence[tuple[Tensor, Settings]],
-    device: torch.device,
-    room_s: float = FITTED_ROOM_S,
+    mixings: Sequence[Mixing], device: torch.device, room_s: float = FITTED_ROOM_S
 ) -> list[Tensor]:
-    """Mix songs of one length side by side.
+    """Mix songs of one length, on a GPU side by side.
 
     Args:
-        songs: dry tracks_NCT at 44.1 kHz, any number, and their settings.
+        mixings: any number.
         device: where they are mixed.
         room_s: how long rooms are heard.
 
     Returns:
-        mixed_NCT of each, there: its tracks as they sound in the mix, which is their sum.
+        mixed_NCT of each, there, or stems_SCT in the order of `STEMS`, silent where there is none.
+        Both add up to the mix.
     """
-    if not songs:
-        return []
-    all_values = [Values.of(settings, SAMPLE_RATE_HZ) for _, settings in songs]
+    values = [Values.of(mixing.settings, SAMPLE_RATE_HZ) for mixing in mixings]
     if device.type == "cpu":
-        parts = zip(songs, all_values, strict=True)
-        return [mix_once(tracks_NCT, values, room_s) for (tracks_NCT, _), values in parts]
-    counts = [len(tracks_NCT) for tracks_NCT, _ in songs]
+        return [_mixed_here(*pair, room_s) for pair in zip(mixings, values, strict=True)]
+    if not mixings:
+        return []
+    counts = [len(mixing.tracks_NCT) for mixing in mixings]
     mix_N = torch.repeat_interleave(torch.tensor(counts)).to(device)
-    tracks_NCT = torch.cat([tracks_NCT.to(device) for tracks_NCT, _ in songs])
-    values = Values.joined(all_values).to(device)
-    return list(Console(tracks_NCT, room_s, mix_N)(values).split(counts))
+    tracks_NCT = torch.cat([mixing.tracks_NCT.to(device) for mixing in mixings])
+    parts = Console(tracks_NCT, room_s, mix_N)(Values.joined(values).to(device)).split(counts)
+    return [
+        part_NCT if mixing.roles is None else stem_sums(part_NCT, mixing.roles)
+        for mixing, part_NCT in zip(mixings, parts, strict=True)
+    ]
+
+
+def _mixed_here(mixing: Mixing, values: Values, room_s: float) -> Tensor:
+    if mixing.roles is None:
+        return mix_once(mixing.tracks_NCT, values, room_s)
+    group_N = _stem_numbers(mixing.roles)
+    return mix_once(mixing.tracks_NCT, values, room_s, group_N=group_N, num_groups=NUM_STEMS)
 
 
 def stem_sums(mixed_NCT: Tensor, roles: Sequence[str]) -> Tensor:
     """Add up the tracks of each stem: stems_SCT, silent where there is none."""
-    stem_N = torch.tensor([STEMS.index(stem_of(role)) for role in roles], device=mixed_NCT.device)
     stems_SCT = mixed_NCT.new_zeros(NUM_STEMS, *mixed_NCT.shape[1:])
-    return stems_SCT.index_add(0, stem_N, mixed_NCT)
+    return stems_SCT.index_add(0, _stem_numbers(roles).to(mixed_NCT.device), mixed_NCT)
+
+
+def _stem_numbers(roles: Sequence[str]) -> Tensor:
+    return torch.tensor([STEMS.index(stem_of(role)) for role in roles])
 
 
 def separated_by_mask(stems_SCT: Tensor, generator: torch.Generator) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
+from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE
 from mixprint.controller.draws import DrawConfig, Style, draw_style
 from mixprint.controller.roles import ROLES
 from mixprint.synthesis.exact import Rng
@@ -109,6 +110,8 @@ def test_usual_styles_sound_like_mixes() -> None:
     send_db = _tracks(usual, "room.send_db")
     both = torch.stack([send_db[:, ROLES.index("keys")], send_db[:, ROLES.index("snare")]])
     assert torch.corrcoef(both)[0, 1] > 0.15
+    shapes = torch.stack([_tracks(usual, name) for name in ROOM_SHAPE], dim=-1)
+    assert max(len(shape_R3.unique(dim=0)) for shape_R3 in shapes) == MAX_SHARED_ROOMS
 
 
 def test_a_style_is_the_same_for_every_track_of_a_role(styles: list[Style]) -> None:
