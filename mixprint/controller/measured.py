@@ -10,7 +10,7 @@ field, G gate; 2 is mid and side.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -57,12 +57,17 @@ class Source(Protocol):
         """Hash of all that the examples follow from."""
         ...
 
-    def recipes(self) -> Dataset[Any]:
-        """Return what readers draw: item n is what batch n is made of."""
+    def recipes(self, num_audio: int) -> Dataset[Any]:
+        """Return what readers draw: item n is what batch n is made of.
+
+        Args:
+            num_audio: of the first so many examples the audio is kept; of the others only those
+                are of use whose settings are known.
+        """
         ...
 
-    def made(self, recipes: Any, device: torch.device) -> Sequence[Example]:
-        """Make the examples of a batch, with their truth."""
+    def made(self, recipes: Any, device: torch.device, *, with_truth: bool) -> Sequence[Example]:
+        """Make the examples of a batch, with their truth where it is asked for."""
         ...
 
     def running(self, number: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -142,39 +147,62 @@ class Audio(NamedTuple):
 _NAMES = tuple(each.name for each in fields(MeasuredExample))
 
 
+class _Reference(NamedTuple):
+    """Reference as it is described; of no numbers where there is none."""
+
+    stem_SD: Tensor
+    mid_side_2D: Tensor
+    embedding_E: Tensor
+
+
 @torch.no_grad()
-def measure_example(example: Example, encoder: Encoder | None) -> MeasuredExample:
-    """Describe an example, on the device of its audio.
+def measure_batch(made: Sequence[Example], encoder: Encoder | None) -> list[MeasuredExample]:
+    """Describe examples on the device of their audio; a reference that some share, once.
 
     Args:
-        example: drawn.
-        encoder: embeds the reference; None: no embedding.
+        made: the examples.
+        encoder: embeds the references; None: no embeddings.
     """
+    references: dict[int, _Reference] = {}
+    for example in made:
+        key = id(example.stems_SCT)
+        if key not in references:
+            references[key] = _described(example, encoder)
+    return [_measured(example, references[id(example.stems_SCT)]) for example in made]
+
+
+def _described(example: Example, encoder: Encoder | None) -> _Reference:
+    stems_SCT, mix_CT = example.stems_SCT, example.reference_CT
+    embedding_E = torch.zeros(0)
+    if stems_SCT is None or mix_CT is None:
+        none_0D = torch.zeros(0, NUM_DESCRIPTORS)
+        return _Reference(none_0D, none_0D, embedding_E)
+    if encoder is not None and stems_SCT.shape[-1] >= MIN_SEGMENT_S * SAMPLE_RATE_HZ:
+        (embedding_E,) = encoder.embed(stems_SCT[None], SAMPLE_RATE_HZ)
+    return _Reference(
+        describe_audio(stems_SCT, SAMPLE_RATE_HZ),
+        describe_reference(mix_CT, SAMPLE_RATE_HZ),
+        embedding_E,
+    )
+
+
+def _measured(example: Example, reference: _Reference) -> MeasuredExample:
     tracks_NCT, settings = example.tracks_NCT, example.settings
-    num_tracks = len(tracks_NCT)
     if settings is None:
         trim_db = trims_db(tracks_NCT, SAMPLE_RATE_HZ)
-        targets = Targets.neutral(num_tracks)
+        targets = Targets.neutral(len(tracks_NCT))
         weights = [torch.zeros_like(x) for x in (targets.track_NK, targets.master_K)]
     else:
         trim_db = [strip[TRIM] for strip in settings.tracks.values()]
         targets = Targets.of(settings)
         weights = list(heard(tracks_NCT, settings, SAMPLE_RATE_HZ))
-    stem_SD = mid_side_2D = tracks_NCT.new_zeros(0, NUM_DESCRIPTORS)
-    embedding_E = torch.zeros(0)
-    stems_SCT, mix_CT = example.stems_SCT, example.reference_CT
-    if stems_SCT is not None and mix_CT is not None:
-        stem_SD = describe_audio(stems_SCT, SAMPLE_RATE_HZ)
-        mid_side_2D = describe_reference(mix_CT, SAMPLE_RATE_HZ)
-        if encoder is not None and stems_SCT.shape[-1] >= MIN_SEGMENT_S * SAMPLE_RATE_HZ:
-            embedding_E = encoder.embed(stems_SCT[None], SAMPLE_RATE_HZ)[0]
     found = MeasuredExample(
         track_ND=describe_tracks(tracks_NCT, trim_db, SAMPLE_RATE_HZ),
         role_N=role_numbers(example.roles, ROLES),
         trim_N=torch.tensor(trim_db),
-        stem_SD=stem_SD,
-        mid_side_2D=mid_side_2D,
-        embedding_E=embedding_E,
+        stem_SD=reference.stem_SD,
+        mid_side_2D=reference.mid_side_2D,
+        embedding_E=reference.embedding_E,
         track_NK=targets.track_NK,
         track_gate_NG=targets.track_gate_NG,
         track_weight_NK=weights[0],
@@ -246,9 +274,14 @@ def measure_examples(
             Progress(log, "measured", total=len(own) * size, unit="examples") as shown,
             source.running(own[0]) as reached,
         ):
-            for number, made in _made(source, own, num_workers, device):
+            drawn = load_batches(
+                source.recipes(num_audio), own, num_workers=num_workers, pinned=False
+            )
+            for number, recipes in zip(own, drawn, strict=True):
                 reached(number)
-                _write(folder, number, parts[number], made, encoder, num_audio)
+                part = parts[number]
+                made = source.made(recipes, device, with_truth=part.start < num_audio)
+                _write(folder, number, part, made, encoder, num_audio)
                 shown.advance(size)
     barrier()
     items = []
@@ -257,14 +290,6 @@ def measure_examples(
         for n in part:
             items.append(MeasuredExample(*(found[_key(n, name)] for name in _NAMES)))
     return MeasuredExamples(items, folder)
-
-
-def _made(
-    source: Source, numbers: Sequence[int], num_workers: int, device: torch.device
-) -> Iterator[tuple[int, Sequence[Example]]]:
-    recipes = load_batches(source.recipes(), numbers, num_workers=num_workers, pinned=False)
-    for number, drawn in zip(numbers, recipes, strict=True):
-        yield number, source.made(drawn, device)
 
 
 def _write(
@@ -277,9 +302,10 @@ def _write(
 ) -> None:
     """Measure a batch and write it; its audio first, for the other file says that all is there."""
     tensors: dict[str, Tensor] = {}
-    for n, example in zip(part, made, strict=False):
-        measured = measure_example(example, encoder)
-        tensors |= {_key(n, name): getattr(measured, name) for name in _NAMES}
+    measured = measure_batch(made, encoder)
+    for n, example, item in zip(part, made, measured, strict=False):
+        # Tensors that examples share are stored with each.
+        tensors |= {_key(n, name): getattr(item, name).clone() for name in _NAMES}
         if n < num_audio:
             assert example.truth_NCT is not None
             none_CT = example.tracks_NCT[0, :, :0]

@@ -140,6 +140,7 @@ class ControllerTask(Task[Batch | None]):
             "examples": source.fingerprint,
             "code": code_version("mixprint.controller.measured"),
             "encoder": self._encoder_fingerprint,
+            "num_audio": num_audio,
         }
         return measure_examples(
             source,

@@ -49,7 +49,7 @@ class NoiseExamples(Dataset[int]):
         self.split, self.num_samples = split, round(duration_s * RATE_HZ)
         self.fingerprint = f"{split} {duration_s}"
 
-    def recipes(self) -> "NoiseExamples":
+    def recipes(self, num_audio: int) -> "NoiseExamples":
         return self
 
     def __getitem__(self, number: int) -> int:
@@ -59,7 +59,7 @@ class NoiseExamples(Dataset[int]):
     def running(self, number: int) -> Iterator[Callable[[int], None]]:
         yield lambda _: None
 
-    def made(self, number: int, device: torch.device) -> list[Example]:
+    def made(self, number: int, device: torch.device, *, with_truth: bool) -> list[Example]:
         return [self.example(self.batch_size * number + row) for row in range(self.batch_size)]
 
     def example(self, number: int) -> Example:
