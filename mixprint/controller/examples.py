@@ -164,7 +164,13 @@ class RecipeReader(Dataset[list[Recipe]]):
     """Recipes for readers: item n is this rank's part of the batch of step n."""
 
     def __init__(
-        self, config: ExampleConfig, pool: MadePool[DrySong], batch_size: int, seed: int
+        self,
+        config: ExampleConfig,
+        pool: MadePool[DrySong],
+        batch_size: int,
+        seed: int,
+        *,
+        rows: slice | None = None,
     ) -> None:
         """Read nothing yet.
 
@@ -173,9 +179,10 @@ class RecipeReader(Dataset[list[Recipe]]):
             pool: their songs, see `song_pool`.
             batch_size: examples of a step, over all ranks together.
             seed: of all that is drawn.
+            rows: of the batch; None: those of this rank.
         """
         self._config, self._pool, self._seed = config, pool, seed
-        self._rows = rank_rows(batch_size, *rank_and_world())
+        self._rows = rank_rows(batch_size, *rank_and_world()) if rows is None else rows
 
     def __getitem__(self, step: int) -> list[Recipe]:
         """Draw the recipes of a step."""

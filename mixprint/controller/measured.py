@@ -1,0 +1,338 @@
+"""Examples, measured once and kept beside the states of a training.
+
+    <folder>/00000.safetensors        descriptors, embeddings and targets of a batch of examples
+    <folder>/audio-00000.safetensors  16-bit audio of one example, of those that are heard later
+
+Each batch is drawn from its number, so what was lost is measured again, and equal.
+
+Shape suffixes: N track, S stem, C channel, T sample, D number of a descriptor, E embedding, K
+field, G gate; 2 is mid and side.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mixprint.checkpoints.torchfile import read_tensors, write_tensors
+from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.examples import Example
+from mixprint.controller.heads import StripTarget
+from mixprint.controller.inputs import (
+    describe_reference,
+    describe_tracks,
+    role_numbers,
+    trims_db,
+)
+from mixprint.controller.measures import heard
+from mixprint.controller.roles import ROLES
+from mixprint.controller.targets import TRIM, Targets
+from mixprint.encoder.checkpoint import Encoder
+from mixprint.encoder.settings import MIN_SEGMENT_S
+from mixprint.errors import CheckpointError, TrainingError
+from mixprint.progress import Progress
+from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.training.loading import load_batches
+from mixprint.training.ranks import barrier, rank_and_world
+
+log = logging.getLogger("mixprint.controller")
+
+
+class Source(Protocol):
+    """Source of examples, in batches that follow from their numbers alone."""
+
+    @property
+    def batch_size(self) -> int:
+        """Number of examples of a batch."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that the examples follow from."""
+        ...
+
+    def recipes(self, num_audio: int) -> Dataset[Any]:
+        """Return what readers draw: item n is what batch n is made of.
+
+        Args:
+            num_audio: of the first so many examples the audio is kept; of the others only those
+                are of use whose settings are known.
+        """
+        ...
+
+    def made(self, recipes: Any, device: torch.device, *, with_truth: bool) -> Sequence[Example]:
+        """Make the examples of a batch, with their truth where it is asked for."""
+        ...
+
+    def running(self, number: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Work ahead from a batch on, and be told which one is reached."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeasuredExample:
+    """What is known of an example without its audio.
+
+    Attributes:
+        track_ND: descriptors of the tracks at the working level.
+        role_N: their roles, from 1 on; 0 where unknown.
+        trim_N: what brings them to the working level, dB.
+        stem_SD: descriptors of the reference's stems; of none where there is no reference.
+        mid_side_2D: descriptors of its mid and side, likewise.
+        embedding_E: its embedding; of no numbers where there is none.
+        track_NK: positions of the true settings; neutral where only the sound is known.
+        track_gate_NG: their gates.
+        track_weight_NK: how much they are heard; 0 where only the sound is known.
+        master_K: the same of the master: positions,
+        master_gate_G: gates,
+        master_weight_K: and weights.
+    """
+
+    track_ND: Tensor
+    role_N: Tensor
+    trim_N: Tensor
+    stem_SD: Tensor
+    mid_side_2D: Tensor
+    embedding_E: Tensor
+    track_NK: Tensor
+    track_gate_NG: Tensor
+    track_weight_NK: Tensor
+    master_K: Tensor
+    master_gate_G: Tensor
+    master_weight_K: Tensor
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the true settings are known, and not the sound alone."""
+        return bool(self.master_weight_K.any())
+
+    @property
+    def targets(self) -> Targets:
+        """The true settings."""
+        return Targets(self.track_NK, self.track_gate_NG, self.master_K, self.master_gate_G)
+
+    @property
+    def track(self) -> StripTarget:
+        """The truth of the tracks."""
+        return StripTarget(self.track_NK, self.track_gate_NG, self.track_weight_NK)
+
+    @property
+    def master(self) -> StripTarget:
+        """The truth of the master."""
+        return StripTarget(
+            self.master_K[None], self.master_gate_G[None], self.master_weight_K[None]
+        )
+
+
+class Audio(NamedTuple):
+    """Audio of an example, float32.
+
+    Attributes:
+        tracks_NCT: as they are given.
+        truth_NCT: as they shall sound in the mix.
+        reference_CT: the reference; no samples where there is none.
+    """
+
+    tracks_NCT: Tensor
+    truth_NCT: Tensor
+    reference_CT: Tensor
+
+
+_NAMES = tuple(each.name for each in fields(MeasuredExample))
+
+
+class _Reference(NamedTuple):
+    """Reference as it is described; of no numbers where there is none."""
+
+    stem_SD: Tensor
+    mid_side_2D: Tensor
+    embedding_E: Tensor
+
+
+@torch.no_grad()
+def measure_batch(made: Sequence[Example], encoder: Encoder | None) -> list[MeasuredExample]:
+    """Describe examples on the device of their audio; a reference that some share, once.
+
+    Args:
+        made: the examples.
+        encoder: embeds the references; None: no embeddings.
+    """
+    references: dict[int, _Reference] = {}
+    for example in made:
+        key = id(example.stems_SCT)
+        if key not in references:
+            references[key] = _described(example, encoder)
+    return [_measured(example, references[id(example.stems_SCT)]) for example in made]
+
+
+def _described(example: Example, encoder: Encoder | None) -> _Reference:
+    stems_SCT, mix_CT = example.stems_SCT, example.reference_CT
+    embedding_E = torch.zeros(0)
+    if stems_SCT is None or mix_CT is None:
+        none_0D = torch.zeros(0, NUM_DESCRIPTORS)
+        return _Reference(none_0D, none_0D, embedding_E)
+    if encoder is not None and stems_SCT.shape[-1] >= MIN_SEGMENT_S * SAMPLE_RATE_HZ:
+        (embedding_E,) = encoder.embed(stems_SCT[None], SAMPLE_RATE_HZ)
+    return _Reference(
+        describe_audio(stems_SCT, SAMPLE_RATE_HZ),
+        describe_reference(mix_CT, SAMPLE_RATE_HZ),
+        embedding_E,
+    )
+
+
+def _measured(example: Example, reference: _Reference) -> MeasuredExample:
+    tracks_NCT, settings = example.tracks_NCT, example.settings
+    if settings is None:
+        trim_db = trims_db(tracks_NCT, SAMPLE_RATE_HZ)
+        targets = Targets.neutral(len(tracks_NCT))
+        weights = [torch.zeros_like(x) for x in (targets.track_NK, targets.master_K)]
+    else:
+        trim_db = [strip[TRIM] for strip in settings.tracks.values()]
+        targets = Targets.of(settings)
+        weights = list(heard(tracks_NCT, settings, SAMPLE_RATE_HZ))
+    found = MeasuredExample(
+        track_ND=describe_tracks(tracks_NCT, trim_db, SAMPLE_RATE_HZ),
+        role_N=role_numbers(example.roles, ROLES),
+        trim_N=torch.tensor(trim_db),
+        stem_SD=reference.stem_SD,
+        mid_side_2D=reference.mid_side_2D,
+        embedding_E=reference.embedding_E,
+        track_NK=targets.track_NK,
+        track_gate_NG=targets.track_gate_NG,
+        track_weight_NK=weights[0],
+        master_K=targets.master_K,
+        master_gate_G=targets.master_gate_G,
+        master_weight_K=weights[1],
+    )
+    return MeasuredExample(*(getattr(found, name).cpu() for name in _NAMES))
+
+
+class MeasuredExamples:
+    """All measured examples of a split, and the audio of some.
+
+    Attributes:
+        items: in the order of their numbers.
+    """
+
+    def __init__(self, items: Sequence[MeasuredExample], folder: Path) -> None:
+        """Take what `measure_examples` has read."""
+        self.items, self._folder = items, folder
+
+    def audio(self, number: int) -> Audio:
+        """Read the audio of an example.
+
+        Raises:
+            TrainingError: it cannot be read.
+        """
+        tensors = _read(_audio_path(self._folder, number), Audio._fields)
+        return Audio(*(tensors[name].float() for name in Audio._fields))
+
+
+def measure_examples(
+    source: Source,
+    num_examples: int,
+    *,
+    num_audio: int,
+    encoder: Encoder | None,
+    folder: Path,
+    num_workers: int,
+    device: torch.device,
+) -> MeasuredExamples:
+    """Draw and measure examples, or read what was measured before.
+
+    The work is divided over the ranks by batches; all ranks call it.
+
+    Args:
+        source: of the examples.
+        num_examples: the first so many.
+        num_audio: of the first so many the audio is kept.
+        encoder: on the device, embeds the references; None: no embeddings.
+        folder: of the files; for this source and encoder only.
+        num_workers: readers of this rank.
+        device: where examples are made and described.
+
+    Raises:
+        TrainingError: a file cannot be read.
+    """
+    size = source.batch_size
+    parts = [range(n, min(n + size, num_examples)) for n in range(0, num_examples, size)]
+    missing = [
+        number
+        for number, part in enumerate(parts)
+        if not _path(folder, number).exists()
+        or not all(_audio_path(folder, n).exists() for n in part if n < num_audio)
+    ]
+    rank, world_size = rank_and_world()
+    if own := missing[rank::world_size]:
+        with (
+            Progress(log, "measured", total=len(own) * size, unit="examples") as shown,
+            source.running(own[0]) as reached,
+        ):
+            drawn = load_batches(
+                source.recipes(num_audio), own, num_workers=num_workers, pinned=False
+            )
+            for number, recipes in zip(own, drawn, strict=True):
+                reached(number)
+                part = parts[number]
+                made = source.made(recipes, device, with_truth=part.start < num_audio)
+                _write(folder, number, part, made, encoder, num_audio)
+                shown.advance(size)
+    barrier()
+    items = []
+    for number, part in enumerate(parts):
+        found = _read(_path(folder, number), [_key(n, name) for n in part for name in _NAMES])
+        for n in part:
+            items.append(MeasuredExample(*(found[_key(n, name)] for name in _NAMES)))
+    return MeasuredExamples(items, folder)
+
+
+def _write(
+    folder: Path,
+    number: int,
+    part: range,
+    made: Sequence[Example],
+    encoder: Encoder | None,
+    num_audio: int,
+) -> None:
+    """Measure a batch and write it; its audio first, for the other file says that all is there."""
+    tensors: dict[str, Tensor] = {}
+    measured = measure_batch(made, encoder)
+    for n, example, item in zip(part, made, measured, strict=False):
+        # Tensors that examples share are stored with each.
+        tensors |= {_key(n, name): getattr(item, name).clone() for name in _NAMES}
+        if n < num_audio:
+            assert example.truth_NCT is not None
+            none_CT = example.tracks_NCT[0, :, :0]
+            reference_CT = none_CT if example.reference_CT is None else example.reference_CT
+            audio = Audio(example.tracks_NCT, example.truth_NCT, reference_CT)
+            halves = {name: x.half().cpu().contiguous() for name, x in audio._asdict().items()}
+            write_tensors(_audio_path(folder, n), halves)
+    write_tensors(_path(folder, number), tensors)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.safetensors"
+
+
+def _audio_path(folder: Path, number: int) -> Path:
+    return folder / f"audio-{number:05d}.safetensors"
+
+
+def _key(number: int, name: str) -> str:
+    return f"{number}.{name}"
+
+
+def _read(path: Path, names: Sequence[str]) -> Mapping[str, Tensor]:
+    try:
+        tensors = read_tensors(path)
+        if not tensors.keys() >= set(names):
+            raise CheckpointError(f"{path}: expected {names[0]} and others in it")
+    except CheckpointError as error:
+        raise TrainingError(f"{path}: expected what was measured, found: {error}") from error
+    return tensors

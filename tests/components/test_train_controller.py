@@ -1,0 +1,65 @@
+"""The task `controller` on the command line, and what its ranks are told."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.train import __main__ as command
+from components.train import controller
+from components.train.job import find_task
+from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.errors import DataError
+from mixprint.weights import SHIPPED_ENCODER
+
+
+def started(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    """Run the command, and return what the ranks would have been started with."""
+    seen: dict[str, Any] = {}
+
+    def start_ranks(task: Any, run: Any, folder: Path, config: Any, **options: Any) -> None:
+        seen.update(options, task=task, folder=folder, config=config)
+
+    monkeypatch.setattr(controller, "start_ranks", start_ranks)
+    monkeypatch.setattr(sys, "argv", ["train", "--task", "controller", *arguments])
+    command.main()
+    return seen
+
+
+def test_options_and_layers_reach_the_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = tmp_path / "layer.json"
+    layer.write_text(json.dumps({"examples": {"songs": {"seed": 5}}, "head": "chain"}))
+    out = tmp_path / "out"
+    seen = started(
+        monkeypatch,
+        *("--out", str(out), "--config", str(layer), "--initial", "known"),
+        *("--set", "max_minutes=7", "--set", "controller.seed=3"),
+    )
+    config = seen["config"]
+    assert isinstance(config, ControllerTrainConfig)
+    assert (config.head, config.max_minutes, config.seed) == ("chain", 7.0, 3)
+    assert config.examples.songs.seed == 5
+    assert seen["inputs"] == {"encoder": str(SHIPPED_ENCODER), "initial": "known"}
+    assert seen["folder"] == out
+    assert seen["task"] is find_task("controller")
+    # Ranks read the parameters back from a file of JSON.
+    values = json.loads(json.dumps(config.to_values()))
+    assert ControllerTrainConfig.from_values(values) == config
+
+
+def test_a_controller_may_read_no_embeddings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = started(monkeypatch, "--out", str(tmp_path / "out"), "--encoder", "none")
+    assert seen["inputs"] == {}
+
+
+def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors").write_text("mine")
+    config = ControllerTrainConfig.load(Path(__file__).parents[2] / "params.yaml")
+    with pytest.raises(DataError, match="expected a new folder or that of a training"):
+        controller.run(out_dir=tmp_path, config=config)
