@@ -60,14 +60,14 @@ def _phrases(strip: Strip, name: str) -> Iterator[str]:
 def _tone(strip: Strip) -> Iterator[str]:
     for band in active_bands(strip):
         if band.kind in ("highpass", "lowpass"):
-            yield f"cut {'below' if band.kind == 'highpass' else 'above'} {_hz(band.freq_hz)}"
+            yield f"cut {'below' if band.kind == 'highpass' else 'above'} {hz_text(band.freq_hz)}"
         elif abs(band.gain_db) < _SAID_DB:
             continue
         elif band.kind == "bell":
-            yield f"{_db(band.gain_db)} at {_hz(band.freq_hz)}, Q {band.q:.1f}"
+            yield f"{_db(band.gain_db)} at {hz_text(band.freq_hz)}, Q {band.q:.1f}"
         else:
             where = "below" if band.kind == "low" else "above"
-            yield f"{_db(band.gain_db)} shelf {where} {_hz(band.freq_hz)}"
+            yield f"{_db(band.gain_db)} shelf {where} {hz_text(band.freq_hz)}"
 
 
 def _drive(strip: Strip) -> Iterator[str]:
@@ -120,5 +120,6 @@ def _db(value: float) -> str:
     return f"{value:+.1f} dB"
 
 
-def _hz(value: float) -> str:
+def hz_text(value: float) -> str:
+    """Return a frequency as it is said: 80 Hz, 2.5 kHz."""
     return f"{value / 1_000:.3g} kHz" if value >= 1_000 else f"{value:.0f} Hz"
