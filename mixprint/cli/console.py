@@ -328,11 +328,13 @@ def show(
     *,
     changes: ChangeOptions,
 ) -> None:
-    """Say settings in words."""
+    """Say settings in words; with their spread, where `mixprint console mix` has predicted them."""
     from mixprint.console.settings import Settings
+    from mixprint.console.spread import Spread
     from mixprint.console.words import markdown
 
-    echo(markdown(changes.changed(Settings.load(settings))).rstrip())
+    used = changes.changed(Settings.load(settings))
+    echo(markdown(used, Spread.beside(settings)).rstrip())
 
 
 def _loaded(path: Path | None, tracks: Mapping[str, Path]) -> "Settings":
