@@ -25,7 +25,16 @@ ORDER = (
         "collection",
         "pages",
     ),
-    *("training", "features", "synthesis", "console", "encoder", "zero_shot", "separation"),
+    *(
+        "training",
+        "features",
+        "synthesis",
+        "console",
+        "encoder",
+        "controller",
+        "zero_shot",
+        "separation",
+    ),
     "transfer",
     *("evaluation", "listening", "api", "cli"),
 )

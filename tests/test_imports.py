@@ -25,6 +25,7 @@ ALLOWED = {
     "features": "dsp storage",
     "synthesis": "collection machine storage",
     "encoder": "checkpoints collection dsp features storage training",
+    "controller": "audio checkpoints console dsp encoder features storage synthesis training",
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection console dsp encoder features machine pages separation storage "

@@ -1,0 +1,299 @@
+"""A trained controller on disk and in use.
+
+Shape suffixes: N track, S stem, C channel, T sample, K field, G gate, E embedding.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from mixprint.checkpoints.form import CheckpointFiles, Form
+from mixprint.console.excerpts import busiest_second, power_per_second
+from mixprint.console.schema import MASTER as MASTER_NAME
+from mixprint.console.settings import MAX_TRACKS
+from mixprint.controller.descriptors import describe_audio
+from mixprint.controller.heads import StripPrediction
+from mixprint.controller.inputs import (
+    MID_SIDE_KINDS,
+    STEM_KINDS,
+    SongInputs,
+    batched,
+    describe_reference,
+    describe_tracks,
+    trims_db,
+)
+from mixprint.controller.model import ControllerNetwork, Outputs
+from mixprint.controller.prediction import Prediction
+from mixprint.controller.settings import ControllerConfig
+from mixprint.controller.targets import MASTER, TRACK, Layout, Targets
+from mixprint.encoder.checkpoint import Encoder
+from mixprint.encoder.settings import MIN_SEGMENT_S
+from mixprint.errors import CheckpointError, DataError
+from mixprint.schema import WithOthers
+from mixprint.stems import NUM_CHANNELS, NUM_STEMS
+
+FORM = Form("mixprint-controller")
+# So much of a song is described, where all tracks sound the most.
+EXCERPT_S = 10
+# From this probability on a group of settings is in use.
+GATE_THRESHOLD = 0.5
+
+
+class Controller:
+    """A trained network with what it needs to be used.
+
+    Attributes:
+        network: in evaluation mode, its weights frozen.
+        encoder_fingerprint: of the encoder whose embeddings it reads; empty: of none.
+        metadata: how it came to be: metrics, fingerprint of the training data.
+        fingerprint: SHA-256 over weights and configuration.
+    """
+
+    def __init__(
+        self,
+        network: ControllerNetwork,
+        *,
+        encoder_fingerprint: str,
+        metadata: Mapping[str, Any],
+        fingerprint: str,
+    ) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.encoder_fingerprint = encoder_fingerprint
+        self.metadata = dict(metadata)
+        self.fingerprint = fingerprint
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the network."""
+        self.network.to(device)
+        return self
+
+    def check_encoder(self, fingerprint: str) -> None:
+        """Refuse embeddings of another encoder.
+
+        Raises:
+            CheckpointError: the encoder is not the one that it was trained with.
+        """
+        if fingerprint != self.encoder_fingerprint:
+            raise CheckpointError(
+                f"controller: expected embeddings of the encoder "
+                f"{self.encoder_fingerprint or 'none'}, found those of {fingerprint}; train it "
+                "with `python -m components.train --task controller`, or use the encoder that it "
+                "knows"
+            )
+
+    @torch.no_grad()
+    def predict(
+        self,
+        tracks_NCT: Tensor,
+        names: Sequence[str],
+        sample_rate_hz: int,
+        *,
+        reference_CT: Tensor | None = None,
+        stems_SCT: Tensor | None = None,
+        encoder: Encoder | None = None,
+        roles: Sequence[str] | None = None,
+    ) -> Prediction:
+        """Set the console for tracks, so that they sound mixed like the reference.
+
+        Without a reference it makes the mix that songs like this one had on the whole. Of long
+        songs it hears the seconds in which all tracks sound the most.
+
+        Args:
+            tracks_NCT: dry tracks, one or two channels, full scale at +-1, of any level.
+            names: of the tracks, all different.
+            sample_rate_hz: of tracks, reference and stems.
+            reference_CT: a mix, one or two channels.
+            stems_SCT: the reference's stems in the order of `STEMS`, separated or true; they tell
+                more than the mix.
+            encoder: the one that it was trained with, to embed the stems; None: no embedding.
+            roles: of the tracks, "" where unknown; those that it does not know count as unknown.
+                None: all are unknown.
+
+        Returns:
+            settings with their spread; the same each time for the same input.
+
+        Raises:
+            DataError: shapes, names or values do not fit.
+            CheckpointError: it knows another encoder.
+        """
+        _check_tracks(tracks_NCT, names, roles)
+        trim_db = trims_db(tracks_NCT, sample_rate_hz)
+        excerpt_NCT = _excerpt(tracks_NCT, sample_rate_hz)
+        known = {role: number for number, role in enumerate(self.network.config.roles, start=1)}
+        role_N = torch.tensor([known.get(role, 0) for role in roles or [""] * len(names)])
+        reference_RD, kind_R, embedding_E = self._reference(
+            reference_CT, stems_SCT, encoder, sample_rate_hz
+        )
+        song = SongInputs(
+            describe_tracks(excerpt_NCT, trim_db, sample_rate_hz),
+            role_N,
+            reference_RD,
+            kind_R,
+            embedding_E,
+        )
+        device = self.network.null_d.device
+        inputs = batched([song], self.network.config.embedding_dim).to(device)
+        found = self.network(inputs)
+        return predicted(found, names, trim_db, sample_rate_hz)
+
+    def _reference(
+        self,
+        reference_CT: Tensor | None,
+        stems_SCT: Tensor | None,
+        encoder: Encoder | None,
+        sample_rate_hz: int,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Describe the reference: reference_RD, kind_R and its embedding."""
+        if stems_SCT is None and reference_CT is None:
+            none_0CT = torch.zeros(0, NUM_CHANNELS, 1)
+            return describe_audio(none_0CT, sample_rate_hz), torch.zeros(0, dtype=torch.long), None
+        if stems_SCT is None:
+            assert reference_CT is not None
+            _check_audio("reference", reference_CT[None])
+            (mix_CT,) = _excerpt(reference_CT[None], sample_rate_hz)
+            return describe_reference(mix_CT, sample_rate_hz), torch.tensor(MID_SIDE_KINDS), None
+        _check_audio("stems", stems_SCT)
+        if stems_SCT.shape[:2] != (NUM_STEMS, NUM_CHANNELS):
+            raise DataError(
+                f"stems: expected {NUM_STEMS} of {NUM_CHANNELS} channels, found shape "
+                f"{tuple(stems_SCT.shape)}"
+            )
+        stems_SCT = _excerpt(stems_SCT.float(), sample_rate_hz)
+        embedding_E = None
+        if encoder is not None:
+            self.check_encoder(encoder.fingerprint)
+            is_long = stems_SCT.shape[-1] >= MIN_SEGMENT_S * sample_rate_hz
+            if is_long and sample_rate_hz == encoder.model.config.sample_rate_hz:
+                (embedding_E,) = encoder.embed(stems_SCT[None], sample_rate_hz)
+        return describe_audio(stems_SCT, sample_rate_hz), torch.tensor(STEM_KINDS), embedding_E
+
+
+def predicted(
+    found: Outputs, names: Sequence[str], trim_db: Sequence[float], sample_rate_hz: int
+) -> Prediction:
+    """Turn what a network says of one song into settings, their spread and gates.
+
+    Args:
+        found: of a song without padding.
+        names: of its tracks.
+        trim_db: of its tracks.
+        sample_rate_hz: of the audio.
+    """
+    track, master = (StripPrediction(*(value.detach().cpu() for value in strip)) for strip in found)
+    targets = thresholded(Outputs(track, master)).gated()
+    spread, gates = {}, {}
+    strips = [(TRACK, track, row, name) for row, name in enumerate(names)]
+    for layout, strip, row, name in [*strips, (MASTER, master, 0, MASTER_NAME)]:
+        position_K = (targets.track_NK if layout is TRACK else targets.master_K[None])[row]
+        spread[name] = layout.spreads(position_K, strip.log_sigma_NK[row].exp())
+        gates[name] = _probabilities(layout, strip.gate_logit_NG[row])
+    settings = targets.settings(names, trim_db, sample_rate_hz)
+    return Prediction(settings, spread, gates)
+
+
+def thresholded(found: Outputs) -> Targets:
+    """Return the predicted settings of one song with gates that are open or closed."""
+
+    def is_open(gate_logit: Tensor) -> Tensor:
+        return (torch.sigmoid(gate_logit) >= GATE_THRESHOLD).to(gate_logit)
+
+    return Targets(
+        found.track.position_NK,
+        is_open(found.track.gate_logit_NG),
+        found.master.position_NK[0],
+        is_open(found.master.gate_logit_NG[0]),
+    )
+
+
+def _probabilities(layout: Layout, gate_logit_G: Tensor) -> dict[str, float]:
+    return dict(zip(layout.gates, torch.sigmoid(gate_logit_G).tolist(), strict=True))
+
+
+def _check_tracks(tracks_NCT: Tensor, names: Sequence[str], roles: Sequence[str] | None) -> None:
+    _check_audio("tracks", tracks_NCT)
+    if not 1 <= len(tracks_NCT) <= MAX_TRACKS:
+        raise DataError(f"tracks: expected 1 to {MAX_TRACKS}, found {len(tracks_NCT)}")
+    for what, given in (("names", names), ("roles", roles)):
+        if given is not None and len(given) != len(tracks_NCT):
+            raise DataError(f"{what}: expected {len(tracks_NCT)}, one a track, found {len(given)}")
+    if len(set(names)) < len(names):
+        raise DataError(f"names: expected different ones, found {', '.join(names)}")
+
+
+def _check_audio(what: str, audio_NCT: Tensor) -> None:
+    shape = tuple(audio_NCT.shape)
+    if audio_NCT.ndim != 3 or shape[1] not in (1, NUM_CHANNELS) or shape[-1] == 0:
+        raise DataError(f"{what}: expected audio of one or two channels, found shape {shape}")
+    if not audio_NCT.isfinite().all():
+        raise DataError(f"{what}: expected finite samples, found others")
+
+
+def _excerpt(audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
+    """Cut the excerpt that is described."""
+    if audio_NCT.shape[-1] <= EXCERPT_S * sample_rate_hz:
+        return audio_NCT
+    start = busiest_second(power_per_second(audio_NCT, sample_rate_hz), EXCERPT_S) * sample_rate_hz
+    return audio_NCT[..., start : start + EXCERPT_S * sample_rate_hz]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description(WithOthers):
+    """The part of a controller's description that is read."""
+
+    architecture: ControllerConfig
+    encoder: str
+    metadata: Mapping[str, Any]
+
+
+def save_controller(
+    folder: Path,
+    network: ControllerNetwork,
+    encoder_fingerprint: str,
+    metadata: Mapping[str, Any],
+    *,
+    half: bool = False,
+) -> None:
+    """Write a controller, see `mixprint.checkpoints.form`.
+
+    Args:
+        folder: created if missing; files of an older one are replaced.
+        network: what is saved.
+        encoder_fingerprint: of the encoder whose embeddings it reads; empty: of none.
+        metadata: JSON values that describe how it came to be.
+        half: store 16-bit numbers, half the size; it computes in 32 bits all the same.
+    """
+    FORM.write(
+        CheckpointFiles.in_folder(folder),
+        network.state_dict(),
+        {
+            "architecture": asdict(network.config),
+            "encoder": encoder_fingerprint,
+            "metadata": dict(metadata),
+        },
+        dtype=torch.float16 if half else torch.float32,
+    )
+
+
+def load_controller(folder: Path, device: torch.device | str = "cpu") -> Controller:
+    """Read a controller.
+
+    Args:
+        folder: as written by `save_controller`.
+        device: where it shall compute.
+
+    Raises:
+        CheckpointError: a file is missing, broken, of another format, or does not fit the
+            architecture.
+    """
+    checkpoint = FORM.read(CheckpointFiles.in_folder(Path(folder)))
+    known = checkpoint.described(_Description)
+    return Controller(
+        checkpoint.restored(lambda: ControllerNetwork(known.architecture)),
+        encoder_fingerprint=known.encoder,
+        metadata=known.metadata,
+        fingerprint=checkpoint.fingerprint("architecture", "encoder"),
+    ).to(device)

@@ -1,0 +1,209 @@
+"""Descriptor of audio: what a controller hears of a track, or of a part of a reference.
+
+| part | numbers | of |
+| --- | --- | --- |
+| mel levels | 256 | 64 mels: mean, deviation, 10 % and 90 % over time, dB |
+| stereo | 40 | 20 mels: mean level of mid, and of side, dB |
+| falls | 72 | 6 mels: by how much levels have fallen after 46, 139 and 372 ms: 4 quantiles, dB |
+| rises | 12 | 6 mels: by how much they rise within 23 and 46 ms: 95 % quantile, dB |
+| loudness histogram | 16 | parts of the time, relative to the integrated loudness |
+| onsets | 1 | per second |
+| crest | 1 | of mid, dB |
+| stem features | 14 | see `mixprint.features.schema` |
+
+The falls tell rooms: a dry sound dies away as fast as its instrument, a wet one as the room. The
+rises and crests tell compressors. All are measured once, of one spectrogram.
+
+Shape suffixes: N item, C channel, T sample, M frame, F frequency bin, K mel, Q quantile, S step of
+100 ms, D number of the descriptor.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mixprint.audio.resampling import resample
+from mixprint.console.mixing import as_stereo
+from mixprint.dsp import loudness
+from mixprint.encoder.model import mel_filterbank
+from mixprint.features import level, spectral
+from mixprint.features.schema import MIN_DURATION_S, SILENCE_POWER, STEM_FEATURES
+from mixprint.stems import SAMPLE_RATE_HZ
+
+NUM_MELS, NUM_STEREO_MELS, NUM_ENVELOPES = 64, 20, 6
+# Levels of bands: -120 dB is silence, far below what a bin of quiet music holds.
+_FLOOR_POWER = 1e-12
+_SOUNDING_DB = 40.0
+_FALL_FRAMES, _FALL_QUANTILES = (2, 6, 16), (0.05, 0.25, 0.5, 0.75)
+_RISE_FRAMES, _RISE_QUANTILE = (1, 2), 0.95
+_LOUDNESS_EDGES_LU = tuple(-30.0 + 2.5 * edge for edge in range(15))
+_ONSET_DB = 3.0
+NUM_DESCRIPTORS = (
+    4 * NUM_MELS
+    + 2 * NUM_STEREO_MELS
+    + NUM_ENVELOPES * (len(_FALL_FRAMES) * len(_FALL_QUANTILES) + len(_RISE_FRAMES))
+    + len(_LOUDNESS_EDGES_LU)
+    + 1
+    + 2
+    + len(STEM_FEATURES)
+)
+
+
+class _Banks(NamedTuple):
+    """Filters of mels, `FK` each."""
+
+    mel_FK: Tensor
+    stereo_FK: Tensor
+    envelope_FK: Tensor
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _banks(device: torch.device) -> _Banks:
+    constants = spectral.spectral_constants(SAMPLE_RATE_HZ, device, torch.float32)
+    size = constants.window_T.shape[0]
+    banks = (
+        mel_filterbank(number, size, SAMPLE_RATE_HZ).T.contiguous().to(device, torch.float32)
+        for number in (NUM_MELS, NUM_STEREO_MELS, NUM_ENVELOPES)
+    )
+    return _Banks(*banks)
+
+
+@torch.no_grad()
+def describe_audio(audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
+    """Describe tracks, stems, or mid and side of a mix.
+
+    Levels are absolute: tracks are brought to the working level before.
+
+    Args:
+        audio_NCT: one or two channels, full scale at +-1; what is shorter than 3 s is repeated.
+        sample_rate_hz: sample rate.
+
+    Returns:
+        descriptor_ND, float32, of `NUM_DESCRIPTORS` numbers, finite for silence, too.
+
+    Raises:
+        ValueError: there is no audio.
+    """
+    if audio_NCT.ndim != 3 or audio_NCT.shape[-2] not in (1, 2) or audio_NCT.shape[-1] == 0:
+        raise ValueError(f"audio_NCT must be (N, 1 or 2, T), got {tuple(audio_NCT.shape)}")
+    audio_NCT = as_stereo(audio_NCT.float())
+    if sample_rate_hz != SAMPLE_RATE_HZ:
+        flat_CT = resample(audio_NCT.flatten(0, 1).cpu(), sample_rate_hz, SAMPLE_RATE_HZ)
+        audio_NCT = flat_CT.to(audio_NCT.device).unflatten(0, audio_NCT.shape[:2])
+    least = round(MIN_DURATION_S * SAMPLE_RATE_HZ)
+    if audio_NCT.shape[-1] < least:
+        audio_NCT = audio_NCT.repeat(1, 1, -(-least // audio_NCT.shape[-1]))[..., :least]
+    if audio_NCT.device.type != "cpu":
+        return _described(audio_NCT)
+    # One at a time keeps the intermediate results of a CPU in its cache.
+    rows = [_described(audio_1CT) for audio_1CT in audio_NCT.split(1)]
+    return torch.cat(rows) if rows else audio_NCT.new_zeros(0, NUM_DESCRIPTORS)
+
+
+def _described(audio_NCT: Tensor) -> Tensor:
+    banks = _banks(audio_NCT.device)
+    mid_NT, side_NT = audio_NCT.mean(dim=1), (audio_NCT[:, 0] - audio_NCT[:, 1]) / 2
+    # The channels' mean power is that of mid and side together.
+    parts_N2T = torch.stack([mid_NT, side_NT], dim=1)
+    part_N2MF = spectral.power_spectrogram(parts_N2T.unsqueeze(2), SAMPLE_RATE_HZ)
+    power_NMF = part_N2MF.sum(dim=1)
+    mel_NMK = _db(power_NMF @ banks.mel_FK)
+    stereo_N2K = _db(part_N2MF.mean(dim=2) @ banks.stereo_FK)
+    envelope_NMK = _db(power_NMF @ banks.envelope_FK)
+    energy_NS = loudness.hop_energy(loudness.k_weight(audio_NCT, SAMPLE_RATE_HZ), SAMPLE_RATE_HZ)
+    loudness_N = loudness.integrated_from_energy(energy_NS)
+    return torch.cat(
+        [
+            _mel_statistics(mel_NMK),
+            stereo_N2K.flatten(1),
+            _falls_and_rises(envelope_NMK),
+            _histogram(energy_NS, loudness_N),
+            _onset_rate(mel_NMK),
+            level.crest_db(mid_NT.abs().amax(dim=-1), mid_NT.square().mean(dim=-1))[:, None],
+            _stem_features(audio_NCT, power_NMF.mean(dim=1), energy_NS, loudness_N),
+        ],
+        dim=-1,
+    )
+
+
+def _db(power: Tensor) -> Tensor:
+    return 10 * (power + _FLOOR_POWER).log10()
+
+
+def _mel_statistics(mel_NMK: Tensor) -> Tensor:
+    """Return mean, deviation, 10 % and 90 % of each mel."""
+    sorted_NMK = mel_NMK.sort(dim=1).values
+    last = mel_NMK.shape[1] - 1
+    quantiles = [sorted_NMK[:, round(part * last)] for part in (0.1, 0.9)]
+    deviation_NK = mel_NMK.std(dim=1, correction=0)
+    return torch.cat([mel_NMK.mean(dim=1), deviation_NK, *quantiles], dim=-1)
+
+
+def _falls_and_rises(level_NMK: Tensor) -> Tensor:
+    """Return quantiles of how far levels fall and rise, of the moments that sound."""
+    is_sounding_NMK = level_NMK > level_NMK.amax(dim=(1, 2), keepdim=True) - _SOUNDING_DB
+    is_sounding_NMK &= level_NMK > 10 * torch.tensor(10 * _FLOOR_POWER).log10()
+    numbers = []
+    for lag, parts in (
+        *((lag, _FALL_QUANTILES) for lag in _FALL_FRAMES),
+        *((lag, (_RISE_QUANTILE,)) for lag in _RISE_FRAMES),
+    ):
+        change_NMK = level_NMK[:, lag:] - level_NMK[:, :-lag]
+        numbers.append(_quantiles(change_NMK, is_sounding_NMK[:, :-lag], parts).flatten(1))
+    return torch.cat(numbers, dim=-1)
+
+
+def _quantiles(value_NMK: Tensor, is_meant_NMK: Tensor, parts: tuple[float, ...]) -> Tensor:
+    """Return quantiles over M of what is meant, 0 where nothing is: value_NQK."""
+    count_NK = is_meant_NMK.sum(dim=1)
+    sorted_NMK = value_NMK.masked_fill(~is_meant_NMK, torch.inf).sort(dim=1).values
+    part_Q = torch.tensor(parts, device=value_NMK.device)
+    place_NQK = (part_Q[:, None] * (count_NK - 1).clamp_min(0)[:, None]).round().long()
+    return sorted_NMK.gather(1, place_NQK).nan_to_num(posinf=0.0)
+
+
+def _histogram(energy_NS: Tensor, loudness_N: Tensor) -> Tensor:
+    """Return the parts of the time in which it is so much louder than on the whole."""
+    relative_NS = 10 * (energy_NS + SILENCE_POWER).log10() - loudness_N[:, None]
+    edges = torch.tensor(_LOUDNESS_EDGES_LU, device=energy_NS.device)
+    place_NS = torch.bucketize(relative_NS, edges)
+    one_NSK = torch.nn.functional.one_hot(place_NS, len(_LOUDNESS_EDGES_LU) + 1)
+    return one_NSK.float().mean(dim=1)
+
+
+def _onset_rate(mel_NMK: Tensor) -> Tensor:
+    """Count the moments per second at which most mels rise together."""
+    flux_NM = (mel_NMK[:, 1:] - mel_NMK[:, :-1]).clamp(0.0, 20.0).mean(dim=-1)
+    before_NM, here_NM, after_NM = flux_NM[:, :-2], flux_NM[:, 1:-1], flux_NM[:, 2:]
+    is_onset_NM = (here_NM > _ONSET_DB) & (here_NM >= before_NM) & (here_NM > after_NM)
+    hop_s = _hop_samples(mel_NMK.device) / SAMPLE_RATE_HZ
+    return is_onset_NM.float().mean(dim=1, keepdim=True) / hop_s
+
+
+def _hop_samples(device: torch.device) -> int:
+    constants = spectral.spectral_constants(SAMPLE_RATE_HZ, device, torch.float32)
+    return constants.window_T.shape[0] // 2
+
+
+def _stem_features(
+    audio_NCT: Tensor, spectrum_NF: Tensor, energy_NS: Tensor, loudness_N: Tensor
+) -> Tensor:
+    """Return the features of the stem block, in their order."""
+    constants = spectral.spectral_constants(SAMPLE_RATE_HZ, audio_NCT.device, torch.float32)
+    power_NC = audio_NCT.square().mean(dim=-1)
+    return torch.cat(
+        [
+            level.rms_db(power_NC),
+            level.crest_db(audio_NCT.abs().amax(dim=-1), power_NC),
+            loudness_N[:, None],
+            loudness.dynamic_range_from_energy(energy_NS)[:, None],
+            spectral.band_levels_db(spectrum_NF, constants),
+            spectral.tilt_db_per_octave(spectrum_NF, constants)[:, None],
+            spectral.flatness(spectrum_NF, constants)[:, None],
+            torch.stack(level.stereo_image(audio_NCT, power_NC), dim=-1),
+        ],
+        dim=-1,
+    )

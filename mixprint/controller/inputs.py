@@ -1,0 +1,98 @@
+"""Songs as a controller is given them: described, put together, and padded to a batch.
+
+Shape suffixes: B song, N track, S stem, R part of the reference, C channel, T sample, D number of a
+descriptor, E embedding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mixprint.console.levels import working_trim_db
+from mixprint.console.mixing import amplitude
+from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.model import REFERENCE_KINDS, Inputs
+from mixprint.stems import NUM_STEMS
+
+STEM_KINDS = tuple(range(NUM_STEMS))
+MID_SIDE_KINDS = tuple(REFERENCE_KINDS.index(name) for name in ("mid", "side"))
+
+
+@dataclass(frozen=True)
+class SongInputs:
+    """Inputs of one song, without padding.
+
+    Attributes:
+        track_ND: descriptors of the tracks at the working level.
+        role_N: their roles, 0 where unknown.
+        reference_RD: descriptors of the parts of the reference; none: no reference.
+        kind_R: their numbers in `REFERENCE_KINDS`.
+        embedding_E: of the reference; None: none.
+    """
+
+    track_ND: Tensor
+    role_N: Tensor
+    reference_RD: Tensor
+    kind_R: Tensor
+    embedding_E: Tensor | None = None
+
+
+def describe_tracks(tracks_NCT: Tensor, trim_db: Sequence[float], sample_rate_hz: int) -> Tensor:
+    """Describe dry tracks at the working level: track_ND.
+
+    Args:
+        tracks_NCT: one or two channels, full scale at +-1.
+        trim_db: what brings each there, see `mixprint.console.levels.working_trim_db`.
+        sample_rate_hz: of the audio.
+    """
+    trim_N = torch.tensor(trim_db, device=tracks_NCT.device)
+    return describe_audio(amplitude(trim_N)[:, None, None] * tracks_NCT, sample_rate_hz)
+
+
+def describe_reference(mix_CT: Tensor, sample_rate_hz: int) -> Tensor:
+    """Describe mid and side of a mix: reference_RD of `MID_SIDE_KINDS`."""
+    left_T, right_T = mix_CT[0], mix_CT[-1]
+    parts_21T = torch.stack([left_T + right_T, left_T - right_T])[:, None] / 2
+    return describe_audio(parts_21T, sample_rate_hz)
+
+
+def trims_db(tracks_NCT: Tensor, sample_rate_hz: int) -> list[float]:
+    """Return what brings tracks to the working level, within the range of a trim."""
+    trims = working_trim_db(tracks_NCT, sample_rate_hz)
+    return [min(max(trim_db, -60.0), 60.0) for trim_db in trims]
+
+
+def batched(songs: Sequence[SongInputs], embedding_dim: int) -> Inputs:
+    """Pad songs to a batch.
+
+    Args:
+        songs: one at least, each with a track.
+        embedding_dim: of the embeddings.
+    """
+    num_songs = len(songs)
+    num_tracks = max(len(song.track_ND) for song in songs)
+    num_parts = max(max(len(song.reference_RD) for song in songs), 1)
+    inputs = Inputs(
+        torch.zeros(num_songs, num_tracks, NUM_DESCRIPTORS),
+        torch.zeros(num_songs, num_tracks, dtype=torch.long),
+        torch.zeros(num_songs, num_tracks, dtype=torch.bool),
+        torch.zeros(num_songs, num_parts, NUM_DESCRIPTORS),
+        torch.zeros(num_songs, num_parts, dtype=torch.long),
+        torch.zeros(num_songs, num_parts, dtype=torch.bool),
+        torch.zeros(num_songs, embedding_dim),
+        torch.zeros(num_songs, dtype=torch.bool),
+    )
+    for row, song in enumerate(songs):
+        tracks, parts = len(song.track_ND), len(song.reference_RD)
+        inputs.track_BND[row, :tracks] = song.track_ND
+        inputs.role_BN[row, :tracks] = song.role_N
+        inputs.is_track_BN[row, :tracks] = True
+        inputs.reference_BRD[row, :parts] = song.reference_RD
+        inputs.kind_BR[row, :parts] = song.kind_R
+        inputs.is_part_BR[row, :parts] = True
+        if song.embedding_E is not None:
+            inputs.embedding_BE[row] = song.embedding_E
+            inputs.has_embedding_B[row] = True
+    return inputs

@@ -1,0 +1,196 @@
+"""The settings of the controller and of its training."""
+
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from mixprint.config import StepConfig
+from mixprint.dsp.spectral_distance import RESOLUTIONS
+from mixprint.errors import ConfigError
+from mixprint.schema import Above, Length, Range
+from mixprint.stems import SAMPLE_RATE_HZ
+
+Head = Literal["settings", "chain"]
+# `likelihood` of the settings; distance of the mix to the truth through the console (`audio`);
+# Diff-MST's training methods.
+Objective = Literal["likelihood", "audio", "method1", "method2"]
+
+_Part = Annotated[float, Range(0.0, 1.0)]
+_Weight = Annotated[float, Range(0.0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkShape:
+    """The part of the architecture that is chosen.
+
+    Attributes:
+        width: of a token.
+        num_layers: of the transformer.
+        num_heads: of its attention.
+        head: `settings`: all settings at once, with gates; `chain`: one processor after another.
+        dropout: inside the transformer.
+    """
+
+    width: Annotated[int, Range(8, 1 << 12)]
+    num_layers: Annotated[int, Range(1, 64)]
+    num_heads: Annotated[int, Range(1, 64)]
+    head: Head
+    dropout: Annotated[float, Range(0.0, 0.9)]
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            ConfigError: values do not fit together.
+        """
+        if self.width % self.num_heads:
+            raise ConfigError(
+                f"controller.width must be a multiple of num_heads, got {self.width} and "
+                f"{self.num_heads}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerConfig(NetworkShape):
+    """Architecture of a controller.
+
+    Attributes:
+        embedding_dim: of the encoder whose embeddings of a reference it reads.
+        roles: of tracks that it knows, beside the unknown one.
+    """
+
+    embedding_dim: Annotated[int, Range(1, 1 << 14)]
+    roles: Annotated[tuple[str, ...], Length(0, 256)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A phase of the training; its rate rises and falls by itself.
+
+    Attributes:
+        objective: see `Objective`.
+        num_steps: its steps.
+        batch_size: examples of a step, over all processes together.
+        learning_rate: the highest one.
+        likelihood_weight: of the likelihood beside an objective of audio; 0: none. Phases of
+            likelihood take no notice.
+        prior_weight: of the distance from the prior, in phases of audio.
+    """
+
+    objective: Objective
+    num_steps: Annotated[int, Range(1)]
+    batch_size: Annotated[int, Range(1)]
+    learning_rate: Annotated[float, Above(0.0)]
+    likelihood_weight: _Weight
+    prior_weight: _Weight
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerTrainConfig(NetworkShape, StepConfig):
+    """Parameters of network and training, as in the section `controller` of `params.yaml`.
+
+    Attributes:
+        phases: of the training, one after another.
+        num_examples: that are measured once, for phases of likelihood.
+        num_audio: examples whose audio is kept, for phases of audio: the first of them.
+        num_valid: examples of the validation, of other songs.
+        example_s: length of an example.
+        context_s: what of it is heard by the console and not compared.
+        gate_weight: of the gates beside the settings, in the likelihood.
+        track_weight: of the tracks' distances beside the mix's, in phases of audio.
+        reference_dropout: part of the examples without any reference.
+        stems_dropout: part of the references that are heard as mid and side alone.
+        embedding_dropout: part of the references without their embedding.
+        role_dropout: part of the tracks whose role is not told.
+        embedding_noise: length of the noise that is added to embeddings of length 1.
+        prior_shrinkage: part of the correlations of settings that is not believed.
+        warmup_fraction: part of each phase in which the rate rises.
+        weight_decay: of AdamW.
+        max_grad_norm: longer gradients are shortened.
+        max_minutes: length in minutes of work, over all resumed runs; 0: the phases alone decide.
+        valid_steps: from one validation to the next.
+        first_valid_step: where the first one is; 0: after `valid_steps`, too.
+        seed: of all that is drawn.
+        precision: `float32`, or `bfloat16` for autocast inside the transformer.
+        num_processes: ranks on this machine.
+        num_workers: processes that make examples, for each rank; 0: the training process itself.
+        device: auto, cpu or cuda.
+        save_steps: from one state to the next.
+        log_steps: from one line in the log to the next.
+    """
+
+    section: ClassVar[str] = "controller"
+    phases: Annotated[tuple[Phase, ...], Length(1, 16)]
+    num_examples: Annotated[int, Range(1)]
+    num_audio: Annotated[int, Range(1)]
+    num_valid: Annotated[int, Range(1)]
+    example_s: Annotated[float, Above(0.0)]
+    context_s: Annotated[float, Range(0.0)]
+    gate_weight: _Weight
+    track_weight: _Weight
+    reference_dropout: _Part
+    stems_dropout: _Part
+    embedding_dropout: _Part
+    role_dropout: _Part
+    embedding_noise: _Weight
+    prior_shrinkage: _Part
+    warmup_fraction: Annotated[float, Range(0.0, 0.99)]
+    weight_decay: _Weight
+    max_grad_norm: Annotated[float, Above(0.0)]
+    max_minutes: Annotated[float, Range(0.0)]
+    valid_steps: Annotated[int, Range(1)]
+    first_valid_step: Annotated[int, Range(0)]
+    seed: int
+    precision: Literal["float32", "bfloat16"]
+    num_processes: Annotated[int, Range(1)]
+    num_workers: Annotated[int, Range(0)]
+    device: str
+    save_steps: Annotated[int, Range(1)]
+    log_steps: Annotated[int, Range(1)]
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            ConfigError: values do not fit together.
+        """
+        super().__post_init__()
+        least_s = max(RESOLUTIONS) / SAMPLE_RATE_HZ
+        if self.example_s - self.context_s < least_s:
+            raise ConfigError(
+                f"controller.example_s must be at least context_s + {least_s:.2f}, got "
+                f"{self.example_s} and {self.context_s}"
+            )
+        if self.num_audio > self.num_examples:
+            raise ConfigError(
+                f"controller.num_audio must be at most num_examples, got {self.num_audio} and "
+                f"{self.num_examples}"
+            )
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of all phases."""
+        return sum(phase.num_steps for phase in self.phases)
+
+    def phase(self, step: int) -> tuple[Phase, int]:
+        """Return the phase that a step belongs to, and the step that it begins with."""
+        first = 0
+        for phase in self.phases:
+            if step < first + phase.num_steps:
+                return phase, first
+            first += phase.num_steps
+        raise ValueError(f"expected a step below {first}, got {step}")
+
+    def architecture(self, embedding_dim: int, roles: tuple[str, ...]) -> ControllerConfig:
+        """Describe the network."""
+        shape = {field.name: getattr(self, field.name) for field in fields(NetworkShape)}
+        return ControllerConfig(embedding_dim=embedding_dim, roles=roles, **shape)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the parameters on which the result depends."""
+        return {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
+
+
+# Parameters that do not change what a training computes.
+_INDIFFERENT = frozenset(
+    {"num_processes", "num_workers", "device", "save_steps", "log_steps", "max_minutes"}
+)
