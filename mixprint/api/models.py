@@ -1,11 +1,14 @@
 """Models by name, or those that mixprint ships, for the command line and for programs."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
+from mixprint.controller.checkpoint import Controller
+from mixprint.controller.checkpoint import load_controller as _read_controller
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.features import Standardisation
@@ -14,7 +17,9 @@ from mixprint.storage.outputs import temporary_folder
 from mixprint.transfer.jobs import Models
 from mixprint.transfer.methods.registry import load_models_of
 from mixprint.transfer.settings import Hyperparameters
-from mixprint.weights import SHIPPED_ENCODER, SHIPPED_STANDARDISATION
+from mixprint.weights import SHIPPED_CONTROLLER, SHIPPED_ENCODER, SHIPPED_STANDARDISATION
+
+log = logging.getLogger("mixprint")
 
 
 def load_models(
@@ -78,6 +83,61 @@ def load_encoder(checkpoint: str | Path, device: torch.device) -> Encoder | None
     if str(checkpoint):
         return load_checkpoint(Path(checkpoint), device)
     return load_checkpoint(SHIPPED_ENCODER, device) if SHIPPED_ENCODER.is_dir() else None
+
+
+def load_controller(checkpoint: str | Path | None, device: torch.device) -> Controller:
+    """Load a controller.
+
+    Args:
+        checkpoint: its folder; None or empty for the shipped one.
+        device: where it computes.
+
+    Raises:
+        CheckpointError: it is missing, broken or of another kind, or none is named and none is
+            shipped.
+    """
+    if checkpoint is not None and str(checkpoint):
+        return _read_controller(Path(checkpoint), device)
+    if not ships_controller():
+        raise CheckpointError(
+            f"controller: expected one in {SHIPPED_CONTROLLER}, found none, for none is shipped "
+            "yet; train one with `make train-controller`, and name its folder with --controller "
+            "(in Python: controller=...)"
+        )
+    return _read_controller(SHIPPED_CONTROLLER, device)
+
+
+def ships_controller() -> bool:
+    """Tell whether a controller is shipped."""
+    return SHIPPED_CONTROLLER.is_dir()
+
+
+def encoder_for(
+    controller: Controller, checkpoint: str | Path, device: torch.device
+) -> Encoder | None:
+    """Load the encoder whose embeddings a controller reads.
+
+    Args:
+        controller: the controller.
+        checkpoint: see `load_encoder`.
+        device: where it computes.
+
+    Returns:
+        the encoder; None where the controller reads no embeddings, or none is named and the shipped
+        one is another: then it hears the reference without.
+
+    Raises:
+        CheckpointError: the one that is named is another, or see `load_encoder`.
+    """
+    if not controller.encoder_fingerprint:
+        return None
+    encoder = load_encoder(checkpoint, device)
+    if encoder is None or encoder.fingerprint == controller.encoder_fingerprint:
+        return encoder
+    if str(checkpoint):
+        controller.check_encoder(encoder.fingerprint)
+    log.warning("the controller reads embeddings of another encoder, and hears none")
+    return None
 
 
 def standardisation_of(encoder: Encoder | None) -> Standardisation:

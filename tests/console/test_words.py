@@ -96,7 +96,13 @@ def test_a_prediction_is_said_with_its_spread_until_it_is_changed(tmp_path: Path
     assert "+2.1 dB +-0.8 shelf" in sheet
     assert "## Why\n\n- because\n" in sheet
     values = read_json(tmp_path / "spread.json")
-    for broken in ({"vocals": {"eq.high": 1.0}}, {"bass": {}}, {"vocals": {"pan": -1}}, 3):
+    wrong: tuple[object, ...] = (
+        {"vocals": {"eq.high": 1.0}},
+        {"bass": {}},
+        {"vocals": {"pan": -1}},
+        3,
+    )
+    for broken in wrong:
         write_json(tmp_path / "spread.json", values | {"spread": broken})
         with pytest.raises(DataError, match=r"spread\.json: .*expected"):
             Spread.beside(tmp_path / "settings.json")

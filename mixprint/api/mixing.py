@@ -1,0 +1,75 @@
+"""Settings that a controller finds for tracks, and what mixes by them have in common.
+
+Shape suffixes: N track, C channel, T sample.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mixprint.api.models import encoder_for
+from mixprint.api.references import Reference
+from mixprint.audio.resampling import resample
+from mixprint.console.settings import Settings
+from mixprint.console.spread import Spread
+from mixprint.controller.checkpoint import Controller
+from mixprint.controller.hearing import known_roles, predict_for_embedding
+from mixprint.errors import CheckpointError
+from mixprint.stems import SAMPLE_RATE_HZ
+
+
+def predict(
+    controller: Controller,
+    tracks_NCT: Tensor,
+    names: Sequence[str],
+    sample_rate_hz: int,
+    reference: Reference | None = None,
+    *,
+    encoder: str | Path = "",
+    device: torch.device,
+) -> tuple[Settings, Spread]:
+    """Let a controller set the console for tracks.
+
+    Args:
+        controller: the controller.
+        tracks_NCT: dry tracks, one or two channels; of long ones the seconds are heard in which all
+            sound the most.
+        names: of the tracks; one that is called as a role that the controller knows has this role.
+        sample_rate_hz: of the tracks.
+        reference: the mix that is wanted; a good mix when None.
+        encoder: see `mixprint.api.models.load_encoder`.
+        device: where the encoder computes.
+
+    Raises:
+        CheckpointError: encoder or style do not fit the controller.
+        DataError: tracks or names cannot be used.
+    """
+    heard_NCT = tracks_NCT
+    if sample_rate_hz != SAMPLE_RATE_HZ:
+        heard_NCT = torch.stack(
+            [resample(track_CT, sample_rate_hz, SAMPLE_RATE_HZ) for track_CT in tracks_NCT]
+        )
+    if reference is not None and reference.style is not None:
+        style = reference.style
+        if style.embedding_E is None or style.encoder is None:
+            raise CheckpointError(
+                f"style {style.title}: expected an embedding, found none; add the song again with "
+                "`mixprint styles add`"
+            )
+        prediction = predict_for_embedding(
+            controller, heard_NCT, names, SAMPLE_RATE_HZ, style.embedding_E, style.encoder
+        )
+    else:
+        has_audio = reference is not None
+        prediction = controller.predict(
+            heard_NCT,
+            names,
+            SAMPLE_RATE_HZ,
+            reference_CT=reference.mix_CT if reference is not None else None,
+            stems_SCT=reference.stems_SCT if reference is not None else None,
+            encoder=encoder_for(controller, encoder, device) if has_audio else None,
+            roles=known_roles(controller, names),
+        )
+    return prediction.settings, Spread(prediction.settings, prediction.spread)

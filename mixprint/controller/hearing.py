@@ -1,0 +1,135 @@
+"""Predictions of a controller where not all is there as audio.
+
+Of a saved style only the embedding is known, and of a finished mix no dry tracks are.
+
+Shape suffixes: N track, S stem, C channel, T sample, D number of a descriptor, E embedding.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mixprint.controller.checkpoint import Controller, predicted
+from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.inputs import (
+    STEM_KINDS,
+    SongInputs,
+    batched,
+    describe_tracks,
+    trims_db,
+)
+from mixprint.controller.prediction import Prediction
+from mixprint.encoder.checkpoint import Encoder
+from mixprint.encoder.settings import MIN_SEGMENT_S
+from mixprint.errors import CheckpointError
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+
+
+def known_roles(controller: Controller, names: Sequence[str]) -> list[str]:
+    """Take names of tracks for roles where the controller knows a role of that name, else "".
+
+    `Vocals`, `vocals 2` and `lead vocals` all are `vocals`.
+    """
+    roles = controller.network.config.roles
+    found = []
+    for name in names:
+        words = "".join(c if c.isalpha() else " " for c in name.casefold()).split()
+        found.append(next((role for role in roles if role.casefold() in words), ""))
+    return found
+
+
+@torch.no_grad()
+def predict_for_embedding(
+    controller: Controller,
+    tracks_NCT: Tensor,
+    names: Sequence[str],
+    sample_rate_hz: int,
+    embedding_E: Tensor,
+    encoder_fingerprint: str,
+) -> Prediction:
+    """Set the console for tracks, so that they sound like a style of which the embedding is known.
+
+    Args:
+        controller: the controller.
+        tracks_NCT: dry tracks, one or two channels, at most a few ten seconds.
+        names: of the tracks.
+        sample_rate_hz: of the tracks.
+        embedding_E: of the style, of length one.
+        encoder_fingerprint: of the encoder that gave it.
+
+    Raises:
+        CheckpointError: the controller knows another encoder.
+    """
+    controller.check_encoder(encoder_fingerprint)
+    trim_db = trims_db(tracks_NCT, sample_rate_hz)
+    track_ND = describe_tracks(tracks_NCT, trim_db, sample_rate_hz)
+    none_0D = torch.zeros(0, NUM_DESCRIPTORS)
+    song = SongInputs(
+        track_ND,
+        _numbers(controller, known_roles(controller, names)),
+        none_0D,
+        torch.zeros(0, dtype=torch.long),
+        embedding_E.cpu(),
+    )
+    return _predicted(controller, song, names, trim_db, sample_rate_hz)
+
+
+@torch.no_grad()
+def describe_mix(
+    controller: Controller, stems_SCT: Tensor, sample_rate_hz: int, encoder: Encoder | None = None
+) -> Prediction:
+    """Say which settings make typical dry stems sound like those of a finished mix.
+
+    Of a mix no dry tracks are known, and what was done to them cannot be told from what they were
+    like. So the controller is given tracks that are typical, the mean of all that it was trained
+    on, in the roles of the four stems: the answer is what it would do to *such* tracks.
+
+    Args:
+        controller: the controller.
+        stems_SCT: of the mix, separated or true, in the order of `STEMS`.
+        sample_rate_hz: of the stems.
+        encoder: the one that the controller was trained with; None: the mix is not embedded.
+
+    Returns:
+        settings of tracks that are called as the stems.
+
+    Raises:
+        CheckpointError: the controller knows none of the stems as a role, or another encoder.
+    """
+    roles = known_roles(controller, STEMS)
+    if not any(roles):
+        raise CheckpointError(
+            f"controller: expected one that knows the roles {', '.join(STEMS)}, found the roles "
+            f"{', '.join(controller.network.config.roles) or 'none'}"
+        )
+    embedding_E = None
+    if encoder is not None and sample_rate_hz == SAMPLE_RATE_HZ:
+        controller.check_encoder(encoder.fingerprint)
+        if stems_SCT.shape[-1] >= MIN_SEGMENT_S * sample_rate_hz:
+            (embedding_E,) = encoder.embed(stems_SCT[None], sample_rate_hz).cpu()
+    song = SongInputs(
+        controller.network.track_scale.mean_D.cpu().expand(len(STEMS), -1),
+        _numbers(controller, roles),
+        describe_audio(stems_SCT.float(), sample_rate_hz),
+        torch.tensor(STEM_KINDS),
+        embedding_E,
+    )
+    return _predicted(controller, song, STEMS, [0.0] * len(STEMS), sample_rate_hz)
+
+
+def _numbers(controller: Controller, roles: Sequence[str]) -> Tensor:
+    known = {role: number for number, role in enumerate(controller.network.config.roles, start=1)}
+    return torch.tensor([known.get(role, 0) for role in roles])
+
+
+def _predicted(
+    controller: Controller,
+    song: SongInputs,
+    names: Sequence[str],
+    trim_db: Sequence[float],
+    sample_rate_hz: int,
+) -> Prediction:
+    network = controller.network
+    inputs = batched([song], network.config.embedding_dim).to(network.null_d.device)
+    return predicted(network(inputs), names, trim_db, sample_rate_hz)
