@@ -11,7 +11,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixprint.api.console import Mixed, Recovered, recover, render
+    from mixprint.api.console import Mixed, Recovered, mix, recover, render
+    from mixprint.api.description import Description, describe
     from mixprint.api.songs import embed, measure, separate
     from mixprint.api.transfers import Transferred, transfer_style
     from mixprint.api.vocals import AudioProcessor, ProcessedVocal, process_vocal
@@ -19,14 +20,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AudioProcessor",
+    "Description",
     "Mixed",
     "ProcessedVocal",
     "Recovered",
     "Settings",
     "Transferred",
     "__version__",
+    "describe",
     "embed",
     "measure",
+    "mix",
     "process_vocal",
     "recover",
     "render",
@@ -37,6 +41,9 @@ __all__ = [
 _HOMES = {
     "embed": "mixprint.api.songs",
     "measure": "mixprint.api.songs",
+    "Description": "mixprint.api.description",
+    "describe": "mixprint.api.description",
+    "mix": "mixprint.api.console",
     "process_vocal": "mixprint.api.vocals",
     "recover": "mixprint.api.console",
     "render": "mixprint.api.console",

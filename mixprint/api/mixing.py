@@ -1,4 +1,4 @@
-"""Settings that a controller finds for tracks, and what mixes by them have in common.
+"""Settings that a controller finds for tracks.
 
 Shape suffixes: N track, C channel, T sample.
 """
@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mixprint.api.models import encoder_for
-from mixprint.api.references import Reference
+from mixprint.api import models
+from mixprint.api.models import fitting
+from mixprint.api.references import Reference, embedding_of
 from mixprint.audio.resampling import resample
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
 from mixprint.controller.checkpoint import Controller
 from mixprint.controller.hearing import known_roles, predict_for_embedding
-from mixprint.errors import CheckpointError
 from mixprint.stems import SAMPLE_RATE_HZ
 
 
@@ -51,25 +51,24 @@ def predict(
         heard_NCT = torch.stack(
             [resample(track_CT, sample_rate_hz, SAMPLE_RATE_HZ) for track_CT in tracks_NCT]
         )
-    if reference is not None and reference.style is not None:
-        style = reference.style
-        if style.embedding_E is None or style.encoder is None:
-            raise CheckpointError(
-                f"style {style.title}: expected an embedding, found none; add the song again with "
-                "`mixprint styles add`"
-            )
+    if reference is None:
+        reference = Reference("")
+    if reference.style is not None:
         prediction = predict_for_embedding(
-            controller, heard_NCT, names, SAMPLE_RATE_HZ, style.embedding_E, style.encoder
+            controller, heard_NCT, names, SAMPLE_RATE_HZ, *embedding_of(reference.style)
         )
     else:
-        has_audio = reference is not None
+        known = None
+        if reference.stems_SCT is not None and controller.encoder_fingerprint:
+            loaded = models.load_encoder(encoder, device)
+            known = fitting(controller, loaded, is_named=bool(str(encoder)))
         prediction = controller.predict(
             heard_NCT,
             names,
             SAMPLE_RATE_HZ,
-            reference_CT=reference.mix_CT if reference is not None else None,
-            stems_SCT=reference.stems_SCT if reference is not None else None,
-            encoder=encoder_for(controller, encoder, device) if has_audio else None,
+            reference_CT=reference.mix_CT,
+            stems_SCT=reference.stems_SCT,
+            encoder=known,
             roles=known_roles(controller, names),
         )
     return prediction.settings, Spread(prediction.settings, prediction.spread)

@@ -112,29 +112,26 @@ def ships_controller() -> bool:
     return SHIPPED_CONTROLLER.is_dir()
 
 
-def encoder_for(
-    controller: Controller, checkpoint: str | Path, device: torch.device
-) -> Encoder | None:
-    """Load the encoder whose embeddings a controller reads.
+def fitting(controller: Controller, encoder: Encoder | None, *, is_named: bool) -> Encoder | None:
+    """Return an encoder if a controller reads its embeddings.
 
     Args:
         controller: the controller.
-        checkpoint: see `load_encoder`.
-        device: where it computes.
+        encoder: what was loaded; None: none.
+        is_named: a person has asked for this encoder.
 
     Returns:
-        the encoder; None where the controller reads no embeddings, or none is named and the shipped
-        one is another: then it hears the reference without.
+        None where the controller reads no embeddings, or those of another encoder than the shipped
+        one: then it hears a reference without, and a warning says so.
 
     Raises:
-        CheckpointError: the one that is named is another, or see `load_encoder`.
+        CheckpointError: an encoder that is named is another.
     """
-    if not controller.encoder_fingerprint:
+    if not controller.encoder_fingerprint or encoder is None:
         return None
-    encoder = load_encoder(checkpoint, device)
-    if encoder is None or encoder.fingerprint == controller.encoder_fingerprint:
+    if encoder.fingerprint == controller.encoder_fingerprint:
         return encoder
-    if str(checkpoint):
+    if is_named:
         controller.check_encoder(encoder.fingerprint)
     log.warning("the controller reads embeddings of another encoder, and hears none")
     return None

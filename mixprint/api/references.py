@@ -15,7 +15,7 @@ from mixprint.api import models
 from mixprint.api.arrays import ARRAY_NAME, Array, Audio, is_path, stereo
 from mixprint.console.excerpts import WatchedPower, busiest_second, part_of, power_per_second
 from mixprint.console.tracks import find_tracks, read_in_step
-from mixprint.errors import ConfigError
+from mixprint.errors import CheckpointError, ConfigError
 from mixprint.separation import Separator
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS, pack
 from mixprint.text import shown
@@ -85,6 +85,20 @@ def read_reference(
     if isinstance(separator, str | Path):
         separator = models.load_separator(separator, separator_config, device)
     return Reference(title, separator.separate(mix_CT).cpu(), mix_CT)
+
+
+def embedding_of(style: Style) -> tuple[Tensor, str]:
+    """Return the embedding of a saved style, and the fingerprint of its encoder.
+
+    Raises:
+        CheckpointError: it has none.
+    """
+    if style.embedding_E is None or style.encoder is None:
+        raise CheckpointError(
+            f"style {style.title}: expected an embedding, found none; add the song again with "
+            "`mixprint styles add`"
+        )
+    return style.embedding_E, style.encoder
 
 
 def _of_stems(title: str, stems_SCT: Tensor) -> Reference:

@@ -121,6 +121,9 @@ def process_vocal(
 class AudioProcessor:
     """Processor of single voices for an application: arrays in, arrays of the same kind out.
 
+    What it needs is loaded once. It does to each voice what `process_vocal` does without a
+    reference: by a controller, or by rule.
+
     Attributes:
         last: what was done to the last voice, with words and notes; None before the first.
     """

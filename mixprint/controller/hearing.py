@@ -97,25 +97,44 @@ def describe_mix(
     Raises:
         CheckpointError: the controller knows none of the stems as a role, or another encoder.
     """
+    embedding_E = None
+    if encoder is not None and sample_rate_hz == SAMPLE_RATE_HZ:
+        controller.check_encoder(encoder.fingerprint)
+        if stems_SCT.shape[-1] >= MIN_SEGMENT_S * sample_rate_hz:
+            device = controller.network.null_d.device
+            (embedding_E,) = encoder.embed(stems_SCT[None].to(device), sample_rate_hz).cpu()
+    heard_SD = describe_audio(stems_SCT.float(), sample_rate_hz)
+    return _typical(controller, heard_SD, torch.tensor(STEM_KINDS), embedding_E)
+
+
+@torch.no_grad()
+def describe_embedding(
+    controller: Controller, embedding_E: Tensor, encoder_fingerprint: str
+) -> Prediction:
+    """Say the same of a mix of which the embedding alone is known; see `describe_mix`.
+
+    Raises:
+        CheckpointError: see `describe_mix`.
+    """
+    controller.check_encoder(encoder_fingerprint)
+    none_0 = torch.zeros(0, dtype=torch.long)
+    return _typical(controller, torch.zeros(0, NUM_DESCRIPTORS), none_0, embedding_E.cpu())
+
+
+def _typical(
+    controller: Controller, reference_RD: Tensor, kind_R: Tensor, embedding_E: Tensor | None
+) -> Prediction:
+    """Predict the settings of typical tracks in the roles of the stems."""
     roles = known_roles(controller, STEMS)
     if not any(roles):
         raise CheckpointError(
             f"controller: expected one that knows the roles {', '.join(STEMS)}, found the roles "
             f"{', '.join(controller.network.config.roles) or 'none'}"
         )
-    embedding_E = None
-    if encoder is not None and sample_rate_hz == SAMPLE_RATE_HZ:
-        controller.check_encoder(encoder.fingerprint)
-        if stems_SCT.shape[-1] >= MIN_SEGMENT_S * sample_rate_hz:
-            (embedding_E,) = encoder.embed(stems_SCT[None], sample_rate_hz).cpu()
-    song = SongInputs(
-        controller.network.track_scale.mean_D.cpu().expand(len(STEMS), -1),
-        _numbers(controller, roles),
-        describe_audio(stems_SCT.float(), sample_rate_hz),
-        torch.tensor(STEM_KINDS),
-        embedding_E,
-    )
-    return _predicted(controller, song, STEMS, [0.0] * len(STEMS), sample_rate_hz)
+    track_ND = controller.network.track_scale.mean_D.cpu().expand(len(STEMS), -1)
+    role_N = _numbers(controller, roles)
+    song = SongInputs(track_ND, role_N, reference_RD, kind_R, embedding_E)
+    return _predicted(controller, song, STEMS, [0.0] * len(STEMS), SAMPLE_RATE_HZ)
 
 
 def _numbers(controller: Controller, roles: Sequence[str]) -> Tensor:

@@ -1,5 +1,6 @@
 """A tiny controller that was never trained, and says something of each setting all the same."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,10 +16,10 @@ CONFIG = ControllerConfig(
 )
 
 
-def write_controller(folder: Path, *, encoder: str = "", seed: int = 0) -> Path:
+def write_controller(folder: Path, *, encoder: str = "", embedding_dim: int = 8) -> Path:
     """Write one; moved off its start by random weights in the last layers of its heads."""
-    torch.manual_seed(seed)
-    network = ControllerNetwork(CONFIG)
+    torch.manual_seed(0)
+    network = ControllerNetwork(replace(CONFIG, embedding_dim=embedding_dim))
     for head in (network.track_head, network.master_head):
         for layer in head.modules():
             if isinstance(layer, nn.Linear):
