@@ -2,10 +2,10 @@
 
 `mixprint.console.rendering` does the same exactly and in blocks; tests hold the two together.
 
-Shape suffixes: N track, C channel, T sample, F frequency bin.
+Shape suffixes: N track, C channel, T sample, F frequency bin, M mix.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,7 @@ class Values:
 
     Attributes:
         track_N: field -> value of each track.
-        master_1: field -> value of the master.
+        master_1: field -> value of the master; of several mixes at once, one value each.
         rooms: how rooms are fed.
         sample_rate_hz: of the audio.
     """
@@ -60,6 +60,21 @@ class Values:
             for of in (self.track_N, self.master_1)
         )
         return Values(track_N, master_1, self.rooms, self.sample_rate_hz)
+
+    @classmethod
+    def joined(cls, several: Sequence["Values"]) -> "Values":
+        """Join those of several mixes, which feed their rooms in the same way."""
+        first = several[0]
+        track_N, master_M = (
+            {name: torch.cat([of[name] for of in parts]) for name in parts[0]}
+            for parts in ([each.track_N for each in several], [each.master_1 for each in several])
+        )
+        return cls(track_N, master_M, first.rooms, first.sample_rate_hz)
+
+    def taken(self, places: Tensor) -> "Values":
+        """Return them for some of the tracks."""
+        track_N = {name: value_N[places] for name, value_N in self.track_N.items()}
+        return Values(track_N, self.master_1, self.rooms, self.sample_rate_hz)
 
     def compressors(self, of: Mapping[str, Tensor]) -> Compressors:
         """Return the compressors of the tracks or of the master."""
@@ -158,17 +173,21 @@ def as_stereo(audio_CT: Tensor) -> Tensor:
 class Console:
     """Console for tracks that stay the same while its settings are looked for.
 
-    What does nothing and is not looked for costs nothing.
+    What does nothing and is not looked for costs nothing. Several mixes can be made at once, each
+    with a master of its own.
     """
 
-    def __init__(self, tracks_NCT: Tensor, room_s: float = FITTED_ROOM_S) -> None:
+    def __init__(
+        self, tracks_NCT: Tensor, room_s: float = FITTED_ROOM_S, mix_N: Tensor | None = None
+    ) -> None:
         """Take the tracks.
 
         Args:
             tracks_NCT: two channels each, full scale at +-1.
             room_s: how long rooms are heard.
+            mix_N: number of the mix that each track belongs to; None: all belong to one.
         """
-        self._tracks_NCT, self._room_s = tracks_NCT, room_s
+        self._tracks_NCT, self._room_s, self._mix_N = tracks_NCT, room_s, mix_N
         self._spectra: dict[int, Tensor] = {}
 
     def __call__(self, values: Values) -> Tensor:
@@ -178,22 +197,27 @@ class Console:
             mixed_NCT: the tracks as they sound in the mix, which is their sum.
         """
         audio_NCT = self._equalised(values)
-        if not is_plain(values.track_N["drive.mix"], 0.0):
-            audio_NCT = driven(
-                audio_NCT, values.track_N["drive.drive_db"], values.track_N["drive.mix"]
-            )
-        if not is_plain(values.track_N["comp.slope"], 0.0):
-            gain_NT = values.compressors(values.track_N).gain(
-                louder_channel(audio_NCT), values.sample_rate_hz
-            )
-            audio_NCT = audio_NCT * gain_NT[:, None].to(audio_NCT.dtype)
+        audio_NCT = _changed(audio_NCT, values, "drive.mix", 0.0, _driven)
+        audio_NCT = _changed(audio_NCT, values, "comp.slope", 0.0, _compressed)
         audio_NCT = self._placed(audio_NCT, values)
         if not is_plain(values.master_1["comp.slope"], 0.0):
-            gain_1T = values.compressors(values.master_1).gain(
-                louder_channel(audio_NCT.sum(dim=0, keepdim=True)), values.sample_rate_hz
+            gain_MT = values.compressors(values.master_1).gain(
+                louder_channel(self._mixtures(audio_NCT)), values.sample_rate_hz
             )
-            audio_NCT = audio_NCT * gain_1T.to(audio_NCT.dtype)
-        return audio_NCT * amplitude(values.master_1["output_db"]).to(audio_NCT.dtype)
+            audio_NCT = audio_NCT * self._of_tracks(gain_MT)[:, None].to(audio_NCT.dtype)
+        output_N = self._of_tracks(amplitude(values.master_1["output_db"]))
+        return audio_NCT * output_N[:, None, None].to(audio_NCT.dtype)
+
+    def _mixtures(self, audio_NCT: Tensor) -> Tensor:
+        """Add up the tracks of each mix: mixture_MCT."""
+        if self._mix_N is None:
+            return audio_NCT.sum(dim=0, keepdim=True)
+        mixture_MCT = audio_NCT.new_zeros(int(self._mix_N.max()) + 1, *audio_NCT.shape[1:])
+        return mixture_MCT.index_add(0, self._mix_N, audio_NCT)
+
+    def _of_tracks(self, each_M: Tensor) -> Tensor:
+        """Return for each track what belongs to its mix; what belongs to one mix is broadcast."""
+        return each_M if self._mix_N is None else each_M[self._mix_N]
 
     def _equalised(self, values: Values) -> Tensor:
         """Bring the tracks to their working level and through their equalisers."""
@@ -219,19 +243,23 @@ class Console:
         num_room_taps = round(self._room_s * rate_hz) if has_rooms else 0
         num_fft = next_fast_len(num_samples + num_room_taps + _MASTER_TAPS - 1, real=True)
         spectrum_NCF = rfft(audio_NCT, n=num_fft)
-        room_NCF = None
-        if has_rooms:
-            impulse_NCK = values.track_rooms().impulse_response(rate_hz, num_room_taps)
-            impulse_NCK = impulse_NCK * values.sends()[:, None, None]
+
+        def in_rooms(spectrum_NCF: Tensor, chosen: Values) -> Tensor:
+            impulse_NCK = chosen.track_rooms().impulse_response(rate_hz, num_room_taps)
+            impulse_NCK = impulse_NCK * chosen.sends()[:, None, None]
             room_NCF = rfft(impulse_NCK.to(audio_NCT.dtype), n=num_fft)
+            return spectrum_NCF + spectrum_NCF.mean(dim=1, keepdim=True) * room_NCF
+
         matrix_NCC = stereo_matrix(values).to(spectrum_NCF.dtype)
         if values.rooms == "sends":
-            spectrum_NCF = _in_rooms(matrix_NCC @ spectrum_NCF, room_NCF)
-        else:
-            spectrum_NCF = matrix_NCC @ _in_rooms(spectrum_NCF, room_NCF)
+            spectrum_NCF = matrix_NCC @ spectrum_NCF
+        spectrum_NCF = _changed(spectrum_NCF, values, "room.send_db", _OFF_DB, in_rooms)
+        if values.rooms != "sends":
+            spectrum_NCF = matrix_NCC @ spectrum_NCF
         if has_equaliser:
-            impulse_1K = impulse_response(values.master_sections(), rate_hz)[:, :_MASTER_TAPS]
-            spectrum_NCF = spectrum_NCF * rfft(impulse_1K.to(audio_NCT.dtype), n=num_fft)
+            impulse_MK = impulse_response(values.master_sections(), rate_hz)[:, :_MASTER_TAPS]
+            spectrum_MF = rfft(impulse_MK.to(audio_NCT.dtype), n=num_fft)
+            spectrum_NCF = spectrum_NCF * self._of_tracks(spectrum_MF)[:, None]
         return torch.fft.irfft(spectrum_NCF, n=num_fft)[..., :num_samples]
 
 
@@ -244,7 +272,32 @@ def _has_equaliser(of: Mapping[str, Tensor]) -> bool:
     return not all(is_plain(of[name], _FIELDS[name].neutral) for name in of if name in _EQ_NAMES)
 
 
-def _in_rooms(spectrum_NCF: Tensor, room_NCF: Tensor | None) -> Tensor:
-    if room_NCF is None:
-        return spectrum_NCF
-    return spectrum_NCF + spectrum_NCF.mean(dim=1, keepdim=True) * room_NCF
+def _changed(
+    signal_NCT: Tensor,
+    values: Values,
+    name: str,
+    neutral: float,
+    change: Callable[[Tensor, Values], Tensor],
+) -> Tensor:
+    """Change the tracks, or spectra, where a setting is not neutral, or all if it is looked for."""
+    setting_N = values.track_N[name]
+    is_on_N = torch.ones_like(setting_N, dtype=torch.bool)
+    if not setting_N.requires_grad:
+        is_on_N = setting_N != neutral
+    places = is_on_N.nonzero()[:, 0]
+    if len(places) == 0:
+        return signal_NCT
+    if len(places) == len(signal_NCT):
+        return change(signal_NCT, values)
+    return signal_NCT.index_copy(0, places, change(signal_NCT[places], values.taken(places)))
+
+
+def _driven(audio_NCT: Tensor, values: Values) -> Tensor:
+    return driven(audio_NCT, values.track_N["drive.drive_db"], values.track_N["drive.mix"])
+
+
+def _compressed(audio_NCT: Tensor, values: Values) -> Tensor:
+    gain_NT = values.compressors(values.track_N).gain(
+        louder_channel(audio_NCT), values.sample_rate_hz
+    )
+    return audio_NCT * gain_NT[:, None].to(audio_NCT.dtype)

@@ -24,10 +24,12 @@ from mixprint.controller.inputs import (
     batched,
     describe_reference,
     describe_tracks,
+    role_numbers,
     trims_db,
 )
 from mixprint.controller.model import ControllerNetwork, Outputs
 from mixprint.controller.prediction import Prediction
+from mixprint.controller.roles import guess_role
 from mixprint.controller.settings import ControllerConfig
 from mixprint.controller.targets import MASTER, TRACK, Layout, Targets
 from mixprint.encoder.checkpoint import Encoder
@@ -110,8 +112,8 @@ class Controller:
             stems_SCT: the reference's stems in the order of `STEMS`, separated or true; they tell
                 more than the mix.
             encoder: the one that it was trained with, to embed the stems; None: no embedding.
-            roles: of the tracks, "" where unknown; those that it does not know count as unknown.
-                None: all are unknown.
+            roles: of the tracks, see `mixprint.controller.roles`; those that it does not know count
+                as unknown. None: they are guessed from the names.
 
         Returns:
             settings with their spread; the same each time for the same input.
@@ -123,8 +125,9 @@ class Controller:
         _check_tracks(tracks_NCT, names, roles)
         trim_db = trims_db(tracks_NCT, sample_rate_hz)
         excerpt_NCT = _excerpt(tracks_NCT, sample_rate_hz)
-        known = {role: number for number, role in enumerate(self.network.config.roles, start=1)}
-        role_N = torch.tensor([known.get(role, 0) for role in roles or [""] * len(names)])
+        if roles is None:
+            roles = [guess_role(name) for name in names]
+        role_N = role_numbers(roles, self.network.config.roles)
         reference_RD, kind_R, embedding_E = self._reference(
             reference_CT, stems_SCT, encoder, sample_rate_hz
         )

@@ -39,6 +39,12 @@ class SongInputs:
     embedding_E: Tensor | None = None
 
 
+def role_numbers(roles: Sequence[str], known: Sequence[str]) -> Tensor:
+    """Return role_N of tracks, from 1 on; 0 for those that are not known."""
+    numbers = {role: number for number, role in enumerate(known, start=1)}
+    return torch.tensor([numbers.get(role, 0) for role in roles], dtype=torch.long)
+
+
 def describe_tracks(tracks_NCT: Tensor, trim_db: Sequence[float], sample_rate_hz: int) -> Tensor:
     """Describe dry tracks at the working level: track_ND.
 

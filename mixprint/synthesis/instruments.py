@@ -1,17 +1,22 @@
-"""Instruments: from notes to sound. All output is exact (see `exact`)."""
+"""Instruments: from notes to sound. All output is exact (see `exact`).
+
+A song is played as stems or, by the same code, as the dry tracks of a multitrack recording, which
+add up to these stems.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.synthesis import exact
-from mixprint.synthesis.compose import Hit, Note, Score, Syllable
+from mixprint.synthesis.compose import Hit, Note, Score
 from mixprint.synthesis.exact import (
     Rng,
     Signal,
     band_pass,
     buzz,
     decay,
-    drift,
     envelope,
     filtered,
     gain,
@@ -24,16 +29,76 @@ from mixprint.synthesis.exact import (
     samples,
     saw,
     scalar,
-    shelf,
     sine,
 )
+from mixprint.synthesis.parts import (
+    Parts,
+    add_sound,
+    driven,
+    driven_together,
+    level_factor,
+    total,
+)
+from mixprint.synthesis.voice import vocals
 
 # RMS of a stem's loud parts before mixing; drums, with their peaks, would else sound far too soft.
 REFERENCE_DBFS = {"vocals": -20.0, "bass": -23.0, "drums": -18.0, "other": -21.0}
+# What a track is recorded as, by its name; the layers of `other` are named by their instruments.
+TRACK_ROLES = {
+    "lead vocals": "vocals",
+    "backing vocals": "backing",
+    "bass": "bass",
+    "kick": "kick",
+    "snare": "snare",
+    "clap": "snare",
+    "rim": "snare",
+    "hat": "hats",
+    "ride": "cymbals",
+    "crash": "cymbals",
+    "tom": "toms",
+    "shaker": "percussion",
+    "drum room": "room",
+    "guitar": "guitar",
+    "distorted left": "guitar",
+    "distorted right": "guitar",
+    "piano": "keys",
+    "keys": "keys",
+    "organ": "keys",
+    "bells": "keys",
+    "pad": "pad",
+    "strings": "strings",
+    "brass": "brass",
+    "pluck": "synth",
+    "supersaw": "synth",
+    "lead": "synth",
+}
+MAX_TRACKS = 16
+# Strokes that are recorded on one track; every other drum has its own.
+_SHARED_TRACKS = {"open": "hat"}
+
+
+@dataclass(frozen=True)
+class Track:
+    """A dry track.
+
+    Attributes:
+        name: a key of `TRACK_ROLES`.
+        stem: of the four, the one that it is part of.
+        signal_CT: one channel where both sides would be the same, else two.
+    """
+
+    name: str
+    stem: str
+    signal_CT: Signal
+
+    @property
+    def role(self) -> str:
+        """What it is recorded as."""
+        return TRACK_ROLES[self.name]
 
 
 def render(score: Score, seed: int) -> dict[str, Signal]:
-    """Play a score.
+    """Play a score as stems.
 
     Args:
         score: the composed song.
@@ -42,53 +107,63 @@ def render(score: Score, seed: int) -> dict[str, Signal]:
     Returns:
         stem name -> signal_CT, stereo, dry, all at the same reference level.
     """
+    stems = {}
+    for stem, parts in _played(score, seed, apart=False).items():
+        total_CT = total(parts, samples(score.duration_s))
+        stems[stem] = total_CT * level_factor(total_CT) * gain(REFERENCE_DBFS[stem])
+    return stems
+
+
+def render_tracks(score: Score, seed: int) -> list[Track]:
+    """Play a score as dry tracks: each drum, the bass, each layer of `other`, each voice.
+
+    Args:
+        score: the composed song.
+        seed: as that of `render`.
+
+    Returns:
+        at most `MAX_TRACKS`; those of one stem add up to what `render` plays, but for rounding.
+    """
+    tracks = []
+    for stem, parts in _played(score, seed, apart=True).items():
+        factor = level_factor(total(parts, samples(score.duration_s)))
+        for name, part_CT in parts.items():
+            signal_CT = part_CT * factor * gain(REFERENCE_DBFS[stem])
+            is_mono = np.array_equal(signal_CT[0], signal_CT[-1])
+            tracks.append(Track(name, stem, signal_CT[:1] if is_mono else signal_CT))
+    return tracks
+
+
+def _played(score: Score, seed: int, *, apart: bool) -> dict[str, Parts]:
+    """Play each stem, as a single part or (apart) as one for each track."""
     num_samples = samples(score.duration_s)
+    drums, voice = Rng(seed, score.name, "drum sounds"), Rng(seed, score.name, "voice")
     parts = {
-        "drums": _drums(Rng(seed, score.name, "drum sounds"), score.drums, num_samples),
-        "bass": _bass(Rng(seed, score.name, "bass sound"), score.bass, num_samples),
-        "vocals": _vocals(Rng(seed, score.name, "voice"), score.vocals, num_samples),
+        "vocals": vocals(voice, score.vocals, num_samples, apart=apart),
+        "bass": {"bass": _bass(Rng(seed, score.name, "bass sound"), score.bass, num_samples)},
+        "drums": _drums(drums, score.drums, num_samples, apart=apart),
+        "other": _others(score, seed, num_samples, apart=apart),
     }
-    other_CT = np.zeros((2, num_samples))
+    return {stem: parts[stem] for stem in STEMS}
+
+
+def _others(score: Score, seed: int, num_samples: int, *, apart: bool) -> Parts:
+    others: dict[str, Signal] = {}
     for index, (name, notes) in enumerate(score.layers):
         rng = Rng(seed, score.name, name, "layer")
-        layer_CT = levelled(_layer(rng, name, notes, num_samples))
+        layers = _layer(rng, name, notes, num_samples, apart=apart)
+        factor = level_factor(total(layers, num_samples))
         position = rng.uniform(0.25, 0.75) if index else 0.5
-        layer_CT *= np.array([[2 * (1 - position)], [2 * position]])
-        other_CT += layer_CT * gain(rng.uniform(-5.0, 0.0))
-    parts["other"] = other_CT
-    return {stem: levelled(parts[stem]) * gain(REFERENCE_DBFS[stem]) for stem in STEMS}
-
-
-def levelled(x_CT: Signal) -> Signal:
-    """Bring the RMS of the louder half of the 0.1 s blocks to 1."""
-    block = samples(0.1)
-    num_blocks = x_CT.shape[1] // block
-    square = (x_CT[0] * x_CT[0] + x_CT[1] * x_CT[1])[: num_blocks * block]
-    power = np.sort(np.cumsum(square.reshape(num_blocks, block), axis=1)[:, -1])[num_blocks // 2 :]
-    mean = exact.total(power) / (2 * block * max(1, len(power)))
-    if mean < 1e-12:
-        return x_CT
-    return x_CT * scalar(mean**-0.5)
-
-
-def add_sound(track: Signal, start_s: float, sound: Signal) -> None:
-    """Add a sound to a track in place; what hangs over the end is cut off."""
-    start = samples(start_s)
-    stop = min(start + sound.shape[-1], track.shape[-1])
-    if stop > start:
-        track[..., start:stop] += sound[..., : stop - start]
-
-
-def driven(x: Signal, drive: float) -> Signal:
-    """Distort softly: x / (1 + |x|)."""
-    x = x * drive
-    return x / (1.0 + np.abs(x))
+        sides = np.array([[2 * (1 - position)], [2 * position]])
+        level = gain(rng.uniform(-5.0, 0.0))
+        others |= {part: layer_CT * factor * sides * level for part, layer_CT in layers.items()}
+    return others
 
 
 # --- drums -------------------------------------------------------------------------------------
 
 
-def _drums(rng: Rng, hits: tuple[Hit, ...], num_samples: int) -> Signal:
+def _drums(rng: Rng, hits: tuple[Hit, ...], num_samples: int, *, apart: bool) -> Parts:
     kit = {drum: _drum(rng, drum) for drum in dict.fromkeys(hit.drum for hit in hits)}
     levels = {
         "kick": 1.0,
@@ -104,16 +179,20 @@ def _drums(rng: Rng, hits: tuple[Hit, ...], num_samples: int) -> Signal:
     }
     centred = ("kick", "snare", "clap")
     pans = {drum: 0.5 if drum in centred else rng.uniform(0.25, 0.75) for drum in kit}
-    track_CT = np.zeros((2, num_samples))
+    names = {drum: _SHARED_TRACKS.get(drum, drum) if apart else "drums" for drum in kit}
+    tracks = {name: np.zeros((2, num_samples)) for name in names.values()}
     for hit in hits:
         sound = kit[hit.drum] * (levels[hit.drum] * hit.velocity)
         pan = pans[hit.drum]
-        add_sound(track_CT, hit.start_s, np.stack([2 * (1 - pan) * sound, 2 * pan * sound]))
-    room = exact.reverb(track_CT[0] + track_CT[1], rng.uniform(0.2, 0.7), 6000.0, 0.5)
-    track_CT += room * rng.uniform(0.0, 0.25)
-    if rng.chance(0.3):
-        track_CT = driven(track_CT, rng.uniform(0.5, 2.0))
-    return track_CT
+        add_sound(
+            tracks[names[hit.drum]], hit.start_s, np.stack([2 * (1 - pan) * sound, 2 * pan * sound])
+        )
+    dry_CT = total(tracks, num_samples)
+    room_CT = exact.reverb(dry_CT[0] + dry_CT[1], rng.uniform(0.2, 0.7), 6000.0, 0.5)
+    tracks["drum room"] = room_CT * rng.uniform(0.0, 0.25)
+    if not apart:
+        tracks = {"drums": total(tracks, num_samples)}
+    return driven_together(tracks, rng.uniform(0.5, 2.0)) if rng.chance(0.3) else tracks
 
 
 def _drum(rng: Rng, drum: str) -> Signal:
@@ -211,9 +290,10 @@ def _bass(rng: Rng, notes: tuple[Note, ...], num_samples: int) -> Signal:
 # --- the other instruments ---------------------------------------------------------------------
 
 
-def _layer(rng: Rng, name: str, notes: tuple[Note, ...], num_samples: int) -> Signal:
+def _layer(rng: Rng, name: str, notes: tuple[Note, ...], num_samples: int, *, apart: bool) -> Parts:
     if name == "distorted":
-        return _distorted(rng, notes, num_samples)
+        takes = _distorted(rng, notes, num_samples)
+        return takes if apart else {name: total(takes, num_samples)}
     track_CT = np.zeros((2, num_samples))
     bright = rng.uniform(0.35, 0.85)
     width = rng.uniform(0.0, 0.6)
@@ -273,10 +353,10 @@ def _layer(rng: Rng, name: str, notes: tuple[Note, ...], num_samples: int) -> Si
     cutoff_hz = 1200.0 + 9000.0 * bright * bright
     if name in ("pad", "strings", "supersaw", "lead", "pluck"):
         track_CT = filtered(track_CT, low_pass(cutoff_hz, rng.uniform(0.6, 1.5)))
-    return filtered(track_CT, high_pass(rng.uniform(60.0, 180.0)))
+    return {name: filtered(track_CT, high_pass(rng.uniform(60.0, 180.0)))}
 
 
-def _distorted(rng: Rng, notes: tuple[Note, ...], num_samples: int) -> Signal:
+def _distorted(rng: Rng, notes: tuple[Note, ...], num_samples: int) -> dict[str, Signal]:
     """Two takes of a rhythm guitar, left and right, through an amplifier and a loudspeaker."""
     drive = rng.uniform(3.0, 25.0)
     takes = []
@@ -302,105 +382,7 @@ def _distorted(rng: Rng, notes: tuple[Note, ...], num_samples: int) -> Signal:
         )
     width = rng.uniform(0.5, 1.0)
     left, right = takes
-    return np.stack([left + (1 - width) * right, right + (1 - width) * left])
-
-
-# --- the voice ---------------------------------------------------------------------------------
-
-# Formant frequencies of a male speaker in Hz (Peterson and Barney 1952), then two fixed ones.
-_FORMANTS_HZ = {
-    "i": (270.0, 2290.0, 3010.0, 3600.0, 4600.0),
-    "e": (530.0, 1840.0, 2480.0, 3500.0, 4500.0),
-    "ae": (660.0, 1720.0, 2410.0, 3500.0, 4500.0),
-    "a": (730.0, 1090.0, 2440.0, 3400.0, 4400.0),
-    "o": (570.0, 840.0, 2410.0, 3300.0, 4400.0),
-    "u": (300.0, 870.0, 2240.0, 3300.0, 4300.0),
-    "uh": (640.0, 1190.0, 2390.0, 3400.0, 4400.0),
-}
-_BANDWIDTHS_HZ = (80.0, 100.0, 130.0, 180.0, 250.0)
-_CONSONANTS = {  # centre and Q of the noise, level, seconds
-    "s": (7500.0, 1.5, 0.5, 0.11),
-    "sh": (3600.0, 1.2, 0.5, 0.11),
-    "f": (6000.0, 0.5, 0.2, 0.08),
-    "t": (4500.0, 0.7, 0.6, 0.025),
-    "k": (2000.0, 1.0, 0.6, 0.03),
-    "h": (1500.0, 0.5, 0.15, 0.07),
-}
-
-
-def _vocals(rng: Rng, syllables: tuple[Syllable, ...], num_samples: int) -> Signal:
-    scale = scalar(1.0 + 0.2 * rng.uniform() + 0.008 * max(0.0, _mean_pitch(syllables) - 55.0))
-    sound = _Voice(rng, scale)
-    lead = sound.sing(syllables, num_samples, 0.0)
-    track_CT = np.stack([lead, lead])
-    if rng.chance(0.35):  # a second voice, an octave or a third away, on one side
-        interval, side = rng.choice((0.0, 4.0, -12.0, 7.0)), rng.uniform(0.2, 0.8)
-        double = sound.sing(syllables, num_samples, interval) * rng.uniform(0.3, 0.6)
-        track_CT += np.stack([2 * (1 - side) * double, 2 * side * double])
-    if rng.chance(0.2):
-        track_CT = driven(track_CT, rng.uniform(0.5, 2.0))
-    return filtered(track_CT, high_pass(80.0))
-
-
-def _mean_pitch(syllables: tuple[Syllable, ...]) -> float:
-    return sum(s.pitch for s in syllables) / max(1, len(syllables))
-
-
-class _Voice:
-    """A singer: a source with vibrato and breath, and a vocal tract of five formants."""
-
-    def __init__(self, rng: Rng, formant_scale: float) -> None:
-        self.rng = rng
-        self.formant_scale = formant_scale
-        self.effort = rng.uniform(0.8, 0.93)  # brightness of the source
-        self.breath = rng.uniform(0.01, 0.12)
-        self.vibrato_hz = rng.uniform(4.8, 6.5)
-        self.vibrato_depth = rng.uniform(0.001, 0.016)
-        self.glide_s = rng.uniform(0.02, 0.09)
-
-    def sing(self, syllables: tuple[Syllable, ...], num_samples: int, interval: float) -> Signal:
-        """Sing all syllables, transposed by an interval in semitones; returns signal_T."""
-        rng = self.rng
-        tracks = {
-            vowel: np.zeros(num_samples) for vowel in dict.fromkeys(s.vowel for s in syllables)
-        }
-        noises = np.zeros(num_samples)
-        previous_hz = 0.0
-        for s in syllables:
-            n = samples(s.length_s + 0.03)
-            hz = midi_hz(s.pitch + interval)
-            from_hz = previous_hz or hz * rng.uniform(0.9, 1.0)
-            previous_hz = hz
-            glide = np.minimum(1.0, np.arange(n) / max(1, samples(self.glide_s)))
-            glide = glide * glide * (3.0 - 2.0 * glide)
-            vibrato = sine(phase(self.vibrato_hz, n)) * ramp((0.0, 0.3, 1.0, 1.0), n)
-            wobble = 1.0 + self.vibrato_depth * vibrato + 0.004 * drift(rng, n, 12.0)
-            turns = phase((from_hz + (hz - from_hz) * glide) * wobble, n, rng.uniform())
-            shape = envelope(n, 0.03 + 0.03 * rng.uniform(), 0.06)
-            shape *= 0.85 + 0.15 * drift(rng, n, 8.0)
-            source = buzz(turns, self.effort * (0.6 + 0.4 * shape * s.velocity))
-            source += self.breath * rng.noise(n) * (1.0 + sine(turns))
-            add_sound(tracks[s.vowel], s.start_s, source * shape * s.velocity)
-            self._consonant(noises, s)
-        voice = np.zeros(num_samples)
-        for vowel, track in tracks.items():
-            bands = zip(_FORMANTS_HZ[vowel], _BANDWIDTHS_HZ, strict=True)
-            for number, (formant_hz, bandwidth_hz) in enumerate(bands):
-                centre_hz = formant_hz * self.formant_scale
-                resonance = filtered(track, band_pass(centre_hz, centre_hz / bandwidth_hz))
-                # Neighbouring formants are in opposite phase, so that no notch falls between.
-                voice += resonance * ((-1.0) ** number * (1.0, 0.7, 0.5, 0.35, 0.25)[number])
-        voice = filtered(voice + 0.02 * sum(tracks.values()), shelf(3000.0, 4.0, high=True))
-        return voice + noises
-
-    def _consonant(self, noises: Signal, s: Syllable) -> None:
-        if s.consonant not in _CONSONANTS:
-            return
-        centre_hz, q, level, length_s = _CONSONANTS[s.consonant]
-        n = samples(length_s * self.rng.uniform(0.7, 1.3))
-        attack_s = 0.001 if s.consonant in ("t", "k") else 0.4 * length_s
-        noise = filtered(self.rng.noise(n), band_pass(centre_hz * self.formant_scale, q))
-        start_s = max(0.0, s.start_s - 0.7 * length_s)
-        add_sound(
-            noises, start_s, noise * envelope(n, attack_s, 0.4 * length_s) * (level * s.velocity)
-        )
+    return {
+        "distorted left": np.stack([left, (1 - width) * left]),
+        "distorted right": np.stack([(1 - width) * right, right]),
+    }

@@ -45,6 +45,7 @@ from mixprint.synthesis.mixing import (
     free_style,
     mix,
 )
+from mixprint.synthesis.parts import driven, levelled
 
 log = logging.getLogger("mixprint.synthesis.training_songs")
 
@@ -185,7 +186,7 @@ class SongSource:
         dry: dict[str, Signal] = {}
         for stem in STEMS:
             if self.held_out or rng.chance(probability[stem]):
-                signal_CT = instruments.levelled(sampled[stem]())
+                signal_CT = levelled(sampled[stem]())
                 dry[stem] = signal_CT * gain(instruments.REFERENCE_DBFS[stem])
         if len(dry) < len(STEMS):
             dry = instruments.render(score, self.seed) | dry
@@ -225,7 +226,7 @@ class SongSource:
         )
         signal_CT = soundbank.play([kit], score.duration_s)
         if rng.chance(0.3):
-            signal_CT = instruments.driven(signal_CT / signal_CT.std(), rng.uniform(0.05, 0.5))
+            signal_CT = driven(signal_CT / signal_CT.std(), rng.uniform(0.05, 0.5))
         return signal_CT
 
     def _bass(self, rng: Rng, score: Score) -> Signal:
@@ -237,7 +238,7 @@ class SongSource:
         if rng.chance(0.8):  # a bass is nearly always in the middle
             signal_CT = np.repeat(signal_CT.mean(axis=0, keepdims=True), 2, axis=0)
         if rng.chance(0.4):
-            signal_CT = instruments.driven(signal_CT / signal_CT.std(), rng.uniform(0.1, 1.5))
+            signal_CT = driven(signal_CT / signal_CT.std(), rng.uniform(0.1, 1.5))
             signal_CT = filtered(signal_CT, low_pass(rng.uniform(1500.0, 6000.0)))
         return signal_CT
 
@@ -266,7 +267,7 @@ class SongSource:
         if rng.chance(0.3):
             track_CT = track_CT + _echo(track_CT, rng.uniform(0.15, 0.5), rng.uniform(0.1, 0.4))
         if rng.chance(0.2):
-            track_CT = instruments.driven(track_CT / track_CT.std(), rng.uniform(0.05, 0.6))
+            track_CT = driven(track_CT / track_CT.std(), rng.uniform(0.05, 0.6))
         return filtered(track_CT, high_pass(rng.uniform(60.0, 160.0)))
 
     def _other(self, rng: Rng, score: Score) -> Signal:
@@ -276,7 +277,7 @@ class SongSource:
                 layer_CT = self._amplified(rng, notes, score.duration_s)
             else:
                 layer_CT = soundbank.play(self._layer(rng, role, notes), score.duration_s)
-            total_CT += instruments.levelled(layer_CT) * gain(rng.uniform(-8.0, 0.0))
+            total_CT += levelled(layer_CT) * gain(rng.uniform(-8.0, 0.0))
         return total_CT
 
     def _layer(self, rng: Rng, role: str, notes: tuple[Note, ...]) -> list[soundbank.Part]:
@@ -311,7 +312,7 @@ class SongSource:
                 detune_semitones=detune,
             )
             dry = soundbank.play([part], duration_s).mean(axis=0)
-            takes.append(instruments.driven(filtered(dry / dry.std(), high_pass(100.0)), drive))
+            takes.append(driven(filtered(dry / dry.std(), high_pass(100.0)), drive))
         speaker = (
             high_pass(rng.uniform(70.0, 130.0)),
             peak(rng.uniform(1500.0, 3500.0), rng.uniform(0.0, 6.0)),

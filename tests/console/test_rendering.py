@@ -117,6 +117,21 @@ def test_the_order_of_tracks_means_nothing() -> None:
     )
 
 
+def test_several_mixes_at_once_are_those_made_one_by_one() -> None:
+    first, second = Settings.neutral(NAMES).edit(EVERYTHING), Settings.neutral(("d", "e"))
+    second = second.edit(
+        {"d.room.send_db": -9.0, "master.output_db": -3.0, "master.comp.slope": 0.2}
+    )
+    audio_NCT = tracks(5, RATE_HZ // 4, num_tracks=5)
+    alone = [
+        Console(part_NCT, 0.5)(Values.of(settings, RATE_HZ))
+        for part_NCT, settings in ((audio_NCT[:3], first), (audio_NCT[3:], second))
+    ]
+    joined = Values.joined([Values.of(each, RATE_HZ) for each in (first, second)])
+    together_NCT = Console(audio_NCT, 0.5, torch.tensor([0, 0, 0, 1, 1]))(joined)
+    assert error_db(together_NCT, torch.cat(alone)) < -120
+
+
 def test_mono_tracks_are_heard_in_the_middle() -> None:
     dry_NCT = tracks(7)[:, :1]
     mixed_NCT = render(dry_NCT, Settings.neutral(NAMES), RATE_HZ)

@@ -17,13 +17,13 @@ from mixprint.separation.material.pool import (
     FixedPool,
     MadePool,
     SongPool,
-    SongWriter,
     SynthesisWriter,
 )
 from mixprint.separation.material.remix import Remixer
 from mixprint.separation.material.songs import Song, long_enough, read_song, training_songs
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.training.pool import SongWriter
 
 log = logging.getLogger("mixprint.separation.training")
 

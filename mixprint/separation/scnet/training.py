@@ -27,11 +27,7 @@ from mixprint.errors import CheckpointError, ConfigError
 from mixprint.machine.device import resolve_device
 from mixprint.schema import WithOthers, as_record
 from mixprint.separation.loading import load_separator
-from mixprint.separation.material.pool import (
-    MadePool,
-    MakingAhead,
-    SongWriter,
-)
+from mixprint.separation.material.pool import MadePool
 from mixprint.separation.material.remix import Remixer
 from mixprint.separation.scnet.checkpoint import export_separator
 from mixprint.separation.scnet.data import (
@@ -60,6 +56,7 @@ from mixprint.training.outputs import (
     LOGS_FOLDER,
     known_identities,
 )
+from mixprint.training.pool import MakingAhead, SongWriter
 from mixprint.training.ranks import of_first_rank, rank_and_world, sum_over_ranks
 from mixprint.training.recorder import MetricsCallback
 from mixprint.training.task import Length, Plan, Task, Weights

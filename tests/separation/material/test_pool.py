@@ -15,10 +15,11 @@ import soundfile as sf
 import torch
 
 from mixprint.errors import ConfigError, DataError
-from mixprint.separation.material.pool import MadePool, MakingAhead, SynthesisWriter
+from mixprint.separation.material.pool import MadePool, SynthesisWriter
 from mixprint.separation.material.songs import find_songs
 from mixprint.stems import STEMS
 from mixprint.synthesis.training_songs import SongSource
+from mixprint.training.pool import MakingAhead
 from tests.separation.trials import separator_config
 
 CONFIG = replace(separator_config().songs, pool_size=4, refresh_steps=10, new_songs=2)
@@ -123,7 +124,7 @@ def test_songs_are_made_before_they_are_asked_for(tmp_path: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from mixprint.separation.material.pool import MakingAhead
+from mixprint.training.pool import MakingAhead
 from tests.separation.material.test_pool import _pool
 
 if __name__ == "__main__":

@@ -1,0 +1,217 @@
+"""Batches of the training, made by readers.
+
+Every random choice is derived from the seed, the step and the row, so the number of processes
+changes no example.
+
+Shape suffixes: B example of this rank, N track, R part of the reference, C channel, T sample, D
+number of a descriptor, E embedding, K field.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from mixprint.controller.heads import StripTarget
+from mixprint.controller.inputs import (
+    MID_SIDE_KINDS,
+    STEM_KINDS,
+    SongInputs,
+    batched,
+    describe_reference,
+    describe_tracks,
+)
+from mixprint.controller.losses import console_mix
+from mixprint.controller.measured import MeasuredExample, MeasuredExamples
+from mixprint.controller.model import Inputs
+from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.training.loading import derive_seed, rank_rows
+from mixprint.training.ranks import rank_and_world
+
+
+class Heard(NamedTuple):
+    """Audio of an example, in phases that learn from it.
+
+    Attributes:
+        tracks_NCT: dry.
+        truth_NCT: the same as they sound in the true mix; of other music, none: no tracks.
+        reference_CT: of other music, where there is no truth; else none: no samples.
+    """
+
+    tracks_NCT: Tensor
+    truth_NCT: Tensor
+    reference_CT: Tensor
+
+
+class Batch(NamedTuple):
+    """This rank's part of a batch.
+
+    Attributes:
+        inputs: of the songs.
+        track: the truth of all rows B x N, padding included.
+        master: the truth of the masters.
+        trim_BN: what brings tracks to the working level, dB.
+        heard: audio of each song, in phases that learn from it.
+    """
+
+    inputs: Inputs
+    track: StripTarget
+    master: StripTarget
+    trim_BN: Tensor
+    heard: list[Heard]
+
+
+class ExampleReader(Dataset[Batch | None]):
+    """Parts of batches for readers: item n is this rank's part of the batch of step n.
+
+    None where there are more ranks than examples.
+    """
+
+    def __init__(
+        self, config: ControllerTrainConfig, measured: MeasuredExamples, embedding_dim: int
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            config: the section `controller`.
+            measured: examples of the train split.
+            embedding_dim: of the embeddings.
+        """
+        self._config, self._measured, self._embedding_dim = config, measured, embedding_dim
+        self._rank, self._world_size = rank_and_world()
+
+    def numbers(self, step: int) -> list[tuple[int, int]]:
+        """Draw this rank's examples of a step: rows in the whole batch, and numbers."""
+        phase, _ = self._config.phase(step)
+        rows = rank_rows(phase.batch_size, self._rank, self._world_size)
+        few = phase.objective != "likelihood"
+        total = self._config.num_audio if few else len(self._measured.items)
+        return [
+            (row, self._rng("number", step, row).randrange(total))
+            for row in range(rows.start, rows.stop)
+        ]
+
+    def __getitem__(self, step: int) -> Batch | None:
+        """Read the batch of a step."""
+        songs, items, heard = [], [], []
+        for row, number in self.numbers(step):
+            song, item, audio = self._example(step, row, number)
+            songs.append(song)
+            items.append(item)
+            heard += audio
+        return stacked(songs, items, heard, self._embedding_dim) if songs else None
+
+    def _rng(self, *key: object) -> random.Random:
+        return random.Random(derive_seed(self._config.seed, *key))
+
+    def _example(
+        self, step: int, row: int, number: int
+    ) -> tuple[SongInputs, MeasuredExample, list[Heard]]:
+        item = self._measured.items[number]
+        objective = self._config.phase(step)[0].objective
+        rng = self._rng("inputs", step, row)
+        if objective == "likelihood":
+            return self._song(rng, item, item), item, []
+        audio = self._measured.audio(number)
+        none_0CT = audio.tracks_NCT[:0]
+        if objective == "audio":
+            truth_NCT = _true_mix(audio.tracks_NCT, item)
+            heard = Heard(audio.tracks_NCT, truth_NCT, audio.reference_CT[:, :0])
+            return self._song(rng, item, item), item, [heard]
+        if objective == "method1":
+            return self._halves(item, audio.tracks_NCT)
+        other = rng.randrange(self._config.num_audio)
+        song = self._song(rng, item, self._measured.items[other])
+        reference_CT = self._measured.audio(other).reference_CT
+        return song, item, [Heard(audio.tracks_NCT, none_0CT, reference_CT)]
+
+    def _halves(
+        self, item: MeasuredExample, tracks_NCT: Tensor
+    ) -> tuple[SongInputs, MeasuredExample, list[Heard]]:
+        """Let the mix of the first half be the reference of the second one (method 1)."""
+        mixed_NCT = _true_mix(tracks_NCT, item)
+        half = tracks_NCT.shape[-1] // 2
+        song = SongInputs(
+            describe_tracks(tracks_NCT[..., half:], item.trim_N.tolist(), SAMPLE_RATE_HZ),
+            item.role_N,
+            describe_reference(mixed_NCT[..., :half].sum(dim=0), SAMPLE_RATE_HZ),
+            torch.tensor(MID_SIDE_KINDS),
+        )
+        none_CT = tracks_NCT[0, :, :0]
+        return song, item, [Heard(tracks_NCT[..., half:], mixed_NCT[..., half:], none_CT)]
+
+    def _song(
+        self, rng: random.Random, item: MeasuredExample, reference: MeasuredExample
+    ) -> SongInputs:
+        """Put a song together, with less than all that is known of it."""
+        config = self._config
+        draws = [rng.random() for _ in range(3)]
+        has_reference = draws[0] >= config.reference_dropout
+        has_stems = draws[1] >= config.stems_dropout
+        # Without separation there are no stems to embed.
+        has_embedding = has_stems and draws[2] >= config.embedding_dropout
+        role_N = item.role_N.clone()
+        for place in range(len(role_N)):
+            if rng.random() < config.role_dropout:
+                role_N[place] = 0
+        song = reference_song(replace(item, role_N=role_N), reference, has_stems=has_stems)
+        if not has_reference:
+            return replace(
+                song, reference_RD=song.reference_RD[:0], kind_R=song.kind_R[:0], embedding_E=None
+            )
+        if song.embedding_E is None or not has_embedding:
+            return replace(song, embedding_E=None)
+        generator = torch.Generator().manual_seed(rng.getrandbits(62))
+        noise_E = torch.randn(song.embedding_E.shape, generator=generator)
+        noise_E *= config.embedding_noise / math.sqrt(len(noise_E))
+        return replace(song, embedding_E=functional.normalize(song.embedding_E + noise_E, dim=-1))
+
+
+def reference_song(
+    item: MeasuredExample, reference: MeasuredExample, *, has_stems: bool = True
+) -> SongInputs:
+    """Put the tracks of one example and the reference of another together."""
+    embedding_E = reference.embedding_E if len(reference.embedding_E) and has_stems else None
+    return SongInputs(
+        item.track_ND,
+        item.role_N,
+        reference.stem_SD if has_stems else reference.mid_side_2D,
+        torch.tensor(STEM_KINDS if has_stems else MID_SIDE_KINDS),
+        embedding_E,
+    )
+
+
+def stacked(
+    songs: Sequence[SongInputs],
+    items: Sequence[MeasuredExample],
+    heard: list[Heard],
+    embedding_dim: int,
+) -> Batch:
+    """Pad examples to a batch."""
+    inputs = batched(songs, embedding_dim)
+    num_tracks = inputs.is_track_BN.shape[1]
+
+    def rows(values: Sequence[Tensor]) -> Tensor:
+        padding = [(0,) * (2 * v.ndim - 1) + (num_tracks - len(v),) for v in values]
+        return torch.cat([functional.pad(v, p) for v, p in zip(values, padding, strict=True)])
+
+    return Batch(
+        inputs,
+        StripTarget(*(rows(values) for values in zip(*(i.track for i in items), strict=True))),
+        StripTarget(*(torch.cat(v) for v in zip(*(i.master for i in items), strict=True))),
+        rows([item.trim_N for item in items]).view(len(items), num_tracks),
+        heard,
+    )
+
+
+@torch.no_grad()
+def _true_mix(tracks_NCT: Tensor, item: MeasuredExample) -> Tensor:
+    """Return mixed_NCT: the tracks with their true settings."""
+    return console_mix(tracks_NCT, item.targets, item.trim_N, SAMPLE_RATE_HZ)
