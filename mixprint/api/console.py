@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mixprint.api.arrays import Audio, SongPath, is_path, stereo
 from mixprint.api.mixing import predict
-from mixprint.api.models import load_controller
+from mixprint.api.models import controller_of
 from mixprint.api.references import ReferenceAudio, read_reference
 from mixprint.audio.files import probe
 from mixprint.console import recovery, rendering
@@ -177,9 +177,7 @@ def mix(
     """
     named = _named(tracks)
     where = resolve_device(device)
-    used = controller if isinstance(controller, Controller) else None
-    if used is None:
-        used = load_controller(None if controller is None else Path(str(controller)), where)
+    used = controller_of(controller, where)
     rate_hz = _common_rate_hz(named.values(), sample_rate_hz)
     tracks_NCT = _stacked(named, sample_rate_hz, rate_hz)
     wanted = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mixprint.api import models
 from mixprint.api.arrays import SongPath
-from mixprint.api.models import fitting, load_controller, standardisation_of
+from mixprint.api.models import controller_of, fitting, standardisation_of
 from mixprint.api.references import ReferenceAudio, embedding_of, read_reference
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
@@ -81,9 +81,7 @@ def describe(
     """
     where = resolve_device(device)
     styles = None if library is None else load_library(Path(library))
-    used = controller if isinstance(controller, Controller) else None
-    if used is None:
-        used = load_controller(None if controller is None else Path(str(controller)), where)
+    used = controller_of(controller, where)
     heard = read_reference(
         song,
         where,

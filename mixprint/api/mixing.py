@@ -16,7 +16,7 @@ from mixprint.audio.resampling import resample
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
 from mixprint.controller.checkpoint import Controller
-from mixprint.controller.hearing import known_roles, predict_for_embedding
+from mixprint.controller.hearing import predict_for_embedding
 from mixprint.stems import SAMPLE_RATE_HZ
 
 
@@ -36,7 +36,7 @@ def predict(
         controller: the controller.
         tracks_NCT: dry tracks, one or two channels; of long ones the seconds are heard in which all
             sound the most.
-        names: of the tracks; one that is called as a role that the controller knows has this role.
+        names: of the tracks; they tell their roles, see `mixprint.controller.roles`.
         sample_rate_hz: of the tracks.
         reference: the mix that is wanted; a good mix when None.
         encoder: see `mixprint.api.models.load_encoder`.
@@ -69,6 +69,5 @@ def predict(
             reference_CT=reference.mix_CT,
             stems_SCT=reference.stems_SCT,
             encoder=known,
-            roles=known_roles(controller, names),
         )
     return prediction.settings, Spread(prediction.settings, prediction.spread)

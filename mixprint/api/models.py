@@ -1,6 +1,7 @@
 """Models by name, or those that mixprint ships, for the command line and for programs."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 
 from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
 from mixprint.controller.checkpoint import Controller
-from mixprint.controller.checkpoint import load_controller as _read_controller
+from mixprint.controller.shipped import load_named
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.features import Standardisation
@@ -17,7 +18,7 @@ from mixprint.storage.outputs import temporary_folder
 from mixprint.transfer.jobs import Models
 from mixprint.transfer.methods.registry import load_models_of
 from mixprint.transfer.settings import Hyperparameters
-from mixprint.weights import SHIPPED_CONTROLLER, SHIPPED_ENCODER, SHIPPED_STANDARDISATION
+from mixprint.weights import SHIPPED_ENCODER, SHIPPED_STANDARDISATION
 
 log = logging.getLogger("mixprint")
 
@@ -28,6 +29,7 @@ def load_models(
     *,
     encoder: str | Path = "",
     zero_shot: Path | None = None,
+    controller: Path | None = None,
     separator: str | Path = "default",
     separator_config: str | Path | None = None,
 ) -> Models:
@@ -38,6 +40,7 @@ def load_models(
         settings: of the transfers.
         encoder: see `load_encoder`.
         zero_shot: folder of a zero-shot model; the shipped one when None.
+        controller: folder of a controller; the shipped one when None.
         separator: see `mixprint.separation.load_separator`.
         separator_config: see there.
 
@@ -56,7 +59,9 @@ def load_models(
         encoder=loaded,
         separator=load_separator(separator, separator_config, device),
         of_methods=load_models_of(
-            (each.method for each in settings), {"zero_shot": zero_shot}, device
+            (each.method for each in settings),
+            {"zero_shot": zero_shot, "controller": controller},
+            device,
         ),
         device=device,
     )
@@ -85,31 +90,17 @@ def load_encoder(checkpoint: str | Path, device: torch.device) -> Encoder | None
     return load_checkpoint(SHIPPED_ENCODER, device) if SHIPPED_ENCODER.is_dir() else None
 
 
-def load_controller(checkpoint: str | Path | None, device: torch.device) -> Controller:
-    """Load a controller.
-
-    Args:
-        checkpoint: its folder; None or empty for the shipped one.
-        device: where it computes.
+def controller_of(
+    controller: Controller | str | os.PathLike[str] | None, device: torch.device
+) -> Controller:
+    """Return a controller that is given, load one that is named, or the shipped one.
 
     Raises:
-        CheckpointError: it is missing, broken or of another kind, or none is named and none is
-            shipped.
+        CheckpointError: see `mixprint.controller.shipped.load_named`.
     """
-    if checkpoint is not None and str(checkpoint):
-        return _read_controller(Path(checkpoint), device)
-    if not ships_controller():
-        raise CheckpointError(
-            f"controller: expected one in {SHIPPED_CONTROLLER}, found none, for none is shipped "
-            "yet; train one with `make train-controller`, and name its folder with --controller "
-            "(in Python: controller=...)"
-        )
-    return _read_controller(SHIPPED_CONTROLLER, device)
-
-
-def ships_controller() -> bool:
-    """Tell whether a controller is shipped."""
-    return SHIPPED_CONTROLLER.is_dir()
+    if isinstance(controller, Controller):
+        return controller
+    return load_named(None if controller is None else Path(controller), device)
 
 
 def fitting(controller: Controller, encoder: Encoder | None, *, is_named: bool) -> Encoder | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mixprint.api.arrays import ARRAY_NAME, Audio, SongPath, is_path, stereo
 from mixprint.api.mixing import predict
-from mixprint.api.models import load_controller, ships_controller
+from mixprint.api.models import controller_of
 from mixprint.api.references import Reference, ReferenceAudio, read_reference
 from mixprint.audio.files import probe, write_audio
 from mixprint.console.rendering import render
@@ -24,6 +24,7 @@ from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
 from mixprint.console.words import in_words
 from mixprint.controller.checkpoint import Controller
+from mixprint.controller.shipped import ships_controller
 from mixprint.errors import ConfigError
 from mixprint.machine.device import resolve_device
 from mixprint.stems import SAMPLE_RATE_HZ
@@ -149,8 +150,7 @@ class AudioProcessor:
         self._use_ml_model, self._device = use_ml_model, device
         self._controller: Controller | None = None
         if use_ml_model and (model_path is not None or ships_controller()):
-            folder = None if model_path is None else Path(model_path)
-            self._controller = load_controller(folder, resolve_device(device))
+            self._controller = controller_of(model_path, resolve_device(device))
         self.last: ProcessedVocal | None = None
 
     def process(self, audio: NDArray[Any], sample_rate_hz: int) -> NDArray[Any]:
@@ -253,10 +253,7 @@ def _processed(
         found, way, notes = Settings.neutral([VOICE]), "nothing", (SILENT_NOTE,)
     elif use_ml_model and (controller is not None or reference is not None or ships_controller()):
         where = resolve_device(device)
-        used = controller if isinstance(controller, Controller) else None
-        if used is None:
-            folder = None if controller is None else Path(str(controller))
-            used = load_controller(folder, where)
+        used = controller_of(controller, where)
         wanted: Reference | None = None
         if reference is not None:
             wanted = read_reference(reference, where, sample_rate_hz=rate_hz)

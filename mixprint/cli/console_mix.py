@@ -57,13 +57,13 @@ class ControllerOptions:
             settings, their spread, and what they are, in words.
         """
         from mixprint.api.mixing import predict
-        from mixprint.api.models import load_controller
         from mixprint.api.references import busiest_of_files, read_reference
+        from mixprint.controller.shipped import load_named
         from mixprint.machine.device import resolve_device
         from mixprint.stems import SAMPLE_RATE_HZ
 
         where = resolve_device(self.device)
-        controller = load_controller(self.controller, where)
+        controller = load_named(self.controller, where)
         heard = None
         if reference is not None:
             heard = read_reference(

@@ -17,26 +17,15 @@ from mixprint.controller.inputs import (
     SongInputs,
     batched,
     describe_tracks,
+    role_numbers,
     trims_db,
 )
 from mixprint.controller.prediction import Prediction
+from mixprint.controller.roles import guess_role
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.encoder.settings import MIN_SEGMENT_S
 from mixprint.errors import CheckpointError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-
-
-def known_roles(controller: Controller, names: Sequence[str]) -> list[str]:
-    """Take names of tracks for roles where the controller knows a role of that name, else "".
-
-    `Vocals`, `vocals 2` and `lead vocals` all are `vocals`.
-    """
-    roles = controller.network.config.roles
-    found = []
-    for name in names:
-        words = "".join(c if c.isalpha() else " " for c in name.casefold()).split()
-        found.append(next((role for role in roles if role.casefold() in words), ""))
-    return found
 
 
 @torch.no_grad()
@@ -67,7 +56,7 @@ def predict_for_embedding(
     none_0D = torch.zeros(0, NUM_DESCRIPTORS)
     song = SongInputs(
         track_ND,
-        _numbers(controller, known_roles(controller, names)),
+        role_numbers([guess_role(name) for name in names], controller.network.config.roles),
         none_0D,
         torch.zeros(0, dtype=torch.long),
         embedding_E.cpu(),
@@ -95,7 +84,7 @@ def describe_mix(
         settings of tracks that are called as the stems.
 
     Raises:
-        CheckpointError: the controller knows none of the stems as a role, or another encoder.
+        CheckpointError: the controller does not know the stems as roles, or another encoder.
     """
     embedding_E = None
     if encoder is not None and sample_rate_hz == SAMPLE_RATE_HZ:
@@ -125,21 +114,15 @@ def _typical(
     controller: Controller, reference_RD: Tensor, kind_R: Tensor, embedding_E: Tensor | None
 ) -> Prediction:
     """Predict the settings of typical tracks in the roles of the stems."""
-    roles = known_roles(controller, STEMS)
-    if not any(roles):
+    role_N = role_numbers(STEMS, controller.network.config.roles)
+    if not role_N.all():
         raise CheckpointError(
             f"controller: expected one that knows the roles {', '.join(STEMS)}, found the roles "
             f"{', '.join(controller.network.config.roles) or 'none'}"
         )
     track_ND = controller.network.track_scale.mean_D.cpu().expand(len(STEMS), -1)
-    role_N = _numbers(controller, roles)
     song = SongInputs(track_ND, role_N, reference_RD, kind_R, embedding_E)
     return _predicted(controller, song, STEMS, [0.0] * len(STEMS), SAMPLE_RATE_HZ)
-
-
-def _numbers(controller: Controller, roles: Sequence[str]) -> Tensor:
-    known = {role: number for number, role in enumerate(controller.network.config.roles, start=1)}
-    return torch.tensor([known.get(role, 0) for role in roles])
 
 
 def _predicted(

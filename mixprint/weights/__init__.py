@@ -4,8 +4,6 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 SHIPPED_ENCODER = _FOLDER / "encoder"
-# None is shipped until one is trained: `make train-controller`.
-SHIPPED_CONTROLLER = _FOLDER / "controller"
 SHIPPED_STANDARDISATION = _FOLDER / "standardisation.json"
 # Without these no command works.
 SHIPPED = (

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from mixprint import AudioProcessor, process_vocal
-from mixprint.api import models
 from mixprint.api.vocals import FALLBACK_NOTE, SILENT_NOTE
 from mixprint.audio.files import read_audio
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
+from mixprint.controller import shipped
 from mixprint.errors import AudioError, CheckpointError, ConfigError
 from tests.api.tiny_controller import write_controller
 from tests.console.test_files import RATE_HZ, write_noise
@@ -20,7 +20,7 @@ from tests.console.test_files import RATE_HZ, write_noise
 
 @pytest.fixture(autouse=True)
 def none_shipped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(models, "SHIPPED_CONTROLLER", tmp_path / "shipped" / "controller")
+    monkeypatch.setattr(shipped, "SHIPPED_CONTROLLER", tmp_path / "shipped" / "controller")
 
 
 def noise(num_samples: int = RATE_HZ) -> np.ndarray:

@@ -23,6 +23,6 @@ def write_controller(folder: Path, *, encoder: str = "", embedding_dim: int = 8)
     for head in (network.track_head, network.master_head):
         for layer in head.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.2)
+                nn.init.normal_(layer.weight, std=0.05)
     save_controller(folder, network, encoder, {})
     return folder

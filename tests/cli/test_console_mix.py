@@ -12,6 +12,7 @@ from mixprint.api import models
 from mixprint.audio.files import read_audio
 from mixprint.cli import app
 from mixprint.console.settings import Settings
+from mixprint.controller import shipped
 from mixprint.stems import STEMS
 from mixprint.transfer.style import Style
 from tests.api.tiny_controller import write_controller
@@ -30,7 +31,7 @@ def run(*arguments: object, code: int = 0) -> str:
 @pytest.fixture
 def tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two tracks, one short, and a place where no controller is shipped."""
-    monkeypatch.setattr(models, "SHIPPED_CONTROLLER", tmp_path / "shipped" / "controller")
+    monkeypatch.setattr(shipped, "SHIPPED_CONTROLLER", tmp_path / "shipped" / "controller")
     write_noise(tmp_path / "song" / "vocals.wav", 1.2, seed=1)
     write_noise(tmp_path / "song" / "guitar.wav", 0.8, seed=2)
     write_noise(tmp_path / "reference.wav", 1.2, seed=3)

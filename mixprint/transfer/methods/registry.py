@@ -71,6 +71,26 @@ def _load_zero_shot(folder: Path | None, device: "torch.device | str") -> "Model
     return load_zero_shot(folder or SHIPPED_ZERO_SHOT, device)
 
 
+def _by_controller(problem: "Problem") -> "TransferResult":
+    from mixprint.transfer.methods import controller
+
+    return controller.set_in_one_pass(problem)
+
+
+def _from_controller(problem: "Problem") -> "TransferResult":
+    from mixprint.transfer.methods import controller
+
+    return controller.fit_from_prediction(problem)
+
+
+def _load_controller(folder: Path | None, device: "torch.device | str") -> "Model":
+    from mixprint.controller.shipped import load_named
+
+    return load_named(folder, device)
+
+
+_CONTROLLER = ModelKind(key="controller", load=_load_controller)
+
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
@@ -86,6 +106,18 @@ METHODS: Mapping[str, Method] = {
             find=_in_one_pass,
             needs_embedding=True,
             model=ModelKind(key="zero_shot", load=_load_zero_shot),
+        ),
+        Method(
+            name="controller",
+            summary="a trained controller sets the console in one pass",
+            find=_by_controller,
+            model=_CONTROLLER,
+        ),
+        Method(
+            name="controller+",
+            summary="the console is fitted from there",
+            find=_from_controller,
+            model=_CONTROLLER,
         ),
     )
 }
