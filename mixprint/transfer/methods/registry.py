@@ -22,10 +22,12 @@ class ModelKind:
     Attributes:
         key: what metrics.json calls it; `<key>_checkpoint` is the option that names a folder of it.
         load: reads it from its folder, the shipped one if None, to a device.
+        is_shipped: tells whether there is a shipped one.
     """
 
     key: str
     load: "Callable[[Path | None, torch.device | str], Model]"
+    is_shipped: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,13 @@ def _load_controller(folder: Path | None, device: "torch.device | str") -> "Mode
     return load_named(folder, device)
 
 
-_CONTROLLER = ModelKind(key="controller", load=_load_controller)
+def _ships_controller() -> bool:
+    from mixprint.controller.shipped import ships_controller
+
+    return ships_controller()
+
+
+_CONTROLLER = ModelKind(key="controller", load=_load_controller, is_shipped=_ships_controller)
 
 METHODS: Mapping[str, Method] = {
     method.name: method
@@ -124,6 +132,11 @@ METHODS: Mapping[str, Method] = {
 MODELS: Mapping[str, ModelKind] = {
     method.model.key: method.model for method in METHODS.values() if method.model is not None
 }
+
+
+def shipped_methods() -> list[str]:
+    """List the methods that need no network, or one that is shipped."""
+    return [m.name for m in METHODS.values() if m.model is None or m.model.is_shipped()]
 
 
 def describe_methods() -> str:
