@@ -53,13 +53,14 @@ APPLY_TO ?=
 OVERWRITE ?=
 export MODE INPUT OUT STEPS LR CHECKPOINT METHOD APPLY_TO OVERWRITE
 
-# make train-encoder, train-separator, train-zero-shot
+# make train-controller, train-encoder, train-separator, train-zero-shot
 CONFIG ?=
 SONGS ?=
 RECIPE ?=
 MINUTES ?=
 PROCESSES ?= 1
-export CONFIG SONGS RECIPE MINUTES PROCESSES
+INITIAL ?=
+export CONFIG SONGS RECIPE MINUTES PROCESSES INITIAL
 
 # make benchmark-console
 CASES ?=
@@ -208,6 +209,13 @@ train-separator: $(INSTALLED) ## train a separator on generated songs, or on you
 	if [ -n "$$SONGS" ]; then arguments+=(--data "$$SONGS"); else arguments+=(--generate); fi; \
 	if [ -n "$$RECIPE" ]; then arguments+=(--recipe "$$RECIPE"); fi; \
 	if [ -n "$$MINUTES" ]; then arguments+=(--set "separator.training.max_minutes=$$MINUTES"); fi; \
+	$(TRAIN)
+
+.PHONY: train-controller
+train-controller: $(INSTALLED) ## train the network that sets the console, on songs made on the fly [INITIAL= MINUTES= PROFILE= CONFIG= SET=]
+	@arguments=(--out results/controller); \
+	if [ -n "$$INITIAL" ]; then arguments+=(--initial "$$INITIAL"); fi; \
+	if [ -n "$$MINUTES" ]; then arguments+=(--set "controller.max_minutes=$$MINUTES"); fi; \
 	$(TRAIN)
 
 # ---- containers ----

@@ -6,6 +6,7 @@ The step describes the training as a `Job`, `torchrun` starts the ranks, and eac
 """
 
 import argparse
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +19,10 @@ from components.run_folder import RunFolder
 from components.step import Manifest, add_params_arguments, once, recorded
 from components.train.launch import Node, ranks_device, start_workers
 from mixprint.config import StepConfig, load_params
+from mixprint.errors import DataError
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.storage.outputs import check_place
+from mixprint.text import first_of, shown
 
 if TYPE_CHECKING:
     from components.mlflow.runs import BackgroundRun
@@ -27,6 +31,7 @@ WORKER = "components.train.worker"
 # Of what only the training itself needs, in the folder of the results.
 STATE_FOLDER = "state"
 TASKS = {
+    "controller": "components.train.controller",
     "encoder": "components.train.main",
     "separator": "components.train.separator",
     "zero-shot": "components.train.zero_shot",
@@ -196,6 +201,25 @@ def machine_at_work(root: Path | str, step: str) -> Iterator[tuple[RunFolder, No
     node = Node.from_environment()
     with recorded(root, step if node.is_first else f"{step}-{node.number}") as run:
         yield run, node
+
+
+def check_own_folder(out_dir: Path, outputs: Sequence[str]) -> None:
+    """Refuse a folder where a training would write over somebody's files.
+
+    Args:
+        out_dir: of the results.
+        outputs: names of what the training leaves there.
+
+    Raises:
+        DataError: it cannot be written, or such files lie there and no training of theirs.
+    """
+    check_place(out_dir, is_folder=True)
+    theirs = [shown(Path(name)) for name in outputs if os.path.lexists(out_dir / name)]
+    if theirs and not (out_dir / STATE_FOLDER).is_dir():
+        raise DataError(
+            f"{shown(out_dir)}: expected a new folder or that of a training, found "
+            f"{first_of(theirs, ', ')} and no {STATE_FOLDER}/; choose another folder"
+        )
 
 
 def start_ranks(

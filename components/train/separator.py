@@ -5,24 +5,21 @@
 
 import argparse
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.train.job import (
-    STATE_FOLDER,
     Job,
     MetricsCallback,
     TrainTask,
+    check_own_folder,
     machine_at_work,
     start_ranks,
 )
-from mixprint.errors import ConfigError, DataError
+from mixprint.errors import ConfigError
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.separation.scnet.training import MODEL_FILES, OUTPUTS, WEIGHTS_FILE, train_separator
-from mixprint.storage.outputs import check_place
-from mixprint.text import first_of, shown
 
 log = logging.getLogger("mixprint.train")
 
@@ -123,7 +120,7 @@ def run(
             f"training.batch_size: expected a multiple of the number of processes, found "
             f"{config.training.batch_size} and {config.num_processes}"
         )
-    _check_folder(out_dir)
+    check_own_folder(out_dir, OUTPUTS)
     named = {"data_dir": data_dir, "initial": initial, "initial_config": initial_config}
     inputs = {name: str(path) for name, path in named.items() if path is not None}
     valid = {f"{_VALID}{name}": str(folder) for name, folder in (extra_valid or {}).items()}
@@ -137,17 +134,6 @@ def run(
             recipe=[config.identity(), inputs.get("data_dir", ""), inputs.get("initial", "")],
         )
     return out_dir / WEIGHTS_FILE
-
-
-def _check_folder(out_dir: Path) -> None:
-    """Refuse a folder where a training would write over somebody's files."""
-    check_place(out_dir, is_folder=True)
-    theirs = [shown(Path(name)) for name in OUTPUTS if os.path.lexists(out_dir / name)]
-    if theirs and not (out_dir / STATE_FOLDER).is_dir():
-        raise DataError(
-            f"{shown(out_dir)}: expected a new folder or that of a training, found "
-            f"{first_of(theirs, ', ')} and no {STATE_FOLDER}/; choose another folder"
-        )
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

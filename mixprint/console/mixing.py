@@ -24,7 +24,7 @@ from mixprint.dsp.room import Rooms
 
 # Rooms are heard for so long in a fit; what is rendered hears all of them.
 FITTED_ROOM_S = 3.0
-_OFF_DB = -60.0
+OFF_DB = -60.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Values:
 
     def sends(self) -> Tensor:
         """Tell which tracks are heard in a room: is_on_N."""
-        return self.track_N["room.send_db"] > _OFF_DB
+        return self.track_N["room.send_db"] > OFF_DB
 
 
 _FIELDS: Mapping[str, Field] = {each.name: each for each in TRACK_FIELDS}
@@ -197,31 +197,13 @@ class Console:
             mixed_NCT: the tracks as they sound in the mix, which is their sum.
         """
         audio_NCT = self._equalised(values)
-        audio_NCT = _changed(audio_NCT, values, "drive.mix", 0.0, _driven)
-        audio_NCT = _changed(audio_NCT, values, "comp.slope", 0.0, _compressed)
-        audio_NCT = self._placed(audio_NCT, values)
-        if not is_plain(values.master_1["comp.slope"], 0.0):
-            gain_MT = values.compressors(values.master_1).gain(
-                louder_channel(self._mixtures(audio_NCT)), values.sample_rate_hz
-            )
-            audio_NCT = audio_NCT * self._of_tracks(gain_MT)[:, None].to(audio_NCT.dtype)
-        output_N = self._of_tracks(amplitude(values.master_1["output_db"]))
-        return audio_NCT * output_N[:, None, None].to(audio_NCT.dtype)
-
-    def _mixtures(self, audio_NCT: Tensor) -> Tensor:
-        """Add up the tracks of each mix: mixture_MCT."""
-        if self._mix_N is None:
-            return audio_NCT.sum(dim=0, keepdim=True)
-        mixture_MCT = audio_NCT.new_zeros(int(self._mix_N.max()) + 1, *audio_NCT.shape[1:])
-        return mixture_MCT.index_add(0, self._mix_N, audio_NCT)
-
-    def _of_tracks(self, each_M: Tensor) -> Tensor:
-        """Return for each track what belongs to its mix; what belongs to one mix is broadcast."""
-        return each_M if self._mix_N is None else each_M[self._mix_N]
+        audio_NCT = changed(audio_NCT, values, "drive.mix", 0.0, _driven)
+        audio_NCT = changed(audio_NCT, values, "comp.slope", 0.0, compressed)
+        return controlled(self._placed(audio_NCT, values), values, self._mix_N)
 
     def _equalised(self, values: Values) -> Tensor:
         """Bring the tracks to their working level and through their equalisers."""
-        if not _has_equaliser(values.track_N):
+        if not has_equaliser(values.track_N):
             trim_N11 = amplitude(values.track_N["trim_db"])[:, None, None]
             return self._tracks_NCT * trim_N11.to(self._tracks_NCT.dtype)
         impulse_NK = impulse_response(values.track_sections(), values.sample_rate_hz)
@@ -236,8 +218,8 @@ class Console:
     def _placed(self, audio_NCT: Tensor, values: Values) -> Tensor:
         """Apply what is linear from the rooms to the equaliser of the master, at one go."""
         has_rooms = values.track_N["room.send_db"].requires_grad or bool(values.sends().any())
-        has_equaliser = _has_equaliser(values.master_1)
-        if not has_rooms and not has_equaliser:
+        is_equalised = has_equaliser(values.master_1)
+        if not has_rooms and not is_equalised:
             return stereo_matrix(values).to(audio_NCT.dtype) @ audio_NCT
         rate_hz, num_samples = values.sample_rate_hz, audio_NCT.shape[-1]
         num_room_taps = round(self._room_s * rate_hz) if has_rooms else 0
@@ -253,13 +235,13 @@ class Console:
         matrix_NCC = stereo_matrix(values).to(spectrum_NCF.dtype)
         if values.rooms == "sends":
             spectrum_NCF = matrix_NCC @ spectrum_NCF
-        spectrum_NCF = _changed(spectrum_NCF, values, "room.send_db", _OFF_DB, in_rooms)
+        spectrum_NCF = changed(spectrum_NCF, values, "room.send_db", OFF_DB, in_rooms)
         if values.rooms != "sends":
             spectrum_NCF = matrix_NCC @ spectrum_NCF
-        if has_equaliser:
+        if is_equalised:
             impulse_MK = impulse_response(values.master_sections(), rate_hz)[:, :_MASTER_TAPS]
             spectrum_MF = rfft(impulse_MK.to(audio_NCT.dtype), n=num_fft)
-            spectrum_NCF = spectrum_NCF * self._of_tracks(spectrum_MF)[:, None]
+            spectrum_NCF = spectrum_NCF * _of_tracks(spectrum_MF, self._mix_N)[:, None]
         return torch.fft.irfft(spectrum_NCF, n=num_fft)[..., :num_samples]
 
 
@@ -267,12 +249,12 @@ class Console:
 _MASTER_TAPS = 32_768
 
 
-def _has_equaliser(of: Mapping[str, Tensor]) -> bool:
+def has_equaliser(of: Mapping[str, Tensor]) -> bool:
     """Tell whether a band of the tracks, or of the master, does something or is looked for."""
     return not all(is_plain(of[name], _FIELDS[name].neutral) for name in of if name in _EQ_NAMES)
 
 
-def _changed(
+def changed(
     signal_NCT: Tensor,
     values: Values,
     name: str,
@@ -296,8 +278,33 @@ def _driven(audio_NCT: Tensor, values: Values) -> Tensor:
     return driven(audio_NCT, values.track_N["drive.drive_db"], values.track_N["drive.mix"])
 
 
-def _compressed(audio_NCT: Tensor, values: Values) -> Tensor:
+def compressed(audio_NCT: Tensor, values: Values) -> Tensor:
+    """Compress tracks, each by its own compressor."""
     gain_NT = values.compressors(values.track_N).gain(
         louder_channel(audio_NCT), values.sample_rate_hz
     )
     return audio_NCT * gain_NT[:, None].to(audio_NCT.dtype)
+
+
+def controlled(audio_NCT: Tensor, values: Values, mix_N: Tensor | None = None) -> Tensor:
+    """Apply the compressor of the master, which follows the sum of each mix, and its output."""
+    if not is_plain(values.master_1["comp.slope"], 0.0):
+        gain_MT = values.compressors(values.master_1).gain(
+            louder_channel(_mixtures(audio_NCT, mix_N)), values.sample_rate_hz
+        )
+        audio_NCT = audio_NCT * _of_tracks(gain_MT, mix_N)[:, None].to(audio_NCT.dtype)
+    output_N = _of_tracks(amplitude(values.master_1["output_db"]), mix_N)
+    return audio_NCT * output_N[:, None, None].to(audio_NCT.dtype)
+
+
+def _mixtures(audio_NCT: Tensor, mix_N: Tensor | None) -> Tensor:
+    """Add up the tracks of each mix: mixture_MCT."""
+    if mix_N is None:
+        return audio_NCT.sum(dim=0, keepdim=True)
+    mixture_MCT = audio_NCT.new_zeros(int(mix_N.max()) + 1, *audio_NCT.shape[1:])
+    return mixture_MCT.index_add(0, mix_N, audio_NCT)
+
+
+def _of_tracks(each_M: Tensor, mix_N: Tensor | None) -> Tensor:
+    """Return for each track what belongs to its mix; what belongs to one mix is broadcast."""
+    return each_M if mix_N is None else each_M[mix_N]

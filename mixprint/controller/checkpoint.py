@@ -138,7 +138,7 @@ class Controller:
             kind_R,
             embedding_E,
         )
-        device = self.network.null_d.device
+        device = self.network.prior.mean_RK.device
         inputs = batched([song], self.network.config.embedding_dim).to(device)
         found = self.network(inputs)
         return predicted(found, names, trim_db, sample_rate_hz)

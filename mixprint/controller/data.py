@@ -27,10 +27,10 @@ from mixprint.controller.inputs import (
     describe_reference,
     describe_tracks,
 )
-from mixprint.controller.losses import console_mix
-from mixprint.controller.measured import MeasuredExample, MeasuredExamples
+from mixprint.controller.measured import Audio, MeasuredExample, MeasuredExamples
 from mixprint.controller.model import Inputs
 from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.errors import TrainingError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import rank_and_world
@@ -41,8 +41,8 @@ class Heard(NamedTuple):
 
     Attributes:
         tracks_NCT: dry.
-        truth_NCT: the same as they sound in the true mix; of other music, none: no tracks.
-        reference_CT: of other music, where there is no truth; else none: no samples.
+        truth_NCT: as they sound in the true mix; no tracks where there is no truth.
+        reference_CT: other music that the mix shall sound like; no samples where there is a truth.
     """
 
     tracks_NCT: Tensor
@@ -83,18 +83,35 @@ class ExampleReader(Dataset[Batch | None]):
             config: the section `controller`.
             measured: examples of the train split.
             embedding_dim: of the embeddings.
+
+        Raises:
+            TrainingError: there is nothing that a phase can learn from.
         """
         self._config, self._measured, self._embedding_dim = config, measured, embedding_dim
         self._rank, self._world_size = rank_and_world()
+        known = [n for n, item in enumerate(measured.items) if item.has_settings]
+        with_audio = range(config.num_audio)
+        # What each objective can learn from.
+        self._choices: dict[str, Sequence[int]] = {
+            "likelihood": known,
+            "audio": with_audio,
+            "method1": [n for n in known if n < config.num_audio],
+            "method2": [n for n in with_audio if len(measured.items[n].stem_SD)],
+        }
+        for phase in config.phases:
+            if not self._choices[phase.objective]:
+                raise TrainingError(
+                    f"controller: expected examples for {phase.objective}, found none among "
+                    f"{len(measured.items)}; raise num_examples or num_audio"
+                )
 
     def numbers(self, step: int) -> list[tuple[int, int]]:
         """Draw this rank's examples of a step: rows in the whole batch, and numbers."""
         phase, _ = self._config.phase(step)
         rows = rank_rows(phase.batch_size, self._rank, self._world_size)
-        few = phase.objective != "likelihood"
-        total = self._config.num_audio if few else len(self._measured.items)
+        choice = self._choices[phase.objective]
         return [
-            (row, self._rng("number", step, row).randrange(total))
+            (row, self._rng("number", step, row).choice(choice))
             for row in range(rows.start, rows.stop)
         ]
 
@@ -122,21 +139,20 @@ class ExampleReader(Dataset[Batch | None]):
         audio = self._measured.audio(number)
         none_0CT = audio.tracks_NCT[:0]
         if objective == "audio":
-            truth_NCT = _true_mix(audio.tracks_NCT, item)
-            heard = Heard(audio.tracks_NCT, truth_NCT, audio.reference_CT[:, :0])
+            heard = Heard(audio.tracks_NCT, audio.truth_NCT, audio.reference_CT[:, :0])
             return self._song(rng, item, item), item, [heard]
         if objective == "method1":
-            return self._halves(item, audio.tracks_NCT)
-        other = rng.randrange(self._config.num_audio)
+            return self._halves(item, audio)
+        other = rng.choice(self._choices[objective])
         song = self._song(rng, item, self._measured.items[other])
         reference_CT = self._measured.audio(other).reference_CT
         return song, item, [Heard(audio.tracks_NCT, none_0CT, reference_CT)]
 
     def _halves(
-        self, item: MeasuredExample, tracks_NCT: Tensor
+        self, item: MeasuredExample, audio: Audio
     ) -> tuple[SongInputs, MeasuredExample, list[Heard]]:
         """Let the mix of the first half be the reference of the second one (method 1)."""
-        mixed_NCT = _true_mix(tracks_NCT, item)
+        tracks_NCT, mixed_NCT = audio.tracks_NCT, audio.truth_NCT
         half = tracks_NCT.shape[-1] // 2
         song = SongInputs(
             describe_tracks(tracks_NCT[..., half:], item.trim_N.tolist(), SAMPLE_RATE_HZ),
@@ -163,9 +179,7 @@ class ExampleReader(Dataset[Batch | None]):
                 role_N[place] = 0
         song = reference_song(replace(item, role_N=role_N), reference, has_stems=has_stems)
         if not has_reference:
-            return replace(
-                song, reference_RD=song.reference_RD[:0], kind_R=song.kind_R[:0], embedding_E=None
-            )
+            return song.without_reference()
         if song.embedding_E is None or not has_embedding:
             return replace(song, embedding_E=None)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
@@ -178,6 +192,8 @@ def reference_song(
     item: MeasuredExample, reference: MeasuredExample, *, has_stems: bool = True
 ) -> SongInputs:
     """Put the tracks of one example and the reference of another together."""
+    if len(reference.stem_SD) == 0:
+        return SongInputs(item.track_ND, item.role_N, reference.stem_SD, torch.zeros(0).long())
     embedding_E = reference.embedding_E if len(reference.embedding_E) and has_stems else None
     return SongInputs(
         item.track_ND,
@@ -209,9 +225,3 @@ def stacked(
         rows([item.trim_N for item in items]).view(len(items), num_tracks),
         heard,
     )
-
-
-@torch.no_grad()
-def _true_mix(tracks_NCT: Tensor, item: MeasuredExample) -> Tensor:
-    """Return mixed_NCT: the tracks with their true settings."""
-    return console_mix(tracks_NCT, item.targets, item.trim_N, SAMPLE_RATE_HZ)

@@ -89,6 +89,8 @@ def describe_audio(audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
     """
     if audio_NCT.ndim != 3 or audio_NCT.shape[-2] not in (1, 2) or audio_NCT.shape[-1] == 0:
         raise ValueError(f"audio_NCT must be (N, 1 or 2, T), got {tuple(audio_NCT.shape)}")
+    if len(audio_NCT) == 0:
+        return torch.zeros(0, NUM_DESCRIPTORS, device=audio_NCT.device)
     audio_NCT = as_stereo(audio_NCT.float())
     if sample_rate_hz != SAMPLE_RATE_HZ:
         flat_CT = resample(audio_NCT.flatten(0, 1).cpu(), sample_rate_hz, SAMPLE_RATE_HZ)

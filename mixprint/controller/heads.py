@@ -27,6 +27,7 @@ _FIRST_LOG_SIGMA = math.log(0.15)
 _WRITTEN_LOGIT = 6.0
 _NOT_NEUTRAL = 1e-6
 _LOG_SIGMA_OF_NEUTRAL = math.log(0.05)
+_TABLE_RANGE, _OUT_RANGE = 0.5, 0.02
 
 
 class StripPrediction(NamedTuple):
@@ -49,17 +50,39 @@ class StripTarget(NamedTuple):
     Attributes:
         position_NK: positions.
         gate_NG: 1 where a group is in use, else 0.
-        weight_NK: how much each setting is heard, 0 to 1.
+        weight_NK: how much each setting is heard, 0 to 1; a strip of which nothing is heard has
+            gates that nobody can tell, either.
     """
 
     position_NK: Tensor
     gate_NG: Tensor
     weight_NK: Tensor
 
+    def heard(self) -> Tensor:
+        """Return is_heard_N: 1 where anything of a strip is heard, else 0."""
+        return (self.weight_NK.amax(dim=-1) > 0).to(self.weight_NK)
+
 
 def gaussian_nll(position: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
     """Return the negative log likelihood of positions, without its constant, element by element."""
     return 0.5 * ((position - mean) * torch.exp(-log_sigma)).square() + log_sigma
+
+
+class Table(nn.Module):
+    """Learned vectors by number, as `nn.Embedding`.
+
+    That one draws its beginning from normal numbers, which on the meta device imports PyTorch's
+    compiler (see `mixprint.checkpoints.form.restored`).
+    """
+
+    def __init__(self, num_rows: int, width: int) -> None:
+        super().__init__()
+        self.row_Rd = nn.Parameter(torch.empty(num_rows, width))
+        nn.init.uniform_(self.row_Rd, -_TABLE_RANGE, _TABLE_RANGE)
+
+    def forward(self, number_N: Tensor) -> Tensor:
+        """Return the vectors of numbers of any shape."""
+        return self.row_Rd[number_N]
 
 
 class StripHead(nn.Module):
@@ -95,12 +118,12 @@ class SettingsHead(StripHead):
         self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
         self.out = nn.Linear(width, 2 * num_fields + num_gates)
         self._sizes = [num_fields, num_fields, num_gates]
-        _start_small(self.out, slice(num_fields, 2 * num_fields))
+        _start_small(self.out)
 
     def forward(self, token_Nd: Tensor, base_K: Tensor) -> StripPrediction:
         """See `StripHead`."""
         offset_NK, log_sigma_NK, gate_NG = self.out(self.hidden(token_Nd)).split(self._sizes, -1)
-        return StripPrediction(base_K + offset_NK, _bounded(log_sigma_NK), gate_NG)
+        return StripPrediction(base_K + offset_NK, _log_sigma(log_sigma_NK), gate_NG)
 
     def loss(
         self, token_Nd: Tensor, base_K: Tensor, target: StripTarget, gate_weight: float
@@ -112,7 +135,7 @@ class SettingsHead(StripHead):
         gates_NG = functional.binary_cross_entropy_with_logits(
             found.gate_logit_NG, target.gate_NG, reduction="none"
         )
-        return settings_N + gate_weight * gates_NG.mean(dim=-1)
+        return settings_N + gate_weight * target.heard() * gates_NG.mean(dim=-1)
 
 
 class ChainHead(StripHead):
@@ -126,13 +149,13 @@ class ChainHead(StripHead):
         self._end = len(layout.processors)
         num_fields = len(layout.fields)
         self.start = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.Tanh())
-        self.kinds = nn.Embedding(self._end + 1, width)  # the last: nothing yet
+        self.kinds = Table(self._end + 1, width)  # the last: nothing yet
         self.written = nn.Linear(num_fields, width)
         self.cell = nn.GRUCell(width, width)
         self.next_kind = nn.Linear(width, self._end + 1)  # the last: the end
         self.hidden = nn.Sequential(nn.Linear(width, width), nn.GELU())
         self.out = nn.Linear(width, 2 * num_fields)
-        _start_small(self.out, slice(num_fields, 2 * num_fields))
+        _start_small(self.out)
         is_of_PK = torch.zeros(self._end, num_fields)
         for number, processor in enumerate(layout.processors):
             is_of_PK[number, list(processor.places)] = 1.0
@@ -174,7 +197,8 @@ class ChainHead(StripHead):
             weight_NK = is_of_NK * target.weight_NK
             settings_N = settings_N + (weight_NK * nll_NK).sum(dim=-1)
             written_NK = is_of_NK * target.position_NK
-        return settings_N / num_fields + gate_weight * kinds_N / (self._end + 1)
+        kinds_N = gate_weight * target.heard() * kinds_N / (self._end + 1)
+        return settings_N / num_fields + kinds_N
 
     def _is_of(self, kind_N: Tensor) -> Tensor:
         """Mark the fields of processors; the end has none."""
@@ -183,7 +207,7 @@ class ChainHead(StripHead):
 
     def _processor(self, state_Nd: Tensor, kind_N: Tensor, base_K: Tensor) -> tuple[Tensor, Tensor]:
         offset_NK, log_sigma_NK = self.out(self.hidden(state_Nd + self.kinds(kind_N))).chunk(2, -1)
-        return base_K + offset_NK, _bounded(log_sigma_NK)
+        return base_K + offset_NK, _log_sigma(log_sigma_NK)
 
     def _true_chains(self, target: StripTarget) -> tuple[Tensor, Tensor]:
         """Return kind_NL of the true chains, in the console's order, and their lengths."""
@@ -244,18 +268,16 @@ class ChainHead(StripHead):
         return _WRITTEN_LOGIT * (2.0 * is_open_NG - 1.0)
 
 
-def _bounded(log_sigma: Tensor) -> Tensor:
-    """Keep spreads between their bounds, with a gradient everywhere."""
+def _log_sigma(number: Tensor) -> Tensor:
+    """Make a spread of what a head says: between its bounds, with a gradient everywhere."""
     middle, half = ((_MOST_LOG_SIGMA + sign * _LEAST_LOG_SIGMA) / 2 for sign in (1, -1))
-    return middle + half * torch.tanh((log_sigma - middle) / half)
+    return middle + half * torch.tanh((number + _FIRST_LOG_SIGMA - middle) / half)
 
 
-def _start_small(out: nn.Linear, log_sigmas: slice) -> None:
-    """Let a head start at its base, equally sure of all."""
-    with torch.no_grad():
-        out.weight.mul_(0.1)
-        out.bias.zero_()
-        out.bias[log_sigmas] = _FIRST_LOG_SIGMA
+def _start_small(out: nn.Linear) -> None:
+    """Let a head start near its base, equally sure of all."""
+    nn.init.uniform_(out.weight, -_OUT_RANGE, _OUT_RANGE)
+    nn.init.zeros_(out.bias)
 
 
 def build_head(kind: str, layout: Layout, width: int) -> StripHead:

@@ -38,6 +38,10 @@ class SongInputs:
     kind_R: Tensor
     embedding_E: Tensor | None = None
 
+    def without_reference(self) -> "SongInputs":
+        """Return the song with nothing known of a reference."""
+        return SongInputs(self.track_ND, self.role_N, self.reference_RD[:0], self.kind_R[:0])
+
 
 def role_numbers(roles: Sequence[str], known: Sequence[str]) -> Tensor:
     """Return role_N of tracks, from 1 on; 0 for those that are not known."""

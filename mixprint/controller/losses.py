@@ -11,8 +11,6 @@ neutral here, and learned by their likelihood alone.
 Shape suffixes: N track, C channel, T sample, K field, G gate.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -97,12 +95,10 @@ def truth_loss(
     return loss
 
 
-def reference_loss(
-    mixed_NCT: Tensor, reference_CT: Tensor, sample_rate_hz: int
-) -> tuple[Tensor, Mapping[str, float]]:
-    """Return the distance of audio features of a mix to a reference, and its terms."""
+def reference_loss(mixed_NCT: Tensor, reference_CT: Tensor, sample_rate_hz: int) -> Tensor:
+    """Return the distance of audio features of a mix to a reference of other music."""
     terms = audio_feature_terms(mixed_NCT.sum(dim=0)[None], reference_CT[None], sample_rate_hz)
-    return torch.stack(list(terms.values())).sum(), {n: float(v) for n, v in terms.items()}
+    return torch.stack(list(terms.values())).sum()
 
 
 def prior_loss(network: ControllerNetwork, targets: Targets, role_N: Tensor) -> Tensor:

@@ -1,30 +1,35 @@
 """Examples, measured once and kept beside the states of a training.
 
-    <folder>/00000.safetensors        descriptors, embeddings and targets of 32 examples
+    <folder>/00000.safetensors        descriptors, embeddings and targets of a batch of examples
     <folder>/audio-00000.safetensors  16-bit audio of one example, of those that are heard later
 
-Each example is drawn from its number, so what was lost is measured again, and equal.
+Each batch is drawn from its number, so what was lost is measured again, and equal.
 
-Shape suffixes: N track, S stem, R part of the reference, C channel, T sample, D number of a
-descriptor, E embedding, K field, G gate; 2 is mid and side.
+Shape suffixes: N track, S stem, C channel, T sample, D number of a descriptor, E embedding, K
+field, G gate; 2 is mid and side.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixprint.checkpoints.torchfile import read_tensors, write_tensors
-from mixprint.console.mixing import as_stereo
-from mixprint.console.settings import Settings
-from mixprint.controller.descriptors import describe_audio
+from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.examples import Example
 from mixprint.controller.heads import StripTarget
-from mixprint.controller.inputs import describe_reference, describe_tracks, role_numbers
+from mixprint.controller.inputs import (
+    describe_reference,
+    describe_tracks,
+    role_numbers,
+    trims_db,
+)
 from mixprint.controller.measures import heard
 from mixprint.controller.roles import ROLES
 from mixprint.controller.targets import TRIM, Targets
@@ -38,32 +43,30 @@ from mixprint.training.ranks import barrier, rank_and_world
 
 log = logging.getLogger("mixprint.controller")
 
-PER_FILE = 32  # examples
-_SEPARATOR = "."
 
+class Source(Protocol):
+    """Source of examples, in batches that follow from their numbers alone."""
 
-@dataclass(frozen=True)
-class DrawnExample:
-    """An example: dry tracks, how they are mixed, and a reference that is mixed alike.
+    @property
+    def batch_size(self) -> int:
+        """Number of examples of a batch."""
+        ...
 
-    Attributes:
-        tracks_NCT: dry, full scale at +-1, at `SAMPLE_RATE_HZ`.
-        roles: of the tracks, see `mixprint.controller.roles`.
-        settings: how they are mixed; the trims bring them to the working level.
-        reference_SCT: stems of other music, mixed alike; their sum is the reference.
-    """
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that the examples follow from."""
+        ...
 
-    tracks_NCT: Tensor
-    roles: Sequence[str]
-    settings: Settings
-    reference_SCT: Tensor
+    def recipes(self) -> Dataset[Any]:
+        """Return what readers draw: item n is what batch n is made of."""
+        ...
 
+    def made(self, recipes: Any, device: torch.device) -> Sequence[Example]:
+        """Make the examples of a batch, with their truth."""
+        ...
 
-class Examples(Protocol):
-    """Source of examples: each follows from its number alone."""
-
-    def __getitem__(self, number: int) -> DrawnExample:
-        """Draw an example."""
+    def running(self, number: int) -> AbstractContextManager[Callable[[int], None]]:
+        """Work ahead from a batch on, and be told which one is reached."""
         ...
 
 
@@ -75,12 +78,12 @@ class MeasuredExample:
         track_ND: descriptors of the tracks at the working level.
         role_N: their roles, from 1 on; 0 where unknown.
         trim_N: what brings them to the working level, dB.
-        stem_SD: descriptors of the reference's stems.
-        mid_side_2D: descriptors of its mid and side.
+        stem_SD: descriptors of the reference's stems; of none where there is no reference.
+        mid_side_2D: descriptors of its mid and side, likewise.
         embedding_E: its embedding; of no numbers where there is none.
-        track_NK: positions of the true settings.
+        track_NK: positions of the true settings; neutral where only the sound is known.
         track_gate_NG: their gates.
-        track_weight_NK: how much they are heard.
+        track_weight_NK: how much they are heard; 0 where only the sound is known.
         master_K: the same of the master: positions,
         master_gate_G: gates,
         master_weight_K: and weights.
@@ -98,6 +101,11 @@ class MeasuredExample:
     master_K: Tensor
     master_gate_G: Tensor
     master_weight_K: Tensor
+
+    @property
+    def has_settings(self) -> bool:
+        """Whether the true settings are known, and not the sound alone."""
+        return bool(self.master_weight_K.any())
 
     @property
     def targets(self) -> Targets:
@@ -118,9 +126,16 @@ class MeasuredExample:
 
 
 class Audio(NamedTuple):
-    """Audio of an example: dry tracks_NCT and reference_CT, float32."""
+    """Audio of an example, float32.
+
+    Attributes:
+        tracks_NCT: as they are given.
+        truth_NCT: as they shall sound in the mix.
+        reference_CT: the reference; no samples where there is none.
+    """
 
     tracks_NCT: Tensor
+    truth_NCT: Tensor
     reference_CT: Tensor
 
 
@@ -128,38 +143,44 @@ _NAMES = tuple(each.name for each in fields(MeasuredExample))
 
 
 @torch.no_grad()
-def measure_example(
-    example: DrawnExample, encoder: Encoder | None, device: torch.device
-) -> MeasuredExample:
-    """Describe an example.
+def measure_example(example: Example, encoder: Encoder | None) -> MeasuredExample:
+    """Describe an example, on the device of its audio.
 
     Args:
         example: drawn.
         encoder: embeds the reference; None: no embedding.
-        device: where to compute.
     """
-    strips = example.settings.tracks.values()
-    trim_db = [strip[TRIM] for strip in strips]
-    tracks_NCT = as_stereo(example.tracks_NCT).to(device)
-    stems_SCT = example.reference_SCT.to(device)
+    tracks_NCT, settings = example.tracks_NCT, example.settings
+    num_tracks = len(tracks_NCT)
+    if settings is None:
+        trim_db = trims_db(tracks_NCT, SAMPLE_RATE_HZ)
+        targets = Targets.neutral(num_tracks)
+        weights = [torch.zeros_like(x) for x in (targets.track_NK, targets.master_K)]
+    else:
+        trim_db = [strip[TRIM] for strip in settings.tracks.values()]
+        targets = Targets.of(settings)
+        weights = list(heard(tracks_NCT, settings, SAMPLE_RATE_HZ))
+    stem_SD = mid_side_2D = tracks_NCT.new_zeros(0, NUM_DESCRIPTORS)
     embedding_E = torch.zeros(0)
-    if encoder is not None and stems_SCT.shape[-1] >= MIN_SEGMENT_S * SAMPLE_RATE_HZ:
-        embedding_E = encoder.embed(stems_SCT[None], SAMPLE_RATE_HZ)[0]
-    targets = Targets.of(example.settings)
-    weight_NK, weight_K = heard(tracks_NCT, example.settings, SAMPLE_RATE_HZ)
+    stems_SCT, mix_CT = example.stems_SCT, example.reference_CT
+    if stems_SCT is not None and mix_CT is not None:
+        stem_SD = describe_audio(stems_SCT, SAMPLE_RATE_HZ)
+        mid_side_2D = describe_reference(mix_CT, SAMPLE_RATE_HZ)
+        if encoder is not None and stems_SCT.shape[-1] >= MIN_SEGMENT_S * SAMPLE_RATE_HZ:
+            embedding_E = encoder.embed(stems_SCT[None], SAMPLE_RATE_HZ)[0]
     found = MeasuredExample(
         track_ND=describe_tracks(tracks_NCT, trim_db, SAMPLE_RATE_HZ),
         role_N=role_numbers(example.roles, ROLES),
         trim_N=torch.tensor(trim_db),
-        stem_SD=describe_audio(stems_SCT, SAMPLE_RATE_HZ),
-        mid_side_2D=describe_reference(stems_SCT.sum(dim=0), SAMPLE_RATE_HZ),
+        stem_SD=stem_SD,
+        mid_side_2D=mid_side_2D,
         embedding_E=embedding_E,
         track_NK=targets.track_NK,
         track_gate_NG=targets.track_gate_NG,
-        track_weight_NK=weight_NK,
+        track_weight_NK=weights[0],
         master_K=targets.master_K,
         master_gate_G=targets.master_gate_G,
-        master_weight_K=weight_K,
+        master_weight_K=weights[1],
     )
     return MeasuredExample(*(getattr(found, name).cpu() for name in _NAMES))
 
@@ -181,103 +202,104 @@ class MeasuredExamples:
         Raises:
             TrainingError: it cannot be read.
         """
-        path = _audio_path(self._folder, number)
-        tensors = _read(path, Audio._fields)
+        tensors = _read(_audio_path(self._folder, number), Audio._fields)
         return Audio(*(tensors[name].float() for name in Audio._fields))
 
 
-class _Drawn(NamedTuple):
-    measured: MeasuredExample
-    audio: Audio | None
-
-
-class _ExampleReader(Dataset[_Drawn]):
-    """Draws and measures examples in readers: item n is the example n."""
-
-    def __init__(self, source: Examples, encoder: Encoder | None, num_audio: int) -> None:
-        self._source, self._encoder, self._num_audio = source, encoder, num_audio
-
-    def __getitem__(self, number: int) -> _Drawn:
-        example = self._source[number]
-        measured = measure_example(example, self._encoder, torch.device("cpu"))
-        if number >= self._num_audio:
-            return _Drawn(measured, None)
-        tracks_NCT, reference_CT = as_stereo(example.tracks_NCT), example.reference_SCT.sum(dim=0)
-        return _Drawn(measured, Audio(tracks_NCT.half(), reference_CT.half()))
-
-
 def measure_examples(
-    source: Examples,
+    source: Source,
     num_examples: int,
     *,
     num_audio: int,
     encoder: Encoder | None,
     folder: Path,
     num_workers: int,
+    device: torch.device,
 ) -> MeasuredExamples:
     """Draw and measure examples, or read what was measured before.
 
-    The work is divided over the ranks by files of some examples each; all ranks call it.
+    The work is divided over the ranks by batches; all ranks call it.
 
     Args:
         source: of the examples.
         num_examples: the first so many.
         num_audio: of the first so many the audio is kept.
-        encoder: embeds the references, on the CPU; None: no embeddings.
+        encoder: on the device, embeds the references; None: no embeddings.
         folder: of the files; for this source and encoder only.
         num_workers: readers of this rank.
+        device: where examples are made and described.
 
     Raises:
         TrainingError: a file cannot be read.
     """
-    rank, world_size = rank_and_world()
-    parts = [
-        range(first, min(first + PER_FILE, num_examples))
-        for first in range(0, num_examples, PER_FILE)
-    ]
-    paths = [folder / f"{number:05d}.safetensors" for number in range(len(parts))]
+    size = source.batch_size
+    parts = [range(n, min(n + size, num_examples)) for n in range(0, num_examples, size)]
     missing = [
         number
-        for number, path in enumerate(paths)
-        if not path.exists() or not all(_has_audio(folder, n, num_audio) for n in parts[number])
+        for number, part in enumerate(parts)
+        if not _path(folder, number).exists()
+        or not all(_audio_path(folder, n).exists() for n in part if n < num_audio)
     ]
-    own = missing[rank::world_size]
-    if own:
-        numbers = [example for number in own for example in parts[number]]
-        drawn = load_batches(
-            _ExampleReader(source, encoder, num_audio),
-            numbers,
-            num_workers=num_workers,
-            pinned=False,
-        )
-        with Progress(log, "measured", total=len(numbers), unit="examples") as shown:
-            for number in own:
-                tensors: dict[str, Tensor] = {}
-                for example in parts[number]:
-                    measured, audio = next(drawn)
-                    for name in _NAMES:
-                        tensors[f"{example}{_SEPARATOR}{name}"] = getattr(measured, name)
-                    if audio is not None:
-                        write_tensors(_audio_path(folder, example), audio._asdict())
-                    shown.advance()
-                write_tensors(paths[number], tensors)
+    rank, world_size = rank_and_world()
+    if own := missing[rank::world_size]:
+        with (
+            Progress(log, "measured", total=len(own) * size, unit="examples") as shown,
+            source.running(own[0]) as reached,
+        ):
+            for number, made in _made(source, own, num_workers, device):
+                reached(number)
+                _write(folder, number, parts[number], made, encoder, num_audio)
+                shown.advance(size)
     barrier()
     items = []
-    for path, part in zip(paths, parts, strict=True):
-        names = [f"{example}{_SEPARATOR}{name}" for example in part for name in _NAMES]
-        found = _read(path, names)
-        for example in part:
-            values = {name: found[f"{example}{_SEPARATOR}{name}"] for name in _NAMES}
-            items.append(MeasuredExample(**values))
+    for number, part in enumerate(parts):
+        found = _read(_path(folder, number), [_key(n, name) for n in part for name in _NAMES])
+        for n in part:
+            items.append(MeasuredExample(*(found[_key(n, name)] for name in _NAMES)))
     return MeasuredExamples(items, folder)
+
+
+def _made(
+    source: Source, numbers: Sequence[int], num_workers: int, device: torch.device
+) -> Iterator[tuple[int, Sequence[Example]]]:
+    recipes = load_batches(source.recipes(), numbers, num_workers=num_workers, pinned=False)
+    for number, drawn in zip(numbers, recipes, strict=True):
+        yield number, source.made(drawn, device)
+
+
+def _write(
+    folder: Path,
+    number: int,
+    part: range,
+    made: Sequence[Example],
+    encoder: Encoder | None,
+    num_audio: int,
+) -> None:
+    """Measure a batch and write it; its audio first, for the other file says that all is there."""
+    tensors: dict[str, Tensor] = {}
+    for n, example in zip(part, made, strict=False):
+        measured = measure_example(example, encoder)
+        tensors |= {_key(n, name): getattr(measured, name) for name in _NAMES}
+        if n < num_audio:
+            assert example.truth_NCT is not None
+            none_CT = example.tracks_NCT[0, :, :0]
+            reference_CT = none_CT if example.reference_CT is None else example.reference_CT
+            audio = Audio(example.tracks_NCT, example.truth_NCT, reference_CT)
+            halves = {name: x.half().cpu().contiguous() for name, x in audio._asdict().items()}
+            write_tensors(_audio_path(folder, n), halves)
+    write_tensors(_path(folder, number), tensors)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number:05d}.safetensors"
 
 
 def _audio_path(folder: Path, number: int) -> Path:
     return folder / f"audio-{number:05d}.safetensors"
 
 
-def _has_audio(folder: Path, number: int, num_audio: int) -> bool:
-    return number >= num_audio or _audio_path(folder, number).exists()
+def _key(number: int, name: str) -> str:
+    return f"{number}.{name}"
 
 
 def _read(path: Path, names: Sequence[str]) -> Mapping[str, Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprint.controller.descriptors import NUM_DESCRIPTORS
-from mixprint.controller.heads import StripPrediction, StripTarget, build_head
+from mixprint.controller.heads import StripPrediction, StripTarget, Table, build_head
 from mixprint.controller.prior import Prior
 from mixprint.controller.settings import ControllerConfig
 from mixprint.controller.targets import MASTER, TRACK
@@ -56,6 +56,10 @@ class Inputs(NamedTuple):
     def to(self, device: torch.device | str) -> "Inputs":
         """Return them on a device."""
         return Inputs(*(value.to(device) for value in self))
+
+    def row(self, number: int) -> "Inputs":
+        """Return one of the songs."""
+        return Inputs(*(value[number : number + 1] for value in self))
 
 
 class Tokens(NamedTuple):
@@ -152,10 +156,10 @@ class ControllerNetwork(nn.Module):
         self.track_in = nn.Linear(NUM_DESCRIPTORS, width)
         self.reference_in = nn.Linear(NUM_DESCRIPTORS, width)
         self.embedding_in = nn.Linear(config.embedding_dim, width)
-        self.role = nn.Embedding(len(config.roles) + 1, width)
-        self.kind = nn.Embedding(len(REFERENCE_KINDS), width)
-        self.null_d = nn.Parameter(0.02 * torch.randn(width))
-        self.master_d = nn.Parameter(0.02 * torch.randn(width))
+        self.role = Table(len(config.roles) + 1, width)
+        self.kind = Table(len(REFERENCE_KINDS), width)
+        # What stands for no reference, and the master.
+        self.special = Table(2, width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.track_head = build_head(config.head, TRACK, width)
         self.master_head = build_head(config.head, MASTER, width)
@@ -167,9 +171,14 @@ class ControllerNetwork(nn.Module):
         reference_BRd = self.reference_in(self.reference_scale(inputs.reference_BRD))
         reference_BRd = reference_BRd + self.kind(inputs.kind_BR)
         has_reference_B = inputs.is_part_BR.any(dim=-1) | inputs.has_embedding_B
-        ends = [x_d.expand(num_songs, 1, -1).to(track_BNd) for x_d in (self.null_d, self.master_d)]
+        special_B2d = self.special.row_Rd.expand(num_songs, -1, -1).to(track_BNd)
         token_BSd = torch.cat(
-            [track_BNd, reference_BRd, self.embedding_in(inputs.embedding_BE)[:, None], *ends],
+            [
+                track_BNd,
+                reference_BRd,
+                self.embedding_in(inputs.embedding_BE)[:, None],
+                special_B2d,
+            ],
             dim=1,
         )
         is_heard_BS = torch.cat(

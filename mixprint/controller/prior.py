@@ -34,8 +34,9 @@ class Prior(nn.Module):
             neutral_K: positions of what changes nothing.
         """
         super().__init__()
-        self.register_buffer("mean_RK", neutral_K.repeat(num_roles + 1, 1))
-        self.register_buffer("precision_KK", 16.0 * torch.eye(len(neutral_K)))
+        with torch.device("cpu"):  # see `mixprint.checkpoints.form.restored`
+            self.register_buffer("mean_RK", neutral_K.repeat(num_roles + 1, 1))
+            self.register_buffer("precision_KK", torch.diag(torch.full_like(neutral_K, 16.0)))
 
     @torch.no_grad()
     def fit(self, position_MK: Tensor, weight_MK: Tensor, role_M: Tensor, shrinkage: float) -> None:

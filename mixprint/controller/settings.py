@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from mixprint.config import StepConfig
+from mixprint.controller.examples import ExampleConfig
 from mixprint.dsp.spectral_distance import RESOLUTIONS
 from mixprint.errors import ConfigError
 from mixprint.schema import Above, Length, Range
@@ -93,7 +94,7 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         num_examples: that are measured once, for phases of likelihood.
         num_audio: examples whose audio is kept, for phases of audio: the first of them.
         num_valid: examples of the validation, of other songs.
-        example_s: length of an example.
+        examples: how they are drawn.
         context_s: what of it is heard by the console and not compared.
         gate_weight: of the gates beside the settings, in the likelihood.
         track_weight: of the tracks' distances beside the mix's, in phases of audio.
@@ -123,7 +124,7 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
     num_examples: Annotated[int, Range(1)]
     num_audio: Annotated[int, Range(1)]
     num_valid: Annotated[int, Range(1)]
-    example_s: Annotated[float, Above(0.0)]
+    examples: ExampleConfig
     context_s: Annotated[float, Range(0.0)]
     gate_weight: _Weight
     track_weight: _Weight
@@ -155,10 +156,13 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         """
         super().__post_init__()
         least_s = max(RESOLUTIONS) / SAMPLE_RATE_HZ
-        if self.example_s - self.context_s < least_s:
+        has_halves = any(phase.objective == "method1" for phase in self.phases)
+        excerpt_s = self.examples.excerpt_s
+        if excerpt_s / (1 + has_halves) - self.context_s < least_s:
+            what = "half of controller.examples.excerpt_s"
             raise ConfigError(
-                f"controller.example_s must be at least context_s + {least_s:.2f}, got "
-                f"{self.example_s} and {self.context_s}"
+                f"{what if has_halves else what.removeprefix('half of ')} must be at least "
+                f"context_s + {least_s:.2f}, got {excerpt_s} and {self.context_s}"
             )
         if self.num_audio > self.num_examples:
             raise ConfigError(

@@ -124,8 +124,8 @@ class Layout:
             low, high = each.on_scale(each.low), each.on_scale(each.high)
             value_N = low + (high - low) * held_NK[:, place].double()
             value_N = value_N.exp() if each.scale == "log" else value_N
-            value_N = torch.where(is_neutral_NK[:, place], each.neutral, value_N)
-            values[each.name] = value_N
+            exact_N = torch.where(is_neutral_NK[:, place], each.neutral, value_N.detach())
+            values[each.name] = value_N + (exact_N - value_N.detach())
         return values
 
     def strips(self, position_NK: Tensor) -> list[Strip]:
@@ -181,6 +181,21 @@ class Targets:
             MASTER.positions([settings.master])[0],
             MASTER.gate_states([settings.master])[0],
         )
+
+    @classmethod
+    def neutral(cls, num_tracks: int) -> Self:
+        """Return settings that change nothing."""
+        return cls(
+            TRACK.neutral_K.repeat(num_tracks, 1),
+            torch.zeros(num_tracks, len(TRACK.gates)),
+            MASTER.neutral_K.clone(),
+            torch.zeros(len(MASTER.gates)),
+        )
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return them on a device."""
+        parts = (self.track_NK, self.track_gate_NG, self.master_K, self.master_gate_G)
+        return type(self)(*(part.to(device) for part in parts))
 
     def gated(self) -> Self:
         """Take what its gates turn off back to neutral."""

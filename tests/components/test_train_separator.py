@@ -141,7 +141,7 @@ def test_help_names_the_tasks_and_a_task_has_its_own(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "--help"])
     command.main()
-    assert "{encoder,separator,zero-shot}" in capsys.readouterr().out
+    assert "{controller,encoder,separator,zero-shot}" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["train", "--task", "separator", "--help"])
     with pytest.raises(SystemExit) as ended:
         command.main()

@@ -1,6 +1,7 @@
 """Mixing and rendering: exact, neutral to the bit, the same in blocks, and the generator's."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixprint.console.forward import mix_once
 from mixprint.console.mixing import Console, Values
 from mixprint.console.rendering import render, render_blocks
 from mixprint.console.settings import Settings
@@ -130,6 +132,16 @@ def test_several_mixes_at_once_are_those_made_one_by_one() -> None:
     joined = Values.joined([Values.of(each, RATE_HZ) for each in (first, second)])
     together_NCT = Console(audio_NCT, 0.5, torch.tensor([0, 0, 0, 1, 1]))(joined)
     assert error_db(together_NCT, torch.cat(alone)) < -120
+
+
+@pytest.mark.parametrize("rooms", ["inserts", "sends"])
+def test_one_pass_gives_what_the_console_gives(rooms: Any) -> None:
+    settings = replace(Settings.neutral(NAMES).edit(EVERYTHING), rooms=rooms)
+    audio_NCT = tracks(6, RATE_HZ // 2).float()
+    audio_NCT[0, 1] = audio_NCT[0, 0]  # the one with drive
+    values = Values.of(settings, RATE_HZ)
+    expected_NCT = Console(audio_NCT, 0.5)(values)
+    assert error_db(mix_once(audio_NCT, values, 0.5), expected_NCT) < -100
 
 
 def test_mono_tracks_are_heard_in_the_middle() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from mixprint.controller.training import ControllerTask
 from mixprint.encoder.training import EncoderTask
 from mixprint.separation import build_scnet
 from mixprint.separation.scnet.data import songs_of_folder
@@ -20,6 +21,8 @@ from mixprint.training import engine
 from mixprint.training.engine import Outcome
 from mixprint.training.task import Length, Task
 from mixprint.zero_shot.training import ZeroShotTask
+from tests.controller.trials import NoiseExamples, quick_console
+from tests.controller.trials import config as controller_config
 from tests.encoder.conftest import TinySet, make_set, tiny_config
 from tests.encoder.trials import quick_input
 from tests.separation.trials import TINY_MODEL, make_songs, separator_config
@@ -97,6 +100,13 @@ def _separator(data_dir: Path, device: torch.device, is_random: bool) -> Task[An
     return SeparatorTask(config, network, songs_of_folder(data_dir, config), {})
 
 
+def _controller(folder: Path, device: torch.device, is_random: bool) -> Task[Any]:
+    config = controller_config(dropout=0.2 if is_random else 0.0)
+    # What is measured of the examples is the same for all.
+    train, valid = NoiseExamples("train"), NoiseExamples("valid")
+    return ControllerTask(config, train, valid, None, folder / "measured", None, device)
+
+
 def _zero_shot(data: Collection, device: torch.device, is_random: bool) -> Task[Any]:
     steps = STEPS // 2
     config = zero_shot_config(
@@ -118,6 +128,13 @@ def _zero_shot(data: Collection, device: torch.device, is_random: bool) -> Task[
 CASES = {
     "averaged": _toy(AveragedToy, STEPS),
     "adversarial": _toy(AdversarialToy, 2 * STEPS),
+    "controller": Case(
+        lambda folder: folder,
+        _controller,
+        torch.optim.AdamW,
+        quick=quick_console,
+        named=r"example \d",
+    ),
     "encoder": Case(_encoder_data, _encoder, torch.optim.AdamW, quick=quick_input),
     "separator": Case(
         _separator_data,

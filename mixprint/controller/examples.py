@@ -1,0 +1,382 @@
+"""Examples for the training of a controller, without an end: dry tracks, settings, a reference.
+
+Every random choice follows from the seed, the step and the row, so that neither processes nor
+devices change an example, and a training can go on from any step. An example is drawn as a recipe,
+of dry sound and settings alone, which is cheap; the console makes the mixes of many recipes at
+once, on any device.
+
+Two kinds: *raw-to-mix*, dry tracks whose settings are known, and *mix-to-mix*, the stems of a mix
+in one style that shall be as in another one; of these only the sound is known.
+
+Shape suffixes: N track, S stem, C channel, T sample.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from mixprint.console.settings import Settings
+from mixprint.controller.draws import DrawConfig, Style, draw_style
+from mixprint.controller.mixes import mixed, separated_by_mask, stem_sums
+from mixprint.controller.segments import Segment, SegmentConfig, cut, varied
+from mixprint.controller.songs import DrySong, SongConfig
+from mixprint.errors import ConfigError
+from mixprint.schema import Above, Range
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.training.loading import derive_seed, rank_rows
+from mixprint.training.pool import MadePool
+from mixprint.training.ranks import rank_and_world
+
+# From the sound of a mix, stereo at 44.1 kHz, to its stems: mixture_CT -> stems_SCT.
+Separate = Callable[[Tensor], Tensor]
+_Part = Annotated[float, Range(0.0, 1.0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleConfig:
+    """Parameters of the examples.
+
+    Attributes:
+        songs: what is played.
+        segments: what becomes of its tracks.
+        draws: how styles are drawn.
+        excerpt_s: length of tracks and references.
+        lead_s: what is mixed before a reference, and not given: its rooms and compressors have
+            begun then.
+        room_s: how long rooms are heard.
+        examples_per_style: so many rows of a batch share a style and its reference, which costs
+            most.
+        same_song_share: part of the references that is another excerpt of the same song.
+        mix_to_mix_share: part of the examples that begins with the stems of a mix.
+        masked_share: part of the mixes whose stems are separated by a mask, at next to no cost.
+        separated_share: part of the mixes whose stems come from a real separator; those of all
+            others are true.
+        reference_dropout: part of the examples without a reference.
+    """
+
+    songs: SongConfig
+    segments: SegmentConfig
+    draws: DrawConfig
+    excerpt_s: Annotated[float, Above(0.0)]
+    lead_s: Annotated[float, Range(0.0)]
+    room_s: Annotated[float, Above(0.0)]
+    examples_per_style: Annotated[int, Range(1)]
+    same_song_share: _Part
+    mix_to_mix_share: _Part
+    masked_share: _Part
+    separated_share: _Part
+    reference_dropout: _Part
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            ConfigError: values do not fit together.
+        """
+        if self.masked_share + self.separated_share > 1:
+            raise ConfigError(
+                f"masked_share and separated_share: expected a sum of at most 1, found "
+                f"{self.masked_share:g} and {self.separated_share:g}"
+            )
+        if self.lead_s + self.excerpt_s > self.songs.duration_s:
+            raise ConfigError(
+                f"lead_s and excerpt_s: expected at most the {self.songs.duration_s:g} s of a song "
+                f"together, found {self.lead_s:g} and {self.excerpt_s:g}"
+            )
+
+    @property
+    def excerpt_samples(self) -> int:
+        """Length of an excerpt."""
+        return round(self.excerpt_s * SAMPLE_RATE_HZ)
+
+    @property
+    def lead_samples(self) -> int:
+        """Length of what is mixed before it."""
+        return round(self.lead_s * SAMPLE_RATE_HZ)
+
+
+@dataclass(frozen=True, eq=False)
+class MixRecipe:
+    """A mix that shall be made.
+
+    Attributes:
+        segment: dry tracks, those of the lead included.
+        settings: what is done to them.
+        stems: `true`, `masked` or `separated`: how its stems are known.
+        seed: of how well they are separated.
+    """
+
+    segment: Segment
+    settings: Settings
+    stems: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """An example that shall be made.
+
+    Attributes:
+        row: in the whole batch.
+        dry: the tracks; of mix-to-mix with the lead.
+        settings: what shall be done to them.
+        before: of mix-to-mix the mix whose stems are given; None: the dry tracks are.
+        reference: in the same style; examples may share it; None: there is none.
+    """
+
+    row: int
+    dry: Segment
+    settings: Settings
+    before: MixRecipe | None
+    reference: MixRecipe | None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What a controller learns from.
+
+    Attributes:
+        tracks_NCT: what it is given, at 44.1 kHz, two channels each.
+        names: of the tracks, all different.
+        roles: theirs, all in `mixprint.controller.roles.ROLES`.
+        settings: the answer; None of mix-to-mix, where only the sound is known.
+        truth_NCT: the tracks as they shall sound; None unless it was asked for.
+        reference_CT: a mix in the same style; None: there is none.
+        stems_SCT: of the reference, true or separated.
+        stems: how they are known: `true`, `masked` or `separated`; empty without a reference.
+    """
+
+    tracks_NCT: Tensor
+    names: tuple[str, ...]
+    roles: tuple[str, ...]
+    settings: Settings | None
+    truth_NCT: Tensor | None
+    reference_CT: Tensor | None
+    stems_SCT: Tensor | None
+    stems: str
+
+
+class RecipeReader(Dataset[list[Recipe]]):
+    """Recipes for readers: item n is this rank's part of the batch of step n."""
+
+    def __init__(
+        self,
+        config: ExampleConfig,
+        pool: MadePool[DrySong],
+        batch_size: int,
+        seed: int,
+        *,
+        rows: slice | None = None,
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            config: parameters of the examples.
+            pool: their songs, see `song_pool`.
+            batch_size: examples of a step, over all ranks together.
+            seed: of all that is drawn.
+            rows: of the batch; None: those of this rank.
+        """
+        self._config, self._pool, self._seed = config, pool, seed
+        self._rows = rank_rows(batch_size, *rank_and_world()) if rows is None else rows
+
+    def __getitem__(self, step: int) -> list[Recipe]:
+        """Draw the recipes of a step."""
+        styles: dict[int, tuple[Style, tuple[int, int], MixRecipe]] = {}
+        recipes = []
+        for row in range(self._rows.start, self._rows.stop):
+            group = row // self._config.examples_per_style
+            if group not in styles:
+                styles[group] = self._style(step, group)
+            recipes.append(self._recipe(step, row, *styles[group]))
+        return recipes
+
+    def _style(self, step: int, group: int) -> tuple[Style, tuple[int, int], MixRecipe]:
+        """Draw a style and its reference, with the song and the half that this is from."""
+        generator = self._generator("style", step, group)
+        style = draw_style(generator, self._config.draws)
+        song, half = _integer(generator, self._pool.size), _integer(generator, 2)
+        segment = self._cut(step, song, half, generator, with_lead=True)
+        return style, (song, half), self._mix(segment, style, generator)
+
+    def _recipe(
+        self, step: int, row: int, style: Style, place: tuple[int, int], reference: MixRecipe
+    ) -> Recipe:
+        config, generator = self._config, self._generator("row", step, row)
+        (song, half), size = place, self._pool.size
+        if _chance(generator, config.same_song_share):
+            half = 1 - half
+        else:
+            song = (song + 1 + _integer(generator, max(size - 1, 1))) % size
+            half = _integer(generator, 2)
+        is_mixed = _chance(generator, config.mix_to_mix_share)
+        dry = self._cut(step, song, half, generator, with_lead=is_mixed)
+        before = None
+        if is_mixed:
+            before = self._mix(dry, draw_style(generator, config.draws), generator)
+        else:
+            dry = varied(dry, generator, config.segments)
+        has_reference = not _chance(generator, config.reference_dropout)
+        settings = _settings(dry, style)
+        return Recipe(row, dry, settings, before, reference if has_reference else None)
+
+    def _mix(self, segment: Segment, style: Style, generator: torch.Generator) -> MixRecipe:
+        draw = float(torch.rand((), generator=generator))
+        separated = self._config.separated_share
+        stems = "separated" if draw < separated else "true"
+        if separated <= draw < separated + self._config.masked_share:
+            stems = "masked"
+        return MixRecipe(segment, _settings(segment, style), stems, _integer(generator, 1 << 31))
+
+    def _cut(
+        self, step: int, index: int, half: int, generator: torch.Generator, *, with_lead: bool
+    ) -> Segment:
+        """Cut an excerpt from a half of a song, or from anywhere if a half is too short."""
+        song = self._pool.song(step, index)
+        length = self._config.excerpt_samples + with_lead * self._config.lead_samples
+        begin, end = half * song.num_samples // 2, (half + 1) * song.num_samples // 2
+        if end - begin < length:
+            begin, end = 0, song.num_samples
+        return cut(song, begin + _integer(generator, end - begin - length + 1), length)
+
+    def _generator(self, purpose: str, step: int, number: int) -> torch.Generator:
+        seed = derive_seed(self._seed, "controller", purpose, step, number)
+        return torch.Generator().manual_seed(seed)
+
+
+class ExampleReader(Dataset[list[Example]]):
+    """Examples for readers, mixed by them: item n is this rank's part of the batch of step n."""
+
+    def __init__(self, recipes: RecipeReader, maker: "ExampleMaker") -> None:
+        """Read nothing yet.
+
+        Args:
+            recipes: what is made.
+            maker: makes it.
+        """
+        self._recipes, self._maker = recipes, maker
+
+    def __getitem__(self, step: int) -> list[Example]:
+        """Draw and mix the examples of a step."""
+        return self._maker(self._recipes[step])
+
+
+class ExampleMaker:
+    """Makes examples of recipes: the console mixes those of a batch side by side."""
+
+    def __init__(
+        self,
+        config: ExampleConfig,
+        device: torch.device,
+        *,
+        with_truth: bool = False,
+        separate: Separate | None = None,
+    ) -> None:
+        """Take the parameters.
+
+        Args:
+            config: those that the recipes were drawn with.
+            device: where they are mixed.
+            with_truth: whether the tracks are mixed, too, as they shall sound.
+            separate: the separator.
+
+        Raises:
+            ConfigError: stems shall be separated, and there is no separator.
+        """
+        if config.separated_share > 0 and separate is None:
+            raise ConfigError(
+                f"separated_share: expected 0 where there is no separator, found "
+                f"{config.separated_share:g}"
+            )
+        self._config, self._device = config, device
+        self._with_truth, self._separate = with_truth, separate
+
+    def __call__(self, recipes: Sequence[Recipe]) -> list[Example]:
+        """Make examples, on the device."""
+        mixes = {
+            id(mix): mix for r in recipes for mix in (r.before, r.reference) if mix is not None
+        }
+        truths = [r for r in recipes if r.before is not None or self._with_truth]
+        jobs = [(mix.segment, mix.settings) for mix in mixes.values()]
+        jobs += [(recipe.dry, recipe.settings) for recipe in truths]
+        made = self._mixed(jobs)
+        stems_SCT = {
+            key: self._stems(mix, mixed_NCT)
+            for (key, mix), mixed_NCT in zip(mixes.items(), made, strict=False)
+        }
+        truth_NCT = {id(recipe): made[len(mixes) + n] for n, recipe in enumerate(truths)}
+        return [self._example(recipe, stems_SCT, truth_NCT) for recipe in recipes]
+
+    def _example(
+        self,
+        recipe: Recipe,
+        stems_SCT: Mapping[int, tuple[Tensor, Tensor]],
+        truth_NCT: Mapping[int, Tensor],
+    ) -> Example:
+        mix_CT, parts_SCT, stems = None, None, ""
+        if recipe.reference is not None:
+            mix_CT, parts_SCT = stems_SCT[id(recipe.reference)]
+            stems = recipe.reference.stems
+        wanted_NCT = truth_NCT.get(id(recipe))
+        if recipe.before is None:
+            tracks_NCT = recipe.dry.tracks_NCT.to(self._device)
+            names, roles, settings = recipe.dry.names, recipe.dry.roles, recipe.settings
+            return Example(tracks_NCT, names, roles, settings, wanted_NCT, mix_CT, parts_SCT, stems)
+        assert wanted_NCT is not None
+        _, given_SCT = stems_SCT[id(recipe.before)]
+        wanted_SCT = stem_sums(self._without_lead(wanted_NCT), recipe.dry.roles)
+        is_there_S = wanted_SCT.abs().amax(dim=(1, 2)) > 0
+        names = tuple(s for s, there in zip(STEMS, is_there_S.tolist(), strict=True) if there)
+        return Example(
+            given_SCT[is_there_S],
+            names,
+            names,
+            None,
+            wanted_SCT[is_there_S],
+            mix_CT,
+            parts_SCT,
+            stems,
+        )
+
+    def _mixed(self, jobs: Sequence[tuple[Segment, Settings]]) -> list[Tensor]:
+        """Mix segments; those of one length side by side."""
+        lengths = [segment.tracks_NCT.shape[-1] for segment, _ in jobs]
+        made: dict[int, Tensor] = {}
+        for length in set(lengths):
+            places = [place for place, own in enumerate(lengths) if own == length]
+            songs = [(jobs[place][0].tracks_NCT, jobs[place][1]) for place in places]
+            results = mixed(songs, self._device, self._config.room_s)
+            made |= dict(zip(places, results, strict=True))
+        return [made[place] for place in range(len(jobs))]
+
+    def _stems(self, mix: MixRecipe, mixed_NCT: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sound of a mix without its lead, and its stems as they are known."""
+        true_SCT = stem_sums(mixed_NCT, mix.segment.roles)
+        if mix.stems == "masked":
+            generator = torch.Generator().manual_seed(mix.seed)
+            stems_SCT = separated_by_mask(true_SCT, generator)
+        elif mix.stems == "separated":
+            assert self._separate is not None
+            stems_SCT = self._separate(true_SCT.sum(dim=0)).to(true_SCT)
+        else:
+            stems_SCT = true_SCT
+        return self._without_lead(mixed_NCT).sum(dim=0), self._without_lead(stems_SCT)
+
+    def _without_lead(self, audio_T: Tensor) -> Tensor:
+        return audio_T[..., -self._config.excerpt_samples :]
+
+
+def _settings(segment: Segment, style: Style) -> Settings:
+    return style.settings(segment.names, segment.roles, segment.trims_db(), SAMPLE_RATE_HZ)
+
+
+def _chance(generator: torch.Generator, probability: float) -> bool:
+    return float(torch.rand((), generator=generator)) < probability
+
+
+def _integer(generator: torch.Generator, size: int) -> int:
+    return int(torch.randint(size, (), generator=generator))

@@ -1,0 +1,115 @@
+"""Excerpts of songs as the tracks that an engineer gets: some, at any level, in any order.
+
+Shape suffixes: N track, C channel, T sample.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from mixprint.console.levels import working_trim_db
+from mixprint.console.mixing import amplitude, as_stereo
+from mixprint.console.settings import MAX_TRACKS
+from mixprint.controller.roles import stem_of
+from mixprint.controller.songs import DrySong
+from mixprint.schema import Range
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+
+# A track is in an excerpt if any moment of it is louder than this.
+_HEARD_DBFS, _HEARD_S = -55.0, 0.1
+_Part = Annotated[float, Range(0.0, 1.0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """Parameters of what becomes of an excerpt's tracks.
+
+    Attributes:
+        submix_probability: of each stem, to come as one track.
+        track_dropout: of tracks up to this part is missing, drawn anew for each excerpt.
+        solo_share: part of the excerpts that is a single track, a voice where there is one.
+        level_jitter_db: level of each track, -+ this.
+    """
+
+    submix_probability: _Part
+    track_dropout: _Part
+    solo_share: _Part
+    level_jitter_db: Annotated[float, Range(0.0, 40.0)]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Dry tracks.
+
+    Attributes:
+        tracks_NCT: two channels each, float32, full scale at +-1.
+        names: of the tracks, all different.
+        roles: theirs.
+    """
+
+    tracks_NCT: Tensor
+    names: tuple[str, ...]
+    roles: tuple[str, ...]
+
+    def chosen(self, places: Sequence[int]) -> "Segment":
+        """Return some of the tracks, in a given order."""
+        names, roles = (tuple(of[place] for place in places) for of in (self.names, self.roles))
+        return Segment(self.tracks_NCT[list(places)], names, roles)
+
+    def trims_db(self) -> list[float]:
+        """Return what brings the tracks to the working level."""
+        return working_trim_db(self.tracks_NCT, SAMPLE_RATE_HZ)
+
+
+def cut(song: DrySong, first: int, num_samples: int) -> Segment:
+    """Cut an excerpt: the tracks that sound there; the loudest one where none does.
+
+    Args:
+        song: where it is from.
+        first: sample that it begins with.
+        num_samples: its length.
+    """
+    tracks_NCT = torch.stack([as_stereo(x_CT) for x_CT in song.read(first, num_samples)])
+    size = min(round(_HEARD_S * SAMPLE_RATE_HZ), num_samples)
+    power_N = tracks_NCT.square().mean(dim=1).unfold(-1, size, size).mean(dim=-1).amax(dim=-1)
+    is_heard_N = power_N > min(10 ** (_HEARD_DBFS / 10), 0.99 * float(power_N.max()))
+    places = is_heard_N.nonzero()[:, 0].tolist() or [0]
+    return Segment(tracks_NCT, song.names, song.roles).chosen(places)
+
+
+def varied(segment: Segment, generator: torch.Generator, config: SegmentConfig) -> Segment:
+    """Mix some tracks together, leave some out, and change levels and order."""
+    segment = _submixed(segment, generator, config.submix_probability)
+    num_tracks = len(segment.names)
+    order = torch.randperm(num_tracks, generator=generator).tolist()
+    dropout = config.track_dropout * float(torch.rand((), generator=generator))
+    is_kept_N = torch.rand(num_tracks, generator=generator) >= dropout
+    kept = [place for place in order if is_kept_N[place]] or order[:1]
+    if float(torch.rand((), generator=generator)) < config.solo_share:
+        voices = [place for place in order if segment.roles[place] == "vocals"]
+        kept = (voices or order)[:1]
+    segment = segment.chosen(kept[:MAX_TRACKS])
+    jitter_N = 2 * torch.rand(len(segment.names), generator=generator) - 1
+    gain_N11 = amplitude(config.level_jitter_db * jitter_N)[:, None, None]
+    return Segment(gain_N11 * segment.tracks_NCT, segment.names, segment.roles)
+
+
+def _submixed(segment: Segment, generator: torch.Generator, probability: float) -> Segment:
+    """Sum up the tracks of some stems; the sum is called as the stem, which is its role, too."""
+    is_summed_S = torch.rand(len(STEMS), generator=generator) < probability
+    tracks, names, roles = [], [], []
+    for stem, is_summed in zip(STEMS, is_summed_S.tolist(), strict=True):
+        places = [n for n, role in enumerate(segment.roles) if stem_of(role) == stem]
+        if is_summed and len(places) > 1:
+            tracks.append(segment.tracks_NCT[places].sum(dim=0))
+            names.append(stem)
+            roles.append(stem)
+            continue
+        for place in places:
+            tracks.append(segment.tracks_NCT[place])
+            names.append(segment.names[place])
+            roles.append(segment.roles[place])
+    return Segment(torch.stack(tracks), tuple(names), tuple(roles))

@@ -1,0 +1,141 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mixprint.controller.checkpoint import load_controller
+from mixprint.controller.data import ExampleReader
+from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS
+from mixprint.controller.measured import MeasuredExamples, measure_examples
+from mixprint.controller.training import train_controller
+from mixprint.errors import ConfigError, TrainingError
+from mixprint.training.engine import Outcome
+from tests.controller.trials import (
+    EXAMPLE_S,
+    NoiseExamples,
+    config,
+    examples,
+    phase,
+    quick_console,
+)
+
+CPU = torch.device("cpu")
+
+
+def train(out_dir: Path, *, initial: Path | None = None, **changes: Any) -> Outcome:
+    with quick_console():
+        return train_controller(
+            config(**changes),
+            train=NoiseExamples("train"),
+            valid=NoiseExamples("valid"),
+            encoder=None,
+            out_dir=out_dir,
+            initial=None if initial is None else load_controller(initial),
+        )
+
+
+def measured(folder: Path, num_examples: int, **options: Any) -> MeasuredExamples:
+    given = {"num_audio": 0, "encoder": None, "num_workers": 0, "device": CPU} | options
+    return measure_examples(NoiseExamples("valid"), num_examples, folder=folder, **given)
+
+
+def test_what_was_measured_is_read_again_and_what_was_lost_made_anew(tmp_path: Path) -> None:
+    made = measured(tmp_path, 3, num_audio=1)
+    assert [item.has_settings for item in made.items] == [True, True, True]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "00000.safetensors",
+        "00001.safetensors",
+        "audio-00000.safetensors",
+    ]
+    (tmp_path / "00001.safetensors").unlink()
+    again = measured(tmp_path, 3, num_audio=1)
+    for one, other in zip(made.items, again.items, strict=True):
+        torch.testing.assert_close(vars(one), vars(other), rtol=0, atol=0)
+    example = NoiseExamples("valid").example(0)
+    assert example.truth_NCT is not None
+    torch.testing.assert_close(again.audio(0).truth_NCT, example.truth_NCT, atol=1e-3, rtol=1e-3)
+    (tmp_path / "00000.safetensors").write_bytes(b"broken")
+    with pytest.raises(TrainingError, match="expected what was measured"):
+        measured(tmp_path, 3, num_audio=1)
+
+
+def test_each_objective_hears_what_it_learns_from(tmp_path: Path) -> None:
+    kinds = ("likelihood", "audio", "method1", "method2")
+    duration_s = 2 * EXAMPLE_S
+    used = config(
+        phases=tuple(phase(kind, 1, batch_size=3) for kind in kinds),
+        num_examples=4,
+        num_audio=4,
+        examples=examples(excerpt_s=duration_s),
+        stems_dropout=0.0,
+        reference_dropout=0.0,
+    )
+    folder, source = tmp_path / "measured", NoiseExamples("train", duration_s)
+    known = measure_examples(
+        source, 4, num_audio=4, encoder=None, folder=folder, num_workers=0, device=CPU
+    )
+    reader = ExampleReader(used, known, 1)
+    batches = [reader[step] for step in range(4)]
+    likelihood, audio, method1, method2 = batches
+    assert likelihood is not None
+    assert audio is not None
+    assert method1 is not None
+    assert method2 is not None
+    assert likelihood.heard == []
+    for step in (0, 2):  # the settings have to be known
+        assert all(known.items[number].has_settings for _, number in reader.numbers(step))
+    for row, (_, number) in enumerate(reader.numbers(1)):
+        torch.testing.assert_close(audio.heard[row].truth_NCT, known.audio(number).truth_NCT)
+    # Method 1: the second half has to sound as the first one, which is the reference.
+    half = source.num_samples // 2
+    assert method1.inputs.kind_BR[0].tolist() == list(MID_SIDE_KINDS)
+    assert {heard.tracks_NCT.shape[-1] for heard in method1.heard} == {half}
+    (_, number), *_ = reader.numbers(2)
+    torch.testing.assert_close(
+        method1.heard[0].truth_NCT, known.audio(number).truth_NCT[..., half:]
+    )
+    # Method 2: the mix of another song, of which there is no truth.
+    assert method2.inputs.kind_BR[0].tolist() == list(STEM_KINDS)
+    assert all(len(heard.truth_NCT) == 0 for heard in method2.heard)
+    assert {heard.reference_CT.shape[-1] for heard in method2.heard} == {source.num_samples}
+    # The rest of a batch is padding.
+    sizes = [len(known.items[number].role_N) for _, number in reader.numbers(0)]
+    assert likelihood.inputs.is_track_BN.sum(dim=1).tolist() == sizes
+    assert len(likelihood.track.position_NK) == 3 * max(sizes)
+
+
+def test_all_objectives_are_learned_in_turn_and_a_training_starts_from_another(
+    tmp_path: Path,
+) -> None:
+    head: Any = "chain"  # the other one keeps all promises of trainings
+    kinds = ("likelihood", "audio", "method2")
+    phases = tuple(phase(kind, 1, likelihood_weight=0.1) for kind in kinds)
+    outcome = train(tmp_path / "a", head=head, phases=phases, valid_steps=3)
+    assert outcome.history[-1]["step"] == 3
+    assert outcome.best["valid.relative"] == pytest.approx(
+        outcome.best["valid.distance"] / outcome.best["valid.mean_style_distance"]
+    )
+    one = load_controller(tmp_path / "a")
+    assert one.metadata["metrics"]["valid.distance"] == outcome.best["valid.distance"]
+    slow = (phase("likelihood", 1, learning_rate=1e-9),)
+    train(tmp_path / "b", initial=tmp_path / "a", head=head, phases=slow, valid_steps=1)
+    other = load_controller(tmp_path / "b")
+    torch.testing.assert_close(
+        one.network.state_dict(), other.network.state_dict(), atol=1e-6, rtol=1e-5
+    )
+    with pytest.raises(ConfigError, match="controller to start from"):
+        train(tmp_path / "c", initial=tmp_path / "a", head=head, width=8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"examples": examples(excerpt_s=0.2)}, "excerpt_s must be at least context_s"),
+        ({"phases": (phase("method1", 1),)}, "half of controller.examples.excerpt_s"),
+        ({"num_audio": 5}, "num_audio must be at most num_examples, got 5 and 4"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(**changes)
