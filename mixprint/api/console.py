@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixprint.api.arrays import Audio, SongPath, is_path, stereo
-from mixprint.api.mixing import predict
+from mixprint.api.mixing import excerpt_of, predict
 from mixprint.api.models import controller_of
 from mixprint.api.references import ReferenceAudio, read_reference
 from mixprint.audio.files import probe
@@ -189,9 +189,8 @@ def mix(
             separator=separator,
             separator_config=separator_config,
         )
-    settings, spread = predict(
-        used, tracks_NCT, list(named), rate_hz, wanted, encoder=encoder, device=where
-    )
+    heard = excerpt_of(tracks_NCT, rate_hz)
+    settings, spread = predict(used, heard, list(named), wanted, encoder=encoder, device=where)
     kept = Settings.neutral(list(named)) if start is None else start.in_order(list(named))
     settings = settings.scaled(amount).lock(kept, locked)
     return _mixed(tracks_NCT, replace(settings, sample_rate_hz=rate_hz), rate_hz, spread)

@@ -3,7 +3,7 @@
 Shape suffixes: S stem, C channel, T sample, N track.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -14,6 +14,7 @@ from torch import Tensor
 from mixprint.api import models
 from mixprint.api.arrays import ARRAY_NAME, Array, Audio, is_path, stereo
 from mixprint.console.excerpts import WatchedPower, busiest_second, part_of, power_per_second
+from mixprint.console.levels import WorkingLevels
 from mixprint.console.tracks import find_tracks, read_in_step
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.separation import Separator
@@ -45,6 +46,19 @@ class Reference:
     style: Style | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Excerpt:
+    """Part of some tracks that is heard, and their levels in all of the song.
+
+    Attributes:
+        audio_NCT: the part, at 44.1 kHz.
+        trim_db: what brings each track to the working level, measured on the whole song.
+    """
+
+    audio_NCT: Tensor
+    trim_db: Sequence[float]
+
+
 def read_reference(
     reference: ReferenceAudio,
     device: torch.device,
@@ -71,7 +85,7 @@ def read_reference(
     """
     if isinstance(reference, Mapping):
         stems_SCT = pack({name: stereo(reference[name], sample_rate_hz) for name in reference})
-        return _of_stems("stems", _busiest(stems_SCT))
+        return _of_stems("stems", busiest(stems_SCT))
     if is_path(reference):
         path = Path(reference)
         if path.suffix.lower() == ".json":
@@ -81,7 +95,7 @@ def read_reference(
             return _of_stems(shown(path.name), _stems_in(path))
         title, mix_CT = shown(path.stem), _busiest_of_file(path)
     else:
-        title, mix_CT = ARRAY_NAME, _busiest(stereo(reference, sample_rate_hz)[None])[0]
+        title, mix_CT = ARRAY_NAME, busiest(stereo(reference, sample_rate_hz)[None])[0]
     if isinstance(separator, str | Path):
         separator = models.load_separator(separator, separator_config, device)
     return Reference(title, separator.separate(mix_CT).cpu(), mix_CT)
@@ -113,35 +127,35 @@ def _stems_in(folder: Path) -> Tensor:
             f"{shown(folder)}: expected the stems of a reference, {', '.join(STEMS)}, found "
             f"{', '.join(named)}"
         )
-    return busiest_of_files([named[stem] for stem in STEMS])
+    return busiest_of_files([named[stem] for stem in STEMS]).audio_NCT
 
 
-def busiest_of_files(paths: list[Path], sample_rate_hz: int = SAMPLE_RATE_HZ) -> Tensor:
+def busiest_of_files(paths: list[Path], sample_rate_hz: int = SAMPLE_RATE_HZ) -> Excerpt:
     """Read the `EXCERPT_S` of files in which all sound the most, in memory that does not grow.
-
-    Returns:
-        excerpt_NCT; of shorter files all.
 
     Raises:
         AudioError: a file cannot be read.
     """
-    power = WatchedPower(sample_rate_hz)
-    held = 0
+    power, levels = WatchedPower(sample_rate_hz), WorkingLevels(sample_rate_hz)
+    num_samples = 0
     for block_NCT in power.watch(read_in_step(paths, sample_rate_hz)):
-        held += block_NCT.shape[-1]
+        levels.add(block_NCT)
+        num_samples += block_NCT.shape[-1]
     start = 0
-    if held >= EXCERPT_S * sample_rate_hz:
+    if num_samples >= EXCERPT_S * sample_rate_hz:
         start = busiest_second(power.power(), EXCERPT_S) * sample_rate_hz
     stop = start + EXCERPT_S * sample_rate_hz
-    return part_of(read_in_step(paths, sample_rate_hz), start, stop)
+    audio_NCT = part_of(read_in_step(paths, sample_rate_hz), start, stop)
+    return Excerpt(audio_NCT, levels.trims_db())
 
 
 def _busiest_of_file(path: Path) -> Tensor:
-    (mix_CT,) = busiest_of_files([path])
+    (mix_CT,) = busiest_of_files([path]).audio_NCT
     return mix_CT
 
 
-def _busiest(audio_NCT: Tensor) -> Tensor:
+def busiest(audio_NCT: Tensor) -> Tensor:
+    """Cut the `EXCERPT_S` of audio of 44.1 kHz in which all sounds the most."""
     num_samples = EXCERPT_S * SAMPLE_RATE_HZ
     if audio_NCT.shape[-1] <= num_samples:
         return audio_NCT

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixprint.api.arrays import ARRAY_NAME, Audio, SongPath, is_path, stereo
-from mixprint.api.mixing import predict
+from mixprint.api.mixing import excerpt_of, predict
 from mixprint.api.models import controller_of
 from mixprint.api.references import Reference, ReferenceAudio, read_reference
 from mixprint.audio.files import probe, write_audio
@@ -257,7 +257,9 @@ def _processed(
         wanted: Reference | None = None
         if reference is not None:
             wanted = read_reference(reference, where, sample_rate_hz=rate_hz)
-        found, spread = predict(used, voice_CT[None], [VOICE], rate_hz, wanted, device=where)
+        found, spread = predict(
+            used, excerpt_of(voice_CT[None], rate_hz), [VOICE], wanted, device=where
+        )
         way = "controller"
     else:
         if reference is not None:

@@ -60,7 +60,6 @@ class ControllerOptions:
         from mixprint.api.references import busiest_of_files, read_reference
         from mixprint.controller.shipped import load_named
         from mixprint.machine.device import resolve_device
-        from mixprint.stems import SAMPLE_RATE_HZ
 
         where = resolve_device(self.device)
         controller = load_named(self.controller, where)
@@ -73,7 +72,6 @@ class ControllerOptions:
             controller,
             busiest_of_files(list(tracks.values())),
             list(tracks),
-            SAMPLE_RATE_HZ,
             heard,
             encoder=self.mixing_checkpoint,
             device=where,

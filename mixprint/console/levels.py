@@ -46,18 +46,46 @@ def working_trim_db(tracks_NCT: Tensor, sample_rate_hz: int) -> list[float]:
     That is `WORKING_DBFS`, of the moments that are not much quieter than the others; a track that
     is silent throughout stays.
     """
-    size = min(round(_LEVEL_S * sample_rate_hz), tracks_NCT.shape[-1])
-    frames_NMS = tracks_NCT.square().mean(dim=1).unfold(-1, size, size)
-    power_NM = frames_NMS.mean(dim=-1).double()
-    trims = []
-    for power_M in power_NM:
-        heard_M = power_M[power_M > 10 ** (_SILENT_DBFS / 10)]
-        if len(heard_M) == 0:
-            trims.append(0.0)
-            continue
-        gated_M = heard_M[heard_M >= 10 ** (_GATE_DB / 10) * heard_M.mean()]
-        trims.append(WORKING_DBFS - 10 * math.log10(float(gated_M.mean())))
-    return trims
+    levels = WorkingLevels(sample_rate_hz)
+    levels.add(tracks_NCT)
+    return levels.trims_db()
+
+
+class WorkingLevels:
+    """Levels of tracks that come in blocks; see `working_trim_db`."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        """Start at the beginning of the song."""
+        self._size = round(_LEVEL_S * sample_rate_hz)
+        self._held_NCT: Tensor | None = None
+        self._powers: list[Tensor] = []
+
+    def add(self, block_NCT: Tensor) -> None:
+        """Take the next block, of any length."""
+        if self._held_NCT is not None:
+            block_NCT = torch.cat([self._held_NCT, block_NCT], dim=-1)
+        num_whole = block_NCT.shape[-1] // self._size
+        if num_whole:
+            frames_NMS = block_NCT[..., : num_whole * self._size].square().mean(dim=1)
+            frames_NMS = frames_NMS.unflatten(-1, (num_whole, self._size))
+            self._powers.append(frames_NMS.mean(dim=-1).double())
+        self._held_NCT = block_NCT[..., num_whole * self._size :].clone()
+
+    def trims_db(self) -> list[float]:
+        """Return the trims of what was added; a rest counts where there is nothing else."""
+        assert self._held_NCT is not None, "a block was added"
+        power_NM = self._held_NCT.square().mean(dim=(1, 2)).double()[:, None]
+        if self._powers:
+            power_NM = torch.cat(self._powers, dim=-1)
+        trims = []
+        for power_M in power_NM:
+            heard_M = power_M[power_M > 10 ** (_SILENT_DBFS / 10)]
+            if len(heard_M) == 0:
+                trims.append(0.0)
+                continue
+            gated_M = heard_M[heard_M >= 10 ** (_GATE_DB / 10) * heard_M.mean()]
+            trims.append(WORKING_DBFS - 10 * math.log10(float(gated_M.mean())))
+        return trims
 
 
 def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int) -> Settings:

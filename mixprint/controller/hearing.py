@@ -90,7 +90,7 @@ def describe_mix(
     if encoder is not None and sample_rate_hz == SAMPLE_RATE_HZ:
         controller.check_encoder(encoder.fingerprint)
         if stems_SCT.shape[-1] >= MIN_SEGMENT_S * sample_rate_hz:
-            device = controller.network.null_d.device
+            device = controller.network.prior.mean_RK.device
             (embedding_E,) = encoder.embed(stems_SCT[None].to(device), sample_rate_hz).cpu()
     heard_SD = describe_audio(stems_SCT.float(), sample_rate_hz)
     return _typical(controller, heard_SD, torch.tensor(STEM_KINDS), embedding_E)
@@ -133,5 +133,5 @@ def _predicted(
     sample_rate_hz: int,
 ) -> Prediction:
     network = controller.network
-    inputs = batched([song], network.config.embedding_dim).to(network.null_d.device)
+    inputs = batched([song], network.config.embedding_dim).to(network.prior.mean_RK.device)
     return predicted(network(inputs), names, trim_db, sample_rate_hz)

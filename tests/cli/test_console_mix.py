@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from mixprint import describe, mix, render
 from mixprint.api import models
-from mixprint.audio.files import read_audio
+from mixprint.api.mixing import excerpt_of
+from mixprint.api.references import busiest_of_files
+from mixprint.audio.files import read_audio, write_audio
 from mixprint.cli import app
 from mixprint.console.settings import Settings
 from mixprint.controller import shipped
@@ -121,6 +124,24 @@ def test_what_is_missing_is_said_before_any_work(tmp_path: Path, tracks: Path) -
     )
     assert "expected the stems of a reference, vocals, bass, drums, other" in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_track_that_is_silent_where_all_others_sound_has_its_level(tmp_path: Path) -> None:
+    """That of all of the song, from files in blocks as from audio at once."""
+    noise_CT = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 40 * 4_000)))
+    late_CT = 0.01 * noise_CT
+    late_CT[:, : 30 * 4_000] = 0
+    noise_CT[:, 20 * 4_000 :] *= 1e-3
+    paths = [tmp_path / f"{name}.wav" for name in ("early", "late")]
+    for path, audio_CT in zip(paths, (0.1 * noise_CT, late_CT), strict=True):
+        write_audio(path, audio_CT.float(), 4_000, subtype="FLOAT")
+    heard = busiest_of_files(paths)
+    assert heard.audio_NCT.shape == (2, 2, 10 * RATE_HZ)
+    assert heard.trim_db == pytest.approx([0.0, 20.0], abs=0.7)
+    tracks_NCT = torch.stack([read_audio(path) for path in paths])
+    again = excerpt_of(tracks_NCT, RATE_HZ)
+    assert again.trim_db == pytest.approx(heard.trim_db, abs=0.01)
+    assert torch.allclose(again.audio_NCT, heard.audio_NCT, atol=1e-6)
 
 
 def test_a_song_is_described_silent_stems_and_all(tmp_path: Path, tracks: Path) -> None:
