@@ -79,7 +79,7 @@ from mixprint.machine.memory import keep_freed_memory
 from mixprint.progress import progress
 from mixprint.separation import load_separator
 from mixprint.storage.atomic import read_json
-from mixprint.transfer.methods.registry import METHODS
+from mixprint.transfer.methods.registry import METHODS, shipped_methods
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.weights import SHIPPED_ENCODER
 
@@ -116,7 +116,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rivals", type=Path, default=shared / "audio/rivals")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(METHODS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=shipped_methods())
     parser.add_argument("--cases", type=int, default=96, help="of each kind")
     parser.add_argument(
         "--oracle_cases",

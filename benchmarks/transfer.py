@@ -44,7 +44,7 @@ from mixprint.progress import progress
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
 from mixprint.transfer.fit import fit_style
-from mixprint.transfer.methods.registry import METHODS, load_models_of
+from mixprint.transfer.methods.registry import METHODS, load_models_of, shipped_methods
 from mixprint.transfer.methods.result import TransferResult
 from mixprint.transfer.methods.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
 from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
@@ -131,7 +131,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--songs", type=Path, default=Path("results/transfer-benchmark"))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    shipped = shipped_methods()
+    ways = [name for name, way in WAYS.items() if way.method in shipped]
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=ways)
     parser.add_argument("--runs", type=int, default=5, help="runs whose medians are reported")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--job", help=argparse.SUPPRESS)

@@ -29,16 +29,16 @@ ALLOWED = {
     "controller": "audio checkpoints console dsp encoder features storage synthesis training",
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
-    "transfer": "audio collection console dsp encoder features machine pages separation storage "
-    "zero_shot",
+    "transfer": "audio collection console controller dsp encoder features machine pages separation "
+    "storage zero_shot",
     "console": "audio dsp pages storage",
     "evaluation": "audio chains checkpoints collection console dsp encoder features pages storage "
     "synthesis training",
     "listening": "audio pages storage transfer",
-    "api": "audio checkpoints console encoder features machine separation storage transfer weights "
-    "zero_shot",
-    "cli": "api audio checkpoints collection console encoder evaluation features listening machine "
-    "separation storage synthesis transfer weights zero_shot",
+    "api": "audio checkpoints console controller encoder features machine separation storage "
+    "transfer weights zero_shot",
+    "cli": "api audio checkpoints collection console controller encoder evaluation features "
+    "listening machine separation storage synthesis transfer weights zero_shot",
 }
 MAX_FILES_IN_ROOT = 10
 # Packages whose modules share a folder with those of others.

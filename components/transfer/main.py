@@ -56,6 +56,7 @@ class TransferConfig(StepConfig):
     amount: str
     loudness: str
     zero_shot_checkpoint: str
+    controller_checkpoint: str
     num_steps: int
     lr: float
     receptive_field: float

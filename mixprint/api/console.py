@@ -1,11 +1,11 @@
-"""The mixing console for programs: a mix taken apart, and tracks mixed by settings.
+"""The mixing console for programs: a mix taken apart, tracks mixed by settings or by a controller.
 
 Shape suffixes: N track, C channel, T sample.
 """
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixprint.api.arrays import Audio, SongPath, is_path, stereo
+from mixprint.api.mixing import excerpt_of, predict
+from mixprint.api.models import controller_of
+from mixprint.api.references import ReferenceAudio, read_reference
 from mixprint.audio.files import probe
 from mixprint.console import recovery, rendering
 from mixprint.console.alignment import Alignment
 from mixprint.console.pairs import align_pair
 from mixprint.console.settings import Settings
+from mixprint.console.spread import Spread
 from mixprint.console.tracks import find_tracks
+from mixprint.controller.checkpoint import Controller
+from mixprint.machine.device import resolve_device
+from mixprint.separation import Separator
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.text import shown
 
@@ -53,11 +60,16 @@ class Mixed:
         audio: the mix, float32 (2, samples), full scale at +-1.
         tracks: track -> array (2, samples) as it sounds in the mix, which is their sum.
         sample_rate_hz: of both.
+        settings: the settings.
+        spread: how sure a controller was of them, see `mixprint.console.words.in_words`; None for
+            settings that were given.
     """
 
     audio: NDArray[np.float32]
     tracks: Mapping[str, NDArray[np.float32]]
     sample_rate_hz: int
+    settings: Settings
+    spread: Spread | None = None
 
 
 def recover(
@@ -116,11 +128,83 @@ def render(tracks: Tracks, settings: Settings, *, sample_rate_hz: int = SAMPLE_R
     named = _named(tracks)
     settings = settings.in_order(list(named))
     rate_hz = _common_rate_hz(named.values(), sample_rate_hz)
-    mixed_NCT = rendering.render(_stacked(named, sample_rate_hz, rate_hz), settings, rate_hz)
+    return _mixed(_stacked(named, sample_rate_hz, rate_hz), settings, rate_hz)
+
+
+def mix(
+    tracks: Tracks,
+    reference: ReferenceAudio | None = None,
+    *,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+    start: Settings | None = None,
+    locked: Sequence[str] = (),
+    amount: float | Mapping[str, float] = 1.0,
+    controller: Controller | SongPath | None = None,
+    encoder: str | Path = "",
+    separator: Separator | str | Path = "default",
+    separator_config: str | Path | None = None,
+    device: str = "auto",
+) -> Mixed:
+    """Mix tracks like a reference, as `mixprint console mix` does; here all lies in memory.
+
+    A controller, a network that was trained for it, sets the console in one pass. `settings` of the
+    result can be changed, and `render` then makes another mix.
+
+    Args:
+        tracks: the dry tracks, see `recover`. One that is called as a role that the controller
+            knows (`vocals`, `bass` ...) is heard as such.
+        reference: the mix that is wanted: a song, its stems or a saved style, see
+            `mixprint.api.references.read_reference`; a good mix of these tracks when None.
+        sample_rate_hz: rate of arrays; files state theirs.
+        start: settings of what is locked; neutral ones when None.
+        locked: what stays as in `start`: `drums`, `drums.eq`, `*.fader_db`, `master`.
+        amount: 0 nothing, 1 all that was found, up to 2; for all tracks, or track -> amount.
+        controller: a trained one, or its folder; the shipped one when None.
+        encoder: of the reference's embedding: empty for the shipped one, a folder, or a name in a
+            registry.
+        separator: of a reference that is a song: `default` for the shipped one, another checkpoint,
+            or one that is loaded.
+        separator_config: the configuration of a published checkpoint.
+        device: where the networks run: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+
+    Raises:
+        ValueError: an array has another shape, or holds integers.
+        AudioError: a file cannot be read, or audio is empty or holds NaN or infinities.
+        ConfigError: there are too many tracks, `start` is of others, a lock names nothing, or an
+            amount is out of range.
+        CheckpointError: there is no controller, or a model is broken or of another kind.
+        DataError: a style or stems cannot be used.
+    """
+    named = _named(tracks)
+    where = resolve_device(device)
+    used = controller_of(controller, where)
+    rate_hz = _common_rate_hz(named.values(), sample_rate_hz)
+    tracks_NCT = _stacked(named, sample_rate_hz, rate_hz)
+    wanted = None
+    if reference is not None:
+        wanted = read_reference(
+            reference,
+            where,
+            sample_rate_hz=sample_rate_hz,
+            separator=separator,
+            separator_config=separator_config,
+        )
+    heard = excerpt_of(tracks_NCT, rate_hz)
+    settings, spread = predict(used, heard, list(named), wanted, encoder=encoder, device=where)
+    kept = Settings.neutral(list(named)) if start is None else start.in_order(list(named))
+    settings = settings.scaled(amount).lock(kept, locked)
+    return _mixed(tracks_NCT, replace(settings, sample_rate_hz=rate_hz), rate_hz, spread)
+
+
+def _mixed(
+    tracks_NCT: Tensor, settings: Settings, rate_hz: int, spread: Spread | None = None
+) -> Mixed:
+    mixed_NCT = rendering.render(tracks_NCT, settings, rate_hz)
     parts = {
-        name: mixed_CT.float().numpy() for name, mixed_CT in zip(named, mixed_NCT, strict=True)
+        name: mixed_CT.float().numpy()
+        for name, mixed_CT in zip(settings.tracks, mixed_NCT, strict=True)
     }
-    return Mixed(mixed_NCT.sum(dim=0).float().numpy(), parts, rate_hz)
+    return Mixed(mixed_NCT.sum(dim=0).float().numpy(), parts, rate_hz, settings, spread)
 
 
 def _named(tracks: Tracks) -> dict[str, Audio]:

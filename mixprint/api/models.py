@@ -1,11 +1,15 @@
 """Models by name, or those that mixprint ships, for the command line and for programs."""
 
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from mixprint.checkpoints.registry import fetch_checkpoint, is_registered
+from mixprint.controller.checkpoint import Controller
+from mixprint.controller.shipped import load_named
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.features import Standardisation
@@ -16,6 +20,8 @@ from mixprint.transfer.methods.registry import load_models_of
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.weights import SHIPPED_ENCODER, SHIPPED_STANDARDISATION
 
+log = logging.getLogger("mixprint")
+
 
 def load_models(
     device: torch.device,
@@ -23,6 +29,7 @@ def load_models(
     *,
     encoder: str | Path = "",
     zero_shot: Path | None = None,
+    controller: Path | None = None,
     separator: str | Path = "default",
     separator_config: str | Path | None = None,
 ) -> Models:
@@ -33,6 +40,7 @@ def load_models(
         settings: of the transfers.
         encoder: see `load_encoder`.
         zero_shot: folder of a zero-shot model; the shipped one when None.
+        controller: folder of a controller; the shipped one when None.
         separator: see `mixprint.separation.load_separator`.
         separator_config: see there.
 
@@ -51,7 +59,9 @@ def load_models(
         encoder=loaded,
         separator=load_separator(separator, separator_config, device),
         of_methods=load_models_of(
-            (each.method for each in settings), {"zero_shot": zero_shot}, device
+            (each.method for each in settings),
+            {"zero_shot": zero_shot, "controller": controller},
+            device,
         ),
         device=device,
     )
@@ -78,6 +88,44 @@ def load_encoder(checkpoint: str | Path, device: torch.device) -> Encoder | None
     if str(checkpoint):
         return load_checkpoint(Path(checkpoint), device)
     return load_checkpoint(SHIPPED_ENCODER, device) if SHIPPED_ENCODER.is_dir() else None
+
+
+def controller_of(
+    controller: Controller | str | os.PathLike[str] | None, device: torch.device
+) -> Controller:
+    """Return a controller that is given, load one that is named, or the shipped one.
+
+    Raises:
+        CheckpointError: see `mixprint.controller.shipped.load_named`.
+    """
+    if isinstance(controller, Controller):
+        return controller
+    return load_named(None if controller is None else Path(controller), device)
+
+
+def fitting(controller: Controller, encoder: Encoder | None, *, is_named: bool) -> Encoder | None:
+    """Return an encoder if a controller reads its embeddings.
+
+    Args:
+        controller: the controller.
+        encoder: what was loaded; None: none.
+        is_named: a person has asked for this encoder.
+
+    Returns:
+        None where the controller reads no embeddings, or those of another encoder than the shipped
+        one: then it hears a reference without, and a warning says so.
+
+    Raises:
+        CheckpointError: an encoder that is named is another.
+    """
+    if not controller.encoder_fingerprint or encoder is None:
+        return None
+    if encoder.fingerprint == controller.encoder_fingerprint:
+        return encoder
+    if is_named:
+        controller.check_encoder(encoder.fingerprint)
+    log.warning("the controller reads embeddings of another encoder, and hears none")
+    return None
 
 
 def standardisation_of(encoder: Encoder | None) -> Standardisation:

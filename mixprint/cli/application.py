@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from mixprint.cli import console, console_demo, styles
+from mixprint.cli import console, console_demo, console_mix, styles
+from mixprint.cli.describe import describe
 from mixprint.cli.exits import clear_exits
 from mixprint.cli.groups import ungrouped
 from mixprint.cli.listening import listening_results, listening_test
@@ -21,12 +22,14 @@ COMMANDS = (
     listening_test,
     listening_results,
     features,
+    describe,
     quality,
     estimate,
     doctor,
 )
 
 CONSOLE_COMMANDS = (
+    console_mix.mix,
     console.recover,
     console.render,
     console.show,

@@ -35,6 +35,14 @@ SettingsOption = Annotated[
         "--settings", help="settings.json; neutral settings without it.", show_default=False
     ),
 ]
+LockOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lock",
+        help="What stays as it is: drums, drums.eq, *.fader_db, master; repeated.",
+        show_default=False,
+    ),
+]
 OutOption = Annotated[Path, typer.Option("--output_dir", help="Receives all results.")]
 
 
@@ -76,13 +84,26 @@ class ChangeOptions:
         ),
     ] = None
 
-    def changed(self, settings: "Settings") -> "Settings":
-        """Apply them: first the amounts, then the single settings, then how rooms are fed."""
+    def changed(
+        self,
+        settings: "Settings",
+        kept: "Settings | None" = None,
+        locked: Sequence[str] = (),
+    ) -> "Settings":
+        """Apply them: first the amounts, then the single settings, then how rooms are fed.
+
+        Args:
+            settings: that are changed.
+            kept: where what is locked is taken from, after the amounts.
+            locked: see `Settings.lock`.
+        """
         amounts = _amounts(self.amount or [])
         if None in amounts:
             settings = settings.scaled(amounts.pop(None))
         if amounts:
             settings = settings.scaled({str(name): value for name, value in amounts.items()})
+        if kept is not None:
+            settings = settings.lock(kept, locked)
         for path, value in map(_assignment, self.sets or []):
             settings = settings.edit({path: value})
         return _with_rooms(settings, self.rooms)
@@ -139,14 +160,7 @@ def recover(
             show_default=False,
         ),
     ] = None,
-    lock: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--lock",
-            help="What stays as it is: drums, drums.eq, *.fader_db, master; repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    lock: LockOption = None,
     num_steps: Annotated[
         int, typer.Option("--num_steps", min=0, help="Number of search steps.")
     ] = 240,
@@ -328,11 +342,13 @@ def show(
     *,
     changes: ChangeOptions,
 ) -> None:
-    """Say settings in words."""
+    """Say settings in words; with their spread, where `mixprint console mix` has predicted them."""
     from mixprint.console.settings import Settings
+    from mixprint.console.spread import Spread
     from mixprint.console.words import markdown
 
-    echo(markdown(changes.changed(Settings.load(settings))).rstrip())
+    used = changes.changed(Settings.load(settings))
+    echo(markdown(used, Spread.beside(settings)).rstrip())
 
 
 def _loaded(path: Path | None, tracks: Mapping[str, Path]) -> "Settings":

@@ -17,3 +17,11 @@ OverwriteOption = Annotated[
         "--overwrite", help="Replace what another call has written there; nothing else ever is."
     ),
 ]
+EncoderOption = Annotated[
+    str,
+    typer.Option(
+        "--mixing_checkpoint",
+        help="An encoder: a folder, or models:/name@champion. Default: the shipped one.",
+        show_default=False,
+    ),
+]

@@ -10,6 +10,7 @@ import typer
 
 from mixprint.cli.options import (
     DeviceOption,
+    EncoderOption,
     OverwriteOption,
     SeparatorConfigOption,
     SeparatorOption,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mixprint")
 
+DEFAULT_LIBRARY = Path("styles")
 LibraryOption = Annotated[Path, typer.Option("--library", help="Folder of the saved styles.")]
 
 
@@ -37,14 +39,7 @@ class HearingOptions:
         float, typer.Option("--segment_duration", help="Length of the segment that is heard, in s.")
     ] = 10.0
     segment_offset: Annotated[float, typer.Option("--segment_offset", help="Its start in s.")] = 0.0
-    mixing_checkpoint: Annotated[
-        str,
-        typer.Option(
-            "--mixing_checkpoint",
-            help="An encoder: a folder, or models:/name@champion. Default: the shipped one.",
-            show_default=False,
-        ),
-    ] = ""
+    mixing_checkpoint: EncoderOption = ""
     scnet_model: SeparatorOption = "default"
     scnet_config: SeparatorConfigOption = None
     device: DeviceOption = "auto"
@@ -93,7 +88,7 @@ def add(
     songs: Annotated[
         list[Path], typer.Argument(help="Audio files, and folders of them.", show_default=False)
     ],
-    library: LibraryOption = Path("styles"),
+    library: LibraryOption = DEFAULT_LIBRARY,
     name: Annotated[
         str | None,
         typer.Option("--name", help="Of one song's style. Default: the song's own."),
@@ -140,7 +135,7 @@ def add(
     _end(failures)
 
 
-def list_(library: LibraryOption = Path("styles")) -> None:
+def list_(library: LibraryOption = DEFAULT_LIBRARY) -> None:
     """List the saved styles: loudness, stems that do not sound, and their files.
 
     Exit code: 0 if all could be read, 1 if one could not.
@@ -156,7 +151,7 @@ def list_(library: LibraryOption = Path("styles")) -> None:
 
 def find(
     song: Annotated[Path, typer.Argument(help="A song, or a saved style.", show_default=False)],
-    library: LibraryOption = Path("styles"),
+    library: LibraryOption = DEFAULT_LIBRARY,
     number: Annotated[int, typer.Option("--number", min=1, help="How many are shown.")] = 5,
     *,
     hearing: HearingOptions,

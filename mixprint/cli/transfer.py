@@ -121,6 +121,14 @@ class TransferOptions:
             show_default=False,
         ),
     ] = None
+    controller_checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--controller_checkpoint",
+            help="Folder of a trained controller. Default: the shipped one.",
+            show_default=False,
+        ),
+    ] = None
     scnet_model: SeparatorOption = "default"
     scnet_config: SeparatorConfigOption = None
     num_steps: Annotated[
@@ -201,6 +209,7 @@ class TransferOptions:
             settings,
             encoder=self.mixing_checkpoint if encoder is None else encoder,
             zero_shot=self.zero_shot_checkpoint,
+            controller=self.controller_checkpoint,
             separator=self.scnet_model,
             separator_config=self.scnet_config,
         )

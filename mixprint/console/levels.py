@@ -24,8 +24,9 @@ from mixprint.console.settings import Settings
 WORKING_DBFS = -20.0
 _LEVEL_S = 0.4
 _SILENT_DBFS, _GATE_DB = -70.0, -10.0
-_N_FFT = 4096
-_BANDS_HZ = tuple(25.0 * 2 ** (third / 3) for third in range(29))
+# Of spectrograms by thirds of octaves: samples of a window, and the middles of the bands.
+BANDS_WINDOW = 4096
+BANDS_HZ = tuple(25.0 * 2 ** (third / 3) for third in range(29))
 # As the bands of the equaliser that begin there.
 _TONE_HZ = (80.0, 250.0, 1_200.0, 4_000.0, 10_000.0)
 _TONE_WEIGHT = 0.01
@@ -45,18 +46,46 @@ def working_trim_db(tracks_NCT: Tensor, sample_rate_hz: int) -> list[float]:
     That is `WORKING_DBFS`, of the moments that are not much quieter than the others; a track that
     is silent throughout stays.
     """
-    size = min(round(_LEVEL_S * sample_rate_hz), tracks_NCT.shape[-1])
-    frames_NMS = tracks_NCT.square().mean(dim=1).unfold(-1, size, size)
-    power_NM = frames_NMS.mean(dim=-1).double()
-    trims = []
-    for power_M in power_NM:
-        heard_M = power_M[power_M > 10 ** (_SILENT_DBFS / 10)]
-        if len(heard_M) == 0:
-            trims.append(0.0)
-            continue
-        gated_M = heard_M[heard_M >= 10 ** (_GATE_DB / 10) * heard_M.mean()]
-        trims.append(WORKING_DBFS - 10 * math.log10(float(gated_M.mean())))
-    return trims
+    levels = WorkingLevels(sample_rate_hz)
+    levels.add(tracks_NCT)
+    return levels.trims_db()
+
+
+class WorkingLevels:
+    """Levels of tracks that come in blocks; see `working_trim_db`."""
+
+    def __init__(self, sample_rate_hz: int) -> None:
+        """Start at the beginning of the song."""
+        self._size = round(_LEVEL_S * sample_rate_hz)
+        self._held_NCT: Tensor | None = None
+        self._powers: list[Tensor] = []
+
+    def add(self, block_NCT: Tensor) -> None:
+        """Take the next block, of any length."""
+        if self._held_NCT is not None:
+            block_NCT = torch.cat([self._held_NCT, block_NCT], dim=-1)
+        num_whole = block_NCT.shape[-1] // self._size
+        if num_whole:
+            frames_NMS = block_NCT[..., : num_whole * self._size].square().mean(dim=1)
+            frames_NMS = frames_NMS.unflatten(-1, (num_whole, self._size))
+            self._powers.append(frames_NMS.mean(dim=-1).double())
+        self._held_NCT = block_NCT[..., num_whole * self._size :].clone()
+
+    def trims_db(self) -> list[float]:
+        """Return the trims of what was added; a rest counts where there is nothing else."""
+        assert self._held_NCT is not None, "a block was added"
+        power_NM = self._held_NCT.square().mean(dim=(1, 2)).double()[:, None]
+        if self._powers:
+            power_NM = torch.cat(self._powers, dim=-1)
+        trims = []
+        for power_M in power_NM:
+            heard_M = power_M[power_M > 10 ** (_SILENT_DBFS / 10)]
+            if len(heard_M) == 0:
+                trims.append(0.0)
+                continue
+            gated_M = heard_M[heard_M >= 10 ** (_GATE_DB / 10) * heard_M.mean()]
+            trims.append(WORKING_DBFS - 10 * math.log10(float(gated_M.mean())))
+        return trims
 
 
 def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int) -> Settings:
@@ -98,14 +127,14 @@ class _Levels:
     """
 
     def __init__(self, tracks_NCT: Tensor, mix_CT: Tensor, rate_hz: int) -> None:
-        self._power_NKM = _band_powers(tracks_NCT, rate_hz)
-        (wanted_KM,) = _band_powers(mix_CT[None], rate_hz)
+        self._power_NKM = band_powers(tracks_NCT, rate_hz)
+        (wanted_KM,) = band_powers(mix_CT[None], rate_hz)
         self._floor = _HEARD_POWER * float(wanted_KM.max())
         self._wanted_KM = 10 * torch.log10(wanted_KM + self._floor)
-        octave_K1 = torch.tensor(_BANDS_HZ).log2()[:, None]
+        octave_K1 = torch.tensor(BANDS_HZ).log2()[:, None]
         self._spread_KB = torch.softmax(-((octave_K1 - torch.tensor(_TONE_HZ).log2()) ** 2), dim=1)
         num_tracks = len(tracks_NCT)
-        self._cut_NK = torch.zeros(num_tracks, len(_BANDS_HZ))
+        self._cut_NK = torch.zeros(num_tracks, len(BANDS_HZ))
         self.cuts: list[dict[str, float]] = [{} for _ in range(num_tracks)]
         self.fader_N = torch.zeros(num_tracks)
         self.tone_NB = torch.zeros(num_tracks, len(_TONE_HZ))
@@ -149,7 +178,7 @@ class _Levels:
         gain_NK = self._gain_db(self.fader_N, self.tone_NB, self._cut_NK)
         all_NKM = self._power_NKM * _power(gain_NK)[..., None]
         rest_KM = all_NKM.sum(dim=0) - all_NKM[place]
-        ratio_QK = torch.tensor(freqs_hz)[:, None] / torch.tensor(_BANDS_HZ)
+        ratio_QK = torch.tensor(freqs_hz)[:, None] / torch.tensor(BANDS_HZ)
         # Butterworth, second order; the first candidate is none.
         order = 4 if name == "eq.highpass_hz" else -4
         cut_QK = self._cut_NK[place] - 10 * torch.log10(1 + ratio_QK**order)
@@ -178,27 +207,40 @@ def _power(level_db: Tensor) -> Tensor:
     return torch.pow(10.0, level_db / 10)
 
 
-def _band_powers(audio_NCT: Tensor, rate_hz: int) -> Tensor:
-    """Return power_NKM in thirds of octaves, of both channels together."""
-    window_S = torch.hann_window(_N_FFT)
+def band_powers(audio_NCT: Tensor, rate_hz: int) -> Tensor:
+    """Return power_NKM in thirds of octaves around `BANDS_HZ`, of both channels together.
+
+    Args:
+        audio_NCT: `BANDS_WINDOW` samples or longer.
+        rate_hz: its sample rate; bands above half of it hold nothing.
+    """
+    window_S = torch.hann_window(BANDS_WINDOW)
     spectrum_RFM = torch.stft(
-        audio_NCT.flatten(0, 1), _N_FFT, _N_FFT // 4, window=window_S, return_complex=True
+        audio_NCT.flatten(0, 1),
+        BANDS_WINDOW,
+        BANDS_WINDOW // 4,
+        window=window_S,
+        return_complex=True,
     )
     power_NFM = spectrum_RFM.abs().square().unflatten(0, audio_NCT.shape[:2]).sum(dim=1)
-    edges = [round(hz * 2 ** (half / 6) / rate_hz * _N_FFT) for hz in _BANDS_HZ for half in (-1, 1)]
+    edges = [
+        round(hz * 2 ** (half / 6) / rate_hz * BANDS_WINDOW) for hz in BANDS_HZ for half in (-1, 1)
+    ]
     bands = zip(edges[::2], edges[1::2], strict=True)
     return torch.stack([power_NFM[:, a : max(b, a + 1)].sum(dim=1) for a, b in bands], dim=1)
 
 
 def _pans(tracks_NCT: Tensor, mix_CT: Tensor) -> Tensor:
     """Find the pans: least squares of the mix's channels by those of the tracks, in each bin."""
-    window_S = torch.hann_window(_N_FFT)
+    window_S = torch.hann_window(BANDS_WINDOW)
 
     def spectra(audio_RT: Tensor) -> Tensor:
-        return torch.stft(audio_RT, _N_FFT, _N_FFT // 2, window=window_S, return_complex=True)
+        return torch.stft(
+            audio_RT, BANDS_WINDOW, BANDS_WINDOW // 2, window=window_S, return_complex=True
+        )
 
     sides = []
-    energy_NF = torch.zeros(len(tracks_NCT), _N_FFT // 2 + 1)
+    energy_NF = torch.zeros(len(tracks_NCT), BANDS_WINDOW // 2 + 1)
     for channel in (0, 1):
         parts_NFM = spectra(tracks_NCT[:, channel])
         factor_FN = _least_squares(parts_NFM.permute(1, 2, 0), spectra(mix_CT[channel]))

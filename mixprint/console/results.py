@@ -3,6 +3,7 @@
     <out>/mix.wav             the mix, float WAV
     <out>/tracks/<track>.wav  the tracks as they sound in it; their sum is the mix
     <out>/sheet.md            the settings in words
+    <out>/spread.json         how sure the settings are, where they were predicted
     <out>/console.html        the console, drawn and played: see `mixprint.console.page`
     <out>/settings.json       the settings; written last
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from mixprint.console.excerpts import WatchedPower, busiest_second, part_of
 from mixprint.console.page.building import console_page, excerpt_seconds
 from mixprint.console.settings import Settings
+from mixprint.console.spread import FILE_NAME, Spread
 from mixprint.console.tracks import (
     check_not_among,
     common_rate_hz,
@@ -39,13 +41,19 @@ CONSOLE_MIX = Kind(
     noun="a mix of the console",
     marker="settings.json",
     keys=frozenset({"format", "version", "tracks"}),
-    names=("mix.wav", "tracks/*.wav", "sheet.md", "console.html"),
+    names=("mix.wav", "tracks/*.wav", "sheet.md", FILE_NAME, "console.html"),
     never_beside=EXPORT_MARKER,
 )
 
 
 def write_mix(
-    tracks: Mapping[str, Path], settings: Settings, out_dir: Path, *, overwrite: bool = False
+    tracks: Mapping[str, Path],
+    settings: Settings,
+    out_dir: Path,
+    *,
+    spread: Spread | None = None,
+    notes: Mapping[str, Sequence[str]] = {},
+    overwrite: bool = False,
 ) -> int:
     """Render tracks from files into a folder, in memory that does not grow with the song.
 
@@ -53,6 +61,8 @@ def write_mix(
         tracks: name -> file; the shorter ones are silent at the end.
         settings: of tracks of these names.
         out_dir: receives the files.
+        spread: how sure the settings are, where they were predicted.
+        notes: see `mixprint.console.words.markdown`.
         overwrite: an earlier mix there may be replaced.
 
     Returns:
@@ -72,7 +82,9 @@ def write_mix(
         remove_all_leftovers(out_dir)
         with result_in(out_dir, CONSOLE_MIX):
             power_NM = _write_audio(paths, settings, out_dir, rate_hz, seconds)
-            write_text(out_dir / "sheet.md", markdown(settings))
+            write_text(out_dir / "sheet.md", markdown(settings, spread, notes))
+            if spread is not None:
+                spread.save(out_dir / FILE_NAME)
             _write_page(paths, settings, out_dir, rate_hz, power_NM)
             replace(settings, sample_rate_hz=rate_hz).save(out_dir / CONSOLE_MIX.marker)
     return rate_hz

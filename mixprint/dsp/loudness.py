@@ -74,7 +74,7 @@ def short_term_loudness(audio_BCT: Tensor, sample_rate_hz: int) -> Tensor:
     if audio_BCT.ndim != 3 or audio_BCT.shape[1] not in (1, 2):
         raise ValueError(f"audio_BCT must be (B, 1 or 2, T), got {tuple(audio_BCT.shape)}")
     energy_BK = hop_energy(k_weight(audio_BCT, sample_rate_hz), sample_rate_hz)
-    return _to_lufs(_sliding_mean(energy_BK, _SHORT_TERM_HOPS))
+    return to_lufs(_sliding_mean(energy_BK, _SHORT_TERM_HOPS))
 
 
 def k_weight(audio_T: Tensor, sample_rate_hz: int) -> Tensor:
@@ -126,7 +126,7 @@ def integrated_from_energy(energy_BK: Tensor) -> Tensor:
     """Return the integrated loudness in LUFS from the energy per 100 ms (see `hop_energy`)."""
     block_BK = _sliding_mean(energy_BK, _MOMENTARY_HOPS)
     gate_BK = _gate(block_BK, _INTEGRATED_GATE_LU)
-    return _to_lufs(_masked_mean(block_BK, gate_BK))
+    return to_lufs(_masked_mean(block_BK, gate_BK))
 
 
 def dynamic_range_from_energy(energy_BK: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def dynamic_range_from_energy(energy_BK: Tensor) -> Tensor:
     window_BK = _sliding_mean(energy_BK, _SHORT_TERM_HOPS)
     gate_BK = _gate(window_BK, _SHORT_TERM_GATE_LU)
     # Windows outside the gate sort behind all others and are never reached by a quartile.
-    loudness_BK = torch.where(gate_BK, _to_lufs(window_BK), 1e3).sort(dim=-1).values
+    loudness_BK = torch.where(gate_BK, to_lufs(window_BK), 1e3).sort(dim=-1).values
     last_B = gate_BK.sum(dim=-1).sub(1).clamp_min(0)
     range_B = _sorted_quantile(loudness_BK, last_B, 0.75) - _sorted_quantile(
         loudness_BK, last_B, 0.25
@@ -230,7 +230,7 @@ def _masked_mean(energy_BK: Tensor, mask_BK: Tensor) -> Tensor:
     return torch.where(mask_BK, energy_BK, 0.0).sum(dim=-1) / count_B
 
 
-def _to_lufs(energy: Tensor) -> Tensor:
+def to_lufs(energy: Tensor) -> Tensor:
     """Convert a sum of the channels' mean squares to LUFS, `SILENCE_LUFS` at the least."""
     return _CHANNEL_SUM_OFFSET_LU + 10 * energy.clamp_min(_to_energy(SILENCE_LUFS)).log10()
 

@@ -49,6 +49,7 @@ def fit_style(
     standardisation: Standardisation,
     encoder: "Encoder | None" = None,
     model: Model | None = None,
+    reference_SCT: Tensor | None = None,
     keep: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> TransferResult:
@@ -66,6 +67,7 @@ def fit_style(
         encoder: on `device`; needed where embeddings are; else it only adds the embedding distance
             to what is recorded.
         model: the network of the method, on `device`.
+        reference_SCT: stems of what was heard of the target, where it is one song.
         keep: stems that shall stay as they are.
         device: where it runs.
 
@@ -109,6 +111,7 @@ def fit_style(
                 distances=distances,
                 encoder=encoder,
                 model=model,
+                reference_SCT=reference_SCT,
             )
         )
         result.notes[:0] = [*notes, *left_alone_notes]

@@ -85,6 +85,12 @@ class Target:
     sources: tuple[Mapping[str, Any], ...]
     songs: tuple[Segment, ...] = ()
 
+    def stems(self) -> Tensor | None:
+        """Return the stems of what was heard, where the target is one song: stems_SCT."""
+        if len(self.sources) != 1 or not self.songs:
+            return None
+        return torch.cat(self.songs[0].heard(), dim=-1)
+
     @classmethod
     def of_song(
         cls, song: Segment, *, encoder: "Encoder | None", device: torch.device | str
@@ -217,6 +223,7 @@ def transfer_segments(
         standardisation=standardisation,
         encoder=encoder,
         model=model,
+        reference_SCT=target.stems(),
         keep=controls.kept,
         device=device,
     )

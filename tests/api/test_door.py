@@ -89,3 +89,15 @@ def test_the_lines_on_the_console_run(
     assert re.fullmatch(r"vocals at [+-]\d+\.\d dB, distance \d\.\d\d", printed[0])
     assert re.fullmatch(r"2\.5 s, peak \d\.\d\d", printed[1])
     assert Settings.load("settings.json")["drums.room.send_db"] > -60.0
+
+
+def test_the_lines_on_a_voice_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_noise(tmp_path / "voice.wav", 0.6)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(lines_of_the_readme()[2], found)
+    assert "fader at" in capsys.readouterr().out.splitlines()[-1]
+    assert found["voice"].shape == (round(0.6 * RATE_HZ),)
+    assert (tmp_path / "voice" / "console.html").is_file()

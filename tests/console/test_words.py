@@ -1,7 +1,14 @@
 """Settings in words."""
 
+from pathlib import Path
+
+import pytest
+
 from mixprint.console.settings import Settings
+from mixprint.console.spread import Spread
 from mixprint.console.words import in_words, markdown
+from mixprint.errors import DataError
+from mixprint.storage.atomic import read_json, write_json
 
 
 def test_settings_are_said_in_the_order_of_the_sound() -> None:
@@ -43,3 +50,59 @@ def test_settings_are_said_in_the_order_of_the_sound() -> None:
     sheet = markdown(settings)
     assert "## bass\n\n- nothing\n" in sheet
     assert "- +2.1 dB shelf above 5 kHz\n" in sheet
+
+
+def test_a_prediction_is_said_with_its_spread_until_it_is_changed(tmp_path: Path) -> None:
+    predicted = Settings.neutral(["vocals"]).edit(
+        {
+            "vocals.eq.highpass_hz": 80.0,
+            "vocals.eq.high.gain_db": 2.1,
+            "vocals.comp.slope": 0.5,
+            "vocals.room.send_db": -12.0,
+            "vocals.pan": 0.2,
+            "vocals.fader_db": -1.5,
+            "master.output_db": 1.0,
+        }
+    )
+    of_vocals = {
+        "eq.highpass_hz": 15.0,
+        "eq.high.gain_db": 0.84,
+        "comp.slope": 0.25,
+        "comp.threshold_db": 3.0,
+        "room.send_db": 2.0,
+        "room.time_s": 0.31,
+        "pan": 0.05,
+        "fader_db": 1.0,
+    }
+    Spread(predicted, {"vocals": of_vocals, "master": {"output_db": 0.5}}).save(
+        tmp_path / "spread.json"
+    )
+    spread = Spread.beside(tmp_path / "settings.json")
+    assert in_words(predicted, spread) == {
+        "vocals": [
+            "cut below 80 Hz +-15 Hz",
+            "+2.1 dB +-0.8 shelf above 6 kHz",
+            "compressed 2.0:1 (1.3:1 to 4.0:1) above -20.0 dBFS +-3.0, attack 10 ms, "
+            "release 150 ms, knee 6.0 dB",
+            "in a room of 1 s +-0.3, sent at -12.0 dB +-2.0",
+            "20 % +-5 to the right",
+            "fader at -1.5 dB +-1.0",
+        ],
+        "master": ["output at +1.0 dB +-0.5"],
+    }
+    changed = predicted.edit({"vocals.fader_db": -3.0})
+    sheet = markdown(changed, spread, {"Why": ["because"]})
+    assert "- fader at -3.0 dB\n" in sheet
+    assert "+2.1 dB +-0.8 shelf" in sheet
+    assert "## Why\n\n- because\n" in sheet
+    values = read_json(tmp_path / "spread.json")
+    wrong: tuple[object, ...] = (
+        {"vocals": {"eq.high": 1.0}},
+        {"bass": {}},
+        {"vocals": {"pan": -1}},
+        3,
+    )
+    for broken in wrong:
+        write_json(tmp_path / "spread.json", values | {"spread": broken})
+        with pytest.raises(DataError, match=r"spread\.json: .*expected"):
+            Spread.beside(tmp_path / "settings.json")

@@ -65,13 +65,20 @@ SPREADS_PER_LR = 4_000.0
 # Derivatives are measured over a fifth of a standard deviation, on so much of each segment.
 DIFFERENCE = 0.2
 DERIVATIVES_S = 4.0
+_MASTER_SLOPE = "comp.slope"
 # A plateau: the objective fell by less than this fraction within so many steps.
 PLATEAU_IMPROVEMENT, PATIENCE = 0.01, 3
 
 
 @dataclass(frozen=True)
-class _Knob:
-    """A setting that is looked for, and how far it moves from one mix to another."""
+class Knob:
+    """A setting that is looked for, and how far it moves from where the search begins.
+
+    Attributes:
+        strip: track or master.
+        field: the setting, on a linear scale.
+        spread: standard deviation, in its unit.
+    """
 
     strip: str
     field: Field
@@ -81,11 +88,10 @@ class _Knob:
 class _Desk:
     """Console with the segments of a song, whose settings are looked for as whitened numbers."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, base: Settings, knobs: Sequence[Knob]) -> None:
         self._distances, self._rate_hz = problem.distances, problem.sample_rate_hz
         self._segments_SCT = problem.segments_SCT
-        self._base = _start(problem.segments_SCT, self._rate_hz, problem.distances.left_alone)
-        self._knobs = _knobs(problem.distances.left_alone)
+        self._base, self._knobs = base, knobs
         # In units in which the prior is a standard normal distribution.
         self._weight = math.sqrt(problem.distances.prior_weight)
 
@@ -112,23 +118,30 @@ class _Desk:
     def _derivatives(self, position_P: Tensor) -> Tensor:
         """Measure the derivatives at the prior's mean by differences, on a part of each segment.
 
-        The master does nothing there, so a stem's own settings change that stem alone.
+        The master's compressor, which hears all stems, is left out for those of the stems, so that
+        a stem's own settings change that stem alone.
         """
         parts_SCT = [_telling_part(s, self._rate_hz) for s in self._segments_SCT]
         heard = _Heard(self, parts_SCT)
         here_R = heard.residuals(position_P)
-        exchanged = self._distances.exchanging(heard.made_SCT)
+        alone = _Heard(self, parts_SCT, without_compression=True)
+        alone_R = here_R
+        if not self._base.master.is_neutral(_MASTER_SLOPE):
+            alone_R = alone.residuals(position_P)
+        else:
+            alone.made_SCT = heard.made_SCT
+        exchanged = self._distances.exchanging(alone.made_SCT)
         width = self._weight * DIFFERENCE
         columns = []
         for place, knob in enumerate(self._knobs):
             moved_P = position_P.clone()
             moved_P[place] += width
             if knob.strip == MASTER:
-                moved_R = heard.residuals(moved_P)
+                columns.append((heard.residuals(moved_P) - here_R) / width)
             else:
                 row = STEMS.index(knob.strip)
-                moved_R = exchanged(row, heard.alone(row, moved_P)).double().cpu()
-            columns.append((moved_R - here_R) / width)
+                moved_R = exchanged(row, alone.alone(row, moved_P)).double().cpu()
+                columns.append((moved_R - alone_R) / width)
         return torch.stack(columns, dim=1)
 
     def residuals_of(self, segments_SCT: Sequence[Tensor]) -> Tensor:
@@ -137,10 +150,24 @@ class _Desk:
             return self._distances.residuals(segments_SCT).double().cpu()
 
     def values(
-        self, position_P: Tensor, device: torch.device, names: Sequence[str] = STEMS
+        self,
+        position_P: Tensor,
+        device: torch.device,
+        names: Sequence[str] = STEMS,
+        *,
+        without_compression: bool = False,
     ) -> Values:
-        """Return the values of some stems and of the master at a position."""
+        """Return the values of some stems and of the master at a position.
+
+        Args:
+            position_P: the position.
+            device: of the values.
+            names: of the stems.
+            without_compression: the master's compressor is neutral.
+        """
         settings = self.settings(position_P)
+        if without_compression:
+            settings = settings.edit({f"{MASTER}.{_MASTER_SLOPE}": 0.0})
         some = replace(settings, tracks={name: settings.tracks[name] for name in names})
         return Values.of(some, self._rate_hz).to(device)
 
@@ -148,7 +175,10 @@ class _Desk:
 class _Heard:
     """Segments on the console."""
 
-    def __init__(self, desk: _Desk, segments_SCT: Sequence[Tensor]) -> None:
+    def __init__(
+        self, desk: _Desk, segments_SCT: Sequence[Tensor], *, without_compression: bool = False
+    ) -> None:
+        self._without_compression = without_compression
         self._desk, self._device = desk, segments_SCT[0].device
         self._segments_SCT = segments_SCT
         self._consoles = [Console(stems_SCT) for stems_SCT in segments_SCT]
@@ -157,14 +187,21 @@ class _Heard:
     @torch.no_grad()
     def residuals(self, position_P: Tensor) -> Tensor:
         """Mix at a position, and measure; what was made stays in `made_SCT`."""
-        values = self._desk.values(position_P, self._device)
+        values = self._desk.values(
+            position_P, self._device, without_compression=self._without_compression
+        )
         self.made_SCT = [console(values) for console in self._consoles]
         return self._desk.residuals_of(self.made_SCT)
 
     @torch.no_grad()
     def alone(self, row: int, position_P: Tensor) -> list[Tensor]:
         """Return what the console makes of one stem of each segment, where it is alone."""
-        values = self._desk.values(position_P, self._device, STEMS[row : row + 1])
+        values = self._desk.values(
+            position_P,
+            self._device,
+            STEMS[row : row + 1],
+            without_compression=self._without_compression,
+        )
         return [Console(stems_SCT[row : row + 1])(values) for stems_SCT in self._segments_SCT]
 
 
@@ -174,61 +211,114 @@ def fit_console(problem: Problem) -> TransferResult:
     Raises:
         TrainingError: see `mixprint.transfer.fit.fit_style`.
     """
-    distances, most = problem.distances, problem.settings.num_steps
+    left_alone = problem.distances.left_alone
+    base = _start(problem.segments_SCT, problem.sample_rate_hz, left_alone)
+    return fit_from(problem, base, _knobs(left_alone))
+
+
+def fit_from(
+    problem: Problem, base: Settings, knobs: Sequence[Knob], *, is_predicted: bool = False
+) -> TransferResult:
+    """Fit a console from settings on, which are the prior's mean.
+
+    Args:
+        problem: the problem.
+        base: where the search begins.
+        knobs: what is looked for, with its spread around there.
+        is_predicted: `base` is a result by itself, and making it counts as a step; else it gives
+            the input, but for rounding.
+
+    Raises:
+        TrainingError: see `mixprint.transfer.fit.fit_style`.
+    """
+    distances = problem.distances
     started_s = time.perf_counter()
     with torch.no_grad():
         initial = distances.measure(0, problem.segments_SCT)
-    found, iterations, trouble = Settings.neutral(STEMS), [initial], None
-    step = best_step = 0
-    converged = distances.of(initial) <= NEAR_ENOUGH
-    if most > 0 and not converged and len(distances.left_alone) < len(STEMS):
-        desk = _Desk(problem)
-        search, heard = desk.search(SPREADS_PER_LR * problem.settings.lr)
-        _check_finite(search)
-        # The prior's mean is the input, but for rounding.
-        objectives = [search.objective]
-        with Progress(log, "fitted", total=None, unit="steps") as progress:
-            while step < most and not converged:
-                step += 1
-                try:
-                    improved = search.step(heard.residuals)
-                except FloatingPointError as error:
-                    trouble = (
-                        f"step {step}: {error}; a lower lr than {problem.settings.lr} may help"
-                    )
-                    break
-                objectives.append(search.objective)
-                if improved:
-                    best_step = step
-                    iterations.append(distances.measure(step, heard.made_SCT))
-                converged = best_step > 0 and _is_on_plateau(objectives)
-                progress.advance()
-        if trouble is not None:
-            if best_step == 0:
-                raise TrainingError(trouble)
-            trouble += f"; step {best_step}, the best before, is kept"
-            log.warning("%s", trouble)
-        if best_step > 0:
-            found = desk.settings(search.position_P)
+    found = base if is_predicted else Settings.neutral(STEMS)
+    run = _Run(problem, [initial], first=int(is_predicted))
+    is_near = distances.of(initial) <= NEAR_ENOUGH and not is_predicted
+    if problem.settings.num_steps > 0 and not is_near and knobs:
+        position_P = run.search(_Desk(problem, base, knobs))
+        if position_P is not None:
+            found = _Desk(problem, base, knobs).settings(position_P)
     effect = ConsoleEffect(found, problem.sample_rate_hz)
     ones_S = torch.ones(len(STEMS))
     rendered = [effect(stems_SCT, ones_S) for stems_SCT in problem.segments_SCT]
-    final = distances.measure(best_step, rendered)
+    final = distances.measure(run.best_step, rendered)
+    converged = is_near or run.converged
+    if run.step == run.first:
+        converged = converged or (is_predicted and distances.of(final) < distances.of(initial))
     return TransferResult(
         effect=effect,
         segments_SCT=tuple(stems_SCT.cpu() for stems_SCT in rendered),
         initial=initial,
         final=final,
-        iterations=_complete(iterations, final),
-        best_step=best_step,
-        num_steps=step,
+        iterations=_complete(run.iterations, final),
+        best_step=run.best_step,
+        num_steps=run.step,
         converged=converged,
         stems_left_alone=distances.left_alone,
         tcn_residual_db=None,
         receptive_field_samples=None,
-        step_s=(time.perf_counter() - started_s) / (step + 1),
-        notes=[] if trouble is None else [trouble],
+        step_s=(time.perf_counter() - started_s) / (run.step + 1),
+        notes=[] if run.trouble is None else [run.trouble],
     )
+
+
+class _Run:
+    """Steps of a search, and what came of them.
+
+    Attributes:
+        iterations: distances of the input, and of steps that came nearer.
+        first: number of the step that the search begins at.
+        step: number of the last step.
+        best_step: number of the best one.
+        converged: it ended on a plateau.
+        trouble: a sentence, where it ended for a value that is not finite.
+    """
+
+    def __init__(self, problem: Problem, iterations: list[Iteration], first: int) -> None:
+        self._problem, self.iterations, self.first = problem, iterations, first
+        self.step = self.best_step = first
+        self.converged = False
+        self.trouble: str | None = None
+
+    def search(self, desk: _Desk) -> Tensor | None:
+        """Search, and return the best position; None where none is better than the first.
+
+        Raises:
+            TrainingError: a distance is not finite before any step was better.
+        """
+        distances, settings = self._problem.distances, self._problem.settings
+        search, heard = desk.search(SPREADS_PER_LR * settings.lr)
+        _check_finite(search)
+        # The prior's mean is the input, but for rounding, or a prediction.
+        objectives = [search.objective]
+        if self.first:
+            self.iterations.append(distances.measure(self.first, heard.made_SCT))
+        with Progress(log, "fitted", total=None, unit="steps") as progress:
+            while self.step < settings.num_steps + self.first and not self.converged:
+                self.step += 1
+                try:
+                    improved = search.step(heard.residuals)
+                except FloatingPointError as error:
+                    self.trouble = (
+                        f"step {self.step}: {error}; a lower lr than {settings.lr} may help"
+                    )
+                    break
+                objectives.append(search.objective)
+                if improved:
+                    self.best_step = self.step
+                    self.iterations.append(distances.measure(self.step, heard.made_SCT))
+                self.converged = self.best_step > self.first and _is_on_plateau(objectives)
+                progress.advance()
+        if self.trouble is not None:
+            if self.best_step == 0:
+                raise TrainingError(self.trouble)
+            self.trouble += f"; step {self.best_step}, the best before, is kept"
+            log.warning("%s", self.trouble)
+        return search.position_P if self.best_step > self.first else None
 
 
 def _complete(iterations: list[Iteration], final: Iteration) -> list[Iteration]:
@@ -249,13 +339,13 @@ def _is_on_plateau(objectives: Sequence[float]) -> bool:
     return before - objectives[-1] < PLATEAU_IMPROVEMENT * before
 
 
-def _knobs(left_alone: Sequence[str]) -> list[_Knob]:
+def _knobs(left_alone: Sequence[str]) -> list[Knob]:
     """List what is looked for.
 
     The master acts on all stems: where one is left alone, it stays as it is.
     """
     knobs = [
-        _Knob(stem, each, TRACK_SPREADS[each.name])
+        Knob(stem, each, TRACK_SPREADS[each.name])
         for stem in STEMS
         if stem not in left_alone
         for each in TRACK_FIELDS
@@ -263,7 +353,7 @@ def _knobs(left_alone: Sequence[str]) -> list[_Knob]:
     ]
     if not left_alone:
         knobs += [
-            _Knob(MASTER, each, MASTER_SPREADS[each.name])
+            Knob(MASTER, each, MASTER_SPREADS[each.name])
             for each in MASTER_FIELDS
             if each.name in MASTER_SPREADS
         ]
@@ -287,10 +377,10 @@ def _start(
             }
     if not left_alone:
         changes[f"{MASTER}.comp.threshold_db"] = float(loud_db(heard_SCT.sum(0, keepdim=True)))
-    return _within(Settings.neutral(STEMS), changes)
+    return within(Settings.neutral(STEMS), changes)
 
 
-def _within(settings: Settings, changes: dict[str, float]) -> Settings:
+def within(settings: Settings, changes: dict[str, float]) -> Settings:
     """Edit settings, held within their ranges."""
     fields = {f"{n}.{f.name}": f for n, strip in settings.strips().items() for f in strip.fields}
     return settings.edit({path: fields[path].off_scale(v) for path, v in changes.items()})

@@ -41,6 +41,7 @@ class Problem:
         distances: of what was made of the segments, to what is aimed at.
         encoder: None where none is at hand, and the method needs none.
         model: the network of the method, if it has one.
+        reference_SCT: stems of what was heard of the target, where it is one song.
     """
 
     segments_SCT: Sequence[Tensor]
@@ -50,3 +51,4 @@ class Problem:
     distances: Distances
     encoder: "Encoder | None"
     model: Model | None
+    reference_SCT: Tensor | None = None

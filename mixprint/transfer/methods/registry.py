@@ -22,10 +22,12 @@ class ModelKind:
     Attributes:
         key: what metrics.json calls it; `<key>_checkpoint` is the option that names a folder of it.
         load: reads it from its folder, the shipped one if None, to a device.
+        is_shipped: tells whether there is a shipped one.
     """
 
     key: str
     load: "Callable[[Path | None, torch.device | str], Model]"
+    is_shipped: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,32 @@ def _load_zero_shot(folder: Path | None, device: "torch.device | str") -> "Model
     return load_zero_shot(folder or SHIPPED_ZERO_SHOT, device)
 
 
+def _by_controller(problem: "Problem") -> "TransferResult":
+    from mixprint.transfer.methods import controller
+
+    return controller.set_in_one_pass(problem)
+
+
+def _from_controller(problem: "Problem") -> "TransferResult":
+    from mixprint.transfer.methods import controller
+
+    return controller.fit_from_prediction(problem)
+
+
+def _load_controller(folder: Path | None, device: "torch.device | str") -> "Model":
+    from mixprint.controller.shipped import load_named
+
+    return load_named(folder, device)
+
+
+def _ships_controller() -> bool:
+    from mixprint.controller.shipped import ships_controller
+
+    return ships_controller()
+
+
+_CONTROLLER = ModelKind(key="controller", load=_load_controller, is_shipped=_ships_controller)
+
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
@@ -87,11 +115,28 @@ METHODS: Mapping[str, Method] = {
             needs_embedding=True,
             model=ModelKind(key="zero_shot", load=_load_zero_shot),
         ),
+        Method(
+            name="controller",
+            summary="a trained controller sets the console in one pass",
+            find=_by_controller,
+            model=_CONTROLLER,
+        ),
+        Method(
+            name="controller+",
+            summary="the console is fitted from there",
+            find=_from_controller,
+            model=_CONTROLLER,
+        ),
     )
 }
 MODELS: Mapping[str, ModelKind] = {
     method.model.key: method.model for method in METHODS.values() if method.model is not None
 }
+
+
+def shipped_methods() -> list[str]:
+    """List the methods that need no network, or one that is shipped."""
+    return [m.name for m in METHODS.values() if m.model is None or m.model.is_shipped()]
 
 
 def describe_methods() -> str:

@@ -103,7 +103,11 @@ def test_a_method_that_is_registered_is_known_everywhere(
     assert [each.method for each in config.defaults().settings] == ["console", "louder"]
     models = load_models_of((name for name in ("louder", "console")), {}, "cpu")
     assert models.keys() == {"factor"}
-    assert model_fingerprints("louder", models["factor"]) == {"zero_shot": None, "factor": "factor"}
+    assert model_fingerprints("louder", models["factor"]) == {
+        "zero_shot": None,
+        "controller": None,
+        "factor": "factor",
+    }
     style = Style.of("b", [2 * source], RATE_HZ)
     result = fit_style(
         [source],

@@ -1,0 +1,88 @@
+"""Settings that a controller finds for tracks.
+
+Shape suffixes: N track, C channel, T sample.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mixprint.api import models
+from mixprint.api.models import fitting
+from mixprint.api.references import Excerpt, Reference, busiest, embedding_of
+from mixprint.audio.resampling import resample
+from mixprint.console.levels import working_trim_db
+from mixprint.console.schema import TRACK_FIELDS
+from mixprint.console.settings import Settings
+from mixprint.console.spread import Spread
+from mixprint.controller.checkpoint import Controller
+from mixprint.controller.hearing import predict_for_embedding
+from mixprint.stems import SAMPLE_RATE_HZ
+
+_TRIM = next(each for each in TRACK_FIELDS if each.name == "trim_db")
+
+
+def predict(
+    controller: Controller,
+    heard: Excerpt,
+    names: Sequence[str],
+    reference: Reference | None = None,
+    *,
+    encoder: str | Path = "",
+    device: torch.device,
+) -> tuple[Settings, Spread]:
+    """Let a controller set the console for tracks.
+
+    Args:
+        controller: the controller.
+        heard: of the dry tracks. One that is silent in this part gets the trim of the whole song.
+        names: of the tracks; they tell their roles, see `mixprint.controller.roles`.
+        reference: the mix that is wanted; a good mix when None.
+        encoder: see `mixprint.api.models.load_encoder`.
+        device: where the encoder computes.
+
+    Raises:
+        CheckpointError: encoder or style do not fit the controller.
+        DataError: tracks or names cannot be used.
+    """
+    if reference is None:
+        reference = Reference("")
+    if reference.style is not None:
+        prediction = predict_for_embedding(
+            controller, heard.audio_NCT, names, SAMPLE_RATE_HZ, *embedding_of(reference.style)
+        )
+    else:
+        known = None
+        if reference.stems_SCT is not None and controller.encoder_fingerprint:
+            loaded = models.load_encoder(encoder, device)
+            known = fitting(controller, loaded, is_named=bool(str(encoder)))
+        prediction = controller.predict(
+            heard.audio_NCT,
+            names,
+            SAMPLE_RATE_HZ,
+            reference_CT=reference.mix_CT,
+            stems_SCT=None if reference.stems_SCT is None else reference.stems_SCT.to(device),
+            encoder=known,
+        )
+    settings = prediction.settings
+    trims = zip(names, heard.trim_db, strict=True)
+    silent = {f"{n}.trim_db": trim for n, trim in trims if settings[f"{n}.trim_db"] == 0.0}
+    settings = settings.edit({p: min(max(v, _TRIM.low), _TRIM.high) for p, v in silent.items()})
+    return settings, Spread(settings, prediction.spread)
+
+
+def excerpt_of(tracks_NCT: Tensor, sample_rate_hz: int) -> Excerpt:
+    """Cut what a controller hears of tracks; see `mixprint.api.references.busiest_of_files`.
+
+    Args:
+        tracks_NCT: whole songs, of any rate.
+        sample_rate_hz: of the tracks.
+    """
+    trim_db = working_trim_db(tracks_NCT, sample_rate_hz)
+    if sample_rate_hz != SAMPLE_RATE_HZ:
+        tracks_NCT = torch.stack(
+            [resample(track_CT, sample_rate_hz, SAMPLE_RATE_HZ) for track_CT in tracks_NCT]
+        )
+    return Excerpt(busiest(tracks_NCT), trim_db)

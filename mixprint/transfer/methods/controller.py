@@ -1,0 +1,150 @@
+"""Transfer by a controller: one pass sets the console, and a fit may go on from there.
+
+The controller hears the input's stems as tracks, and the target's stems as the reference; of a
+target that is several songs or a saved style it knows the embedding alone. The level of the whole
+stays that of the input: how loud a mix is made is no part of what a controller predicts for stems.
+
+The fit (`controller+`) looks for what `mixprint.transfer.methods.console_fit` looks for, but begins
+at the prediction, and its prior is the controller's own spread.
+
+Shape suffixes: S stem, C channel, T sample.
+"""
+
+import math
+import time
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from mixprint.console.rendering import render
+from mixprint.console.schema import MASTER
+from mixprint.console.settings import Settings
+from mixprint.controller.checkpoint import Controller
+from mixprint.controller.hearing import predict_for_embedding
+from mixprint.controller.prediction import Prediction
+from mixprint.errors import CheckpointError
+from mixprint.stems import NUM_STEMS, STEMS
+from mixprint.transfer.methods.console_effect import ConsoleEffect
+from mixprint.transfer.methods.console_fit import (
+    MASTER_SPREADS,
+    TRACK_SPREADS,
+    Knob,
+    fit_from,
+    within,
+)
+from mixprint.transfer.methods.problem import Problem
+from mixprint.transfer.methods.result import TransferResult
+
+# A controller may be surer than it should be: a spread is at least this part of how far settings
+# move from one style to another, and at most that.
+_LEAST_SHARE = 0.1
+
+
+def set_in_one_pass(problem: Problem) -> TransferResult:
+    """Set the console by one pass of the controller.
+
+    Raises:
+        CheckpointError: the target is known by an embedding alone, and the controller knows another
+            encoder.
+    """
+    distances = problem.distances
+    started_s = time.perf_counter()
+    with torch.no_grad():
+        initial = distances.measure(0, problem.segments_SCT)
+    settings, _ = _predicted(problem)
+    effect = ConsoleEffect(settings, problem.sample_rate_hz)
+    rendered = [effect(s, torch.ones(NUM_STEMS)) for s in problem.segments_SCT]
+    final = distances.measure(1, rendered)
+    return TransferResult(
+        effect=effect,
+        segments_SCT=tuple(stems_SCT.cpu() for stems_SCT in rendered),
+        initial=initial,
+        final=final,
+        iterations=[initial, final],
+        best_step=1,
+        num_steps=1,
+        converged=distances.of(final) < distances.of(initial),
+        stems_left_alone=distances.left_alone,
+        tcn_residual_db=None,
+        receptive_field_samples=None,
+        step_s=time.perf_counter() - started_s,
+    )
+
+
+def fit_from_prediction(problem: Problem) -> TransferResult:
+    """Fit the console from the controller's settings on, with its spread as the prior.
+
+    Raises:
+        CheckpointError: see `set_in_one_pass`.
+        TrainingError: see `mixprint.transfer.fit.fit_style`.
+    """
+    settings, prediction = _predicted(problem)
+    left_alone = problem.distances.left_alone
+    knobs = []
+    for name, strip in settings.strips().items():
+        if name in left_alone or (name == MASTER and left_alone):
+            continue
+        usual = MASTER_SPREADS if name == MASTER else TRACK_SPREADS
+        for field in strip.fields:
+            if field.name in usual:
+                most = usual[field.name]
+                spread = prediction.spread[name].get(field.name, most)
+                spread = min(max(spread, _LEAST_SHARE * most), most)
+                knobs.append(Knob(name, field, spread))
+    return fit_from(problem, settings, knobs, is_predicted=True)
+
+
+def _predicted(problem: Problem) -> tuple[Settings, Prediction]:
+    """Return the settings, with what is left alone neutral and the level of the input."""
+    controller = cast("Controller", problem.model)
+    stems_SCT = torch.cat(list(problem.segments_SCT), dim=-1)
+    prediction = _prediction(controller, problem, stems_SCT)
+    left_alone = problem.distances.left_alone
+    # The master acts on all stems alike.
+    patterns = [*left_alone, MASTER] if left_alone else []
+    settings = prediction.settings.lock(Settings.neutral(STEMS), patterns)
+    return _at_input_level(settings, stems_SCT, problem.sample_rate_hz, left_alone), prediction
+
+
+def _prediction(controller: Controller, problem: Problem, stems_SCT: Tensor) -> Prediction:
+    style, encoder = problem.style, problem.encoder
+    if problem.reference_SCT is not None:
+        fits = encoder is not None and encoder.fingerprint == controller.encoder_fingerprint
+        return controller.predict(
+            stems_SCT,
+            STEMS,
+            problem.sample_rate_hz,
+            stems_SCT=problem.reference_SCT.to(stems_SCT),
+            encoder=encoder if fits else None,
+            roles=STEMS,
+        )
+    if style.embedding_E is None or style.encoder is None:
+        raise CheckpointError(
+            f"style {style.title}: expected one song, or an embedding, for a controller to hear, "
+            "found neither"
+        )
+    return predict_for_embedding(
+        controller, stems_SCT, STEMS, problem.sample_rate_hz, style.embedding_E, style.encoder
+    )
+
+
+def _at_input_level(
+    settings: Settings, stems_SCT: Tensor, sample_rate_hz: int, left_alone: tuple[str, ...]
+) -> Settings:
+    """Bring what is changed together to the power that it had."""
+    changed = [row for row, stem in enumerate(STEMS) if stem not in left_alone]
+    if not changed:
+        return settings
+    made_SCT = render(stems_SCT.cpu(), settings, sample_rate_hz)
+    before, after = (
+        float(x_SCT[changed].sum(dim=0).double().square().mean())
+        for x_SCT in (stems_SCT.cpu(), made_SCT)
+    )
+    if before <= 0 or after <= 0:
+        return settings
+    change_db = 10 * math.log10(before / after)
+    paths = [f"{MASTER}.output_db"]
+    if left_alone:
+        paths = [f"{STEMS[row]}.fader_db" for row in changed]
+    return within(settings, {path: settings[path] + change_db for path in paths})

@@ -1,0 +1,153 @@
+"""The commands `console mix` and `describe`, and `mix` and `describe` for programs."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from mixprint import describe, mix, render
+from mixprint.api import models
+from mixprint.api.mixing import excerpt_of
+from mixprint.api.references import busiest_of_files
+from mixprint.audio.files import read_audio, write_audio
+from mixprint.cli import app
+from mixprint.console.settings import Settings
+from mixprint.controller import shipped
+from mixprint.stems import STEMS
+from mixprint.transfer.style import Style
+from tests.api.tiny_controller import write_controller
+from tests.cli.stand_ins import LevelEncoder
+from tests.console.test_files import RATE_HZ, write_noise
+
+runner = CliRunner()
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = runner.invoke(app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def tracks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two tracks, one short, and a place where no controller is shipped."""
+    monkeypatch.setattr(shipped, "SHIPPED_CONTROLLER", tmp_path / "shipped" / "controller")
+    write_noise(tmp_path / "song" / "vocals.wav", 1.2, seed=1)
+    write_noise(tmp_path / "song" / "guitar.wav", 0.8, seed=2)
+    write_noise(tmp_path / "reference.wav", 1.2, seed=3)
+    return tmp_path / "song"
+
+
+def test_tracks_are_mixed_like_a_reference(tmp_path: Path, tracks: Path) -> None:
+    controller = write_controller(tmp_path / "controller")
+    out = tmp_path / "out"
+    given = ["--reference", tmp_path / "reference.wav", "--controller", controller]
+    Settings.neutral(["guitar", "vocals"]).edit({"guitar.pan": 0.3}).save(tmp_path / "kept.json")
+    changes = ["--settings", tmp_path / "kept.json", "--lock", "guitar", "--set", "vocals.pan=-0.5"]
+    printed = run(
+        *("console", "mix", tracks, "--output_dir", out, *given, *changes),
+        *("--amount", "master=0", "--export", "apo"),
+    )
+    found = Settings.load(out / "settings.json")
+    assert found["guitar.pan"] == 0.3
+    assert found["guitar.trim_db"] == 0.0
+    assert found["vocals.pan"] == -0.5
+    assert found.master == Settings.neutral(["a"]).master
+    assert "mixed like reference" in printed
+    assert re.search(r"^- fader at .* dB \+-\d", printed, re.MULTILINE)
+    assert "- 50 % to the left\n" in printed  # a person's own: no spread
+    assert (out / "export" / "export.json").is_file()
+    assert run("console", "show", out / "settings.json").strip() in printed
+    # The same for programs; a mix is the sum of its tracks, which `render` makes again.
+    mixed = mix(
+        tracks,
+        tmp_path / "reference.wav",
+        start=Settings.load(tmp_path / "kept.json"),
+        locked=["guitar"],
+        amount={"master": 0.0},
+        controller=controller,
+    )
+    assert mixed.settings.edit({"vocals.pan": -0.5}).tracks == found.tracks
+    assert np.allclose(mixed.audio, sum(mixed.tracks.values()), atol=1e-5)
+    assert mixed.spread is not None
+    again = render(tracks, found)
+    assert np.allclose(again.audio, read_audio(out / "mix.wav").numpy(), atol=1e-5)
+
+
+def test_without_a_reference_or_with_a_saved_style(
+    tmp_path: Path, tracks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "load_encoder", lambda *_: LevelEncoder())
+    library = tmp_path / "lib"
+    run("styles", "add", tmp_path / "reference.wav", "--library", library, "--segment_duration", 3)
+    style = Style.load(library / "reference.json")
+    assert style.embedding_E is not None
+    controller = write_controller(
+        tmp_path / "controller", encoder="level", embedding_dim=len(style.embedding_E)
+    )
+    alone = mix(tracks, controller=controller).settings
+    styled = mix(tracks, library / "reference.json", controller=controller).settings
+    assert alone != styled
+    assert alone == mix(tracks, controller=controller).settings
+    # What it hears in a finished mix, and the nearest of the library.
+    output = tmp_path / "heard.json"
+    given = ["--library", library, "--controller", controller, "--output", output]
+    printed = run("describe", tmp_path / "reference.wav", *given)
+    assert printed.startswith("reference, beside typical tracks:\n  vocals: ")
+    assert "near reference: likeness 1.00, distance 0.00" in printed
+    assert "+-" in printed
+    found = describe(tmp_path / "reference.wav", controller=controller)
+    assert Settings.load(output) == found.settings
+    assert list(found.settings.tracks) == list(STEMS)
+    assert found.nearest == ()
+    of_style = describe(library / "reference.json", controller=controller)
+    assert of_style.settings != found.settings
+    assert of_style.title == "reference"
+
+
+def test_what_is_missing_is_said_before_any_work(tmp_path: Path, tracks: Path) -> None:
+    out = ["--output_dir", tmp_path / "out"]
+    printed = run("console", "mix", tracks, *out, code=1)
+    assert "make train-controller" in printed
+    assert "--controller" in printed
+    printed = run("describe", tmp_path / "reference.wav", code=1)
+    assert "make train-controller" in printed
+    both = ["--reference", tracks, "--style", tmp_path / "s.json"]
+    assert "found both" in run("console", "mix", tracks, *out, *both, code=2)
+    controller = write_controller(tmp_path / "controller")
+    printed = run(
+        *("console", "mix", tracks, *out, "--controller", controller, "--reference", tracks),
+        code=2,
+    )
+    assert "expected the stems of a reference, vocals, bass, drums, other" in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_track_that_is_silent_where_all_others_sound_has_its_level(tmp_path: Path) -> None:
+    """That of all of the song, from files in blocks as from audio at once."""
+    noise_CT = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 40 * 4_000)))
+    late_CT = 0.01 * noise_CT
+    late_CT[:, : 30 * 4_000] = 0
+    noise_CT[:, 20 * 4_000 :] *= 1e-3
+    paths = [tmp_path / f"{name}.wav" for name in ("early", "late")]
+    for path, audio_CT in zip(paths, (0.1 * noise_CT, late_CT), strict=True):
+        write_audio(path, audio_CT.float(), 4_000, subtype="FLOAT")
+    heard = busiest_of_files(paths)
+    assert heard.audio_NCT.shape == (2, 2, 10 * RATE_HZ)
+    assert heard.trim_db == pytest.approx([0.0, 20.0], abs=0.7)
+    tracks_NCT = torch.stack([read_audio(path) for path in paths])
+    again = excerpt_of(tracks_NCT, RATE_HZ)
+    assert again.trim_db == pytest.approx(heard.trim_db, abs=0.01)
+    assert torch.allclose(again.audio_NCT, heard.audio_NCT, atol=1e-6)
+
+
+def test_a_song_is_described_silent_stems_and_all(tmp_path: Path, tracks: Path) -> None:
+    noise_CT = write_noise(tmp_path / "x.wav", 1.0)
+    stems = dict.fromkeys(STEMS, noise_CT) | {"bass": 0 * noise_CT}
+    found = describe(stems, controller=write_controller(tmp_path / "controller"))
+    assert found.words["bass"] == ["silent"]
+    assert found.words["drums"] != ["silent"]
+    assert found.settings.sample_rate_hz == RATE_HZ
