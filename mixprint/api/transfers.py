@@ -54,6 +54,7 @@ def transfer_style(
     segment_duration: float = Hyperparameters.segment_duration,
     segment_offset: float = Hyperparameters.segment_offset,
     encoder: str | Path = "",
+    controller: SongPath | None = None,
     separator: str | Path = "default",
     separator_config: str | Path | None = None,
     device: str = "auto",
@@ -68,7 +69,8 @@ def transfer_style(
         target_audio: the song whose mix it is to get, or several, which count alike.
         out_dir: receives the result, see `Transferred`. What an earlier call has made of the same
             songs in the same way is read from there instead of being made again.
-        method: `console`, `tcn` or `zero-shot`.
+        method: `console`, `tcn`, `zero-shot`, or with a trained controller `controller` and
+            `controller+`.
         optimize_target: what is brought to the target's: `features` or `embeddings`.
         apply_to: what is written: the `segment` that was fitted, or the whole `song`.
         amount: 0 nothing, 1 all that was found, above 1 more; for all stems, or stem -> amount.
@@ -78,6 +80,7 @@ def transfer_style(
         segment_duration: length of the segment that is fitted, in s, 3 or more.
         segment_offset: its start in all songs, in s.
         encoder: empty for the shipped one, a folder, or a name in a registry.
+        controller: folder of a trained one, for its methods; the shipped one when None.
         separator: `default` for the shipped one, or another checkpoint.
         separator_config: the configuration of a published separator.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
@@ -114,6 +117,7 @@ def transfer_style(
         resolve_device(device),
         request.settings,
         encoder=encoder,
+        controller=None if controller is None else Path(controller),
         separator=separator,
         separator_config=separator_config,
     )

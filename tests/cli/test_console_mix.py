@@ -128,10 +128,10 @@ def test_what_is_missing_is_said_before_any_work(tmp_path: Path, tracks: Path) -
 
 def test_a_track_that_is_silent_where_all_others_sound_has_its_level(tmp_path: Path) -> None:
     """That of all of the song, from files in blocks as from audio at once."""
-    noise_CT = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 40 * 4_000)))
+    noise_CT = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 16 * 4_000)))
     late_CT = 0.01 * noise_CT
-    late_CT[:, : 30 * 4_000] = 0
-    noise_CT[:, 20 * 4_000 :] *= 1e-3
+    late_CT[:, : 14 * 4_000] = 0
+    noise_CT[:, 13 * 4_000 :] *= 1e-3
     paths = [tmp_path / f"{name}.wav" for name in ("early", "late")]
     for path, audio_CT in zip(paths, (0.1 * noise_CT, late_CT), strict=True):
         write_audio(path, audio_CT.float(), 4_000, subtype="FLOAT")
