@@ -93,7 +93,9 @@ class Standardised(nn.Module):
         self.register_buffer("scale_D", torch.ones(NUM_DESCRIPTORS))
 
     def fit(self, descriptor_MD: Tensor) -> None:
-        """Take mean and deviation of descriptors, one at least."""
+        """Take mean and deviation of descriptors; without any, all stays."""
+        if len(descriptor_MD) == 0:
+            return
         self.mean_D.copy_(descriptor_MD.mean(dim=0))
         self.scale_D.copy_(descriptor_MD.std(dim=0, correction=0).clamp_min(_LEAST_SCALE))
 

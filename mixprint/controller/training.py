@@ -113,6 +113,9 @@ class ControllerTask(Task[Batch | None]):
         self.config, self.initial, self.device = config, initial, device
         self.encoder = None if encoder is None else encoder.to(device)
         self.sources = {"train": train.fingerprint, "valid": valid.fingerprint}
+        embedding_dim = _NO_EMBEDDING_DIM if encoder is None else encoder.model.config.embedding_dim
+        self.architecture = config.architecture(embedding_dim, ROLES)
+        self._check_initial()
         self._measured_folder = out_dir / STATE_FOLDER / MEASURED_FOLDER
         self.measured = self._measure(train, config.num_examples, config.num_audio)
         held_out = self._measure(valid, config.num_valid, config.num_valid)
@@ -158,22 +161,10 @@ class ControllerTask(Task[Batch | None]):
 
     def _network(self) -> ControllerNetwork:
         """Build the network, with the scales and the prior of what was measured."""
-        config = self.config
-        encoder = self.encoder
-        embedding_dim = _NO_EMBEDDING_DIM if encoder is None else encoder.model.config.embedding_dim
-        architecture = config.architecture(embedding_dim, ROLES)
-        torch.manual_seed(derive_seed(config.seed, "weights"))
-        network = ControllerNetwork(architecture)
+        torch.manual_seed(derive_seed(self.config.seed, "weights"))
+        network = ControllerNetwork(self.architecture)
         if self.initial is not None:
-            known = self.initial
-            expected = (architecture, self._encoder_fingerprint)
-            if (known.network.config, known.encoder_fingerprint) != expected:
-                raise ConfigError(
-                    f"controller to start from: expected {architecture} and the encoder "
-                    f"{expected[1] or 'none'}, found {known.network.config} and "
-                    f"{known.encoder_fingerprint or 'none'}"
-                )
-            network.load_state_dict(known.network.state_dict())
+            network.load_state_dict(self.initial.network.state_dict())
         else:
             items = self.measured.items
             network.track_scale.fit(torch.cat([item.track_ND for item in items]))
@@ -181,6 +172,17 @@ class ControllerTask(Task[Batch | None]):
             network.reference_scale.fit(torch.cat(parts))
         self._fit_priors(network)
         return network
+
+    def _check_initial(self) -> None:
+        """Refuse to start from another kind of controller, before anything is measured."""
+        known = self.initial
+        expected = (self.architecture, self._encoder_fingerprint)
+        if known is not None and (known.network.config, known.encoder_fingerprint) != expected:
+            raise ConfigError(
+                f"controller to start from: expected {expected[0]} and the encoder "
+                f"{expected[1] or 'none'}, found {known.network.config} and "
+                f"{known.encoder_fingerprint or 'none'}"
+            )
 
     def _fit_priors(self, network: ControllerNetwork) -> None:
         """Let the priors be those of the songs at hand, also of a controller that is known."""
