@@ -55,25 +55,29 @@ def mixed(
         mixed_NCT of each, there, or stems_SCT in the order of `STEMS`, silent where there is none.
         Both add up to the mix.
     """
-    values = [Values.of(mixing.settings, SAMPLE_RATE_HZ) for mixing in mixings]
     if device.type == "cpu":
-        return [_mixed_here(*pair, room_s) for pair in zip(mixings, values, strict=True)]
-    if not mixings:
-        return []
+        return [_mixed_here(mixing, room_s) for mixing in mixings]
+    return mixed_together(mixings, device, room_s) if mixings else []
+
+
+def mixed_together(
+    mixings: Sequence[Mixing], device: torch.device, room_s: float = FITTED_ROOM_S
+) -> list[Tensor]:
+    """Mix songs side by side; see `mixed`."""
     counts = [len(mixing.tracks_NCT) for mixing in mixings]
     mix_N = torch.repeat_interleave(torch.tensor(counts)).to(device)
+    values = Values.joined([Values.of(mixing.settings, SAMPLE_RATE_HZ) for mixing in mixings])
     tracks_NCT = torch.cat([mixing.tracks_NCT.to(device) for mixing in mixings])
-    parts = Console(tracks_NCT, room_s, mix_N)(Values.joined(values).to(device)).split(counts)
+    parts = Console(tracks_NCT, room_s, mix_N)(values.to(device)).split(counts)
     return [
         part_NCT if mixing.roles is None else stem_sums(part_NCT, mixing.roles)
         for mixing, part_NCT in zip(mixings, parts, strict=True)
     ]
 
 
-def _mixed_here(mixing: Mixing, values: Values, room_s: float) -> Tensor:
-    if mixing.roles is None:
-        return mix_once(mixing.tracks_NCT, values, room_s)
-    group_N = _stem_numbers(mixing.roles)
+def _mixed_here(mixing: Mixing, room_s: float) -> Tensor:
+    values = Values.of(mixing.settings, SAMPLE_RATE_HZ)
+    group_N = None if mixing.roles is None else _stem_numbers(mixing.roles)
     return mix_once(mixing.tracks_NCT, values, room_s, group_N=group_N, num_groups=NUM_STEMS)
 
 

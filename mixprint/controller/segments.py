@@ -72,12 +72,20 @@ def cut(song: DrySong, first: int, num_samples: int) -> Segment:
         first: sample that it begins with.
         num_samples: its length.
     """
-    tracks_NCT = torch.stack([as_stereo(x_CT) for x_CT in song.read(first, num_samples)])
+    parts = song.read(first, num_samples)
     size = min(round(_HEARD_S * SAMPLE_RATE_HZ), num_samples)
-    power_N = tracks_NCT.square().mean(dim=1).unfold(-1, size, size).mean(dim=-1).amax(dim=-1)
+    power_N = torch.stack([_loudest_power(part_CT, size) for part_CT in parts])
     is_heard_N = power_N > min(10 ** (_HEARD_DBFS / 10), 0.99 * float(power_N.max()))
     places = is_heard_N.nonzero()[:, 0].tolist() or [0]
-    return Segment(tracks_NCT, song.names, song.roles).chosen(places)
+    names, roles = (tuple(of[place] for place in places) for of in (song.names, song.roles))
+    return Segment(torch.stack([as_stereo(parts[place]) for place in places]), names, roles)
+
+
+def _loudest_power(audio_CT: Tensor, size: int) -> Tensor:
+    """Return the highest mean square of blocks of some samples."""
+    num_blocks = audio_CT.shape[-1] // size
+    blocks_CMS = audio_CT[:, : num_blocks * size].unflatten(-1, (num_blocks, size))
+    return blocks_CMS.square().mean(dim=(0, 2)).max()
 
 
 def varied(segment: Segment, generator: torch.Generator, config: SegmentConfig) -> Segment:

@@ -18,7 +18,13 @@ from mixprint.controller.examples import (
     Recipe,
     RecipeReader,
 )
-from mixprint.controller.mixes import separated_by_mask, stem_sums
+from mixprint.controller.mixes import (
+    Mixing,
+    mixed,
+    mixed_together,
+    separated_by_mask,
+    stem_sums,
+)
 from mixprint.controller.roles import stem_of
 from mixprint.controller.segments import Segment, SegmentConfig, varied
 from mixprint.controller.songs import DrySong, SongConfig, song_pool
@@ -117,6 +123,19 @@ def test_a_reference_is_the_sum_of_its_stems_in_the_style_of_the_answer(
     # Those of one style share the reference; the next ones have another.
     assert recipes[0].reference is recipes[1].reference is not recipes[2].reference
     assert recipes[0].settings.master != recipes[2].settings.master
+
+
+def test_mixes_made_side_by_side_are_those_made_one_by_one(pool: MadePool[DrySong]) -> None:
+    """As tracks and as stems: the first is how a GPU works, the second how a processor does."""
+    first, second = _recipes(pool)[1:3]
+    mixings = [
+        Mixing(first.dry.tracks_NCT, first.settings),
+        Mixing(second.dry.tracks_NCT, second.settings, second.dry.roles),
+    ]
+    together, alone = mixed_together(mixings, CPU, ROOM_S), mixed(mixings, CPU, ROOM_S)
+    assert [len(parts) for parts in alone] == [len(first.dry.names), NUM_STEMS]
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
 def test_mix_to_mix_begins_with_stems_of_another_style(pool: MadePool[DrySong]) -> None:
