@@ -25,6 +25,8 @@ from components.step import Manifest
 from mixprint.collection.shards import is_done as is_shard_done
 from mixprint.collection.sources import _read_settings
 from mixprint.config import load_params
+from mixprint.controller.checkpoint import load_controller, save_controller
+from mixprint.controller.model import ControllerNetwork
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.checkpoint import save_checkpoint as save_encoder
 from mixprint.encoder.model import MixEncoder
@@ -49,6 +51,7 @@ from mixprint.zero_shot.model import ZeroShotNetwork
 from mixprint.zero_shot.settings import ZeroShotConfig
 from pipelines.cluster import Cluster
 from tests.components.workplace import REPOSITORY
+from tests.controller.trials import CONFIG as CONTROLLER
 
 NUM_MUTATIONS = 25
 MOST_SECONDS = 60.0  # each takes milliseconds; the machine may be busy
@@ -133,6 +136,11 @@ def encoder(folder: Path) -> Kind:
     return Kind(folder / "config.json", lambda: load_checkpoint(folder))
 
 
+def controller(folder: Path) -> Kind:
+    save_controller(folder, ControllerNetwork(CONTROLLER), encoder_fingerprint="ab", metadata={})
+    return Kind(folder / "config.json", lambda: load_controller(folder))
+
+
 def zero_shot(folder: Path) -> Kind:
     save_zero_shot(folder, ZeroShotNetwork(ZERO_SHOT), encoder_fingerprint="ab", metadata={})
     return Kind(folder / "config.json", lambda: load_zero_shot(folder))
@@ -199,6 +207,7 @@ KINDS: dict[str, Callable[[Path], Kind]] = {
     "own separator": own_separator,
     "published separator": published_separator,
     "encoder": encoder,
+    "controller": controller,
     "zero-shot network": zero_shot,
     "standardisation": of_values("s.json", standardisation().to_values(), Standardisation.load),
     "style": of_values("style.json", style().to_values(), Style.load),
@@ -472,7 +481,7 @@ def test_an_export_of_another_rate_is_refused(tmp_path: Path) -> None:
     assert "expected a model for 44100 Hz, found one for 22050 Hz" in told(made.load)
 
 
-@pytest.mark.parametrize("kind", ["encoder", "zero-shot network"])
+@pytest.mark.parametrize("kind", ["controller", "encoder", "zero-shot network"])
 @pytest.mark.parametrize(
     "change",
     [

@@ -168,7 +168,7 @@ class ExampleReader(Dataset[Batch | None]):
     ) -> SongInputs:
         """Put a song together, with less than all that is known of it."""
         config = self._config
-        draws = [rng.random() for _ in range(3)]
+        draws = [rng.random() for _ in range(4)]
         has_reference = draws[0] >= config.reference_dropout
         has_stems = draws[1] >= config.stems_dropout
         # Without separation there are no stems to embed.
@@ -180,12 +180,16 @@ class ExampleReader(Dataset[Batch | None]):
         song = reference_song(replace(item, role_N=role_N), reference, has_stems=has_stems)
         if not has_reference:
             return song.without_reference()
-        if song.embedding_E is None or not has_embedding:
+        is_alone = draws[3] < config.embedding_alone
+        if song.embedding_E is None or not (has_embedding or is_alone):
             return replace(song, embedding_E=None)
         generator = torch.Generator().manual_seed(rng.getrandbits(62))
         noise_E = torch.randn(song.embedding_E.shape, generator=generator)
         noise_E *= config.embedding_noise / math.sqrt(len(noise_E))
-        return replace(song, embedding_E=functional.normalize(song.embedding_E + noise_E, dim=-1))
+        embedding_E = functional.normalize(song.embedding_E + noise_E, dim=-1)
+        if is_alone:
+            song = song.without_reference()
+        return replace(song, embedding_E=embedding_E)
 
 
 def reference_song(

@@ -101,6 +101,8 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         reference_dropout: part of the examples without any reference.
         stems_dropout: part of the references that are heard as mid and side alone.
         embedding_dropout: part of the references without their embedding.
+        embedding_alone: part of the references of which nothing but the embedding is known, as of a
+            saved style.
         role_dropout: part of the tracks whose role is not told.
         embedding_noise: length of the noise that is added to embeddings of length 1.
         prior_shrinkage: part of the correlations of settings that is not believed.
@@ -131,6 +133,7 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
     reference_dropout: _Part
     stems_dropout: _Part
     embedding_dropout: _Part
+    embedding_alone: _Part
     role_dropout: _Part
     embedding_noise: _Weight
     prior_shrinkage: _Part

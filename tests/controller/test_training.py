@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,39 @@ def test_all_objectives_are_learned_in_turn_and_a_training_starts_from_another(
     )
     with pytest.raises(ConfigError, match="controller to start from"):
         train(tmp_path / "c", initial=tmp_path / "a", head=head, width=8)
+
+
+def test_parts_of_what_is_known_of_a_reference_drop_out_as_often_as_asked_for(
+    tmp_path: Path,
+) -> None:
+    known = measured(tmp_path, 2, num_audio=1)
+    # Embeddings as of an encoder.
+    items = [replace(item, embedding_E=torch.tensor([0.6, 0.8])) for item in known.items]
+    used = config(
+        phases=(phase("likelihood", 1, batch_size=400),),
+        num_examples=2,
+        num_audio=1,
+        reference_dropout=0.2,
+        stems_dropout=0.5,
+        embedding_dropout=0.0,
+        embedding_alone=0.25,
+        role_dropout=0.5,
+    )
+    batch = ExampleReader(used, MeasuredExamples(items, tmp_path), 2)[0]
+    assert batch is not None
+    inputs = batch.inputs
+    has_parts_B = inputs.is_part_BR.any(dim=1)
+    is_alone_B = inputs.has_embedding_B & ~has_parts_B
+    is_mid_side_B = has_parts_B & ~inputs.has_embedding_B
+    has_nothing_B = ~has_parts_B & ~inputs.has_embedding_B
+    shares = [float(x.float().mean()) for x in (has_nothing_B, is_alone_B, is_mid_side_B)]
+    # Of mid and side alone there is no embedding, as there are no stems to embed.
+    assert shares == pytest.approx([0.2, 0.8 * 0.5 * 0.25, 0.8 * 0.5], abs=0.06)
+    assert inputs.is_part_BR[is_mid_side_B].sum(dim=1).unique().tolist() == [2]
+    length_B = inputs.embedding_BE[inputs.has_embedding_B].norm(dim=1)
+    torch.testing.assert_close(length_B, torch.ones_like(length_B))
+    known_N = (inputs.role_BN[inputs.is_track_BN] > 0).float()
+    assert float(known_N.mean()) == pytest.approx(0.5, abs=0.08)
 
 
 @pytest.mark.parametrize(

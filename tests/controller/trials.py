@@ -129,6 +129,7 @@ def _tiny_config() -> ControllerTrainConfig:
         reference_dropout=0.2,
         stems_dropout=0.3,
         embedding_dropout=0.3,
+        embedding_alone=0.1,
         role_dropout=0.3,
         embedding_noise=0.4,
         prior_shrinkage=0.5,
