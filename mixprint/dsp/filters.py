@@ -10,7 +10,7 @@ Art of VA Filter Design, 2018; Simper 2013), whose state is well scaled for low 
 the direct forms are not: products in single precision suffice.
 
 Shape suffixes: B signal, C channel, K section, 3 coefficients, T sample, J block, L sample of a
-block, D state.
+block, D state; R row of blocks.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from mixprint.dsp.pieces import padded, pieces
 BLOCK_SAMPLES = 64
 # Powers of a system that are below this are no longer heard.
 _DIED_AWAY = 1e-7
+_TRACE = 1e-20
 
 
 def filtered(audio_BCT: Tensor, sections: Sections) -> Tensor:
@@ -136,14 +137,14 @@ class BlockFilters:
         arrived_BLD, step_BDD = _passed(system.b_BD, system.a_BDD)
         left_BLD, _ = _passed(system.c_BD, system.a_BDD.mT)
         later_BL = torch.einsum("bld,bd->bl", arrived_BLD[:, :-1], system.c_BD)
-        impulse_BL = torch.cat([system.d_B[:, None], later_BL], dim=1).to(dtype)
+        impulse_BL = _without_traces(torch.cat([system.d_B[:, None], later_BL], dim=1), dtype)
         shifted_BLL = functional.pad(impulse_BL, (BLOCK_SAMPLES - 1, 0)).unfold(
             -1, BLOCK_SAMPLES, 1
         )
         return cls(
-            arrived_BLD.to(dtype).flip(1),
+            _without_traces(arrived_BLD, dtype).flip(1),
             shifted_BLL.flip(1),
-            left_BLD.to(dtype).mT.contiguous(),
+            _without_traces(left_BLD, dtype).mT.contiguous(),
             step_BDD,
         )
 
@@ -158,26 +159,54 @@ class BlockFilters:
 
     def apply(self, audio_BCT: Tensor) -> Tensor:
         """Filter signals from rest: see `filtered`."""
-        num_samples = audio_BCT.shape[-1]
+        num_signals, num_channels, num_samples = audio_BCT.shape
         num_rest = num_samples % BLOCK_SAMPLES
-        whole_BCT, rest_BCT = audio_BCT.split((num_samples - num_rest, num_rest), dim=-1)
-        blocks_BCJL = whole_BCT.unflatten(-1, (-1, BLOCK_SAMPLES))
-        driven_BCJD = blocks_BCJL @ self.into_state_BLD[:, None]
+        # Rows of blocks R: signals where their channels follow each other, else channels.
+        filters = self if num_rest == 0 else self._per_channel(num_channels)
+        result_BCT = torch.empty_like(audio_BCT, memory_format=torch.contiguous_format)
+        blocks_RJL, result_RJL = (
+            x_BCT[..., : num_samples - num_rest]
+            .unflatten(-1, (-1, BLOCK_SAMPLES))
+            .flatten(*((1, 2) if num_rest == 0 else (0, 1)))
+            for x_BCT in (audio_BCT, result_BCT)
+        )
+        driven_RJD = blocks_RJL @ filters.into_state_BLD
+        driven_BCJD = driven_RJD.view(num_signals, num_channels, -1, driven_RJD.shape[-1])
         before_BCJD = _states_before(driven_BCJD, self.step_BDD)
-        result_BCT = torch.empty_like(audio_BCT)
-        for piece in pieces(blocks_BCJL, axis=2):
-            output_BCJL = self._output(blocks_BCJL[:, :, piece], before_BCJD[:, :, piece])
-            place = slice(piece.start * BLOCK_SAMPLES, piece.stop * BLOCK_SAMPLES)
-            result_BCT[..., place] = output_BCJL.flatten(2)
+        before_RJD = before_BCJD[:, :, :-1].reshape(driven_RJD.shape)
+        for piece in pieces(blocks_RJL, axis=1):
+            result_RJL[:, piece] = filters._output(blocks_RJL[:, piece], before_RJD[:, piece])
         if num_rest:
-            rest_BC1L = padded(rest_BCT, 0, BLOCK_SAMPLES - num_rest)[:, :, None]
-            output_BC1L = self._output(rest_BC1L, before_BCJD[:, :, -1:])
-            result_BCT[..., -num_rest:] = output_BC1L[:, :, 0, :num_rest]
+            rest_R1L = padded(audio_BCT[..., -num_rest:], 0, BLOCK_SAMPLES - num_rest).view(
+                len(blocks_RJL), 1, BLOCK_SAMPLES
+            )
+            output_R1L = filters._output(rest_R1L, before_BCJD[:, :, -1:].flatten(0, 1))
+            result_BCT[..., -num_rest:] = output_R1L[..., :num_rest].view(
+                num_signals, num_channels, num_rest
+            )
         return result_BCT
 
-    def _output(self, blocks_BCJL: Tensor, before_BCJD: Tensor) -> Tensor:
-        output_BCJL = blocks_BCJL @ self.to_output_BLL[:, None]
-        return output_BCJL.add_(before_BCJD @ self.out_of_state_BDL[:, None])
+    def _per_channel(self, num_channels: int) -> "BlockFilters":
+        return BlockFilters(
+            *(
+                matrix.repeat_interleave(num_channels, dim=0)
+                for matrix in (
+                    self.into_state_BLD,
+                    self.to_output_BLL,
+                    self.out_of_state_BDL,
+                    self.step_BDD,
+                )
+            )
+        )
+
+    def _output(self, blocks_RJL: Tensor, before_RJD: Tensor) -> Tensor:
+        output_RJL = blocks_RJL @ self.to_output_BLL
+        return output_RJL.baddbmm_(before_RJD, self.out_of_state_BDL)
+
+
+def _without_traces(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Set what is next to nothing to 0: below the normal numbers, products take long."""
+    return functional.threshold(matrix.abs(), _TRACE, 0.0).copysign_(matrix).to(dtype)
 
 
 def _passed(row_BD: Tensor, a_BDD: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,7 +227,7 @@ def _states_before(driven_BCJD: Tensor, step_BDD: Tensor) -> Tensor:
     state_BCJD = functional.pad(driven_BCJD, (0, 0, 1, 0))
     reach = 1
     while reach < state_BCJD.shape[2]:
-        step_B1DD = step_BDD[:, None].to(state_BCJD.dtype)
+        step_B1DD = _without_traces(step_BDD, state_BCJD.dtype)[:, None]
         state_BCJD[..., reach:, :] += state_BCJD[..., :-reach, :] @ step_B1DD
         step_BDD = step_BDD @ step_BDD
         if float(step_BDD.abs().amax()) < _DIED_AWAY:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixprint.dsp.equaliser import Sections
 from mixprint.dsp.filters import BlockFilters, filtered
-from mixprint.dsp.pieces import padded, pieces
+from mixprint.dsp.pieces import padded
 
 # Frames of a moving filter overlap by half.
 FRAME_SAMPLES = 4096
@@ -48,8 +48,8 @@ def frame_levels(audio_NCT: Tensor) -> Tensor:
     num_samples = audio_NCT.shape[-1]
     num_frames = len(frame_centres(num_samples, audio_NCT.device))
     padded_NCT = padded(audio_NCT, HOP_SAMPLES, (num_frames - 1) * HOP_SAMPLES - num_samples)
-    hops_NCJL = padded_NCT.unflatten(-1, (-1, HOP_SAMPLES))
-    return (torch.linalg.vecdot(hops_NCJL, hops_NCJL).mean(dim=1) / HOP_SAMPLES).sqrt()
+    norm_NCJ = torch.linalg.vector_norm(padded_NCT.unflatten(-1, (-1, HOP_SAMPLES)), dim=-1)
+    return (norm_NCJ.square().mean(dim=1) / HOP_SAMPLES).sqrt()
 
 
 def moving_filter(
@@ -74,14 +74,12 @@ def moving_filter(
     result = audio_NCT.new_zeros(num_signals, num_channels, num_frames + 2, HOP_SAMPLES)
     for n in range(num_signals):
         frames_JCL = padded_NCT[n].unfold(-1, FRAME_SAMPLES, HOP_SAMPLES).transpose(0, 1)
-        for piece in pieces(frames_JCL, axis=0):
-            windowed_JCL = padded(frames_JCL[piece] * window_L, 0, _RINGING_SAMPLES)
-            rows = slice(n * num_frames + piece.start, n * num_frames + piece.stop)
-            ringing_CJL = filters.take(rows).apply(windowed_JCL).transpose(0, 1)
-            # Three hops, of which the last one is not a whole one.
-            for h, hop_CJL in enumerate(ringing_CJL.split(HOP_SAMPLES, dim=-1)):
-                place = slice(piece.start + h, piece.stop + h)
-                result[n, :, place, : hop_CJL.shape[-1]] += hop_CJL
+        windowed_JCL = padded(frames_JCL * window_L, 0, _RINGING_SAMPLES)
+        rows = slice(n * num_frames, (n + 1) * num_frames)
+        ringing_CJL = filters.take(rows).apply(windowed_JCL).transpose(0, 1)
+        # Three hops, of which the last one is not a whole one.
+        for h, hop_CJL in enumerate(ringing_CJL.split(HOP_SAMPLES, dim=-1)):
+            result[n, :, h : h + num_frames, : hop_CJL.shape[-1]] += hop_CJL
     return result.flatten(2)[..., HOP_SAMPLES : HOP_SAMPLES + num_samples]
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-# So many values are handled at once on a CPU: half a megabyte.
-_PIECE_VALUES = 1 << 17
+# So many values are handled at once on a CPU: a megabyte.
+_PIECE_VALUES = 1 << 18
 
 
 def pieces(audio: Tensor, axis: int = -1) -> Iterator[slice]:

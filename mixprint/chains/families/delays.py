@@ -131,5 +131,6 @@ EFFECTS = (
         FAMILY,
         (Parameter("delay_ms", "ms", 200.0, 900.0, "log"), _LEVEL),
         _reverse_echo,
+        is_held_out=True,
     ),
 )

@@ -102,14 +102,11 @@ def _flanger(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     per_ms = sample_rate_hz / 1000
     depth_N11 = (values["depth_ms"] * (per_ms / 2))[:, None, None]
     middle_N11 = (values["delay_ms"] * per_ms)[:, None, None] + depth_N11
+    delay_N1T = _swung(depth_N11, middle_N11, turn_N1T)
     wet_NCT, gain_N11 = audio_NCT, values["feedback"][:, None, None]
     for k in range(_FLANGER_PASSES):
-        later_NCT = read_back(
-            wet_NCT,
-            turn_N1T,
-            partial(_swung, depth_N11 * 2**k, middle_N11 * 2**k),
-            _longest(_FLANGER_TIMES, sample_rate_hz, 2**k),
-        )
+        longest = _longest(_FLANGER_TIMES, sample_rate_hz, 2**k)
+        later_NCT = read_back(wet_NCT, delay_N1T, partial(torch.mul, 2**k), longest)
         wet_NCT = torch.addcmul(wet_NCT, later_NCT, gain_N11, out=later_NCT)
         gain_N11 = gain_N11.square()
     return wet_NCT
