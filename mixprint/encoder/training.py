@@ -421,16 +421,14 @@ class EncoderTask(Task[Batch]):
         Raises:
             TrainingError: an embedding is not finite.
         """
-        number_Q = torch.arange(len(references))
         sizes = [_length(self._rows(len(references), rank)) for rank in range(self.world_size)]
-        own_Q = number_Q[self._rows(len(references), self.rank)]
+        own = range(len(references))[self._rows(len(references), self.rank)]
         parts = [torch.empty(0, self.config.embedding_dim, device=self.device)]
-        with rank_progress(log, "embedded", len(own_Q), "segments", has_lines=False) as shown:
-            for some_Q in own_Q.split(self._items_at_once):
-                some = [references[q] for q in some_Q.tolist()]
-                parts.append(
-                    self._embed_some(some, None if chains is None else chains.take(some_Q))
-                )
+        with rank_progress(log, "embedded", len(own), "segments", has_lines=False) as shown:
+            for start in range(0, len(own), self._items_at_once):
+                some = own[start : start + self._items_at_once]
+                some_chains = None if chains is None else chains.take(torch.tensor(some))
+                parts.append(self._embed_some([references[q] for q in some], some_chains))
                 shown.advance(len(some))
         embedding_QE = gather_rows(torch.cat(parts), sizes).cpu()
         finite_Q = embedding_QE.isfinite().all(dim=-1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from mixprint.chains import Chains, described, draw_chains
 from mixprint.encoder import training
 from mixprint.encoder.checkpoint import load_checkpoint
+from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.prediction import PredictionHead, prediction_losses
 from mixprint.encoder.settings import TrainConfig
 from tests.encoder.conftest import make_set
@@ -102,8 +103,11 @@ def test_a_training_predicts_beside_contrast_or_alone_and_leaves_no_head(
     with quick_input():
         both = run(make_config(epochs=1, **chains), data, tmp_path / "both")
         alone = make_config(epochs=1, contrast_weight=0.0, **chains)
-        first, second = (run(alone, data, tmp_path / name) for name in ("alone", "again"))
-        plain = run(make_config(epochs=1), data, tmp_path / "plain")
+        # One song of the validation has no partner behind a chain.
+        fewer = data.tracks[:-2]
+        first, second = (
+            run(alone, data, tmp_path / name, tracks=fewer) for name in ("alone", "again")
+        )
     entry = both.best
     assert entry["train.loss"] == pytest.approx(
         entry["train.contrast_loss"] + 0.5 * entry["train.prediction_loss"]
@@ -112,12 +116,10 @@ def test_a_training_predicts_beside_contrast_or_alone_and_leaves_no_head(
         entry["train.presence_loss"] + entry["train.parameter_loss"]
     )
     assert 0 < entry["valid.chain_mrr"] <= 1
-    assert "train.contrast_loss" not in first.best
+    assert not first.best.keys() & {"train.contrast_loss", "valid.chain_mrr"}
     assert first.best["train.loss"] == pytest.approx(0.5 * first.best["train.prediction_loss"])
     assert first.best["train.loss"] == second.best["train.loss"]
-    assert "train.prediction_loss" not in plain.best
-    assert "valid.chain_mrr" not in plain.best
-    names = [set(load_checkpoint(tmp_path / n).model.state_dict()) for n in ("both", "plain")]
-    assert names[0] == names[1]
+    exported = load_checkpoint(tmp_path / "both").model
+    assert exported.state_dict().keys() == MixEncoder(exported.config).state_dict().keys()
     weights = [(tmp_path / n / "weights.safetensors").read_bytes() for n in ("alone", "again")]
     assert weights[0] == weights[1]
