@@ -18,8 +18,8 @@ from mixprint.stems import NUM_CHANNELS
 
 # An effect that leaves next to nothing of a sound is raised by no more, so that noise stays quiet.
 MAX_RAISE_DB = 24.0
-# So many signals pass through an effect together: more of them would not stay in the cache.
-_ROWS = 4
+# So many signals pass through an effect together on a CPU: more would not stay in its cache.
+_CPU_ROWS = 4
 
 
 def apply_chains(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Tensor:
@@ -48,12 +48,13 @@ def apply_chains(stems_BSCT: Tensor, chains: Chains, sample_rate_hz: int) -> Ten
     effect_NL = chains.effect_BSL.flatten(0, 1).cpu()
     position_NLP = chains.position_BSLP.flatten(0, 1)
     level_db_NL = chains.level_db_BSL.flatten(0, 1)
+    at_once = _CPU_ROWS if stems_BSCT.device.type == "cpu" else max(len(effect_NL), 1)
     for place in range(effect_NL.shape[1]):
         for number in effect_NL[:, place].unique().tolist():
             if number == NONE:
                 continue
             effect = EFFECTS[chains.effects[number]]
-            for row_N in (effect_NL[:, place] == number).nonzero()[:, 0].split(_ROWS):
+            for row_N in (effect_NL[:, place] == number).nonzero()[:, 0].split(at_once):
                 rows = row_N.tolist()
                 values = effect.values(position_NLP[rows, place])
                 result_NCT = effect.apply(signals.take(rows), values, sample_rate_hz)

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mixprint.dsp.pieces import pieces
+
 # An RMS below this counts as this, so that silence can be divided by.
 SILENCE = 1e-10
 # Audio (N, 2, T), values by name (N each), sample rate -> audio of the same shape.
@@ -101,11 +103,18 @@ def blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
 
 def evenly_blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
     """Mix as `blended` does, but with both equally loud."""
-    factor_N = rms(dry_NCT) / rms(wet_NCT).clamp_min(SILENCE)
-    return blended(dry_NCT, wet_NCT.mul_(factor_N[:, None, None]), mix_N)
+    factor_N11 = (rms(dry_NCT) / rms(wet_NCT).clamp_min(SILENCE))[:, None, None]
+    for piece in pieces(wet_NCT):
+        blended(dry_NCT[..., piece], wet_NCT[..., piece].mul_(factor_N11), mix_N)
+    return wet_NCT
+
+
+def added(dry_NCT: Tensor, wet_NCT: Tensor, level_db_N: Tensor) -> Tensor:
+    """Add at a level what an effect made of the sound, which is overwritten."""
+    return torch.addcmul(dry_NCT, wet_NCT, amplitude(level_db_N), out=wet_NCT)
 
 
 def rms(audio_NCT: Tensor) -> Tensor:
     """Measure the RMS of signals over both channels: rms_N."""
-    signal_NT = audio_NCT.flatten(1)
-    return (torch.linalg.vecdot(signal_NT, signal_NT) / signal_NT.shape[1]).sqrt()
+    num_values = audio_NCT.shape[1] * audio_NCT.shape[2]
+    return torch.linalg.vector_norm(audio_NCT, dim=(1, 2)) / math.sqrt(num_values)

@@ -4,13 +4,13 @@ Shape suffixes: N signal, C channel, T sample, F frequency bin; 1 where all chan
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from mixprint.dsp.padding import padded
+from mixprint.dsp.pieces import padded, pieces
 
 # Repeats below this are no longer heard.
 _DIED_AWAY = 1e-4
@@ -22,9 +22,10 @@ _LOOP_TAPS = 8192
 
 def delayed(audio_NCT: Tensor, delay_N: Tensor) -> Tensor:
     """Delay signals by whole samples each, 0 or more."""
-    result_NCT = torch.zeros_like(audio_NCT)
+    result_NCT = torch.empty_like(audio_NCT)
     num_samples = audio_NCT.shape[-1]
     for row, delay in _each(delay_N):
+        result_NCT[row, :, :delay] = 0
         result_NCT[row, :, delay:] = audio_NCT[row, :, : max(num_samples - delay, 0)]
     return result_NCT
 
@@ -46,9 +47,11 @@ def repeated(audio_NCT: Tensor, delay_N: Tensor, feedback_N: Tensor) -> Tensor:
     num_samples = audio_NCT.shape[-1]
     for (row, delay), gain in zip(_each(delay_N), feedback_N.tolist(), strict=True):
         while delay < num_samples and abs(gain) > _DIED_AWAY:
-            # The source is what this pass has not touched yet.
-            earlier_CT = result_NCT[row, :, :-delay].clone()
-            result_NCT[row, :, delay:].add_(earlier_CT, alpha=gain)
+            late_CT = result_NCT[row, :, delay:]
+            # From the end: what a piece is added from, this pass has not touched yet.
+            for piece in reversed(list(pieces(late_CT))):
+                earlier_CT = result_NCT[row, :, piece].clone()
+                late_CT[:, piece].add_(earlier_CT, alpha=gain)
             delay, gain = 2 * delay, gain * gain
     return result_NCT
 
@@ -128,22 +131,31 @@ def repeated_through_filter(
     return result_NCT.div_(window_T[:num_samples])
 
 
-def read_back(audio_NCT: Tensor, delay_NCT: Tensor, longest: int) -> Tensor:
+def read_back(
+    audio_NCT: Tensor, control_NCT: Tensor, delay: Callable[[Tensor], Tensor], longest: int
+) -> Tensor:
     """Read signals with a delay that moves, by straight lines between samples.
 
     Args:
         audio_NCT: the signals, with silence before them.
-        delay_NCT: in samples for each sample of the result, 0 to `longest`; or for both channels
-            alike, delay_N1T.
+        control_NCT: what the delay follows, such as the turns of an oscillator; or for both
+            channels alike, control_N1T.
+        delay: returns the delay in samples, 0 to `longest`, of each sample of a piece of it; it may
+            have two channels where the control has one.
         longest: delay that can occur.
 
     Returns:
         audio_NCT.
     """
-    num_samples = audio_NCT.shape[-1]
     padded_NCT = padded(audio_NCT, longest + 1, 0)
-    position_T = torch.arange(longest + 1, longest + 1 + num_samples, device=audio_NCT.device)
-    index_NCT = position_T - delay_NCT.long()
-    late_NCT = padded_NCT.gather(-1, index_NCT.expand(audio_NCT.shape))
-    earlier_NCT = padded_NCT.gather(-1, index_NCT.sub_(1).expand(audio_NCT.shape))
-    return late_NCT.lerp_(earlier_NCT, delay_NCT.frac().expand(audio_NCT.shape))
+    result_NCT = torch.empty_like(audio_NCT)
+    for piece in pieces(audio_NCT):
+        delay_NCT = delay(control_NCT[..., piece])
+        first, last = longest + 1 + piece.start, longest + 1 + piece.stop
+        index_NCT = torch.arange(first, last, device=audio_NCT.device) - delay_NCT.long()
+        shape = (*audio_NCT.shape[:2], last - first)
+        late_NCT = padded_NCT.gather(-1, index_NCT.expand(shape))
+        earlier_NCT = padded_NCT.gather(-1, index_NCT.sub_(1).expand(shape))
+        share_NCT = delay_NCT.frac().expand(shape)
+        torch.lerp(late_NCT, earlier_NCT, share_NCT, out=result_NCT[..., piece])
+    return result_NCT

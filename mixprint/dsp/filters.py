@@ -10,7 +10,7 @@ Art of VA Filter Design, 2018; Simper 2013), whose state is well scaled for low 
 the direct forms are not: products in single precision suffice.
 
 Shape suffixes: B signal, C channel, K section, 3 coefficients, T sample, J block, L sample of a
-block, D state.
+block, D state; R row of blocks.
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixprint.dsp.equaliser import Sections
-from mixprint.dsp.padding import padded
+from mixprint.dsp.pieces import padded, pieces
 
 BLOCK_SAMPLES = 64
 # Powers of a system that are below this are no longer heard.
 _DIED_AWAY = 1e-7
+_TRACE = 1e-20
 
 
 def filtered(audio_BCT: Tensor, sections: Sections) -> Tensor:
@@ -37,25 +38,7 @@ def filtered(audio_BCT: Tensor, sections: Sections) -> Tensor:
     Returns:
         audio_BCT of the same length.
     """
-    num_samples, num_channels = audio_BCT.shape[-1], audio_BCT.shape[1]
-    blocks = _Blocks.of(_System.of(sections), audio_BCT.dtype)
-    num_states = blocks.step_BDD.shape[-1]
-    # Each block, and behind it the state before it: so one product gives the output.
-    num_blocks = -(-num_samples // BLOCK_SAMPLES)
-    shape = (len(audio_BCT), num_channels, num_blocks, BLOCK_SAMPLES + num_states)
-    joint_BCJX = audio_BCT.new_empty(shape)
-    num_whole = num_samples // BLOCK_SAMPLES
-    whole_BCT, rest_BCT = audio_BCT.split(
-        (num_whole * BLOCK_SAMPLES, num_samples % BLOCK_SAMPLES), dim=-1
-    )
-    joint_BCJX[:, :, :num_whole, :BLOCK_SAMPLES] = whole_BCT.unflatten(-1, (-1, BLOCK_SAMPLES))
-    if num_whole < num_blocks:
-        joint_BCJX[:, :, -1, :BLOCK_SAMPLES] = padded(rest_BCT, 0, -num_samples % BLOCK_SAMPLES)
-    blocks_BXL = joint_BCJX.flatten(1, 2)[..., :BLOCK_SAMPLES]
-    driven_BCJD = (blocks_BXL @ blocks.into_state_BLD).unflatten(1, (num_channels, -1))
-    joint_BCJX[..., BLOCK_SAMPLES:] = _states_before(driven_BCJD, blocks.step_BDD)
-    result_BXL = joint_BCJX.flatten(1, 2) @ blocks.to_output_BXL
-    return result_BXL.unflatten(1, (num_channels, -1)).flatten(2)[..., :num_samples]
+    return BlockFilters.of(sections, audio_BCT.dtype).apply(audio_BCT)
 
 
 @dataclass(frozen=True)
@@ -131,29 +114,99 @@ def _at_ends(x_B3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class _Blocks:
-    """What a system does with a block: to the output and to the state."""
+class BlockFilters:
+    """What filters do with a block: to the state behind it, and to the output.
+
+    Attributes:
+        into_state_BLD: from the block.
+        to_output_BLL: from the block.
+        out_of_state_BDL: to the output, from the state before it.
+        step_BDD: from that state to the one behind it, float64.
+    """
 
     into_state_BLD: Tensor
-    to_output_BXL: Tensor  # of the block, and of the state before it
-    step_BDD: Tensor  # of the state alone, float64
+    to_output_BLL: Tensor
+    out_of_state_BDL: Tensor
+    step_BDD: Tensor
 
     @classmethod
-    def of(cls, system: _System, dtype: torch.dtype) -> "_Blocks":
-        """Compute the matrices from powers of the system."""
+    def of(cls, sections: Sections, dtype: torch.dtype) -> "BlockFilters":
+        """Compute the matrices for audio of a type."""
+        system = _System.of(sections)
         # x_l has passed the system L - 1 - l times at the end of the block.
         arrived_BLD, step_BDD = _passed(system.b_BD, system.a_BDD)
         left_BLD, _ = _passed(system.c_BD, system.a_BDD.mT)
         later_BL = torch.einsum("bld,bd->bl", arrived_BLD[:, :-1], system.c_BD)
-        impulse_BL = torch.cat([system.d_B[:, None], later_BL], dim=1).to(dtype)
+        impulse_BL = _without_traces(torch.cat([system.d_B[:, None], later_BL], dim=1), dtype)
         shifted_BLL = functional.pad(impulse_BL, (BLOCK_SAMPLES - 1, 0)).unfold(
             -1, BLOCK_SAMPLES, 1
         )
         return cls(
-            arrived_BLD.to(dtype).flip(1),
-            torch.cat([shifted_BLL.flip(1), left_BLD.to(dtype).mT], dim=1),
+            _without_traces(arrived_BLD, dtype).flip(1),
+            shifted_BLL.flip(1),
+            _without_traces(left_BLD, dtype).mT.contiguous(),
             step_BDD,
         )
+
+    def take(self, rows: slice) -> "BlockFilters":
+        """Return some of the filters."""
+        return BlockFilters(
+            self.into_state_BLD[rows],
+            self.to_output_BLL[rows],
+            self.out_of_state_BDL[rows],
+            self.step_BDD[rows],
+        )
+
+    def apply(self, audio_BCT: Tensor) -> Tensor:
+        """Filter signals from rest: see `filtered`."""
+        num_signals, num_channels, num_samples = audio_BCT.shape
+        num_rest = num_samples % BLOCK_SAMPLES
+        # Rows of blocks R: signals where their channels follow each other, else channels.
+        filters = self if num_rest == 0 else self._per_channel(num_channels)
+        result_BCT = torch.empty_like(audio_BCT, memory_format=torch.contiguous_format)
+        blocks_RJL, result_RJL = (
+            x_BCT[..., : num_samples - num_rest]
+            .unflatten(-1, (-1, BLOCK_SAMPLES))
+            .flatten(*((1, 2) if num_rest == 0 else (0, 1)))
+            for x_BCT in (audio_BCT, result_BCT)
+        )
+        driven_RJD = blocks_RJL @ filters.into_state_BLD
+        driven_BCJD = driven_RJD.view(num_signals, num_channels, -1, driven_RJD.shape[-1])
+        before_BCJD = _states_before(driven_BCJD, self.step_BDD)
+        before_RJD = before_BCJD[:, :, :-1].reshape(driven_RJD.shape)
+        for piece in pieces(blocks_RJL, axis=1):
+            result_RJL[:, piece] = filters._output(blocks_RJL[:, piece], before_RJD[:, piece])
+        if num_rest:
+            rest_R1L = padded(audio_BCT[..., -num_rest:], 0, BLOCK_SAMPLES - num_rest).view(
+                len(blocks_RJL), 1, BLOCK_SAMPLES
+            )
+            output_R1L = filters._output(rest_R1L, before_BCJD[:, :, -1:].flatten(0, 1))
+            result_BCT[..., -num_rest:] = output_R1L[..., :num_rest].view(
+                num_signals, num_channels, num_rest
+            )
+        return result_BCT
+
+    def _per_channel(self, num_channels: int) -> "BlockFilters":
+        return BlockFilters(
+            *(
+                matrix.repeat_interleave(num_channels, dim=0)
+                for matrix in (
+                    self.into_state_BLD,
+                    self.to_output_BLL,
+                    self.out_of_state_BDL,
+                    self.step_BDD,
+                )
+            )
+        )
+
+    def _output(self, blocks_RJL: Tensor, before_RJD: Tensor) -> Tensor:
+        output_RJL = blocks_RJL @ self.to_output_BLL
+        return output_RJL.baddbmm_(before_RJD, self.out_of_state_BDL)
+
+
+def _without_traces(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """Set what is next to nothing to 0: below the normal numbers, products take long."""
+    return functional.threshold(matrix.abs(), _TRACE, 0.0).copysign_(matrix).to(dtype)
 
 
 def _passed(row_BD: Tensor, a_BDD: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,12 +222,12 @@ def _states_before(driven_BCJD: Tensor, step_BDD: Tensor) -> Tensor:
     """Solve the recurrence of the states by doubling: after each pass one covers twice the blocks.
 
     Returns:
-        before_BCJD: the state at the start of each block.
+        before_BCJD: the state at the start of each block, and behind the last one.
     """
-    state_BCJD = functional.pad(driven_BCJD[..., :-1, :], (0, 0, 1, 0))
+    state_BCJD = functional.pad(driven_BCJD, (0, 0, 1, 0))
     reach = 1
     while reach < state_BCJD.shape[2]:
-        step_B1DD = step_BDD[:, None].to(state_BCJD.dtype)
+        step_B1DD = _without_traces(step_BDD, state_BCJD.dtype)[:, None]
         state_BCJD[..., reach:, :] += state_BCJD[..., :-reach, :] @ step_B1DD
         step_BDD = step_BDD @ step_BDD
         if float(step_BDD.abs().amax()) < _DIED_AWAY:

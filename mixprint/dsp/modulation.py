@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mixprint.dsp.equaliser import Sections
-from mixprint.dsp.filters import filtered
-from mixprint.dsp.padding import padded
+from mixprint.dsp.filters import BlockFilters, filtered
+from mixprint.dsp.pieces import padded
 
 # Frames of a moving filter overlap by half.
 FRAME_SAMPLES = 4096
@@ -45,11 +45,11 @@ def frame_centres(num_samples: int, device: torch.device) -> Tensor:
 
 def frame_levels(audio_NCT: Tensor) -> Tensor:
     """Measure the RMS just before the middle of each frame of a moving filter: level_NJ."""
-    power_NT = audio_NCT.square().mean(dim=1)
-    num_frames = len(frame_centres(audio_NCT.shape[-1], audio_NCT.device))
-    after = (num_frames - 1) * HOP_SAMPLES - power_NT.shape[-1]
-    hops_NJL = padded(power_NT, HOP_SAMPLES, after).unflatten(-1, (-1, HOP_SAMPLES))
-    return hops_NJL.mean(dim=-1).sqrt()
+    num_samples = audio_NCT.shape[-1]
+    num_frames = len(frame_centres(num_samples, audio_NCT.device))
+    padded_NCT = padded(audio_NCT, HOP_SAMPLES, (num_frames - 1) * HOP_SAMPLES - num_samples)
+    norm_NCJ = torch.linalg.vector_norm(padded_NCT.unflatten(-1, (-1, HOP_SAMPLES)), dim=-1)
+    return (norm_NCJ.square().mean(dim=1) / HOP_SAMPLES).sqrt()
 
 
 def moving_filter(
@@ -70,17 +70,16 @@ def moving_filter(
     num_frames = value_NJ.shape[-1]
     padded_NCT = padded(audio_NCT, HOP_SAMPLES, num_frames * HOP_SAMPLES - num_samples)
     window_L = torch.hann_window(FRAME_SAMPLES, device=audio_NCT.device, dtype=audio_NCT.dtype)
-    frames = padded_NCT.unfold(-1, FRAME_SAMPLES, HOP_SAMPLES).transpose(1, 2)
-    rows = frames.new_zeros(
-        num_signals * num_frames, num_channels, FRAME_SAMPLES + _RINGING_SAMPLES
-    )
-    torch.mul(frames, window_L, out=rows.view(*frames.shape[:3], -1)[..., :FRAME_SAMPLES])
-    rows = filtered(rows, design(value_NJ.flatten()))
-    frames = rows.view(num_signals, num_frames, num_channels, -1).transpose(1, 2)
+    filters = BlockFilters.of(design(value_NJ.flatten()), audio_NCT.dtype)
     result = audio_NCT.new_zeros(num_signals, num_channels, num_frames + 2, HOP_SAMPLES)
-    result[:, :, :num_frames] = frames[..., :HOP_SAMPLES]
-    result[:, :, 1:-1] += frames[..., HOP_SAMPLES:FRAME_SAMPLES]
-    result[:, :, 2:, :_RINGING_SAMPLES] += frames[..., FRAME_SAMPLES:]
+    for n in range(num_signals):
+        frames_JCL = padded_NCT[n].unfold(-1, FRAME_SAMPLES, HOP_SAMPLES).transpose(0, 1)
+        windowed_JCL = padded(frames_JCL * window_L, 0, _RINGING_SAMPLES)
+        rows = slice(n * num_frames, (n + 1) * num_frames)
+        ringing_CJL = filters.take(rows).apply(windowed_JCL).transpose(0, 1)
+        # Three hops, of which the last one is not a whole one.
+        for h, hop_CJL in enumerate(ringing_CJL.split(HOP_SAMPLES, dim=-1)):
+            result[n, :, h : h + num_frames, : hop_CJL.shape[-1]] += hop_CJL
     return result.flatten(2)[..., HOP_SAMPLES : HOP_SAMPLES + num_samples]
 
 

@@ -179,3 +179,33 @@ def test_the_exciter_adds_above_its_frequency_alone() -> None:
     result_T = applied("exciter", low_NCT + high_NCT, **given)[0, 0]
     assert level_at(result_T, 400.0) < 0.005
     assert level_at(result_T, 12_000.0) > 0.02
+
+
+def test_a_flanger_that_stands_still_repeats_at_multiples_of_its_delay() -> None:
+    impulse_NCT = torch.zeros(1, 2, 1_000)
+    impulse_NCT[..., 5] = 1.0
+    given = {"delay_ms": 1000 * 44 / RATE_HZ, "depth_ms": 0.0, "feedback": -0.8}
+    result_T = applied("flanger", impulse_NCT, **given)[0, 1]
+    expected_T = torch.zeros(1_000)
+    expected_T[5 : 5 + 8 * 44 : 44] = torch.tensor([(-0.8) ** k for k in range(8)])
+    torch.testing.assert_close(result_T, expected_T, rtol=0, atol=1e-4)
+
+
+def test_a_phaser_cancels_where_the_phase_is_turned() -> None:
+    """Three pairs of all-passes turn the centre by three halves of a turn: into its opposite."""
+    given = {"frequency_hz": 1_000.0, "octaves": 0.0, "mix": 0.5}
+    for frequency_hz, level in ((1_000.0, 0.0), (20.0, 0.2), (20_000.0, 0.2)):
+        result_T = applied("phaser", tone(frequency_hz, RATE_HZ), **given)[0, 0]
+        assert level_at(result_T[-RATE_HZ // 2 :], frequency_hz) == pytest.approx(level, abs=0.02)
+
+
+def test_a_vowel_has_its_formants() -> None:
+    noise_NCT = torch.randn(1, 2, RATE_HZ, generator=torch.Generator().manual_seed(0))
+    for vowel, first_hz, second_hz in ((0.0, 730, 1_090), (2.0, 270, 2_290), (4.0, 300, 870)):
+        result_T = applied("formants", noise_NCT, vowel=vowel, q=8.0, mix=1.0)[0, 0]
+        gain_F = torch.fft.rfft(result_T).abs() / torch.fft.rfft(noise_NCT[0, 0]).abs()
+        # One bin is 1 Hz: mean gains of bands around the formants, and of one far from them.
+        at_first, at_second, far = (
+            float(gain_F[hz - 10 : hz + 10].median()) for hz in (first_hz, second_hz, 12_000)
+        )
+        assert min(at_first, at_second) > 8 * far

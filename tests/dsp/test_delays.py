@@ -68,11 +68,12 @@ def test_filtered_repeats_are_those_of_the_loop() -> None:
 def test_a_delay_that_moves_reads_between_samples() -> None:
     ramp_NCT = torch.arange(1.0, 101.0).expand(1, 2, -1)
     delay_T = 3.0 + 2.5 * torch.sin(torch.arange(100.0))
-    result_NCT = read_back(ramp_NCT, delay_T[None, None], longest=6)
+    result_NCT = read_back(ramp_NCT, delay_T[None, None] / 2, lambda x: 2 * x, longest=6)
     # A ramp is read exactly; before it there is silence.
     expected_T = (torch.arange(1.0, 101.0) - delay_T).clamp_min(0)
     torch.testing.assert_close(result_NCT[0, 1, 6:], expected_T[6:], rtol=0, atol=1e-4)
-    assert read_back(ramp_NCT, torch.zeros(1, 2, 100), longest=0).equal(ramp_NCT)
+    zero_NCT = torch.zeros(1, 2, 100)
+    assert read_back(ramp_NCT, zero_NCT, torch.abs, longest=0).equal(ramp_NCT)
 
 
 def test_pieces_are_reversed_when_they_have_passed() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, amplitude
+from mixprint.chains.effect import Effect, Parameter, added, amplitude
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp.delays import delayed, repeated, repeated_through_filter, reversed_pieces
 from mixprint.dsp.filters import filtered
@@ -32,13 +32,13 @@ def _slap(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Add one short echo with softened highs."""
     echo_NCT = delayed(audio_NCT, _samples(values["delay_ms"], sample_rate_hz))
     soft_NCT = filtered(echo_NCT, designs.one_pole(values["high_cut_hz"], sample_rate_hz))
-    return audio_NCT + amplitude(values["level_db"]) * soft_NCT
+    return added(audio_NCT, soft_NCT, values["level_db"])
 
 
 def _echo(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     delay_N = _samples(values["delay_ms"], sample_rate_hz)
     echo_NCT = repeated(delayed(audio_NCT, delay_N), delay_N, values["feedback"])
-    return audio_NCT + amplitude(values["level_db"]) * echo_NCT
+    return added(audio_NCT, echo_NCT, values["level_db"])
 
 
 def _ping_pong(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
@@ -47,7 +47,7 @@ def _ping_pong(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor
     left_N1T = delayed(audio_NCT.mean(dim=1, keepdim=True), delay_N)
     left_N1T = repeated(left_N1T, 2 * delay_N, feedback_N.square())
     right_N1T = delayed(left_N1T, delay_N) * feedback_N[:, None, None]
-    return audio_NCT + amplitude(values["level_db"]) * torch.cat([left_N1T, right_N1T], dim=1)
+    return added(audio_NCT, torch.cat([left_N1T, right_N1T], dim=1), values["level_db"])
 
 
 def _tape_delay(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
@@ -60,7 +60,7 @@ def _tape_delay(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tenso
         values["high_cut_hz"],
         sample_rate_hz,
     )
-    return audio_NCT + amplitude(values["level_db"]) * echo_NCT
+    return added(audio_NCT, echo_NCT, values["level_db"])
 
 
 def _multi_tap(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
@@ -86,7 +86,7 @@ def _haas(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
 def _reverse_echo(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Add pieces of the sound, played backwards after they have passed."""
     echo_NCT = reversed_pieces(audio_NCT, _samples(values["delay_ms"], sample_rate_hz))
-    return audio_NCT + amplitude(values["level_db"]) * echo_NCT
+    return added(audio_NCT, echo_NCT, values["level_db"])
 
 
 EFFECTS = (
@@ -131,5 +131,6 @@ EFFECTS = (
         FAMILY,
         (Parameter("delay_ms", "ms", 200.0, 900.0, "log"), _LEVEL),
         _reverse_echo,
+        is_held_out=True,
     ),
 )

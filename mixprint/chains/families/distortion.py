@@ -23,6 +23,7 @@ from mixprint.chains.effect import (
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp import waveshaping
 from mixprint.dsp.filters import filtered
+from mixprint.dsp.pieces import in_pieces
 
 FAMILY = "distortion"
 WORKING_LEVEL_DBFS = -18.0
@@ -35,10 +36,15 @@ _MIX = Parameter("mix", "", 0.3, 1.0)
 Values = Mapping[str, Tensor]
 
 
-def _staged(audio_NCT: Tensor, drive_db_N: Tensor | float = 0.0) -> Tensor:
-    """Bring signals to the working level, and drive them from there."""
+def _driven(
+    audio_NCT: Tensor,
+    curve: Callable[[Tensor], Tensor],
+    drive_db_N: Tensor | float = 0.0,
+) -> Tensor:
+    """Bring signals to the working level, drive them from there, and put them through a curve."""
     level_N = rms(audio_NCT).clamp_min(SILENCE)
-    return audio_NCT * (10 ** ((WORKING_LEVEL_DBFS + drive_db_N) / 20) / level_N)[:, None, None]
+    factor_N11 = (10 ** ((WORKING_LEVEL_DBFS + drive_db_N) / 20) / level_N)[:, None, None]
+    return in_pieces(lambda piece_NCT: curve(piece_NCT * factor_N11), audio_NCT)
 
 
 def _curve(
@@ -52,7 +58,7 @@ def _curve(
 
     def apply(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
         del sample_rate_hz
-        wet_NCT = curve(_staged(audio_NCT, values["drive_db"]))
+        wet_NCT = _driven(audio_NCT, curve, values["drive_db"])
         return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
     return Effect(name, FAMILY, (drive, _MIX), apply, is_held_out=is_held_out)
@@ -60,8 +66,12 @@ def _curve(
 
 def _tube(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
-    driven_NCT = _staged(audio_NCT, values["drive_db"])
-    wet_NCT = _without_mean(waveshaping.biased_tanh(driven_NCT, values["bias"]))
+    wet_NCT = _driven(
+        audio_NCT,
+        lambda piece_NCT: waveshaping.biased_tanh(piece_NCT, values["bias"]),
+        values["drive_db"],
+    )
+    wet_NCT = _without_mean(wet_NCT)
     return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
 
@@ -77,14 +87,18 @@ def _rectifier(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor
 
 def _fuzz(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Saturate so far that a wave becomes nearly square, then soften it by a low-pass."""
-    driven_NCT = _staged(audio_NCT, values["drive_db"])
-    wet_NCT = waveshaping.biased_tanh(driven_NCT, _FUZZ_BIAS * rms(driven_NCT))
+    bias_N = _FUZZ_BIAS * 10 ** ((WORKING_LEVEL_DBFS + values["drive_db"]) / 20)
+    wet_NCT = _driven(
+        audio_NCT,
+        lambda piece_NCT: waveshaping.biased_tanh(piece_NCT, bias_N),
+        values["drive_db"],
+    )
     return filtered(_without_mean(wet_NCT), designs.one_pole(values["tone_hz"], sample_rate_hz))
 
 
 def _bits(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
-    wet_NCT = waveshaping.rounded(_staged(audio_NCT), values["bits"])
+    wet_NCT = _driven(audio_NCT, lambda piece_NCT: waveshaping.rounded(piece_NCT, values["bits"]))
     return evenly_blended(audio_NCT, wet_NCT, values["mix"])
 
 
@@ -97,9 +111,12 @@ def _exciter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Add to the sound the harmonics of what lies above a frequency."""
     high_pass = designs.butterworth(values["frequency_hz"], 2, sample_rate_hz, high=True)
     high_NCT = filtered(audio_NCT, high_pass)
-    driven_NCT = _staged(high_NCT, values["drive_db"])
     bias_N = torch.full_like(values["amount_db"], _EXCITER_BIAS)
-    harmonics_NCT = waveshaping.biased_tanh(driven_NCT, bias_N)
+    harmonics_NCT = _driven(
+        high_NCT,
+        lambda piece_NCT: waveshaping.biased_tanh(piece_NCT, bias_N),
+        values["drive_db"],
+    )
     level_N = rms(high_NCT) / rms(harmonics_NCT).clamp_min(SILENCE)
     level_N11 = level_N[:, None, None] * amplitude(values["amount_db"])
     return torch.addcmul(audio_NCT, harmonics_NCT, level_N11)
@@ -108,8 +125,12 @@ def _exciter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
 def _harmonics(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
     gains = [values[f"harmonic_{degree}"] for degree in (2, 3, 4, 5)]
-    driven_NCT = _staged(audio_NCT, values["drive_db"])
-    return _without_mean(waveshaping.chebyshev_shaped(driven_NCT, gains))
+    wet_NCT = _driven(
+        audio_NCT,
+        lambda piece_NCT: waveshaping.chebyshev_shaped(piece_NCT, gains),
+        values["drive_db"],
+    )
+    return _without_mean(wet_NCT)
 
 
 EFFECTS = (

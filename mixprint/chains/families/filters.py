@@ -52,9 +52,7 @@ def _gain(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return audio_NCT * amplitude(values["gain_db"])
 
 
-def _graphic(
-    name: str, centres_hz: tuple[float, ...], q: float, *, is_held_out: bool = False
-) -> Effect:
+def _graphic(name: str, centres_hz: tuple[float, ...], q: float) -> Effect:
     """Make a graphic equaliser: bells at fixed frequencies, one gain each."""
     parameters = tuple(
         Parameter(f"gain_{centre_hz:g}_hz_db", "dB", -12.0, 12.0) for centre_hz in centres_hz
@@ -68,7 +66,7 @@ def _graphic(
             bells.append(equaliser.bell(centre_N, gain_db_N, q_N, sample_rate_hz))
         return Sections.joined(bells)
 
-    return _filter(name, parameters, design, is_held_out=is_held_out)
+    return _filter(name, parameters, design)
 
 
 def _telephone(values: Values, sample_rate_hz: int) -> Sections:
@@ -227,7 +225,7 @@ EFFECTS = (
     ),
     _graphic("graphic_3", _GRAPHIC_3_HZ, 0.6),
     _graphic("graphic_5", _GRAPHIC_5_HZ, 0.9),
-    _graphic("graphic_10", _GRAPHIC_10_HZ, math.sqrt(2), is_held_out=True),
+    _graphic("graphic_10", _GRAPHIC_10_HZ, math.sqrt(2)),
     _filter(
         "telephone",
         (
@@ -260,6 +258,7 @@ EFFECTS = (
             _MIX,
         ),
         _comb,
+        is_held_out=True,
     ),
     Effect(
         "comb_notches",

@@ -5,6 +5,7 @@ Shape suffixes: N signal, C channel, T sample, J frame of a moving filter.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from mixprint.dsp.modulation import (
     sine,
     turns,
 )
+from mixprint.dsp.pieces import in_pieces
 
 FAMILY = "modulation"
 # Pairs of all-passes of a phaser.
@@ -67,13 +69,22 @@ _CHORUS_TIMES = (
 
 def _chorus(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Add a copy with a delay that moves, a quarter turn later on the right."""
-    turn_NT = _turns(values, audio_NCT, sample_rate_hz)
+    turn_N1T = _turns(values, audio_NCT, sample_rate_hz)[:, None]
     per_ms = sample_rate_hz / 1000
-    wave_NCT = torch.stack([sine(turn_NT), sine(turn_NT, 0.25)], dim=1)
     depth_N11 = (values["depth_ms"] * (per_ms / 2))[:, None, None]
-    delay_NCT = wave_NCT.add_(1).mul_(depth_N11).add_((values["delay_ms"] * per_ms)[:, None, None])
-    wet_NCT = read_back(audio_NCT, delay_NCT, _longest(_CHORUS_TIMES, sample_rate_hz))
+    middle_N11 = (values["delay_ms"] * per_ms)[:, None, None] + depth_N11
+
+    def delay(turn_N1T: Tensor) -> Tensor:
+        wave_NCT = torch.cat([sine(turn_N1T), sine(turn_N1T, 0.25)], dim=1)
+        return wave_NCT.mul_(depth_N11).add_(middle_N11)
+
+    wet_NCT = read_back(audio_NCT, turn_N1T, delay, _longest(_CHORUS_TIMES, sample_rate_hz))
     return blended(audio_NCT, wet_NCT, values["mix"])
+
+
+def _swung(depth: Tensor, middle: Tensor, turn: Tensor) -> Tensor:
+    """Return what swings around a middle with a depth on either side."""
+    return sine(turn).mul_(depth).add_(middle)
 
 
 _FLANGER_TIMES = (
@@ -87,16 +98,17 @@ def _flanger(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
 
     The multiples are what feedback makes while the delay hardly moves; they are doubled each pass.
     """
+    turn_N1T = _turns(values, audio_NCT, sample_rate_hz)[:, None]
     per_ms = sample_rate_hz / 1000
-    wave_N1T = sine(_turns(values, audio_NCT, sample_rate_hz))[:, None]
     depth_N11 = (values["depth_ms"] * (per_ms / 2))[:, None, None]
-    delay_N1T = wave_N1T.add_(1).mul_(depth_N11).add_((values["delay_ms"] * per_ms)[:, None, None])
+    middle_N11 = (values["delay_ms"] * per_ms)[:, None, None] + depth_N11
+    delay_N1T = _swung(depth_N11, middle_N11, turn_N1T)
     wet_NCT, gain_N11 = audio_NCT, values["feedback"][:, None, None]
     for k in range(_FLANGER_PASSES):
-        longest = _longest(_FLANGER_TIMES, sample_rate_hz, 2.0**k)
-        later_NCT = read_back(wet_NCT, delay_N1T, longest)
-        wet_NCT = torch.addcmul(wet_NCT, later_NCT, gain_N11)
-        delay_N1T, gain_N11 = 2 * delay_N1T, gain_N11.square()
+        longest = _longest(_FLANGER_TIMES, sample_rate_hz, 2**k)
+        later_NCT = read_back(wet_NCT, delay_N1T, partial(torch.mul, 2**k), longest)
+        wet_NCT = torch.addcmul(wet_NCT, later_NCT, gain_N11, out=later_NCT)
+        gain_N11 = gain_N11.square()
     return wet_NCT
 
 
@@ -112,36 +124,59 @@ def _vibrato(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     longest = math.ceil(
         2 * (2 ** (_DEPTH.high / 1200) - 1) * sample_rate_hz / (2 * math.pi * _FAST.low)
     )
-    wave_N1T = sine(_turns(values, audio_NCT, sample_rate_hz))[:, None]
-    return read_back(audio_NCT, wave_N1T.add_(1).mul_(depth_N[:, None, None]), longest)
+    depth_N11 = depth_N[:, None, None]
+    return read_back(
+        audio_NCT,
+        _turns(values, audio_NCT, sample_rate_hz)[:, None],
+        partial(_swung, depth_N11, depth_N11),
+        longest,
+    )
 
 
 def _tremolo(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Move the level, by a sine (shape 0) or nearly by steps (shape 1)."""
-    steep_N1 = (0.1 + _STEEPEST * values["shape"])[:, None]
-    wave_NT = sine(_turns(values, audio_NCT, sample_rate_hz)).mul_(steep_N1).tanh_()
-    wave_NT /= torch.tanh(steep_N1)
-    return audio_NCT * (1 - values["depth"][:, None] * (1 + wave_NT) / 2)[:, None]
+    steep_N11 = (0.1 + _STEEPEST * values["shape"])[:, None, None]
+    half_N11 = values["depth"][:, None, None] / 2
+    swing_N11 = half_N11 / torch.tanh(steep_N11)
+
+    def piece(audio_NCT: Tensor, turn_N1T: Tensor) -> Tensor:
+        wave_N1T = sine(turn_N1T).mul_(steep_N11).tanh_()
+        return wave_N1T.mul_(-swing_N11).add_(1 - half_N11) * audio_NCT
+
+    return in_pieces(piece, audio_NCT, _turns(values, audio_NCT, sample_rate_hz)[:, None])
 
 
 def _auto_pan(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Move the sound from side to side at equal power."""
-    turn_NT = _turns(values, audio_NCT, sample_rate_hz)
-    place_NT = sine(turn_NT) * values["depth"][:, None]
-    gain_NCT = torch.stack([1 - place_NT, 1 + place_NT], dim=1).clamp_min_(0).sqrt_()
-    return audio_NCT * gain_NCT
+    depth_N11 = values["depth"][:, None, None]
+
+    def piece(audio_NCT: Tensor, turn_N1T: Tensor) -> Tensor:
+        place_N1T = sine(turn_N1T).mul_(depth_N11)
+        gain_NCT = torch.cat([1 - place_N1T, 1 + place_N1T], dim=1)
+        return gain_NCT.clamp_min_(0).sqrt_().mul_(audio_NCT)
+
+    return in_pieces(piece, audio_NCT, _turns(values, audio_NCT, sample_rate_hz)[:, None])
 
 
 def _ring_modulator(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
-    carrier_NT = sine(_turns(values, audio_NCT, sample_rate_hz))
-    return blended(audio_NCT, audio_NCT * carrier_NT[:, None], values["mix"])
+    mix_N11 = values["mix"][:, None, None]
+
+    def piece(audio_NCT: Tensor, turn_N1T: Tensor) -> Tensor:
+        # The sound by 1 - mix, and times the carrier by mix.
+        return sine(turn_N1T).mul_(mix_N11).add_(1 - mix_N11) * audio_NCT
+
+    return in_pieces(piece, audio_NCT, _turns(values, audio_NCT, sample_rate_hz)[:, None])
 
 
 def _frequency_shifter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Shift all frequencies up by as many hertz."""
-    turn_NT = _turns(values, audio_NCT, sample_rate_hz)
-    cosine_NCT, sine_NCT = quadrature(audio_NCT)
-    wet_NCT = cosine_NCT * sine(turn_NT, 0.25)[:, None] - sine_NCT * sine(turn_NT)[:, None]
+
+    def piece(cosine_NCT: Tensor, sine_NCT: Tensor, turn_N1T: Tensor) -> Tensor:
+        kept_NCT = cosine_NCT * sine(turn_N1T, 0.25)
+        return kept_NCT.addcmul_(sine_NCT, sine(turn_N1T), value=-1)
+
+    turn_N1T = _turns(values, audio_NCT, sample_rate_hz)[:, None]
+    wet_NCT = in_pieces(piece, *quadrature(audio_NCT), turn_N1T)
     return blended(audio_NCT, wet_NCT, values["mix"])
 
 
@@ -197,17 +232,27 @@ def _rotary(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     crossover_N = torch.full_like(values["rate_hz"], _ROTARY_CROSSOVER_HZ)
     low_NCT = filtered(audio_NCT, designs.linkwitz_riley(crossover_N, sample_rate_hz))
     high_NCT = filtered(audio_NCT, designs.linkwitz_riley(crossover_N, sample_rate_hz, high=True))
-    turn_NT = _turns(values, audio_NCT, sample_rate_hz)
-    horn_NT = sine(turn_NT)
+    turn_N1T = _turns(values, audio_NCT, sample_rate_hz)[:, None]
     radius = _HORN_RADIUS_MS / 1000 * sample_rate_hz
-    delay_NCT = radius * (1 + torch.stack([horn_NT, -horn_NT], dim=1))
     depth_N11 = values["depth"][:, None, None] / 2
-    # It is louder where it is near, so where the delay is short.
-    near_NCT = 1 + depth_N11 * (1 - delay_NCT / radius)
-    horn_NCT = read_back(high_NCT, delay_NCT, math.ceil(2 * radius)) * near_NCT
-    drum_NT = sine(turns(_DRUM_RATE * values["rate_hz"], audio_NCT.shape[-1], sample_rate_hz))
-    drum_NCT = torch.stack([drum_NT, -drum_NT], dim=1)
-    return torch.addcmul(horn_NCT, low_NCT, 1 + depth_N11 / 2 * drum_NCT)
+
+    def opposite(turn_N1T: Tensor) -> Tensor:
+        wave_N1T = sine(turn_N1T)
+        return torch.cat([wave_N1T, -wave_N1T], dim=1)
+
+    def levelled(horn_NCT: Tensor, low_NCT: Tensor, turn_N1T: Tensor) -> Tensor:
+        # The horn is louder where it is near, so where the delay is short.
+        near_NCT = opposite(turn_N1T).mul_(-depth_N11).add_(1)
+        drum_NCT = opposite(_DRUM_RATE * turn_N1T).mul_(depth_N11 / 2).add_(1)
+        return near_NCT.mul_(horn_NCT).addcmul_(drum_NCT, low_NCT)
+
+    horn_NCT = read_back(
+        high_NCT,
+        turn_N1T,
+        lambda turn_N1T: opposite(turn_N1T).add_(1).mul_(radius),
+        math.ceil(2 * radius),
+    )
+    return in_pieces(levelled, horn_NCT, low_NCT, turn_N1T)
 
 
 EFFECTS = (
