@@ -63,6 +63,8 @@ log = logging.getLogger("mixprint.benchmarks")
 
 NAME = "retrieval"
 LENGTHS = (1, 2, 4, 8)
+KEPT, CHANGED = "kept", "changed"
+LEVELS = (KEPT, CHANGED)
 SHIPPED, FEATURES, LOG_MEL, UNTRAINED = "encoder", "features", "log-mel", "untrained"
 # Row of the tables -> the vectors it compares, and how.
 BASELINES: Mapping[str, tuple[str, str]] = {
@@ -96,6 +98,7 @@ class Work:
         seed: of the chains.
         untrained_seed: of the weights of the untrained encoder.
         load_effects: makes the effects to draw from.
+        keeps_levels: whether stems are as loud after their chains as before.
         lengths: effects on each stem.
     """
 
@@ -104,6 +107,7 @@ class Work:
     seed: int
     untrained_seed: int
     load_effects: Callable[[], Effects]
+    keeps_levels: bool
     lengths: tuple[int, ...] = LENGTHS
 
 
@@ -130,6 +134,7 @@ def main() -> None:
         seed=args.seed,
         untrained_seed=args.seed,
         load_effects=MultiAFX,
+        keeps_levels=args.levels == KEPT,
     )
     segments = {name: segments_of(name, args) for name in args.songs}
     tasks = [
@@ -142,6 +147,7 @@ def main() -> None:
         "machine": about,
         "chains": args.chains,
         "segment_s": args.segment_s,
+        "levels": args.levels,
         "seed": args.seed,
         "num_songs": {name: len({s.song for s in found}) for name, found in segments.items()},
         "tables": {
@@ -170,6 +176,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--chains", type=int, default=100, help="per kind of songs, and size of the pool"
     )
     parser.add_argument("--segment_s", type=float, default=10.0)
+    parser.add_argument(
+        "--levels",
+        choices=LEVELS,
+        default=KEPT,
+        help="of the stems after their chains: those of before, or as the effects leave them",
+    )
     parser.add_argument(
         "--checkpoints", nargs="*", default=[], metavar="NAME=FOLDER", help="further encoders"
     )
@@ -267,6 +279,7 @@ def row(work: Work, effects: Effects, known: Mapping[str, System], task: Task) -
         "chain": task.chain,
         "seed": work.seed,
         "lengths": list(work.lengths),
+        "keeps_levels": work.keeps_levels,
         "segments": [task.query.identity(), task.partner.identity()],
         "effects": dict(effects.identity),
         "code": code_version("benchmarks.retrieval_chains"),
@@ -283,6 +296,7 @@ def row(work: Work, effects: Effects, known: Mapping[str, System], task: Task) -
             seed=work.seed,
             lengths=work.lengths,
             sample_rate_hz=SAMPLE_RATE_HZ,
+            keeps_levels=work.keeps_levels,
         )
 
     def vectors(system: System) -> dict[str, Any]:
@@ -370,8 +384,9 @@ def table(values: Mapping[str, Any]) -> str:
     for name, rows in values["tables"].items():
         parts += [
             f"Songs: {name}, {values['num_songs'][name]}; pool of {values['chains']} mixes, one of "
-            f"each chain; segments of {values['segment_s']:g} s; in % with 95 % intervals over "
-            f"chains; last column: R@1 less that of the {AGAINST}.",
+            f"each chain; segments of {values['segment_s']:g} s; levels of stems "
+            f"{values['levels']}; in % with 95 % intervals over chains; last column: R@1 less that "
+            f"of the {AGAINST}.",
             "",
             "| effects | system | R@1 | R@5 | R@10 | MRR | difference |",
             "| ---: | --- |" + " ---: |" * (len(MEASURES) + 1),

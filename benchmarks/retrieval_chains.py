@@ -29,6 +29,7 @@ Signal = NDArray[np.float32]
 MAX_ATTEMPTS = 20
 # Below this level (RMS) a sound counts as silence.
 SILENT_DBFS = -80.0
+LEAST_RMS = 1e-9
 # What effects raise where they fail; other errors are ours.
 FAILURES = (
     ArithmeticError,
@@ -124,7 +125,7 @@ class Rendered:
     """A chain on two songs.
 
     Attributes:
-        stems: number of effects -> stems_NSCT; within +-1, as the package leaves them.
+        stems: number of effects -> stems_NSCT.
         names: per stem, the effects in order.
         failures: effect and reason of each step that was drawn anew.
         cpu_s: of this process and the programs that it ran.
@@ -144,8 +145,11 @@ def render(
     seed: int,
     lengths: Sequence[int],
     sample_rate_hz: int,
+    keeps_levels: bool,
 ) -> Rendered:
     """Put a chain on the stems of two songs.
+
+    What comes out is cut off at +-1, as the package does.
 
     Args:
         stems_NSCT: the two songs' stems.
@@ -154,6 +158,8 @@ def render(
         seed: of all chains.
         lengths: after how many effects on each stem the mixes are wanted.
         sample_rate_hz: of the audio.
+        keeps_levels: whether each stem is then as loud (RMS) as before its chain, as an engineer
+            would set its fader. Else levels, which some effects change by 30 dB, tell the chain.
 
     Raises:
         MixprintError: nothing that was drawn for a place works.
@@ -181,7 +187,10 @@ def render(
             audio_NCT, family = applied_NCT, step.family
             names[-1].append(step.name)
             if place + 1 in stems:
-                stems[place + 1][:, stem] = audio_NCT.clip(-1.0, 1.0)
+                heard_NCT = audio_NCT.clip(-1.0, 1.0)
+                if keeps_levels:
+                    heard_NCT *= _rms(stems_NSCT[:, stem]) / np.maximum(_rms(heard_NCT), LEAST_RMS)
+                stems[place + 1][:, stem] = heard_NCT
     return Rendered(stems, names, failures, _cpu_s() - began_s)
 
 
@@ -218,8 +227,13 @@ def _fault(before_CT: Signal, after_CT: Signal) -> str:
 
 
 def _level_dbfs(audio_CT: Signal) -> float:
-    power = float(np.mean(np.square(audio_CT, dtype=np.float64)))
-    return 10 * float(np.log10(max(power, np.finfo(np.float64).tiny)))
+    return 20 * float(np.log10(max(float(_rms(audio_CT).item()), LEAST_RMS)))
+
+
+def _rms(audio_NCT: Signal) -> Signal:
+    """Measure levels: (N, 1, 1), or (1, 1) of one song."""
+    power = np.mean(np.square(audio_NCT, dtype=np.float64), axis=(-2, -1), keepdims=True)
+    return np.sqrt(power).astype(np.float32)
 
 
 def _cpu_s() -> float:

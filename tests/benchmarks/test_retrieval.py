@@ -89,7 +89,13 @@ def put(
     effects: StandIn, stems_NSCT: Signal, chain: int = 0, lengths: tuple[int, ...] = (1, 3)
 ) -> Rendered:
     return render(
-        stems_NSCT, effects, chain=chain, seed=1, lengths=lengths, sample_rate_hz=SAMPLE_RATE_HZ
+        stems_NSCT,
+        effects,
+        chain=chain,
+        seed=1,
+        lengths=lengths,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        keeps_levels=False,
     )
 
 
@@ -123,6 +129,22 @@ def test_a_stem_that_rests_has_nothing_to_change() -> None:
     found = put(StandIn(("passes",)), stems_NSCT)
     assert not found.stems[3][1, 2].any()
     assert {reason for _, reason in found.failures} == {UNCHANGED}
+
+
+def test_levels_are_those_of_before_the_chain() -> None:
+    stems_NSCT = noise(2, 4, 2, 100)
+    stems_NSCT[1, 2] = 0
+    found = render(
+        stems_NSCT,
+        StandIn(),
+        chain=0,
+        seed=1,
+        lengths=(2,),
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        keeps_levels=True,
+    )
+    # A gain is all that the effects do, and it is taken back.
+    np.testing.assert_allclose(found.stems[2], stems_NSCT, rtol=1e-5)
 
 
 def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,6 +219,7 @@ def test_rows_are_kept_and_become_tables(tasks: list[Task], tmp_path: Path) -> N
         seed=1,
         untrained_seed=1,
         load_effects=StandIn,
+        keeps_levels=False,
         lengths=(2,),
     )
     known = systems({SHIPPED: make_encoder()}, 1)
@@ -217,6 +240,7 @@ def test_rows_are_kept_and_become_tables(tasks: list[Task], tmp_path: Path) -> N
             "machine": {"processor": "some"},
             "chains": 3,
             "segment_s": 3.0,
+            "levels": "kept",
             "num_songs": {"generated": 2},
             "tables": {"generated": found},
             "failures": failures(rows),
