@@ -27,6 +27,7 @@ from mixprint.console.words import hz_text, ratio
 from mixprint.dsp.compressor import BLOCK_SAMPLES, block_levels_db
 from mixprint.dsp.loudness import HOP_S, SILENCE_LUFS, hop_energy, k_weight, to_lufs
 from mixprint.dsp.pitch import fundamentals_hz
+from mixprint.stems import SAMPLE_RATE_HZ
 
 # Where a voice lies in a mix of its own, about 5 LU below what services play songs at.
 LOUDNESS_LUFS = -19.0
@@ -172,7 +173,10 @@ class _Rules:
 
     def _against_most_voices(self) -> Tensor | None:
         """Return how much more there is of each band than in most voices: over_db_K."""
-        power_KM = band_powers(self._rendered()[None], self._rate_hz)[0]
+        # At higher rates the windows are too short for the lowest bands.
+        rate_hz = min(self._rate_hz, SAMPLE_RATE_HZ)
+        audio_CT = resample(self._rendered(), self._rate_hz, rate_hz)
+        power_KM = band_powers(audio_CT[None], rate_hz)[0]
         power_M = power_KM.sum(dim=0)
         heard_KM = power_KM[:, power_M > 10 ** (_GATE_DB / 10) * power_M.max()]
         level_K = 10 * torch.log10(heard_KM.mean(dim=1).clamp_min(1e-12))
@@ -198,11 +202,13 @@ class _Rules:
 
     def _cut_harshness(self, over_K: Tensor) -> None:
         """Take out a band that stands out from those around it."""
-        around_K = functional.avg_pool1d(
-            functional.pad(over_K[None], (3, 3), mode="replicate"), 7, 1
-        )[0]
-        # Without the band itself.
-        stands_out_K = (over_K - around_K) * 7 / 6
+        is_there_K = (over_K > _MISSING_DB).float()
+        # Three on each side that are not missing, without the band itself.
+        sum_K, count_K = (
+            functional.avg_pool1d(x_K[None], 7, 1, 3)[0] * 7 - x_K
+            for x_K in (is_there_K * over_K, is_there_K)
+        )
+        stands_out_K = over_K - sum_K / count_K.clamp_min(1.0)
         band, over_db = _largest(stands_out_K, _HARSH_HZ)
         if over_db >= 2 * _LEAST_DB:
             gain_db = -min(_SHARE * over_db, _MOST_DB)

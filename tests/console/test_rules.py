@@ -60,6 +60,8 @@ def test_what_is_too_much_is_cut_and_what_is_missing_is_lifted() -> None:
     # Nothing at all up there, as in a recording of a telephone: its noise stays where it is.
     missing, _ = found(voice_of(dict.fromkeys(range(21, 29), -60.0)))
     assert missing.tracks["vocals"].is_neutral("eq.high.gain_db")
+    # Nor is the last band below it harsh for standing beside nothing.
+    assert missing.tracks["vocals"].is_neutral("eq.bell3.gain_db")
     harsh, reasons = found(voice_of({22: 9.0}))
     assert harsh["vocals.eq.bell3.gain_db"] < -3.0
     assert harsh["vocals.eq.bell3.freq_hz"] == pytest.approx(BANDS_HZ[22])
