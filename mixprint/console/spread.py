@@ -76,6 +76,11 @@ class Spread:
         values: Any = parse_json(read_text(path), shown(path))
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise DataError(f"{shown(path)}: expected the format {FORMAT!r}, found another")
+        if values.get("version") != VERSION:
+            raise DataError(
+                f"{shown(path)}: expected version {VERSION}, found "
+                f"{shortened(values.get('version'))}"
+            )
         predicted = Settings.from_values(values.get("settings"), shown(path))
         spreads, strips = values.get("spread"), predicted.strips()
         if not isinstance(spreads, dict) or not spreads.keys() <= strips.keys():

@@ -106,3 +106,6 @@ def test_a_prediction_is_said_with_its_spread_until_it_is_changed(tmp_path: Path
         write_json(tmp_path / "spread.json", values | {"spread": broken})
         with pytest.raises(DataError, match=r"spread\.json: .*expected"):
             Spread.beside(tmp_path / "settings.json")
+    write_json(tmp_path / "spread.json", values | {"version": 9})
+    with pytest.raises(DataError, match=r"spread\.json: expected version 1, found 9"):
+        Spread.beside(tmp_path / "settings.json")
