@@ -20,7 +20,9 @@ from components.train.job import (
 )
 from mixprint.checkpoints.form import CheckpointFiles
 from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.errors import ConfigError
 from mixprint.fingerprint import fingerprint
+from mixprint.text import shown
 from mixprint.training.outputs import BEST_FOLDER, FINAL_FOLDER, LOGS_FOLDER
 from mixprint.weights import SHIPPED_ENCODER
 
@@ -125,10 +127,16 @@ def run(
         path of the weights.
 
     Raises:
+        ConfigError: the controller to start from lies in `out_dir`, where it would be replaced.
         DataError: `out_dir` cannot be written, or files lie there that no training has written.
         TrainingError: a worker failed; the message is its own.
     """
     check_own_folder(out_dir, OUTPUTS)
+    if initial is not None and out_dir.resolve() in (initial.resolve(), *initial.resolve().parents):
+        raise ConfigError(
+            f"initial: expected a controller outside of {shown(out_dir)}, where the training "
+            f"replaces it, found {shown(initial)}; move it to another folder"
+        )
     inputs = {} if encoder == NO_ENCODER else {"encoder": encoder}
     if initial is not None:
         inputs["initial"] = str(initial)

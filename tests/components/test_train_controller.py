@@ -11,7 +11,7 @@ from components.train import __main__ as command
 from components.train import controller
 from components.train.job import find_task
 from mixprint.controller.settings import ControllerTrainConfig
-from mixprint.errors import DataError
+from mixprint.errors import ConfigError, DataError
 from mixprint.weights import SHIPPED_ENCODER
 
 
@@ -63,3 +63,9 @@ def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
     config = ControllerTrainConfig.load(Path(__file__).parents[2] / "params.yaml")
     with pytest.raises(DataError, match="expected a new folder or that of a training"):
         controller.run(out_dir=tmp_path, config=config)
+    # A controller to start from would be replaced, and missed by a resumed training.
+    (tmp_path / "state").mkdir()
+    for initial in (tmp_path, tmp_path / "final"):
+        with pytest.raises(ConfigError, match="expected a controller outside of"):
+            controller.run(out_dir=tmp_path, config=config, initial=initial)
+    assert (tmp_path / "weights.safetensors").read_text() == "mine"
