@@ -18,7 +18,7 @@ from mixprint.api.models import controller_of
 from mixprint.api.references import Reference, ReferenceAudio, read_reference
 from mixprint.audio.files import probe, write_audio
 from mixprint.console.rendering import render
-from mixprint.console.results import write_mix
+from mixprint.console.results import check_mix_folder, write_mix
 from mixprint.console.rules import vocal_by_rule
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
@@ -83,7 +83,7 @@ def process_vocal(
     Args:
         vocal: the dry voice: a file, or an array or tensor of shape (channels, samples) or
             (samples,), one channel or two, float, full scale at +-1.
-        sample_rate_hz: rate of an array, 44,100 when None; files state theirs, and keep it.
+        sample_rate_hz: rate of arrays, 44,100 when None; files state theirs, and keep it.
         reference: a mix that it is to sound like, see `mixprint.api.references.read_reference`; the
             controller makes a good mix of it when None.
         settings: of one track; nothing is looked for then.
@@ -100,8 +100,13 @@ def process_vocal(
         AudioError: the file cannot be read, or audio is empty or holds NaN or infinities.
         ConfigError: settings are of several tracks, or a reference is given for the rules.
         CheckpointError: the controller is missing, broken or of another kind.
-        DataError: `out` cannot be written, or holds something else.
+        DataError: `out` cannot be written, or holds something else; this is found out before any
+            work.
     """
+    if out is not None:
+        tracks = {VOICE: Path(vocal)} if is_path(vocal) else {}
+        others = [Path(reference)] if is_path(reference) else []
+        check_mix_folder(Path(out), tracks, others=others, overwrite=overwrite)
     given_hz = SAMPLE_RATE_HZ if sample_rate_hz is None else sample_rate_hz
     rate_hz = probe(Path(vocal)).sample_rate_hz if is_path(vocal) else given_hz
     voice_CT = stereo(vocal, given_hz, wanted_hz=rate_hz, name=ARRAY_NAME)
@@ -109,6 +114,7 @@ def process_vocal(
         voice_CT,
         rate_hz,
         reference=reference,
+        reference_hz=given_hz,
         settings=settings,
         controller=controller,
         use_ml_model=use_ml_model,
@@ -208,9 +214,8 @@ class _Layout:
                 f"(samples,), (channels, samples) or (samples, channels), got {audio.dtype} "
                 f"{audio.shape}"
             )
-        return cls(
-            audio.shape, audio.dtype, has_channels_last=audio.ndim == 2 and audio.shape[0] > 2
-        )
+        is_last = audio.ndim == 2 and audio.shape[0] not in (1, 2)
+        return cls(audio.shape, audio.dtype, has_channels_last=is_last)
 
     def floats(self, audio: NDArray[Any]) -> NDArray[np.float32]:
         """Return the array as floats (channels, samples), full scale at +-1."""
@@ -238,6 +243,7 @@ def _processed(
     rate_hz: int,
     *,
     reference: ReferenceAudio | None,
+    reference_hz: int,
     settings: Settings | None,
     controller: Controller | SongPath | None,
     use_ml_model: bool,
@@ -256,7 +262,7 @@ def _processed(
         used = controller_of(controller, where)
         wanted: Reference | None = None
         if reference is not None:
-            wanted = read_reference(reference, where, sample_rate_hz=rate_hz)
+            wanted = read_reference(reference, where, sample_rate_hz=reference_hz)
         found, spread = predict(
             used, excerpt_of(voice_CT[None], rate_hz), [VOICE], wanted, device=where
         )

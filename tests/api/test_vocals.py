@@ -9,11 +9,11 @@ import torch
 
 from mixprint import AudioProcessor, process_vocal
 from mixprint.api.vocals import FALLBACK_NOTE, SILENT_NOTE
-from mixprint.audio.files import read_audio
+from mixprint.audio.files import read_audio, write_audio
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
 from mixprint.controller import shipped
-from mixprint.errors import AudioError, CheckpointError, ConfigError
+from mixprint.errors import AudioError, CheckpointError, ConfigError, DataError
 from tests.api.tiny_controller import write_controller
 from tests.console.test_files import RATE_HZ, write_noise
 
@@ -41,6 +41,13 @@ def test_a_voice_is_mixed_by_rule_where_no_controller_is_there(tmp_path: Path) -
     asked = process_vocal(tmp_path / "voice.wav", use_ml_model=False)
     assert asked.notes == ()
     assert np.array_equal(asked.audio, done.audio)
+    # What lies in the folder is found out before any work, and no file that is read is lost.
+    with pytest.raises(DataError, match="a mix of the console of another call"):
+        process_vocal(tmp_path / "missing.wav", out=tmp_path / "out")
+    with pytest.raises(DataError, match="which would be written over"):
+        process_vocal(
+            noise(), reference=tmp_path / "out" / "mix.wav", out=tmp_path / "out", overwrite=True
+        )
     louder = process_vocal(
         tmp_path / "voice.wav", settings=done.settings.edit({"vocals.fader_db": "+=6"})
     )
@@ -66,6 +73,13 @@ def test_a_voice_is_mixed_by_a_controller_with_or_without_a_reference(
     # An array of the same song, and its stems, which need no separator.
     same = process_vocal(noise(), controller=folder, reference=reference)
     assert same.settings == like.settings
+    # An array has the rate that is told, whatever that of the voice's file is.
+    write_audio(tmp_path / "voice.wav", torch.from_numpy(noise(12_000))[None], 24_000)
+    by_file, by_array = (
+        process_vocal(tmp_path / "voice.wav", controller=folder, reference=given).settings
+        for given in (tmp_path / "song.wav", reference)
+    )
+    assert by_array == by_file
     stems = dict.fromkeys(("vocals", "bass", "drums", "other"), reference / 4)
     assert process_vocal(noise(), controller=folder, reference=stems).settings == like.settings
     with pytest.raises(CheckpointError, match="make train-controller"):
@@ -120,6 +134,8 @@ def test_what_an_application_may_give_by_mistake(
         processor.process(np.full(1_000, np.nan), RATE_HZ)
     with pytest.raises(AudioError, match="found 0 samples"):
         processor.process(np.zeros(0, np.float32), RATE_HZ)
+    with pytest.raises(AudioError, match="found 0 samples"):
+        processor.process(np.zeros((0, 2), np.float32), RATE_HZ)
     for wrong in (np.zeros((3, 1_000)), np.zeros((2, 2, 9)), np.zeros(9, np.uint8), np.zeros(())):
         with pytest.raises(ValueError, match="expected floats or 16 or 32 bit"):
             processor.process(wrong, RATE_HZ)
