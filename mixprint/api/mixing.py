@@ -22,6 +22,8 @@ from mixprint.controller.hearing import predict_for_embedding
 from mixprint.stems import SAMPLE_RATE_HZ
 
 _TRIM = next(each for each in TRACK_FIELDS if each.name == "trim_db")
+# A track that needs so much more in the excerpt than in the whole song hardly sounds there.
+_FAINT_DB = 20.0
 
 
 def predict(
@@ -37,7 +39,8 @@ def predict(
 
     Args:
         controller: the controller.
-        heard: of the dry tracks. One that is silent in this part gets the trim of the whole song.
+        heard: of the dry tracks. One that is silent in this part, or nearly so, gets the trim of
+            the whole song: that of its noise would be far too much where it sounds.
         names: of the tracks; they tell their roles, see `mixprint.controller.roles`.
         reference: the mix that is wanted; a good mix when None.
         encoder: see `mixprint.api.models.load_encoder`.
@@ -67,9 +70,12 @@ def predict(
             encoder=known,
         )
     settings = prediction.settings
-    trims = zip(names, heard.trim_db, strict=True)
-    silent = {f"{n}.trim_db": trim for n, trim in trims if settings[f"{n}.trim_db"] == 0.0}
-    settings = settings.edit({p: min(max(v, _TRIM.low), _TRIM.high) for p, v in silent.items()})
+    trims = {}
+    for name, trim_db in zip(names, heard.trim_db, strict=True):
+        in_excerpt_db = settings[f"{name}.trim_db"]
+        if in_excerpt_db == 0.0 or in_excerpt_db > trim_db + _FAINT_DB:
+            trims[f"{name}.trim_db"] = min(max(trim_db, _TRIM.low), _TRIM.high)
+    settings = settings.edit(trims)
     return settings, Spread(settings, prediction.spread)
 
 

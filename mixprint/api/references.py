@@ -16,14 +16,12 @@ from mixprint.api.arrays import ARRAY_NAME, Array, Audio, is_path, stereo
 from mixprint.console.excerpts import WatchedPower, busiest_second, part_of, power_per_second
 from mixprint.console.levels import WorkingLevels
 from mixprint.console.tracks import find_tracks, read_in_step
+from mixprint.controller.checkpoint import EXCERPT_S
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.separation import Separator
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS, pack
 from mixprint.text import shown
 from mixprint.transfer.style import Style
-
-# So much of a song is heard, where it sounds the most: what controllers are trained on.
-EXCERPT_S = 10
 
 # A song, its stems by name or in a folder, or a saved style.
 ReferenceAudio: TypeAlias = Audio | Mapping[str, Array]

@@ -10,12 +10,13 @@ from typer.testing import CliRunner
 
 from mixprint import describe, mix, render
 from mixprint.api import models
-from mixprint.api.mixing import excerpt_of
-from mixprint.api.references import busiest_of_files
+from mixprint.api.mixing import excerpt_of, predict
+from mixprint.api.references import Excerpt, busiest_of_files
 from mixprint.audio.files import read_audio, write_audio
 from mixprint.cli import app
 from mixprint.console.settings import Settings
 from mixprint.controller import shipped
+from mixprint.controller.checkpoint import load_controller
 from mixprint.stems import STEMS
 from mixprint.transfer.style import Style
 from tests.api.tiny_controller import write_controller
@@ -142,6 +143,18 @@ def test_a_track_that_is_silent_where_all_others_sound_has_its_level(tmp_path: P
     again = excerpt_of(tracks_NCT, RATE_HZ)
     assert again.trim_db == pytest.approx(heard.trim_db, abs=0.01)
     assert torch.allclose(again.audio_NCT, heard.audio_NCT, atol=1e-6)
+    # Of the late track hiss alone is heard there, which is not brought to the working level.
+    hiss_NCT = heard.audio_NCT[..., : 3 * RATE_HZ].clone()
+    hiss_NCT[1] = 1e-3 * hiss_NCT[0].flip(-1)
+    controller = load_controller(write_controller(tmp_path / "controller"))
+    settings, _ = predict(
+        controller,
+        Excerpt(hiss_NCT, heard.trim_db),
+        ["early", "late"],
+        device=torch.device("cpu"),
+    )
+    assert settings["early.trim_db"] == pytest.approx(0.0, abs=0.7)
+    assert settings["late.trim_db"] == pytest.approx(heard.trim_db[1])
 
 
 def test_a_song_is_described_silent_stems_and_all(tmp_path: Path, tracks: Path) -> None:
