@@ -129,7 +129,7 @@ def mix(
     rendered, in memory that does not grow. Writes the mix as `mixprint console render` does, and
     how sure the controller is of each setting.
     """
-    from mixprint.console.export.folder import write_export
+    from mixprint.console.export.folder import check_export_folder, write_export
     from mixprint.console.results import check_mix_folder, write_mix
     from mixprint.console.settings import Settings
     from mixprint.console.tracks import find_tracks
@@ -142,6 +142,9 @@ def mix(
     wanted = reference if style is None else style
     others = [path for path in (wanted, settings) if path is not None]
     check_mix_folder(output_dir, found, others=others, overwrite=overwrite)
+    folder = output_dir / EXPORT_FOLDER
+    if formats:
+        check_export_folder(folder, found, inputs=others, overwrite=overwrite)
     kept = Settings.neutral(list(found))
     if settings is not None:
         kept = Settings.load(settings).in_order(list(found))
@@ -150,7 +153,6 @@ def mix(
     write_mix(found, changed, output_dir, spread=spread, overwrite=overwrite)
     echo(markdown(changed, spread).rstrip())
     if formats:
-        folder = output_dir / EXPORT_FOLDER
         title = shown(output_dir.resolve().name)
         for note in write_export(
             found, changed, folder, formats, title=title, inputs=others, overwrite=overwrite

@@ -125,6 +125,12 @@ def test_what_is_missing_is_said_before_any_work(tmp_path: Path, tracks: Path) -
     )
     assert "expected the stems of a reference, vocals, bass, drums, other" in printed
     assert not (tmp_path / "out").exists()
+    mine = tmp_path / "out" / "export" / "notes.md"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    given = [*out, "--controller", controller, "--export", "apo"]
+    assert "other files there: notes.md" in run("console", "mix", tracks, *given, code=1)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
 
 
 def test_a_track_that_is_silent_where_all_others_sound_has_its_level(tmp_path: Path) -> None:

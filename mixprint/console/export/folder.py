@@ -91,9 +91,8 @@ def write_export(
     if tempo_bpm is not None and not TEMPOS_BPM[0] <= tempo_bpm <= TEMPOS_BPM[1]:
         low, high = TEMPOS_BPM
         raise ConfigError(f"tempo_bpm: expected {low:g} to {high:g}, found {tempo_bpm:g}")
+    check_export_folder(out_dir, tracks, inputs=inputs, overwrite=overwrite)
     paths = dict(tracks)
-    check_folder(out_dir, CONSOLE_EXPORT, inputs=[*paths.values(), *inputs], overwrite=overwrite)
-    check_not_among(tracks, out_dir)
     rate_hz = common_rate_hz(paths.values())
     settings = replace(settings, sample_rate_hz=rate_hz)
     with reserved(out_dir, CONSOLE_EXPORT.noun):
@@ -124,6 +123,22 @@ def write_export(
             }
             write_json(out_dir / CONSOLE_EXPORT.marker, values)
     return notes
+
+
+def check_export_folder(
+    out_dir: Path,
+    tracks: Mapping[str, Path],
+    *,
+    inputs: Sequence[Path] = (),
+    overwrite: bool = False,
+) -> None:
+    """Refuse a folder for an export, also that of the tracks; see `write_export`.
+
+    Raises:
+        DataError: the folder cannot be written, or holds something else.
+    """
+    check_folder(out_dir, CONSOLE_EXPORT, inputs=[*tracks.values(), *inputs], overwrite=overwrite)
+    check_not_among(tracks, out_dir)
 
 
 def _write_audio(
