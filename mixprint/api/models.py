@@ -112,8 +112,8 @@ def fitting(controller: Controller, encoder: Encoder | None, *, is_named: bool) 
         is_named: a person has asked for this encoder.
 
     Returns:
-        None where the controller reads no embeddings, or those of another encoder than the shipped
-        one: then it hears a reference without, and a warning says so.
+        None where the controller reads no embeddings, or those of another encoder: then it goes by
+        the rest of what is known of a reference, and a warning says so.
 
     Raises:
         CheckpointError: an encoder that is named is another.
@@ -124,7 +124,12 @@ def fitting(controller: Controller, encoder: Encoder | None, *, is_named: bool) 
         return encoder
     if is_named:
         controller.check_encoder(encoder.fingerprint)
-    log.warning("the controller reads embeddings of another encoder, and hears none")
+    log.warning(
+        "controller: expected embeddings of the encoder %s, found those of %s; the reference is "
+        "not embedded, which may make the settings worse",
+        controller.encoder_fingerprint,
+        encoder.fingerprint,
+    )
     return None
 
 

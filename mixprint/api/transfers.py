@@ -69,8 +69,7 @@ def transfer_style(
         target_audio: the song whose mix it is to get, or several, which count alike.
         out_dir: receives the result, see `Transferred`. What an earlier call has made of the same
             songs in the same way is read from there instead of being made again.
-        method: `console`, `tcn`, `zero-shot`, or with a trained controller `controller` and
-            `controller+`.
+        method: `console`, `tcn`, `zero-shot`; by a trained controller `controller`, `controller+`.
         optimize_target: what is brought to the target's: `features` or `embeddings`.
         apply_to: what is written: the `segment` that was fitted, or the whole `song`.
         amount: 0 nothing, 1 all that was found, above 1 more; for all stems, or stem -> amount.
@@ -94,7 +93,6 @@ def transfer_style(
         TrainingError: the fit met a value that is not finite.
     """
     targets = [target_audio] if isinstance(target_audio, str | os.PathLike) else target_audio
-    amounts = amount if isinstance(amount, Mapping) else dict.fromkeys(STEMS, amount)
     settings = Hyperparameters(
         optimize_target=optimize_target,
         method=method,
@@ -106,9 +104,7 @@ def transfer_style(
         input_audio=Path(input_audio),
         target_audio=tuple(map(Path, targets)),
         settings=(settings,),
-        controls=Controls(
-            amount=dict.fromkeys(STEMS, 1.0) | dict(amounts), loudness=loudness, apply_to=apply_to
-        ),
+        controls=_controls(amount, loudness, apply_to),
         overwrite=overwrite,
     )
     folder = Path(out_dir)
@@ -124,3 +120,13 @@ def transfer_style(
     (done,) = transfer_songs(request, folder, models)
     output_CT = read_audio(folder / OUTPUT_NAME)
     return Transferred(output_CT.numpy(), SAMPLE_RATE_HZ, folder, done.metrics)
+
+
+def _controls(
+    amount: float | Mapping[str, float], loudness: Loudness, apply_to: ApplyTo
+) -> Controls:
+    """Return what is done to each stem; all of it where a mapping names none."""
+    amounts = amount if isinstance(amount, Mapping) else dict.fromkeys(STEMS, amount)
+    return Controls(
+        amount=dict.fromkeys(STEMS, 1.0) | dict(amounts), loudness=loudness, apply_to=apply_to
+    )

@@ -104,7 +104,7 @@ def mix(
         Path | None,
         typer.Option(
             "--settings",
-            help="settings.json, of which is taken what is locked; neutral without it.",
+            help="settings.json from which locked settings are taken; neutral ones without it.",
             show_default=False,
         ),
     ] = None,
@@ -125,9 +125,8 @@ def mix(
 ) -> None:
     """Mix tracks like a reference: a trained controller sets the console, in one pass.
 
-    It hears the ten seconds of tracks and reference in which they sound the most. Whole songs are
-    rendered, in memory that does not grow. Writes the mix as `mixprint console render` does, and
-    how sure the controller is of each setting.
+    It reads the ten seconds of tracks and reference in which they sound the most. The whole song is
+    written as by `mixprint console render`, and how sure the controller is of each setting.
     """
     from mixprint.console.export.folder import check_export_folder, write_export
     from mixprint.console.results import check_mix_folder, write_mix
