@@ -15,8 +15,10 @@ from mixprint.dsp.pieces import pieces
 
 # An RMS below this counts as this, so that silence can be divided by.
 SILENCE = 1e-10
-# Audio (N, 2, T), values by name (N each), sample rate -> audio of the same shape.
-Apply = Callable[[Tensor, Mapping[str, Tensor], int], Tensor]
+# Parameter -> its value for each signal: value_N.
+Values = Mapping[str, Tensor]
+# Audio (N, 2, T), values, sample rate in Hz -> audio of the same shape.
+Apply = Callable[[Tensor, Values, int], Tensor]
 
 
 @dataclass(frozen=True)
