@@ -74,7 +74,7 @@ class Effect:
         parameters: what can be set.
         apply: the signal processing, on many signals at once, each with its own values. It returns
             new audio as long as its input, which it leaves as it is; silence stays silence.
-        is_held_out: whether training never meets it, so that evaluation can.
+        is_held_out: whether trainings leave it out by default, so that evaluation meets it first.
         sets_level: whether its level is part of the effect, and thus kept.
         draw: turns numbers_NP, uniform on 0 to 1, into positions_NP of the parameters; None for
             independent parameters, spread evenly.
