@@ -2,8 +2,8 @@
 
 Each of N chains of effects, which has a part of its own for each stem, is put on the stems of two
 different songs. One of the two mixes is the query; the other, its partner, is one of N candidates:
-the partners of all chains. Only the chain leads from a query to its partner. Each song is also
-partner under other chains, so an embedding that looks for the query's own song finds a wrong answer.
+the partners of all chains. Only the chain leads from a query to its partner. Each song is partner
+under other chains, too, so an embedding that looks for the query's own song finds a wrong answer.
 
 How many of the partners are found depends on N, the size of the pool: state it with every figure.
 Other pools, songs or effects make other tests.
