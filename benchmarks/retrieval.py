@@ -39,7 +39,7 @@ from benchmarks.retrieval_songs import (
     real_mixes,
 )
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
-from mixprint.errors import MixprintError
+from mixprint.errors import ConfigError, MixprintError
 from mixprint.evaluation.baselines import log_mel_mean, untrained_encoder
 from mixprint.evaluation.chain_retrieval import (
     MEASURES,
@@ -191,7 +191,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def named_folder(text: str) -> tuple[str, Path]:
+    """Read `NAME=FOLDER`, or a folder that is its own name.
+
+    Raises:
+        ConfigError: something else goes by that name in the tables.
+    """
     name, _, folder = text.partition("=")
+    taken = {SHIPPED, FEATURES, LOG_MEL, UNTRAINED, *BASELINES, "chance"}
+    if name in taken:
+        raise ConfigError(
+            f"--checkpoints: expected a name beside {', '.join(sorted(taken))}, found {name!r}"
+        )
     return name, Path(folder or name)
 
 

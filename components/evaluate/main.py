@@ -22,6 +22,7 @@ from components.layout import (
 )
 from components.step import Manifest, clear_errors, once, recorded, step_parser
 from mixprint.config import StepConfig
+from mixprint.encoder.settings import MAX_CHAIN_LENGTH, MIN_SEGMENT_S
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.storage.atomic import write_json
@@ -33,8 +34,6 @@ log = logging.getLogger("mixprint.evaluate")
 
 # What the results follow from, with all that it imports.
 CODE = ("components.evaluate.main",)
-# As MIN_DURATION_S of mixprint.features.schema, which takes seconds to import.
-MIN_SEGMENT_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +54,17 @@ class EvaluateConfig(StepConfig):
             raise ConfigError(
                 f"evaluate.bootstrap_samples must be >= 1, got {self.bootstrap_samples}"
             )
-        if self.num_chains < 0:
-            raise ConfigError(f"evaluate.num_chains must be >= 0, got {self.num_chains}")
-        if any(n < 1 for n in self.chain_effects):
-            raise ConfigError(f"evaluate.chain_effects must be >= 1, got {self.chain_effects}")
+        if self.num_chains < 0 or self.num_chains == 1:
+            raise ConfigError(
+                f"evaluate.num_chains must be 0 (not measured) or >= 2, got {self.num_chains}"
+            )
+        lengths = set(self.chain_effects)
+        possible = range(1, MAX_CHAIN_LENGTH + 1)
+        if len(lengths) < len(self.chain_effects) or not lengths.issubset(possible):
+            raise ConfigError(
+                f"evaluate.chain_effects must be numbers of 1 to {MAX_CHAIN_LENGTH}, each once, "
+                f"got {self.chain_effects}"
+            )
         if self.chain_segment_s < MIN_SEGMENT_S:
             raise ConfigError(
                 f"evaluate.chain_segment_s must be >= {MIN_SEGMENT_S:g}, "

@@ -15,8 +15,10 @@ from mixprint.dsp.pieces import pieces
 
 # An RMS below this counts as this, so that silence can be divided by.
 SILENCE = 1e-10
-# Audio (N, 2, T), values by name (N each), sample rate -> audio of the same shape.
-Apply = Callable[[Tensor, Mapping[str, Tensor], int], Tensor]
+# Parameter -> its value for each signal: value_N.
+Values = Mapping[str, Tensor]
+# Audio (N, 2, T), values, sample rate in Hz -> audio of the same shape.
+Apply = Callable[[Tensor, Values, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Effect:
         parameters: what can be set.
         apply: the signal processing, on many signals at once, each with its own values. It returns
             new audio as long as its input, which it leaves as it is; silence stays silence.
-        is_held_out: whether training never meets it, so that evaluation can.
+        is_held_out: whether trainings leave it out by default, so that evaluation meets it first.
         sets_level: whether its level is part of the effect, and thus kept.
         draw: turns numbers_NP, uniform on 0 to 1, into positions_NP of the parameters; None for
             independent parameters, spread evenly.

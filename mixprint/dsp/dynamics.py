@@ -5,13 +5,11 @@ channels take the same gain, so the image stays. Thresholds are relative to a si
 (`own_level_db`), so that a setting does the same to quiet and to loud signals. Detectors work at
 the rate of blocks in float64, where which of two time constants acts is found exactly.
 
-Shape suffixes: N signal, C channel, T sample, K block, B band of a signal.
+Shape suffixes: N signal, C channel, T sample, K block, B band of a signal, M signal of one band.
 
 Sources: Giannoulis, Massberg and Reiss 2012 (JAES 60(6)) for gain computers and smoothing;
 Linkwitz and Riley 1976 (JAES 24(1)) for the crossovers.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -118,7 +116,7 @@ def expanded(
     release_ms_N: Tensor,
     sample_rate_hz: int,
 ) -> Tensor:
-    """Turn down what is below a threshold, by up to 40 dB.
+    """Turn down what is below a threshold, by up to `_DOWNWARD_RANGE_DB`.
 
     Args:
         audio_NCT: stereo signals.
@@ -266,19 +264,16 @@ def compressed_in_bands(
         release_ms_N: of all bands.
         sample_rate_hz: of the audio.
     """
-
-    def compress(band_MCT: Tensor) -> Tensor:
-        return compressed(
-            band_MCT,
-            threshold_db_N.repeat_interleave(3),
-            ratio_N3.flatten(),
-            attack_ms_N.repeat_interleave(3),
-            release_ms_N.repeat_interleave(3),
-            sample_rate_hz,
-        )
-
     bands_NBCT = split_bands(audio_NCT, crossover_hz_N2, sample_rate_hz)
-    return _each_band(bands_NBCT, compress).sum(dim=1)
+    compressed_MCT = compressed(
+        bands_NBCT.flatten(0, 1),
+        threshold_db_N.repeat_interleave(3),
+        ratio_N3.flatten(),
+        attack_ms_N.repeat_interleave(3),
+        release_ms_N.repeat_interleave(3),
+        sample_rate_hz,
+    )
+    return compressed_MCT.view_as(bands_NBCT).sum(dim=1)
 
 
 def de_essed(
@@ -332,10 +327,6 @@ def split_bands(audio_NCT: Tensor, crossover_hz_NX: Tensor, sample_rate_hz: int)
         bands.append(filtered(audio_NCT, low))
         audio_NCT = filtered(audio_NCT, high)
     return torch.stack([*bands, audio_NCT], dim=1)
-
-
-def _each_band(bands_NBCT: Tensor, process: Callable[[Tensor], Tensor]) -> Tensor:
-    return process(bands_NBCT.flatten(0, 1)).unflatten(0, bands_NBCT.shape[:2])
 
 
 def _poles(attack_ms_N: Tensor, release_ms_N: Tensor, sample_rate_hz: int) -> tuple[Tensor, Tensor]:

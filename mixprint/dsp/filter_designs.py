@@ -82,11 +82,6 @@ def all_pass(centre_hz_B: Tensor, q_B: Tensor | float, sample_rate_hz: int) -> S
     return second_order((1, -1 / q_B, 1), (1, 1 / q_B, 1), centre_hz_B, sample_rate_hz)
 
 
-def first_all_pass(corner_hz_B: Tensor, sample_rate_hz: int) -> Sections:
-    """Design all-passes of first order: the phase is turned by 90 degrees at the corner."""
-    return first_order((-1, 1), (1, 1), corner_hz_B, sample_rate_hz)
-
-
 def one_pole(corner_hz_B: Tensor, sample_rate_hz: int, *, high: bool = False) -> Sections:
     """Design low-passes (high-passes) of 6 dB per octave."""
     return first_order((1, 0) if high else (0, 1), (1, 1), corner_hz_B, sample_rate_hz)

@@ -46,7 +46,7 @@ def fundamentals_hz(
     is_low_ML[:, longest:] = False
     is_voiced_M = is_low_ML.any(dim=-1)
     difference_ML, is_low_ML = difference_ML[is_voiced_M], is_low_ML[is_voiced_M]
-    lag_L = torch.arange(difference_ML.shape[-1])
+    lag_L = torch.arange(difference_ML.shape[-1], device=voice_T.device)
     first_M1 = is_low_ML.float().argmax(dim=-1, keepdim=True)
     rises_ML = torch.nn.functional.pad(difference_ML.diff(dim=-1) >= 0, (0, 1), value=True)
     lag_M = (rises_ML & (lag_L >= first_M1)).float().argmax(dim=-1)
@@ -62,7 +62,7 @@ def _normalised_difference(frames_MW: Tensor, window: int, num_lags: int) -> Ten
     energy_MW = torch.nn.functional.pad(frames_MW.double().square().cumsum(dim=-1), (1, 0))
     energy_ML = energy_MW[:, window : window + num_lags] - energy_MW[:, :num_lags]
     difference_ML = (energy_ML[:, :1] + energy_ML - 2 * product_ML.double()).clamp_min(0.0)
-    lag_L = torch.arange(1, num_lags)
+    lag_L = torch.arange(1, num_lags, device=frames_MW.device)
     mean_ML = difference_ML[:, 1:].cumsum(dim=-1) / lag_L
     normal_ML = difference_ML[:, 1:] / mean_ML.clamp_min(_LEAST_POWER)
     return torch.nn.functional.pad(normal_ML, (1, 0), value=1.0).float()

@@ -27,7 +27,7 @@ _DECORRELATION_MS = ((1.31, 2.87, 5.03), (1.73, 3.41, 4.37))
 
 
 def panned(audio_NCT: Tensor, pan_N: Tensor) -> Tensor:
-    """Weigh the channels at constant power: -1 leaves the left one alone, 0 changes nothing."""
+    """Weigh the channels at constant power: -1 keeps only the left one, 0 changes nothing."""
     angle_N = (pan_N + 1) * math.pi / 4
     gain_NC = math.sqrt(2) * torch.stack([torch.cos(angle_N), torch.sin(angle_N)], dim=-1)
     return audio_NCT * gain_NC[..., None]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Of 16 bits and full scale +-1, what rounding of steps so fine would be is left out.
+# No grid is finer than this: float32 holds 24 bits.
 _MAX_BITS = 24.0
 
 

@@ -66,7 +66,7 @@ def prediction_losses(
 ) -> tuple[Tensor, Tensor]:
     """Compare predictions of this rank with what was done.
 
-    Both losses are 1 for who knows no more than how chains are drawn, and 0 for who knows all.
+    Both losses are 1 for a prediction that knows only how chains are drawn, 0 for a perfect one.
 
     Args:
         head: tells which numbers are presences.

@@ -77,9 +77,9 @@ def _summary(name: str, encoder: Encoder, metrics: Mapping[str, Any]) -> Iterato
     if "pool_size" in (chains := _chains(metrics)):
         yield (
             f"Effect chains: {chains['num_chains']} of each length, "
-            f"{', '.join(map(str, chains['lengths']))} effects on each stem that no training has "
-            f"met; each is found on another song, in a pool of {chains['pool_size']} mixes; "
-            "intervals over chains.\n"
+            f"{', '.join(map(str, chains['lengths']))} effects on each stem, of those that "
+            "`train.held_out_effects` leaves out by default. Each chain is looked for on another "
+            f"song, in a pool of {chains['pool_size']} mixes; intervals over chains.\n"
         )
     yield from _table(("measure", *METHODS.values(), "chance"), _rows(metrics))
     for task, values in (

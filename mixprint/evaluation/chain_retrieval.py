@@ -1,9 +1,9 @@
 """Retrieval of effect chains: of which two songs was the mix made in the same way?
 
-Each of N chains of effects, with another chain on each stem, is put on the stems of two different
-songs. One of these mixes is the query, the other, the partner, is one of N candidates: those of
-all chains. Nothing but the chain can lead from a query to its partner, and as each song is partner
-under other chains, what looks for the query's own song finds a wrong answer.
+Each of N chains of effects, which has a part of its own for each stem, is put on the stems of two
+different songs. One of the two mixes is the query; the other, its partner, is one of N candidates:
+the partners of all chains. Only the chain leads from a query to its partner. Each song is partner
+under other chains, too, so an embedding that looks for the query's own song finds a wrong answer.
 
 How many of the partners are found depends on N, the size of the pool: state it with every figure.
 Other pools, songs or effects make other tests.

@@ -1,4 +1,4 @@
-"""Retrieval of effect chains on a collection, with effects that no training has met.
+"""Retrieval of effect chains on a collection, with effects that trainings do not draw by default.
 
 It needs nothing known of the songs: their own segments are put through chains of
 `mixprint.chains.HELD_OUT`, so a collection of any two songs can be evaluated. The measure is that
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixprint.chains import HELD_OUT, MAX_LENGTH, apply_chains, draw_chains
+from mixprint.chains import HELD_OUT, MAX_LENGTH, Chains, apply_chains, draw_chains
 from mixprint.collection.shards import SegmentRef
 from mixprint.errors import ConfigError
 from mixprint.evaluation.chain_retrieval import (
@@ -55,7 +55,11 @@ class ChainTest:
 
     def identity(self) -> str:
         """Return what figures must share to be compared, beside the songs."""
-        code = code_version("mixprint.chains.applying", "mixprint.chains.drawing")
+        code = code_version(
+            "mixprint.chains.applying",
+            "mixprint.chains.drawing",
+            "mixprint.evaluation.chain_retrieval",
+        )
         return fingerprint({**asdict(self), "effects": sorted(HELD_OUT), "code": code})
 
 
@@ -170,16 +174,13 @@ def _embed_pairs(
     device: torch.device | str,
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Embed both mixes of chains of one length: name -> (query_NE, partner_NE)."""
-    generator = torch.Generator().manual_seed(derive_seed(test.seed, "held-out chains", length))
-    chains = draw_chains(
-        test.num_chains, generator, lengths=(length,), effects=sorted(HELD_OUT)
-    ).to(torch.device(device))
+    chains = _draw(test, length)
     num_samples = round(test.segment_s * SAMPLE_RATE_HZ)
 
     def change(row: int, stems_SCT: Tensor) -> Tensor:
         heard_BSCT = stems_SCT[None, ..., :num_samples].to(device)
-        chain = torch.tensor([row % test.num_chains], device=heard_BSCT.device)
-        return apply_chains(heard_BSCT, chains.take(chain), SAMPLE_RATE_HZ)[0]
+        chain = chains.take(torch.tensor([row])).to(device)
+        return apply_chains(heard_BSCT, chain, SAMPLE_RATE_HZ)[0]
 
     rows = [*pairs.query_N.tolist(), *pairs.partner_N.tolist()]
     vectors, _ = embed_segments(embedders, [references[i] for i in rows], device, change=change)
@@ -187,3 +188,13 @@ def _embed_pairs(
         name: (values_NE[: test.num_chains], values_NE[test.num_chains :])
         for name, values_NE in vectors.items()
     }
+
+
+def _draw(test: ChainTest, length: int) -> Chains:
+    """Draw the chains of one length: those of all queries, then the same ones of all partners.
+
+    Phases, which are no style, differ: alike, they would tell who belongs together.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(test.seed, "held-out chains", length))
+    chains = draw_chains(test.num_chains, generator, lengths=(length,), effects=sorted(HELD_OUT))
+    return chains.take(torch.arange(test.num_chains).repeat(2)).at_other_times(generator)

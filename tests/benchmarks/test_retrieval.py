@@ -255,3 +255,6 @@ def test_rows_are_kept_and_become_tables(tasks: list[Task], tmp_path: Path) -> N
 def test_an_encoder_goes_by_its_name() -> None:
     assert named_folder("first=results/x=y") == ("first", Path("results/x=y"))
     assert named_folder("results/x") == ("results/x", Path("results/x"))
+    # Else the features of the table would be this encoder's embeddings.
+    with pytest.raises(ConfigError, match="found 'features'"):
+        named_folder("features=results/x")

@@ -209,3 +209,17 @@ def test_a_vowel_has_its_formants() -> None:
             float(gain_F[hz - 10 : hz + 10].median()) for hz in (first_hz, second_hz, 12_000)
         )
         assert min(at_first, at_second) > 8 * far
+
+
+@pytest.mark.gpu
+def test_every_effect_does_the_same_on_a_gpu() -> None:
+    generator = torch.Generator().manual_seed(3)
+    noise_NCT = 0.1 * torch.randn(4, 2, 20_000, generator=generator)
+    noise_NCT[0] = 0.0
+    for name, effect in EFFECTS.items():
+        position_NP = torch.rand((4, len(effect.parameters)), generator=generator)
+        expected_NCT = effect.apply(noise_NCT, effect.values(position_NP), RATE_HZ)
+        found_NCT = effect.apply(noise_NCT.cuda(), effect.values(position_NP.cuda()), RATE_HZ)
+        assert found_NCT.is_cuda, name
+        error_N = rms(found_NCT.cpu() - expected_NCT)
+        assert (error_N <= 0.01 * rms(expected_NCT)).all(), name

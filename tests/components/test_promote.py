@@ -298,7 +298,7 @@ def test_the_card_tells_the_pool_of_the_chains() -> None:
     text = "\n".join(
         _summary("x", make_encoder(), {**full_metrics(scored), "chain_retrieval": chains})
     )
-    assert "1, 4 effects on each stem that no training has met" in text
+    assert "1, 4 effects on each stem, of those that `train.held_out_effects` leaves out" in text
     assert "in a pool of 40 mixes" in text
     assert "| effect chains: recall at 1 | 0.25 [0.15, 0.35] |" in text
 

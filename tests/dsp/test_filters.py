@@ -29,7 +29,7 @@ def test_it_is_the_recursion(num_samples: int) -> None:
             designs.one_pole(corner_hz_B, RATE_HZ, high=True),
             bell(corner_hz_B, gain_db_B, q_B, RATE_HZ),
             shelf(corner_hz_B, gain_db_B, RATE_HZ, high=False),
-            designs.first_all_pass(corner_hz_B, RATE_HZ),
+            designs.tilt(corner_hz_B, gain_db_B, RATE_HZ),
             designs.linkwitz_riley(corner_hz_B * 4, RATE_HZ),
         ]
     )

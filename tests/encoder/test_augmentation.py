@@ -3,12 +3,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from mixprint.chains import EFFECTS, HELD_OUT, described
+from mixprint.chains import EFFECTS, HELD_OUT, MAX_LENGTH, described
 from mixprint.chains import Chains as EffectChains
 from mixprint.encoder.augment import Chains, apply_chains, draw_chains
 from mixprint.encoder.augmentation import Augmentation, is_changed, trained_effects
 from mixprint.encoder.data import NO_PARTNER
-from mixprint.encoder.settings import TrainConfig
+from mixprint.encoder.settings import MAX_CHAIN_LENGTH, TrainConfig
 from mixprint.errors import ConfigError
 from mixprint.training.loading import derive_seed
 
@@ -77,6 +77,7 @@ def test_held_out_effects_are_not_drawn(make_config: MakeConfig) -> None:
         return set(trained_effects(config))
 
     assert effects() == set(EFFECTS)
+    assert MAX_CHAIN_LENGTH == MAX_LENGTH
     assert effects("default") == EFFECTS.keys() - HELD_OUT
     assert effects("default", "room") == EFFECTS.keys() - HELD_OUT - {"room"}
     with pytest.raises(ConfigError, match=r"train.held_out_effects: .* found \['rooom'\]"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixprint.chains import EFFECTS
 from mixprint.collection.shards import SeparatorFingerprint, read_index, shard_name, write_shard
 from mixprint.errors import ConfigError
 from mixprint.evaluation import held_out_chains
@@ -73,6 +74,19 @@ def test_partners_are_found_by_what_the_chain_did(tmp_path: Path) -> None:
     scores = found.scores["recall_at_1"]
     assert len(scores) == 2 * TEST.num_chains
     assert np.mean(list(scores.values())) == values["encoder"]["recall_at_1"]["value"]
+
+
+def test_query_and_partner_share_their_chain_but_for_phases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(held_out_chains, "HELD_OUT", frozenset({"pumping"}))
+    chains = held_out_chains._draw(TEST, 1)
+    query, partner = (chains.take(torch.arange(4) + first) for first in (0, 4))
+    assert query.effect_BSL.equal(partner.effect_BSL)
+    assert query.level_db_BSL.equal(partner.level_db_BSL)
+    is_phase_P = torch.tensor([each.name == "phase" for each in EFFECTS["pumping"].parameters])
+    is_other_BSP = (query.position_BSLP != partner.position_BSLP)[:, :, 0, : len(is_phase_P)]
+    assert is_other_BSP.equal(is_phase_P.expand_as(is_other_BSP))
 
 
 def test_figures_are_comparable_where_the_test_was_the_same(tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 Shape suffixes: N signal, C channel, T sample.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, added, amplitude
+from mixprint.chains.effect import Effect, Parameter, Values, added, amplitude
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp.delays import delayed, repeated, repeated_through_filter, reversed_pieces
 from mixprint.dsp.filters import filtered
@@ -20,8 +18,6 @@ _TAPS = ((1.0, -0.8), (1.75, 0.7), (2.5, -0.3), (4.0, 0.9))
 _DELAY = Parameter("delay_ms", "ms", 120.0, 800.0, "log")
 _FEEDBACK = Parameter("feedback", "", 0.1, 0.8)
 _LEVEL = Parameter("level_db", "dB", -15.0, 0.0)
-
-Values = Mapping[str, Tensor]
 
 
 def _samples(delay_ms_N: Tensor, sample_rate_hz: int) -> Tensor:

@@ -6,7 +6,7 @@ same drive then distorts quiet and loud stems alike.
 Shape suffixes: N signal, C channel, T sample.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from mixprint.chains.effect import (
     SILENCE,
     Effect,
     Parameter,
+    Values,
     amplitude,
     blended,
     evenly_blended,
@@ -32,8 +33,6 @@ _DRIVE = Parameter("drive_db", "dB", 6.0, 36.0)
 # Curves that do nothing to quiet sounds are entered louder.
 _HIGH_DRIVE = Parameter("drive_db", "dB", 12.0, 36.0)
 _MIX = Parameter("mix", "", 0.3, 1.0)
-
-Values = Mapping[str, Tensor]
 
 
 def _driven(

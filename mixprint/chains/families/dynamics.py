@@ -3,16 +3,13 @@
 Shape suffixes: N signal, C channel, T sample.
 """
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, rms
+from mixprint.chains.effect import SILENCE, Effect, Parameter, Values, rms
 from mixprint.dsp import dynamics
 
 FAMILY = "dynamics"
-_SILENCE = 1e-10
 _ATTACK = Parameter("attack_ms", "ms", 0.5, 60.0, "log")
 _RELEASE = Parameter("release_ms", "ms", 20.0, 600.0, "log")
 # Of a stem's own level.
@@ -21,7 +18,7 @@ _RATIO = Parameter("ratio", "", 1.5, 12.0, "log")
 _RANGE = Parameter("range_db", "dB", 6.0, 24.0)
 
 
-def _compressor(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _compressor(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.compressed(
         audio_NCT,
         values["threshold_db"],
@@ -32,21 +29,19 @@ def _compressor(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz:
     )
 
 
-def _parallel_compressor(
-    audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int
-) -> Tensor:
+def _parallel_compressor(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     squeezed_NCT = _compressor(audio_NCT, values, sample_rate_hz)
     # Added at the level of the input: what was turned down comes back up.
-    gain_N = values["mix"] * rms(audio_NCT) / rms(squeezed_NCT).clamp_min(_SILENCE)
+    gain_N = values["mix"] * rms(audio_NCT) / rms(squeezed_NCT).clamp_min(SILENCE)
     return audio_NCT + gain_N[:, None, None] * squeezed_NCT
 
 
-def _limiter(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _limiter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     threshold_db_N, release_ms_N = values["threshold_db"], values["release_ms"]
     return dynamics.limited(audio_NCT, threshold_db_N, release_ms_N, sample_rate_hz)
 
 
-def _expander(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _expander(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.expanded(
         audio_NCT,
         values["threshold_db"],
@@ -57,7 +52,7 @@ def _expander(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: i
     )
 
 
-def _gate(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _gate(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.gated(
         audio_NCT,
         values["threshold_db"],
@@ -68,9 +63,7 @@ def _gate(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) 
     )
 
 
-def _upward_compressor(
-    audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int
-) -> Tensor:
+def _upward_compressor(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.raised(
         audio_NCT,
         values["threshold_db"],
@@ -82,9 +75,7 @@ def _upward_compressor(
     )
 
 
-def _multiband_compressor(
-    audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int
-) -> Tensor:
+def _multiband_compressor(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.compressed_in_bands(
         audio_NCT,
         torch.stack([values["low_crossover_hz"], values["high_crossover_hz"]], dim=-1),
@@ -96,7 +87,7 @@ def _multiband_compressor(
     )
 
 
-def _de_esser(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _de_esser(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.de_essed(
         audio_NCT,
         values["crossover_hz"],
@@ -106,13 +97,11 @@ def _de_esser(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: i
     )
 
 
-def _transient_shaper(
-    audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int
-) -> Tensor:
+def _transient_shaper(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.shaped(audio_NCT, values["attack_db"], values["sustain_db"], sample_rate_hz)
 
 
-def _pumping(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _pumping(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return dynamics.pumped(
         audio_NCT,
         values["tempo_bpm"],

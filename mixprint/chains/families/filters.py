@@ -4,12 +4,12 @@ Shape suffixes: N signal, C channel, T sample.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, amplitude, evenly_blended
+from mixprint.chains.effect import Effect, Parameter, Values, amplitude, evenly_blended
 from mixprint.dsp import equaliser
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp.delays import delayed, repeated
@@ -31,7 +31,6 @@ _GAIN = Parameter("gain_db", "dB", -18.0, 18.0)
 _Q = Parameter("q", "", 0.4, 8.0, "log")
 _MIX = Parameter("mix", "", 0.3, 1.0)
 
-Values = Mapping[str, Tensor]
 Design = Callable[[Values, int], Sections]
 
 

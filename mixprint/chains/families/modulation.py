@@ -4,13 +4,13 @@ Shape suffixes: N signal, C channel, T sample, J frame of a moving filter.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import SILENCE, Effect, Parameter, blended, evenly_blended, rms
+from mixprint.chains.effect import SILENCE, Effect, Parameter, Values, blended, evenly_blended, rms
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp.delays import read_back
 from mixprint.dsp.equaliser import Sections
@@ -39,8 +39,6 @@ _DRUM_RATE = 0.83
 _PHASE = Parameter("phase", "turns", 0.0, 1.0, is_style=False)
 _SLOW = Parameter("rate_hz", "Hz", 0.08, 2.5, "log")
 _MIX = Parameter("mix", "", 0.3, 0.8)
-
-Values = Mapping[str, Tensor]
 
 
 def _turns(values: Values, audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
@@ -118,7 +116,7 @@ _DEPTH = Parameter("depth_cents", "cents", 8.0, 100.0, "log")
 
 def _vibrato(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Move the pitch up and down."""
-    # A delay of depth (1 + sin w t) / 2 moves the pitch by depth w / 2.
+    # A delay of depth (1 + sin w t) moves the pitch by a factor of up to 1 + depth w.
     ratio_N = torch.pow(2.0, values["depth_cents"] / 1200) - 1
     depth_N = ratio_N * sample_rate_hz / (2 * math.pi * values["rate_hz"])
     longest = math.ceil(

@@ -3,11 +3,9 @@
 Shape suffixes: N signal, C channel, T sample.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter
+from mixprint.chains.effect import Effect, Parameter, Values
 from mixprint.dsp import reverb
 
 FAMILY = "reverb"
@@ -15,43 +13,43 @@ _WET = Parameter("wet", "", 0.05, 0.7)
 _HIGH_RATIO = Parameter("high_ratio", "", 0.25, 1.0, "log")
 
 
-def _room(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _room(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     impulse_NCL = reverb.room_impulse(
         values["decay_s"], values["predelay_ms"], values["high_ratio"], sample_rate_hz
     )
     return reverb.wet_mixed(audio_NCT, impulse_NCL, values["wet"])
 
 
-def _plate(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _plate(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     impulse_NCL = reverb.plate_impulse(values["decay_s"], values["brightness_db"], sample_rate_hz)
     return reverb.wet_mixed(audio_NCT, impulse_NCL, values["wet"], from_mono=True)
 
 
-def _spring(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _spring(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     impulse_NCL = reverb.spring_impulse(
         values["delay_ms"], values["decay_s"], values["dispersion"], sample_rate_hz
     )
     return reverb.wet_mixed(audio_NCT, impulse_NCL, values["wet"], from_mono=True)
 
 
-def _combs(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _combs(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     impulse_NCL = reverb.comb_impulse(
         values["decay_s"], values["size"], values["damping"], sample_rate_hz
     )
     return reverb.wet_mixed(audio_NCT, impulse_NCL, values["wet"], from_mono=True)
 
 
-def _gated(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _gated(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     impulse_NCL = reverb.gated_impulse(values["length_s"], values["slope_db"], sample_rate_hz)
     return reverb.wet_mixed(audio_NCT, impulse_NCL, values["wet"])
 
 
-def _reversed(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _reversed(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     impulse_NCL = reverb.reversed_impulse(values["length_s"], values["rise_db"], sample_rate_hz)
     return reverb.wet_mixed(audio_NCT, impulse_NCL, values["wet"])
 
 
-def _reflections(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _reflections(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     impulse_NCL = reverb.reflection_impulse(values["size_ms"], values["slope_db"], sample_rate_hz)
     return reverb.wet_mixed(audio_NCT, impulse_NCL, values["wet"], from_mono=True)
 

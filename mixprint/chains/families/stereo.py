@@ -3,61 +3,57 @@
 Shape suffixes: N signal, C channel, T sample.
 """
 
-from collections.abc import Mapping
-
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter
+from mixprint.chains.effect import Effect, Parameter, Values
 from mixprint.dsp import stereo
 
 FAMILY = "stereo"
 
 
-def _pan(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _pan(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
     return stereo.panned(audio_NCT, values["pan"])
 
 
-def _width(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _width(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
     return stereo.widened(audio_NCT, values["width"])
 
 
-def _mid_side_gain(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _mid_side_gain(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
     return stereo.balanced(audio_NCT, values["mid_db"], values["side_db"])
 
 
-def _mid_side_tilt(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _mid_side_tilt(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return stereo.tilted(audio_NCT, values["mid_db"], values["side_db"], sample_rate_hz)
 
 
-def _mono_bass(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _mono_bass(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return stereo.bass_to_mono(audio_NCT, values["frequency_hz"], sample_rate_hz)
 
 
-def _channel_swap(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _channel_swap(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del values, sample_rate_hz
     return stereo.swapped(audio_NCT)
 
 
-def _channel_polarity(
-    audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int
-) -> Tensor:
+def _channel_polarity(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del values, sample_rate_hz
     return stereo.inverted(audio_NCT)
 
 
-def _rotation(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _rotation(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     del sample_rate_hz
     return stereo.rotated(audio_NCT, values["angle_deg"])
 
 
-def _decorrelation(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _decorrelation(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return stereo.decorrelated(audio_NCT, values["coefficient"], values["size"], sample_rate_hz)
 
 
-def _comb_stereo(audio_NCT: Tensor, values: Mapping[str, Tensor], sample_rate_hz: int) -> Tensor:
+def _comb_stereo(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     return stereo.combed(audio_NCT, values["delay_ms"], values["amount"], sample_rate_hz)
 
 
