@@ -248,23 +248,6 @@ class RecipeReader(Dataset[list[Recipe]]):
         return torch.Generator().manual_seed(seed)
 
 
-class ExampleReader(Dataset[list[Example]]):
-    """Examples for readers, mixed by them: item n is this rank's part of the batch of step n."""
-
-    def __init__(self, recipes: RecipeReader, maker: "ExampleMaker") -> None:
-        """Read nothing yet.
-
-        Args:
-            recipes: what is made.
-            maker: makes it.
-        """
-        self._recipes, self._maker = recipes, maker
-
-    def __getitem__(self, step: int) -> list[Example]:
-        """Draw and mix the examples of a step."""
-        return self._maker(self._recipes[step])
-
-
 class ExampleMaker:
     """Makes examples of recipes: the console mixes those of a batch side by side."""
 

@@ -265,7 +265,7 @@ def measure_examples(
     missing = [
         number
         for number, part in enumerate(parts)
-        if not _path(folder, number).exists()
+        if not _path(folder, part).exists()
         or not all(_audio_path(folder, n).exists() for n in part if n < num_audio)
     ]
     rank, world_size = rank_and_world()
@@ -281,12 +281,12 @@ def measure_examples(
                 reached(number)
                 part = parts[number]
                 made = source.made(recipes, device, with_truth=part.start < num_audio)
-                _write(folder, number, part, made, encoder, num_audio)
+                _write(folder, part, made, encoder, num_audio)
                 shown.advance(size)
     barrier()
     items = []
-    for number, part in enumerate(parts):
-        found = _read(_path(folder, number), [_key(n, name) for n in part for name in _NAMES])
+    for part in parts:
+        found = _read(_path(folder, part), [_key(n, name) for n in part for name in _NAMES])
         for n in part:
             items.append(MeasuredExample(*(found[_key(n, name)] for name in _NAMES)))
     return MeasuredExamples(items, folder)
@@ -294,7 +294,6 @@ def measure_examples(
 
 def _write(
     folder: Path,
-    number: int,
     part: range,
     made: Sequence[Example],
     encoder: Encoder | None,
@@ -313,15 +312,16 @@ def _write(
             audio = Audio(example.tracks_NCT, example.truth_NCT, reference_CT)
             halves = {name: x.half().cpu().contiguous() for name, x in audio._asdict().items()}
             write_tensors(_audio_path(folder, n), halves)
-    write_tensors(_path(folder, number), tensors)
+    write_tensors(_path(folder, part), tensors)
 
 
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.safetensors"
+def _path(folder: Path, part: range) -> Path:
+    """Return the file of a batch; one that was not full has another name when it is."""
+    return folder / f"{part.start:06d}-{part.stop:06d}.safetensors"
 
 
 def _audio_path(folder: Path, number: int) -> Path:
-    return folder / f"audio-{number:05d}.safetensors"
+    return folder / f"audio-{number:06d}.safetensors"
 
 
 def _key(number: int, name: str) -> str:

@@ -37,6 +37,9 @@ ROLES = tuple(_STEM_OF)
 _WORDS: tuple[tuple[str, str], ...] = (
     ("backing", "backing backings bvox bv bvs bgv bgvs bkg hintergrund* harm harms harmony"),
     ("backing", "harmonies choir chor"),
+    # A tenor saxophone is no tenor, a bass clarinet no bass.
+    ("brass", "sax* clarinet klarinette"),
+    ("vocals", "vox vocal vocals leadvox ldvox"),
     ("room", "drum_room drums_room kit_room snare_room kick_room overhead* oh ohs ohl ohr"),
     ("kick", "kick* kik bd bassdrum* basstrommel bass_drum bass_dr kck"),
     ("snare", "snare* snr sd sn clap* rim rimshot sidestick"),
@@ -46,7 +49,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("percussion", "perc* shaker* tamb* conga* bongo* cowbell cabasa maraca* triangle"),
     ("percussion", "schellen* cajon djembe timbale* woodblock claves"),
     ("drums", "drum drums drumkit drumloop drumbus kit schlagzeug dr drm"),
-    ("vocals", "vox vocal vocals voc vocs voice leadvox ldvox lv gesang stimme singer"),
+    ("vocals", "voc vocs voice lv gesang stimme singer"),
     ("vocals", "sprecher rap speech narration sopran* alto tenor"),
     ("bass", "bass basse bassgitarre ebass subbass bassline kontrabass bs sub 808"),
     ("guitar", "gtr gtrs git guitar* gitarre* egit agit egtr agtr acgtr elgtr banjo"),
@@ -56,8 +59,8 @@ _WORDS: tuple[tuple[str, str], ...] = (
     ("keys", "bells ep accordion"),
     ("pad", "pad pads flaeche* atmo* drone"),
     ("strings", "string strings str streicher geige* violin* viola* bratsche cello* orch*"),
-    ("brass", "brass blaeser* horn horns trumpet* trompete* tpt trombone* posaune* sax*"),
-    ("brass", "flute floete* clarinet klarinette oboe tuba"),
+    ("brass", "brass blaeser* horn horns trumpet* trompete* tpt trombone* posaune*"),
+    ("brass", "flute floete* oboe tuba"),
     ("synth", "synth* syn lead leads pluck* arp* sequence seq supersaw moog fx sfx"),
     # What may stand beside the name of any instrument tells something only by itself.
     ("backing", "double doubles dbl adlib adlibs"),

@@ -46,7 +46,7 @@ class SongConfig(PoolSize):
 
     duration_s: Annotated[float, Range(1.0)]
     seed: int
-    num_valid: Annotated[int, Range(0)]
+    num_valid: Annotated[int, Range(1)]
     num_generators: Annotated[int, Range(0)]
 
 
@@ -138,7 +138,7 @@ def song_pool(folder: Path, config: SongConfig, *, valid: bool = False) -> MadeP
     writer = TrackWriter(config.seed, config.duration_s)
     if not valid:
         return MadePool(folder, writer, read_dry_song, config, first_number=config.num_valid)
-    size = PoolSize(pool_size=max(config.num_valid, 1), refresh_steps=0, new_songs=1)
+    size = PoolSize(pool_size=config.num_valid, refresh_steps=0, new_songs=1)
     return MadePool(folder, writer, read_dry_song, size, first_number=0)
 
 

@@ -14,7 +14,6 @@ from mixprint.controller.draws import DrawConfig
 from mixprint.controller.examples import (
     ExampleConfig,
     ExampleMaker,
-    ExampleReader,
     Recipe,
     RecipeReader,
 )
@@ -25,7 +24,7 @@ from mixprint.controller.mixes import (
     separated_by_mask,
     stem_sums,
 )
-from mixprint.controller.roles import stem_of
+from mixprint.controller.roles import ROLES
 from mixprint.controller.segments import Segment, SegmentConfig, varied
 from mixprint.controller.songs import DrySong, SongConfig, song_pool
 from mixprint.errors import ConfigError
@@ -41,7 +40,7 @@ CONFIG = ExampleConfig(
         new_songs=1,
         duration_s=1.5,
         seed=1,
-        num_valid=0,
+        num_valid=1,
         num_generators=0,
     ),
     segments=SegmentConfig(
@@ -206,7 +205,7 @@ def test_the_real_separator_hears_the_mix_and_its_absence_is_an_error(
         return mixture_CT.expand(NUM_STEMS, -1, -1) / NUM_STEMS
 
     recipes = RecipeReader(config, pool, batch_size=1, seed=5)
-    (example,) = ExampleReader(recipes, ExampleMaker(config, CPU, separate=quarters))[0]
+    (example,) = ExampleMaker(config, CPU, separate=quarters)(recipes[0])
     assert example.stems == "separated"
     torch.testing.assert_close(example.stems_SCT, quarters(example.reference_CT))
 
@@ -263,6 +262,7 @@ def test_an_excerpt_longer_than_a_song_is_refused(tmp_path: Path) -> None:
         replace(CONFIG, masked_share=0.6, separated_share=0.5)
 
 
-def test_every_role_that_is_given_belongs_to_a_stem(pool: MadePool[DrySong]) -> None:
+def test_every_role_that_is_given_is_known(pool: MadePool[DrySong]) -> None:
     roles = {role for recipe in _recipes(pool, steps=3) for role in recipe.dry.roles}
-    assert {stem_of(role) for role in roles} == set(STEMS)
+    assert len(roles) > 3
+    assert roles < set(ROLES)

@@ -26,6 +26,9 @@ def test_tracks_that_are_played_have_known_roles_that_their_names_tell() -> None
     [
         ("Lead Vox_01.wav", "vocals"),
         ("03_LeadVox.flac", "vocals"),
+        ("Ride Vox", "vocals"),
+        ("Tenor Sax 2", "brass"),
+        ("Bass Clarinet", "brass"),
         ("BGV left", "backing"),
         ("Hintergrundgesang.wav", "backing"),
         ("Bass Drum In.wav", "kick"),

@@ -45,18 +45,19 @@ def test_what_was_measured_is_read_again_and_what_was_lost_made_anew(tmp_path: P
     made = measured(tmp_path, 3, num_audio=1)
     assert [item.has_settings for item in made.items] == [True, True, True]
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "00000.safetensors",
-        "00001.safetensors",
-        "audio-00000.safetensors",
+        "000000-000002.safetensors",
+        "000002-000003.safetensors",
+        "audio-000000.safetensors",
     ]
-    (tmp_path / "00001.safetensors").unlink()
-    again = measured(tmp_path, 3, num_audio=1)
-    for one, other in zip(made.items, again.items, strict=True):
+    (tmp_path / "000000-000002.safetensors").unlink()
+    # More examples are added to those that there are, also to a batch that was not full.
+    again = measured(tmp_path, 4, num_audio=1)
+    for one, other in zip(made.items, again.items[:3], strict=True):
         torch.testing.assert_close(vars(one), vars(other), rtol=0, atol=0)
     example = NoiseExamples("valid").example(0)
     assert example.truth_NCT is not None
     torch.testing.assert_close(again.audio(0).truth_NCT, example.truth_NCT, atol=1e-3, rtol=1e-3)
-    (tmp_path / "00000.safetensors").write_bytes(b"broken")
+    (tmp_path / "000000-000002.safetensors").write_bytes(b"broken")
     with pytest.raises(TrainingError, match="expected what was measured"):
         measured(tmp_path, 3, num_audio=1)
 
