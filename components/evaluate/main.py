@@ -135,6 +135,7 @@ def run(
                     seed=config.seed,
                     device=device,
                     history_path=encoder_dir / ENCODER_HISTORY_FILE,
+                    known_effects=loaded.metadata.get("effects", ()),
                 )
             # Beside what was evaluated: all that was there.
             write_json(folder / METRICS_FILE, {**metrics, "data_fingerprint": data_fingerprint})

@@ -27,6 +27,7 @@ from mixprint.fingerprint import fingerprint
 from mixprint.log import setup_logging
 from mixprint.schema import read_mapping
 from mixprint.storage.atomic import remove_leftovers, write_json
+from mixprint.text import first_of
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -209,6 +210,10 @@ def judge(
         # A semicolon ends a reason.
         why = candidate.metrics["split_reason"].replace(";", ",")
         return False, (*reasons, f"too few songs are held out to prove anything: {why}")
+    met = candidate.metrics.get("chain_retrieval", {}).get("known_effects", [])
+    if name.startswith("chain_") and met:
+        why = f"the encoder was trained with {len(met)} of the effects that it was tested by"
+        return False, (*reasons, f"{why} ({first_of(met, ', ')}), see train.held_out_effects")
     if champion is None:
         return enough, (*reasons, "there is no other champion")
     if champion.evaluated is None:

@@ -487,6 +487,8 @@ class EncoderTask(Task[Batch]):
             "epoch": entry["epoch"],
             "metrics": measured,
         }
+        if self.augmentation.effects:
+            metadata["effects"] = list(self.augmentation.effects)
         save_checkpoint(folder, encoder, self.standardisation, metadata)
 
 

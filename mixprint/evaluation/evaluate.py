@@ -39,6 +39,7 @@ import torch
 from torch import Tensor
 
 from mixprint import __version__
+from mixprint.chains import HELD_OUT
 from mixprint.collection.catalogue import Track, read_catalogue
 from mixprint.collection.shards import SegmentRef, read_index
 from mixprint.errors import DataError
@@ -149,6 +150,7 @@ def evaluate(
     seed: int,
     device: torch.device | str = "cpu",
     history_path: Path | None = None,
+    known_effects: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluate, and write metrics.json, details.json, plots/*.png and report.html.
 
@@ -164,6 +166,7 @@ def evaluate(
         seed: of the resampling.
         device: where the encoder computes.
         history_path: JSON of the training: a list with a mapping per epoch.
+        known_effects: effects of `mixprint.chains` that the encoder was trained with.
 
     Returns:
         what metrics.json holds. `chain_recall_at_1`, `song_recall_at_1` and `style_recall_at_1` are
@@ -188,7 +191,11 @@ def evaluate(
         # Equal where the same tracks were evaluated on the same stems, whatever else there is.
         "evaluated_fingerprint": digest,
         "segment_s": segment_s,
-        "chain_retrieval": chains.values,
+        "chain_retrieval": {
+            **chains.values,
+            # By effects that an encoder has met it cannot be compared with others.
+            "known_effects": sorted(set(known_effects) & HELD_OUT),
+        },
         "song_retrieval": song.values,
         "style_retrieval": style.values,
         "probes": probes,

@@ -183,6 +183,16 @@ def test_chains_are_compared_one_by_one_where_they_are_the_same() -> None:
     assert "champion 3 was measured with other chains of effects: not compared" in reasons[1]
 
 
+def test_chains_of_known_effects_prove_nothing() -> None:
+    known = {"chain_retrieval": {"known_effects": ["comb", "ladder"]}}
+    for name, is_enough in (("chain_recall_at_1", False), ("style_recall_at_1", True)):
+        found = evaluated(shares(1.0), name=name)
+        found = replace(found, metrics={**found.metrics, **known})
+        decided, reasons = judge(found, None, GATE)
+        assert decided is is_enough
+        assert ("trained with 2 of the effects" in reasons[-1]) is not is_enough
+
+
 def test_a_champion_of_before_the_chains_has_no_such_figure() -> None:
     candidate = evaluated(shares(0.75), name="chain_recall_at_1")
     best = Champion(version="3", evaluated=evaluated(shares(1.0), name="song_recall_at_1"))
