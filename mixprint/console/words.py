@@ -1,6 +1,7 @@
 """Settings in words, as an engineer would say them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mixprint.console.bands import active_bands
@@ -22,7 +23,7 @@ def in_words(settings: Settings, spread: Spread | None = None) -> dict[str, list
     Args:
         settings: the settings.
         spread: how sure a prediction of them is; where it is known, `+-` and a standard deviation
-            follow a value.
+            follow a value, or what that spans where the scale is logarithmic.
 
     Returns:
         track, and `master` -> phrases, in the order in which the sound passes; none where nothing
@@ -78,6 +79,15 @@ class _Said:
             return ""
         return f" +-{factor * self.spread[name]:.{digits}f}"
 
+    def span(self, name: str, text: Callable[[float], str]) -> str:
+        """Return what a deviation spans on a logarithmic scale, where the spread is half of it."""
+        if name not in self.spread:
+            return ""
+        field = self.strip.fields[self.strip.place(name)]
+        factor = math.exp(math.asinh(self.spread[name] / self[name]))
+        low, high = (min(max(self[name] * f, field.low), field.high) for f in (1 / factor, factor))
+        return f" ({text(low)} to {text(high)})"
+
     def db(self, name: str) -> str:
         """Return a level with its spread."""
         return f"{self[name]:+.1f} dB{self.within(name)}"
@@ -102,9 +112,8 @@ def _tone(said: _Said) -> Iterator[str]:
     for band in active_bands(said.strip):
         gain = f"{band.field}.gain_db"
         if band.kind in ("highpass", "lowpass"):
-            within = said.within(band.field, digits=0)
             where = "below" if band.kind == "highpass" else "above"
-            yield f"cut {where} {hz_text(band.freq_hz)}{within}{' Hz' if within else ''}"
+            yield f"cut {where} {hz_text(band.freq_hz)}{said.span(band.field, hz_text)}"
         elif abs(band.gain_db) < _SAID_DB:
             continue
         elif band.kind == "bell":
@@ -150,7 +159,7 @@ def ratio(slope: float) -> str:
 def _room(said: _Said) -> Iterator[str]:
     if said["room.send_db"] < _SAID_SEND_DB:
         return
-    time = f"{said['room.time_s']:.2g} s{said.within('room.time_s')}"
+    time = f"{said['room.time_s']:.2g} s{said.span('room.time_s', '{:.2g} s'.format)}"
     phrase = f"in a room of {time}, sent at {said.db('room.send_db')}"
     for band, where in (("low", "below 300 Hz"), ("high", "above 4 kHz")):
         factor = said[f"room.{band}_ratio"]

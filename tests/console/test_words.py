@@ -80,11 +80,11 @@ def test_a_prediction_is_said_with_its_spread_until_it_is_changed(tmp_path: Path
     spread = Spread.beside(tmp_path / "settings.json")
     assert in_words(predicted, spread) == {
         "vocals": [
-            "cut below 80 Hz +-15 Hz",
+            "cut below 80 Hz (66 Hz to 96 Hz)",
             "+2.1 dB +-0.8 shelf above 6 kHz",
             "compressed 2.0:1 (1.3:1 to 4.0:1) above -20.0 dBFS +-3.0, attack 10 ms, "
             "release 150 ms, knee 6.0 dB",
-            "in a room of 1 s +-0.3, sent at -12.0 dB +-2.0",
+            "in a room of 1 s (0.74 s to 1.4 s), sent at -12.0 dB +-2.0",
             "20 % +-5 to the right",
             "fader at -1.5 dB +-1.0",
         ],
