@@ -29,7 +29,7 @@ Shape suffixes: N segment or track, E embedding, D feature, S stem, C channel, T
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -179,10 +179,8 @@ def evaluate(
     vectors, segment_s, digest = _all_vectors(collection, encoder, untrained, features_dir, device)
     by_track = {name: collection.means(values) for name, values in vectors.items()}
     resampling = _Bootstrap(num_bootstrap, seed)
-
-    chains = _chain_retrieval(
-        collection, encoder, untrained, features_dir, device, chain_test, num_bootstrap
-    )
+    embed = _embedders(encoder, untrained, features_dir, device)
+    chains = _chain_retrieval(collection, embed, device, chain_test, known_effects, num_bootstrap)
     song = _song_retrieval(collection, vectors, segment_s, resampling)
     style = _style_retrieval(collection, by_track, resampling)
     probes, settings_r2 = _probes(collection, by_track, resampling)
@@ -191,11 +189,7 @@ def evaluate(
         # Equal where the same tracks were evaluated on the same stems, whatever else there is.
         "evaluated_fingerprint": digest,
         "segment_s": segment_s,
-        "chain_retrieval": {
-            **chains.values,
-            # By effects that an encoder has met it cannot be compared with others.
-            "known_effects": sorted(set(known_effects) & HELD_OUT),
-        },
+        "chain_retrieval": chains.values,
         "song_retrieval": song.values,
         "style_retrieval": style.values,
         "probes": probes,
@@ -203,7 +197,6 @@ def evaluate(
         "seed": seed,
         "encoder_fingerprint": encoder.fingerprint,
         "device": str(device),
-        "versions": {"mixprint": __version__, "torch": torch.__version__},
         **_headlines(chains.values, song.values, style.values, probes),
     }
     figures = _draw(
@@ -226,7 +219,7 @@ def evaluate(
 
 
 def _described(collection: Collection) -> dict[str, Any]:
-    """Say what is evaluated."""
+    """Say what is evaluated, and by what."""
     return {
         "schema_version": METRICS_VERSION,
         "split_used": collection.split_used,
@@ -235,6 +228,7 @@ def _described(collection: Collection) -> dict[str, Any]:
         "num_songs": len(set(collection.songs)),
         "num_segments": len(collection.references),
         "sources": sorted({track.source for track in collection.tracks}),
+        "versions": {"mixprint": __version__, "torch": torch.__version__},
     }
 
 
@@ -267,33 +261,38 @@ def _all_vectors(
     return {name: vectors[name] for name in DISTANCE_OF}, segment_s, digest.hexdigest()
 
 
-def _chain_retrieval(
-    collection: Collection,
-    encoder: Embedder,
-    untrained: Embedder,
-    features_dir: Path,
-    device: torch.device | str,
-    test: ChainTest,
-    num_bootstrap: int,
-) -> ChainRetrieval:
-    """Look for chains of effects that are put on the collection's segments."""
+def _embedders(
+    encoder: Embedder, untrained: Embedder, features_dir: Path, device: torch.device | str
+) -> dict[str, Callable[[Tensor, int], Tensor]]:
+    """Return what makes vectors of stems_BSCT, by the names of `DISTANCE_OF`."""
     standardisation = Standardisation.load(features_dir / "standardisation.json").to(device)
 
     def features(stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
         return standardisation.apply(extract(stems_BSCT, sample_rate_hz))
 
-    embedders = {
+    return {
         ENCODER: encoder.embed,
         FEATURES: features,
         LOG_MEL: log_mel_mean,
         UNTRAINED: untrained.embed,
     }
+
+
+def _chain_retrieval(
+    collection: Collection,
+    embedders: Mapping[str, Callable[[Tensor, int], Tensor]],
+    device: torch.device | str,
+    test: ChainTest,
+    known_effects: Sequence[str],
+    num_bootstrap: int,
+) -> ChainRetrieval:
+    """Look for chains of effects that are put on the collection's segments."""
     owners = [
         track
         for track, row in zip(collection.tracks, collection.segments, strict=True)
         for _ in row
     ]
-    return retrieve_chains(
+    found = retrieve_chains(
         collection.references,
         [track.song for track in owners],
         [track.style for track in owners],
@@ -302,6 +301,9 @@ def _chain_retrieval(
         device=device,
         num_bootstrap=num_bootstrap,
     )
+    # By effects that an encoder has met it cannot be compared with others.
+    found.values["known_effects"] = sorted(set(known_effects) & HELD_OUT)
+    return found
 
 
 def _details(
