@@ -27,7 +27,7 @@ from mixprint.transfer.style_library import Match, load_library, nearest
 
 @dataclass(frozen=True)
 class Description:
-    """What a controller hears in a mix.
+    """Description of a mix by a controller.
 
     Attributes:
         title: of the song.

@@ -29,7 +29,7 @@ ReferenceAudio: TypeAlias = Audio | Mapping[str, Array]
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What is known of the mix that is wanted.
+    """Reference of a mix: its stems and its embedding, as far as they are known.
 
     Attributes:
         title: what a person calls it.

@@ -49,7 +49,7 @@ class DrawConfig:
 
 @dataclass(frozen=True)
 class _Draw:
-    """How a setting is drawn, in its unit.
+    """Distribution of a setting, in its unit.
 
     Attributes:
         centre: of usual styles.
@@ -227,7 +227,7 @@ def draw_style(generator: torch.Generator, config: DrawConfig) -> Style:
 
 
 class _Table:
-    """How the settings of a strip are drawn, on their scales.
+    """Distribution of the settings of a strip, on their scales.
 
     Attributes:
         fields: of the strip.

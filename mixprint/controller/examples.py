@@ -137,7 +137,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What a controller learns from.
+    """Example for a controller: dry tracks, a reference, and the settings that answer it.
 
     Attributes:
         tracks_NCT: what it is given, at 44.1 kHz, two channels each.

@@ -77,7 +77,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class MeasuredExample:
-    """What is known of an example without its audio.
+    """Descriptors, settings and embedding of an example, without its audio.
 
     Attributes:
         track_ND: descriptors of the tracks at the working level.
@@ -109,7 +109,7 @@ class MeasuredExample:
 
     @property
     def has_settings(self) -> bool:
-        """Whether the true settings are known, and not the sound alone."""
+        """Tell whether the true settings are known, and not the sound alone."""
         return bool(self.master_weight_K.any())
 
     @property

@@ -31,7 +31,7 @@ _MOST_DEVIATIONS = 5.0
 
 
 class Inputs(NamedTuple):
-    """What a controller is given of some songs.
+    """Inputs of a controller for several songs.
 
     Attributes:
         track_BND: descriptors of the tracks at the working level.
