@@ -115,7 +115,7 @@ def _at_ends(x_B3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class BlockFilters:
-    """What filters do with a block: to the state behind it, and to the output.
+    """Matrices of filters for a block: to the state behind it, and to the output.
 
     Attributes:
         into_state_BLD: from the block.

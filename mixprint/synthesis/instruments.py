@@ -93,7 +93,7 @@ class Track:
 
     @property
     def role(self) -> str:
-        """What it is recorded as."""
+        """Role of the track."""
         return TRACK_ROLES[self.name]
 
 

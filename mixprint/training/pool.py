@@ -49,7 +49,7 @@ class SongWriter(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSize:
-    """How many made songs there are at a time.
+    """Size of a pool of made songs, and how it is renewed.
 
     Attributes:
         pool_size: so many songs to draw from.

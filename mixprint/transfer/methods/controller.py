@@ -24,7 +24,7 @@ from mixprint.controller.checkpoint import Controller
 from mixprint.controller.hearing import predict_for_embedding
 from mixprint.controller.prediction import Prediction
 from mixprint.errors import CheckpointError
-from mixprint.stems import NUM_STEMS, STEMS
+from mixprint.stems import STEMS
 from mixprint.transfer.methods.console_effect import ConsoleEffect
 from mixprint.transfer.methods.console_fit import (
     MASTER_SPREADS,
@@ -33,6 +33,7 @@ from mixprint.transfer.methods.console_fit import (
     fit_from,
     within,
 )
+from mixprint.transfer.methods.one_pass import one_pass_result
 from mixprint.transfer.methods.problem import Problem
 from mixprint.transfer.methods.result import TransferResult
 
@@ -48,28 +49,9 @@ def set_in_one_pass(problem: Problem) -> TransferResult:
         CheckpointError: the target is known by an embedding alone, and the controller knows another
             encoder.
     """
-    distances = problem.distances
     started_s = time.perf_counter()
-    with torch.no_grad():
-        initial = distances.measure(0, problem.segments_SCT)
     settings, _ = _predicted(problem)
-    effect = ConsoleEffect(settings, problem.sample_rate_hz)
-    rendered = [effect(s, torch.ones(NUM_STEMS)) for s in problem.segments_SCT]
-    final = distances.measure(1, rendered)
-    return TransferResult(
-        effect=effect,
-        segments_SCT=tuple(stems_SCT.cpu() for stems_SCT in rendered),
-        initial=initial,
-        final=final,
-        iterations=[initial, final],
-        best_step=1,
-        num_steps=1,
-        converged=distances.of(final) < distances.of(initial),
-        stems_left_alone=distances.left_alone,
-        tcn_residual_db=None,
-        receptive_field_samples=None,
-        step_s=time.perf_counter() - started_s,
-    )
+    return one_pass_result(problem, ConsoleEffect(settings, problem.sample_rate_hz), started_s)
 
 
 def fit_from_prediction(problem: Problem) -> TransferResult:
