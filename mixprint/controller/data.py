@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
+from mixprint.controller.descriptors import shifted
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import (
     MID_SIDE_KINDS,
@@ -29,11 +30,16 @@ from mixprint.controller.inputs import (
 )
 from mixprint.controller.measured import Audio, MeasuredExample, MeasuredExamples
 from mixprint.controller.model import Inputs
+from mixprint.controller.roles import ROLES, stem_of
 from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.controller.targets import TRACK
 from mixprint.errors import TrainingError
-from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import rank_and_world
+
+_FADER = next(place for place, each in enumerate(TRACK.fields) if each.name == "fader_db")
+_FADER_RANGE_DB = TRACK.fields[_FADER].high - TRACK.fields[_FADER].low
 
 
 class Heard(NamedTuple):
@@ -89,13 +95,12 @@ class ExampleReader(Dataset[Batch | None]):
         """
         self._config, self._measured, self._embedding_dim = config, measured, embedding_dim
         self._rank, self._world_size = rank_and_world()
-        known = [n for n, item in enumerate(measured.items) if item.has_settings]
         with_audio = range(config.num_audio)
         # What each objective can learn from.
         self._choices: dict[str, Sequence[int]] = {
-            "likelihood": known,
+            "likelihood": range(len(measured.items)),
             "audio": with_audio,
-            "method1": [n for n in known if n < config.num_audio],
+            "method1": with_audio,
             "method2": [n for n in with_audio if len(measured.items[n].stem_SD)],
         }
         for phase in config.phases:
@@ -135,6 +140,7 @@ class ExampleReader(Dataset[Batch | None]):
         objective = self._config.phase(step)[0].objective
         rng = self._rng("inputs", step, row)
         if objective == "likelihood":
+            item = louder(item, rng, self._config.level_noise_db)
             return self._song(rng, item, item), item, []
         audio = self._measured.audio(number)
         none_0CT = audio.tracks_NCT[:0]
@@ -190,6 +196,31 @@ class ExampleReader(Dataset[Batch | None]):
         if is_alone:
             song = song.without_reference()
         return replace(song, embedding_E=embedding_E)
+
+
+def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> MeasuredExample:
+    """Change the levels of a reference's stems, and the faders that answer to them.
+
+    What the master's compressor would do otherwise is not counted: it is less than the change.
+
+    Args:
+        item: the example.
+        rng: draws the changes.
+        level_noise_db: their standard deviation: half the variance is of the whole mix.
+    """
+    if level_noise_db == 0 or len(item.stem_SD) == 0:
+        return item
+    whole_db, *own_db = (rng.gauss(0.0, level_noise_db * math.sqrt(0.5)) for _ in range(5))
+    change_S = torch.tensor([whole_db + each_db for each_db in own_db])
+    stem_of_role_R = torch.tensor([0, *(STEMS.index(stem_of(role)) for role in ROLES)])
+    track_NK = item.track_NK.clone()
+    track_NK[:, _FADER] += change_S[stem_of_role_R[item.role_N]] / _FADER_RANGE_DB
+    return replace(
+        item,
+        stem_SD=shifted(item.stem_SD, change_S),
+        mid_side_2D=shifted(item.mid_side_2D, torch.full((2,), whole_db)),
+        track_NK=track_NK,
+    )
 
 
 def reference_song(

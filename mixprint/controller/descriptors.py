@@ -40,6 +40,7 @@ _FALL_FRAMES, _FALL_QUANTILES = (2, 6, 16), (0.05, 0.25, 0.5, 0.75)
 _RISE_FRAMES, _RISE_QUANTILE = (1, 2), 0.95
 _LOUDNESS_EDGES_LU = tuple(-30.0 + 2.5 * edge for edge in range(15))
 _ONSET_DB = 3.0
+_LEVELS = ("rms_", "loudness_", "band_")
 NUM_DESCRIPTORS = (
     4 * NUM_MELS
     + 2 * NUM_STEREO_MELS
@@ -129,6 +130,31 @@ def _described(audio_NCT: Tensor) -> Tensor:
             _stem_features(audio_NCT, power_NMF.mean(dim=1), energy_NS, loudness_N),
         ],
         dim=-1,
+    )
+
+
+def shifted(descriptor_ND: Tensor, change_db_N: Tensor) -> Tensor:
+    """Describe what is louder by some dB, without listening to it again."""
+    is_level_D = _is_level().to(descriptor_ND.device)
+    return descriptor_ND + is_level_D * change_db_N[:, None]
+
+
+@lru_cache(maxsize=1)
+def _is_level() -> Tensor:
+    """Return is_level_D: 1 for what rises by 1 dB with the audio, else 0."""
+    mels = [1.0] * NUM_MELS
+    num_between = NUM_DESCRIPTORS - 4 * NUM_MELS - 2 * NUM_STEREO_MELS - len(STEM_FEATURES)
+    stem_features = [float(name.startswith(_LEVELS)) for name in STEM_FEATURES]
+    return torch.tensor(
+        [
+            *mels,
+            *[0.0] * NUM_MELS,
+            *mels,
+            *mels,
+            *[1.0] * (2 * NUM_STEREO_MELS),
+            *[0.0] * num_between,
+            *stem_features,
+        ]
     )
 
 

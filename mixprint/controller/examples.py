@@ -5,15 +5,16 @@ devices change an example, and a training can go on from any step. An example is
 of dry sound and settings alone, which is cheap; the console makes the mixes of many recipes at
 once, on any device.
 
-Two kinds: *raw-to-mix*, dry tracks whose settings are known, and *mix-to-mix*, the stems of a mix
-in one style that shall be as in another one; of these only the sound is known.
+Two kinds: *raw-to-mix*, of dry tracks, and *mix-to-mix*, of the stems of a mix. The reference of
+the latter is a mix in the same style as that, whose stems were mixed once more: by the settings
+that answer the example. So these are known for both kinds.
 
 Shape suffixes: N track, S stem, C channel, T sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +23,14 @@ from torch.utils.data import Dataset
 from mixprint.console.settings import Settings
 from mixprint.controller.draws import DrawConfig, Style, draw_style
 from mixprint.controller.mixes import Mixing, mixed, separated_by_mask
-from mixprint.controller.segments import Segment, SegmentConfig, cut, varied
+from mixprint.controller.segments import (
+    Segment,
+    SegmentConfig,
+    cut,
+    draw_submixed,
+    submixed,
+    varied,
+)
 from mixprint.controller.songs import DrySong, SongConfig
 from mixprint.errors import ConfigError
 from mixprint.schema import Above, Range
@@ -43,7 +51,8 @@ class ExampleConfig:
     Attributes:
         songs: what is played.
         segments: what becomes of its tracks.
-        draws: how styles are drawn.
+        draws: how styles are drawn that dry tracks are mixed in.
+        redraws: how those are drawn that mixes are mixed in once more.
         excerpt_s: length of tracks and references.
         lead_s: what is mixed before a reference, and not given: its rooms and compressors have
             begun then.
@@ -51,7 +60,7 @@ class ExampleConfig:
         examples_per_style: so many rows of a batch share a style and its reference, which costs
             most.
         same_song_share: part of the references that is another excerpt of the same song.
-        mix_to_mix_share: part of the examples that begins with the stems of a mix.
+        mix_to_mix_share: part of the styles whose examples begin with the stems of a mix.
         masked_share: part of the mixes whose stems are separated by a mask, at next to no cost.
         separated_share: part of the mixes whose stems come from a real separator; those of all
             others are true.
@@ -61,6 +70,7 @@ class ExampleConfig:
     songs: SongConfig
     segments: SegmentConfig
     draws: DrawConfig
+    redraws: DrawConfig
     excerpt_s: Annotated[float, Above(0.0)]
     lead_s: Annotated[float, Range(0.0)]
     room_s: Annotated[float, Above(0.0)]
@@ -105,13 +115,13 @@ class MixRecipe:
 
     Attributes:
         segment: dry tracks, those of the lead included.
-        settings: what is done to them.
+        styles: in which they are mixed, and then their stems, if there is a second one.
         stems: `true`, `masked` or `separated`: how its stems are known.
         seed: of how well they are separated.
     """
 
     segment: Segment
-    settings: Settings
+    styles: tuple[Style, ...]
     stems: str
     seed: int
 
@@ -122,16 +132,14 @@ class Recipe:
 
     Attributes:
         row: in the whole batch.
-        dry: the tracks; of mix-to-mix with the lead.
-        settings: what shall be done to them.
-        before: of mix-to-mix the mix whose stems are given; None: the dry tracks are.
+        given: the dry tracks, or of mix-to-mix a mix, whose stems are given.
+        style: in which that shall be mixed.
         reference: in the same style; examples may share it; None: there is none.
     """
 
     row: int
-    dry: Segment
-    settings: Settings
-    before: MixRecipe | None
+    given: Segment | MixRecipe
+    style: Style
     reference: MixRecipe | None
 
 
@@ -143,7 +151,7 @@ class Example:
         tracks_NCT: what it is given, at 44.1 kHz, two channels each.
         names: of the tracks, all different.
         roles: theirs, all in `mixprint.controller.roles.ROLES`.
-        settings: the answer; None of mix-to-mix, where only the sound is known.
+        settings: the answer.
         truth_NCT: the tracks as they shall sound; None unless it was asked for.
         reference_CT: a mix in the same style; None: there is none.
         stems_SCT: of the reference, true or separated.
@@ -153,11 +161,28 @@ class Example:
     tracks_NCT: Tensor
     names: tuple[str, ...]
     roles: tuple[str, ...]
-    settings: Settings | None
+    settings: Settings
     truth_NCT: Tensor | None
     reference_CT: Tensor | None
     stems_SCT: Tensor | None
     stems: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Group:
+    """What examples of a style share.
+
+    Attributes:
+        styles: one; of mix-to-mix that of the mixes, and the one that answers.
+        submixed: stems that come as one track.
+        place: song and half that the reference is from.
+        reference: in all of the styles.
+    """
+
+    styles: tuple[Style, ...]
+    submixed: frozenset[str]
+    place: tuple[int, int]
+    reference: MixRecipe
 
 
 class RecipeReader(Dataset[list[Recipe]]):
@@ -186,51 +211,54 @@ class RecipeReader(Dataset[list[Recipe]]):
 
     def __getitem__(self, step: int) -> list[Recipe]:
         """Draw the recipes of a step."""
-        styles: dict[int, tuple[Style, tuple[int, int], MixRecipe]] = {}
+        groups: dict[int, _Group] = {}
         recipes = []
         for row in range(self._rows.start, self._rows.stop):
-            group = row // self._config.examples_per_style
-            if group not in styles:
-                styles[group] = self._style(step, group)
-            recipes.append(self._recipe(step, row, *styles[group]))
+            number = row // self._config.examples_per_style
+            if number not in groups:
+                groups[number] = self._group(step, number)
+            recipes.append(self._recipe(step, row, groups[number]))
         return recipes
 
-    def _style(self, step: int, group: int) -> tuple[Style, tuple[int, int], MixRecipe]:
-        """Draw a style and its reference, with the song and the half that this is from."""
-        generator = self._generator("style", step, group)
-        style = draw_style(generator, self._config.draws)
-        song, half = _integer(generator, self._pool.size), _integer(generator, 2)
-        segment = self._cut(step, song, half, generator, with_lead=True)
-        return style, (song, half), self._mix(segment, style, generator)
+    def _group(self, step: int, number: int) -> _Group:
+        """Draw a style, or two, and its reference."""
+        config, generator = self._config, self._generator("style", step, number)
+        styles = [draw_style(generator, config.draws)]
+        if _chance(generator, config.mix_to_mix_share):
+            styles.append(draw_style(generator, config.redraws))
+        stems = draw_submixed(generator, config.segments)
+        place = _integer(generator, self._pool.size), _integer(generator, 2)
+        segment = submixed(self._cut(step, *place, generator, with_lead=True), stems)
+        return _Group(tuple(styles), stems, place, self._mix(segment, tuple(styles), generator))
 
-    def _recipe(
-        self, step: int, row: int, style: Style, place: tuple[int, int], reference: MixRecipe
-    ) -> Recipe:
+    def _recipe(self, step: int, row: int, group: _Group) -> Recipe:
         config, generator = self._config, self._generator("row", step, row)
-        (song, half), size = place, self._pool.size
+        (song, half), size = group.place, self._pool.size
         if _chance(generator, config.same_song_share):
             half = 1 - half
         else:
             song = (song + 1 + _integer(generator, max(size - 1, 1))) % size
             half = _integer(generator, 2)
-        is_mixed = _chance(generator, config.mix_to_mix_share)
-        dry = self._cut(step, song, half, generator, with_lead=is_mixed)
-        before = None
-        if is_mixed:
-            before = self._mix(dry, draw_style(generator, config.draws), generator)
+        *mixed_in, style = group.styles
+        given: Segment | MixRecipe
+        dry = self._cut(step, song, half, generator, with_lead=bool(mixed_in))
+        dry = submixed(dry, group.submixed)
+        if mixed_in:
+            given = self._mix(dry, tuple(mixed_in), generator)
         else:
-            dry = varied(dry, generator, config.segments)
+            given = varied(dry, generator, config.segments)
         has_reference = not _chance(generator, config.reference_dropout)
-        settings = _settings(dry, style)
-        return Recipe(row, dry, settings, before, reference if has_reference else None)
+        return Recipe(row, given, style, group.reference if has_reference else None)
 
-    def _mix(self, segment: Segment, style: Style, generator: torch.Generator) -> MixRecipe:
+    def _mix(
+        self, segment: Segment, styles: tuple[Style, ...], generator: torch.Generator
+    ) -> MixRecipe:
         draw = float(torch.rand((), generator=generator))
         separated = self._config.separated_share
         stems = "separated" if draw < separated else "true"
         if separated <= draw < separated + self._config.masked_share:
             stems = "masked"
-        return MixRecipe(segment, _settings(segment, style), stems, _integer(generator, 1 << 31))
+        return MixRecipe(segment, styles, stems, _integer(generator, 1 << 31))
 
     def _cut(
         self, step: int, index: int, half: int, generator: torch.Generator, *, with_lead: bool
@@ -246,6 +274,21 @@ class RecipeReader(Dataset[list[Recipe]]):
     def _generator(self, purpose: str, step: int, number: int) -> torch.Generator:
         seed = derive_seed(self._seed, "controller", purpose, step, number)
         return torch.Generator().manual_seed(seed)
+
+
+class _Given(NamedTuple):
+    """Tracks as they are given, and as they really are, those of the lead included."""
+
+    tracks: Segment
+    true: Segment
+
+
+class _Heard(NamedTuple):
+    """Mix without its lead: its sound, its stems as they are known, and these as tracks."""
+
+    mix_CT: Tensor
+    stems_SCT: Tensor
+    given: _Given
 
 
 class ExampleMaker:
@@ -281,54 +324,76 @@ class ExampleMaker:
     def __call__(self, recipes: Sequence[Recipe]) -> list[Example]:
         """Make examples, on the device."""
         mixes = {
-            id(mix): mix for r in recipes for mix in (r.before, r.reference) if mix is not None
+            id(mix): mix
+            for recipe in recipes
+            for mix in (recipe.given, recipe.reference)
+            if isinstance(mix, MixRecipe)
         }
-        truths = [r for r in recipes if r.before is not None or self._with_truth]
-        mixings = [
-            Mixing(mix.segment.tracks_NCT, mix.settings, mix.segment.roles)
-            for mix in mixes.values()
-        ]
-        mixings += [
-            Mixing(r.dry.tracks_NCT, r.settings, None if r.before is None else r.dry.roles)
-            for r in truths
-        ]
-        made = self._mixed(mixings)
-        parts = {
-            key: self._parts(mix, stems_SCT)
-            for (key, mix), stems_SCT in zip(mixes.items(), made, strict=False)
+        true_SCT = self._stems([(mix.segment, mix.styles[0]) for mix in mixes.values()])
+        twice = [n for n, mix in enumerate(mixes.values()) if len(mix.styles) > 1]
+        again = [(_stem_tracks(true_SCT[n]), list(mixes.values())[n].styles[1]) for n in twice]
+        for n, stems_SCT in zip(twice, self._stems(again), strict=True):
+            true_SCT[n] = stems_SCT
+        heard = {
+            key: self._heard(mix, stems_SCT)
+            for (key, mix), stems_SCT in zip(mixes.items(), true_SCT, strict=True)
         }
-        truth_NCT = {id(recipe): made[len(mixes) + n] for n, recipe in enumerate(truths)}
-        return [self._example(recipe, parts, truth_NCT) for recipe in recipes]
+        given = [
+            heard[id(recipe.given)].given
+            if isinstance(recipe.given, MixRecipe)
+            else _Given(recipe.given, recipe.given)
+            for recipe in recipes
+        ]
+        settings = [
+            _settings(each.tracks, recipe.style)
+            for each, recipe in zip(given, recipes, strict=True)
+        ]
+        truths: Sequence[Tensor | None] = [None] * len(recipes)
+        if self._with_truth:
+            truths = self._mixed(
+                [
+                    Mixing(each.true.tracks_NCT, wanted)
+                    for each, wanted in zip(given, settings, strict=True)
+                ]
+            )
+        return [
+            self._example(each, wanted, truth_NCT, recipe.reference, heard)
+            for each, wanted, truth_NCT, recipe in zip(
+                given, settings, truths, recipes, strict=True
+            )
+        ]
 
     def _example(
         self,
-        recipe: Recipe,
-        parts: Mapping[int, tuple[Tensor, Tensor]],
-        truth_NCT: Mapping[int, Tensor],
+        given: _Given,
+        settings: Settings,
+        truth_NCT: Tensor | None,
+        reference: MixRecipe | None,
+        heard: Mapping[int, _Heard],
     ) -> Example:
         mix_CT, parts_SCT, stems = None, None, ""
-        if recipe.reference is not None:
-            mix_CT, parts_SCT = parts[id(recipe.reference)]
-            stems = recipe.reference.stems
-        wanted_NCT = truth_NCT.get(id(recipe))
-        if recipe.before is None:
-            tracks_NCT = recipe.dry.tracks_NCT.to(self._device)
-            names, roles, settings = recipe.dry.names, recipe.dry.roles, recipe.settings
-            return Example(tracks_NCT, names, roles, settings, wanted_NCT, mix_CT, parts_SCT, stems)
-        assert wanted_NCT is not None
-        _, given_SCT = parts[id(recipe.before)]
-        wanted_SCT = self._without_lead(wanted_NCT)
-        is_there_S = wanted_SCT.abs().amax(dim=(1, 2)) > 0
-        names = tuple(s for s, there in zip(STEMS, is_there_S.tolist(), strict=True) if there)
+        if reference is not None:
+            known = heard[id(reference)]
+            mix_CT, parts_SCT, stems = known.mix_CT, known.stems_SCT, reference.stems
+        tracks = given.tracks
         return Example(
-            given_SCT[is_there_S],
-            names,
-            names,
-            None,
-            wanted_SCT[is_there_S],
+            self._without_lead(tracks.tracks_NCT).to(self._device),
+            tracks.names,
+            tracks.roles,
+            settings,
+            None if truth_NCT is None else self._without_lead(truth_NCT),
             mix_CT,
             parts_SCT,
             stems,
+        )
+
+    def _stems(self, wanted: Sequence[tuple[Segment, Style]]) -> list[Tensor]:
+        """Mix songs, each in a style: stems_SCT of each, with the lead."""
+        return self._mixed(
+            [
+                Mixing(segment.tracks_NCT, _settings(segment, style), segment.roles)
+                for segment, style in wanted
+            ]
         )
 
     def _mixed(self, mixings: Sequence[Mixing]) -> list[Tensor]:
@@ -342,7 +407,7 @@ class ExampleMaker:
             made |= dict(zip(places, results, strict=True))
         return [made[place] for place in range(len(mixings))]
 
-    def _parts(self, mix: MixRecipe, true_SCT: Tensor) -> tuple[Tensor, Tensor]:
+    def _heard(self, mix: MixRecipe, true_SCT: Tensor) -> _Heard:
         """Return the sound of a mix without its lead, and its stems as they are known."""
         mix_CT, stems_SCT = true_SCT.sum(dim=0), true_SCT
         if mix.stems == "masked":
@@ -351,10 +416,22 @@ class ExampleMaker:
         elif mix.stems == "separated":
             assert self._separate is not None
             stems_SCT = self._separate(mix_CT).to(true_SCT)
-        return self._without_lead(mix_CT), self._without_lead(stems_SCT)
+        true = _stem_tracks(true_SCT)
+        places = [STEMS.index(name) for name in true.names]
+        known_SCT = self._without_lead(stems_SCT)
+        known = Segment(known_SCT[places], true.names, true.roles)
+        return _Heard(self._without_lead(mix_CT), known_SCT, _Given(known, true))
 
     def _without_lead(self, audio_T: Tensor) -> Tensor:
         return audio_T[..., -self._config.excerpt_samples :]
+
+
+def _stem_tracks(stems_SCT: Tensor) -> Segment:
+    """Return the stems that sound as tracks; the first one where none does."""
+    sounds_S = stems_SCT.abs().amax(dim=(1, 2)) > 0
+    places = sounds_S.nonzero()[:, 0].tolist() or [0]
+    names = tuple(STEMS[place] for place in places)
+    return Segment(stems_SCT[places], names, names)
 
 
 def _settings(segment: Segment, style: Style) -> Settings:

@@ -28,7 +28,6 @@ from mixprint.controller.inputs import (
     describe_reference,
     describe_tracks,
     role_numbers,
-    trims_db,
 )
 from mixprint.controller.measures import heard
 from mixprint.controller.roles import ROLES
@@ -57,13 +56,8 @@ class Source(Protocol):
         """Hash of all that the examples follow from."""
         ...
 
-    def recipes(self, num_audio: int) -> Dataset[Any]:
-        """Return what readers draw: item n is what batch n is made of.
-
-        Args:
-            num_audio: of the first so many examples the audio is kept; of the others only those
-                are of use whose settings are known.
-        """
+    def recipes(self) -> Dataset[Any]:
+        """Return what readers draw: item n is what batch n is made of."""
         ...
 
     def made(self, recipes: Any, device: torch.device, *, with_truth: bool) -> Sequence[Example]:
@@ -86,9 +80,9 @@ class MeasuredExample:
         stem_SD: descriptors of the reference's stems; of none where there is no reference.
         mid_side_2D: descriptors of its mid and side, likewise.
         embedding_E: its embedding; of no numbers where there is none.
-        track_NK: positions of the true settings; neutral where only the sound is known.
+        track_NK: positions of the true settings.
         track_gate_NG: their gates.
-        track_weight_NK: how much they are heard; 0 where only the sound is known.
+        track_weight_NK: how much they are heard.
         master_K: the same of the master: positions,
         master_gate_G: gates,
         master_weight_K: and weights.
@@ -106,11 +100,6 @@ class MeasuredExample:
     master_K: Tensor
     master_gate_G: Tensor
     master_weight_K: Tensor
-
-    @property
-    def has_settings(self) -> bool:
-        """Tell whether the true settings are known, and not the sound alone."""
-        return bool(self.master_weight_K.any())
 
     @property
     def targets(self) -> Targets:
@@ -188,14 +177,9 @@ def _described(example: Example, encoder: Encoder | None) -> _Reference:
 
 def _measured(example: Example, reference: _Reference) -> MeasuredExample:
     tracks_NCT, settings = example.tracks_NCT, example.settings
-    if settings is None:
-        trim_db = trims_db(tracks_NCT, SAMPLE_RATE_HZ)
-        targets = Targets.neutral(len(tracks_NCT))
-        weights = [torch.zeros_like(x) for x in (targets.track_NK, targets.master_K)]
-    else:
-        trim_db = [strip[TRIM] for strip in settings.tracks.values()]
-        targets = Targets.of(settings)
-        weights = list(heard(tracks_NCT, settings, SAMPLE_RATE_HZ))
+    trim_db = [strip[TRIM] for strip in settings.tracks.values()]
+    targets = Targets.of(settings)
+    track_weight_NK, master_weight_K = heard(tracks_NCT, settings, SAMPLE_RATE_HZ)
     found = MeasuredExample(
         track_ND=describe_tracks(tracks_NCT, trim_db, SAMPLE_RATE_HZ),
         role_N=role_numbers(example.roles, ROLES),
@@ -205,10 +189,10 @@ def _measured(example: Example, reference: _Reference) -> MeasuredExample:
         embedding_E=reference.embedding_E,
         track_NK=targets.track_NK,
         track_gate_NG=targets.track_gate_NG,
-        track_weight_NK=weights[0],
+        track_weight_NK=track_weight_NK,
         master_K=targets.master_K,
         master_gate_G=targets.master_gate_G,
-        master_weight_K=weights[1],
+        master_weight_K=master_weight_K,
     )
     return MeasuredExample(*(getattr(found, name).cpu() for name in _NAMES))
 
@@ -274,9 +258,7 @@ def measure_examples(
             Progress(log, "measured", total=len(own) * size, unit="examples") as shown,
             source.running(own[0]) as reached,
         ):
-            drawn = load_batches(
-                source.recipes(num_audio), own, num_workers=num_workers, pinned=False
-            )
+            drawn = load_batches(source.recipes(), own, num_workers=num_workers, pinned=False)
             for number, recipes in zip(own, drawn, strict=True):
                 reached(number)
                 part = parts[number]

@@ -1,7 +1,8 @@
 """Network of the controller: a transformer over tracks and what is known of the reference.
 
-Tokens: one per track; one per stem of the reference, or mid and side where nothing is separated;
-the encoder's embedding of the reference; where there is no reference at all, one that stands for a
+Tokens: one per track, which knows the stem of the reference that it would be in; one per stem of
+the reference, or mid and side where nothing is separated; the encoder's embedding of the reference;
+where there is no reference at all, one that stands for a
 good mix; the master. They have no places, only kinds, so that permuted tracks give permuted
 settings, and padding is masked.
 
@@ -18,12 +19,14 @@ from torch.nn import functional
 from mixprint.controller.descriptors import NUM_DESCRIPTORS
 from mixprint.controller.heads import StripPrediction, StripTarget, Table, build_head
 from mixprint.controller.prior import Prior
+from mixprint.controller.roles import stem_of
 from mixprint.controller.settings import ControllerConfig
 from mixprint.controller.targets import MASTER, TRACK
 from mixprint.stems import STEMS
 
 # Parts of a reference, by number.
 REFERENCE_KINDS = (*STEMS, "mid", "side")
+_NO_KIND = -1
 _FEED_FORWARD = 4
 _LEAST_SCALE = 1e-3
 # What lies further from the mean than this many deviations is as far.
@@ -82,13 +85,17 @@ class Outputs(NamedTuple):
 
 
 class Standardised(nn.Module):
-    """Descriptors less their mean, over their deviation: those of the training."""
+    """Descriptors less their mean, over their deviation: those of the training.
+
+    While it learns, noise is added.
+    """
 
     mean_D: Tensor
     scale_D: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float) -> None:
         super().__init__()
+        self._noise = noise
         self.register_buffer("mean_D", torch.zeros(NUM_DESCRIPTORS))
         self.register_buffer("scale_D", torch.ones(NUM_DESCRIPTORS))
 
@@ -102,7 +109,10 @@ class Standardised(nn.Module):
     def forward(self, descriptor_D: Tensor) -> Tensor:
         """Standardise `...D`."""
         standard_D = (descriptor_D - self.mean_D) / self.scale_D
-        return standard_D.clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        standard_D = standard_D.clamp(-_MOST_DEVIATIONS, _MOST_DEVIATIONS)
+        if self.training and self._noise > 0:
+            standard_D = standard_D + self._noise * torch.randn_like(standard_D)
+        return standard_D
 
 
 class Block(nn.Module):
@@ -143,6 +153,8 @@ class ControllerNetwork(nn.Module):
         master_prior: of the master's.
     """
 
+    kind_of_role_R: Tensor
+
     def __init__(self, config: ControllerConfig) -> None:
         """Build it.
 
@@ -152,13 +164,21 @@ class ControllerNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.track_scale, self.reference_scale = Standardised(), Standardised()
+        self.track_scale, self.reference_scale = (
+            Standardised(config.descriptor_noise) for _ in range(2)
+        )
         self.prior = Prior(len(config.roles), TRACK.neutral_K)
         self.master_prior = Prior(0, MASTER.neutral_K)
-        self.track_in = nn.Linear(NUM_DESCRIPTORS, width)
+        self.track_in = nn.Sequential(
+            nn.Linear(2 * NUM_DESCRIPTORS + 1, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.reference_in = nn.Linear(NUM_DESCRIPTORS, width)
         self.embedding_in = nn.Linear(config.embedding_dim, width)
         self.role = Table(len(config.roles) + 1, width)
+        # What part of a reference tracks of a role are in; none of an unknown role.
+        kinds = [_NO_KIND, *(REFERENCE_KINDS.index(stem_of(role)) for role in config.roles)]
+        with torch.device("cpu"):  # see `mixprint.checkpoints.form.restored`
+            self.register_buffer("kind_of_role_R", torch.tensor(kinds), persistent=False)
         self.kind = Table(len(REFERENCE_KINDS), width)
         # What stands for no reference, and the master.
         self.special = Table(2, width)
@@ -169,9 +189,9 @@ class ControllerNetwork(nn.Module):
     def encode(self, inputs: Inputs) -> Tokens:
         """Let the tokens of tracks and master hear all others."""
         num_songs, num_tracks = inputs.is_track_BN.shape
-        track_BNd = self.track_in(self.track_scale(inputs.track_BND)) + self.role(inputs.role_BN)
-        reference_BRd = self.reference_in(self.reference_scale(inputs.reference_BRD))
-        reference_BRd = reference_BRd + self.kind(inputs.kind_BR)
+        reference_BRD = self.reference_scale(inputs.reference_BRD)
+        reference_BRd = self.reference_in(reference_BRD) + self.kind(inputs.kind_BR)
+        track_BNd = self._tracks(inputs, reference_BRD) + self.role(inputs.role_BN)
         has_reference_B = inputs.is_part_BR.any(dim=-1) | inputs.has_embedding_B
         special_B2d = self.special.row_Rd.expand(num_songs, -1, -1).to(track_BNd)
         token_BSd = torch.cat(
@@ -201,6 +221,22 @@ class ControllerNetwork(nn.Module):
         for block in self.blocks:
             token_BSd = block(token_BSd, is_heard_BS[:, None, None])
         return Tokens(token_BSd[:, :num_tracks].float(), token_BSd[:, -1].float())
+
+    def _tracks(self, inputs: Inputs, reference_BRD: Tensor) -> Tensor:
+        """Let each track see the stem of the reference that it would be in: track_BNd."""
+        kind_BN = self.kind_of_role_R[inputs.role_BN]
+        is_own_BNR = (kind_BN[:, :, None] == inputs.kind_BR[:, None]) & inputs.is_part_BR[:, None]
+        own_BNR = is_own_BNR.to(reference_BRD)
+        return self.track_in(
+            torch.cat(
+                [
+                    self.track_scale(inputs.track_BND),
+                    own_BNR @ reference_BRD,
+                    own_BNR.sum(dim=-1, keepdim=True),
+                ],
+                dim=-1,
+            )
+        )
 
     def forward(self, inputs: Inputs) -> Outputs:
         """Predict the settings of songs."""

@@ -3,7 +3,7 @@
 Shape suffixes: N track, C channel, T sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,12 +28,14 @@ class SegmentConfig:
     """Parameters of what becomes of an excerpt's tracks.
 
     Attributes:
-        submix_probability: of each stem, to come as one track.
+        stems_share: part of the styles whose songs come as stems, a track for each.
+        submix_probability: of each stem of the others, to come as one track.
         track_dropout: of tracks up to this part is missing, drawn anew for each excerpt.
         solo_share: part of the excerpts that is a single track, a voice where there is one.
         level_jitter_db: level of each track, -+ this.
     """
 
+    stems_share: _Part
     submix_probability: _Part
     track_dropout: _Part
     solo_share: _Part
@@ -89,8 +91,7 @@ def _loudest_power(audio_CT: Tensor, size: int) -> Tensor:
 
 
 def varied(segment: Segment, generator: torch.Generator, config: SegmentConfig) -> Segment:
-    """Mix some tracks together, leave some out, and change levels and order."""
-    segment = _submixed(segment, generator, config.submix_probability)
+    """Leave some tracks out, and change levels and order."""
     num_tracks = len(segment.names)
     order = torch.randperm(num_tracks, generator=generator).tolist()
     dropout = config.track_dropout * float(torch.rand((), generator=generator))
@@ -105,13 +106,20 @@ def varied(segment: Segment, generator: torch.Generator, config: SegmentConfig) 
     return Segment(gain_N11 * segment.tracks_NCT, segment.names, segment.roles)
 
 
-def _submixed(segment: Segment, generator: torch.Generator, probability: float) -> Segment:
-    """Sum up the tracks of some stems; the sum is called as the stem, which is its role, too."""
+def draw_submixed(generator: torch.Generator, config: SegmentConfig) -> frozenset[str]:
+    """Draw the stems that come as one track, in all songs of a style."""
+    comes_as_stems = float(torch.rand((), generator=generator)) < config.stems_share
+    probability = 1.0 if comes_as_stems else config.submix_probability
     is_summed_S = torch.rand(len(STEMS), generator=generator) < probability
+    return frozenset(stem for stem, is_summed in zip(STEMS, is_summed_S, strict=True) if is_summed)
+
+
+def submixed(segment: Segment, stems: Collection[str]) -> Segment:
+    """Sum up the tracks of some stems; the sum is called as the stem, which is its role, too."""
     tracks, names, roles = [], [], []
-    for stem, is_summed in zip(STEMS, is_summed_S.tolist(), strict=True):
+    for stem in STEMS:
         places = [n for n, role in enumerate(segment.roles) if stem_of(role) == stem]
-        if is_summed and len(places) > 1:
+        if stem in stems and places:
             tracks.append(segment.tracks_NCT[places].sum(dim=0))
             names.append(stem)
             roles.append(stem)

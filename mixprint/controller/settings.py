@@ -29,6 +29,7 @@ class NetworkShape:
         num_heads: of its attention.
         head: `settings`: all settings at once, with gates; `chain`: one processor after another.
         dropout: inside the transformer.
+        descriptor_noise: that is added to descriptors while it learns, in standard deviations.
     """
 
     width: Annotated[int, Range(8, 1 << 12)]
@@ -36,6 +37,7 @@ class NetworkShape:
     num_heads: Annotated[int, Range(1, 64)]
     head: Head
     dropout: Annotated[float, Range(0.0, 0.9)]
+    descriptor_noise: Annotated[float, Range(0.0, 10.0)]
 
     def __post_init__(self) -> None:
         """Check what the types do not say.
@@ -105,6 +107,8 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
             saved style.
         role_dropout: part of the tracks whose role is not told.
         embedding_noise: length of the noise that is added to embeddings of length 1.
+        level_noise_db: by which levels of references are changed in phases of likelihood, with the
+            faders that answer to them.
         prior_shrinkage: part of the correlations of settings that is not believed.
         warmup_fraction: part of each phase in which the rate rises.
         weight_decay: of AdamW.
@@ -136,6 +140,7 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
     embedding_alone: _Part
     role_dropout: _Part
     embedding_noise: _Weight
+    level_noise_db: _Weight
     prior_shrinkage: _Part
     warmup_fraction: Annotated[float, Range(0.0, 0.99)]
     weight_decay: _Weight

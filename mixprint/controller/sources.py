@@ -68,20 +68,11 @@ class DrawnExamples:
             }
         )
 
-    def recipes(self, num_audio: int) -> Dataset[list[Recipe]]:
-        """Return recipes of whole batches, whatever the number of ranks.
-
-        Those beyond the audio are raw-to-mix: of the others only the sound is known.
-        """
-        all_raw = replace(self._config, mix_to_mix_share=0.0)
-        return _Recipes(
-            self._reader(self._config), self._reader(all_raw), -(-num_audio // self.batch_size)
-        )
-
-    def _reader(self, config: ExampleConfig) -> RecipeReader:
+    def recipes(self) -> Dataset[list[Recipe]]:
+        """Return recipes of whole batches, whatever the number of ranks."""
         rows = slice(0, self.batch_size)
         seed = self._seed + self._valid
-        return RecipeReader(config, self._pool, self.batch_size, seed, rows=rows)
+        return RecipeReader(self._config, self._pool, self.batch_size, seed, rows=rows)
 
     def made(
         self, recipes: list[Recipe], device: torch.device, *, with_truth: bool
@@ -96,13 +87,3 @@ class DrawnExamples:
         num_generators = 0 if self._valid else self._config.songs.num_generators
         with MakingAhead(self._pool, num_generators, number) as ahead:
             yield ahead.reached
-
-
-class _Recipes(Dataset[list[Recipe]]):
-    """Recipes of one reader for the first batches, and of another for the rest."""
-
-    def __init__(self, first: RecipeReader, rest: RecipeReader, num_first: int) -> None:
-        self._first, self._rest, self._num_first = first, rest, num_first
-
-    def __getitem__(self, number: int) -> list[Recipe]:
-        return (self._first if number < self._num_first else self._rest)[number]

@@ -186,7 +186,7 @@ class ControllerTask(Task[Batch | None]):
 
     def _fit_priors(self, network: ControllerNetwork) -> None:
         """Let the priors be those of the songs at hand, also of a controller that is known."""
-        items = [item for item in self.measured.items if item.has_settings]
+        items = self.measured.items
         shrinkage = self.config.prior_shrinkage
         network.prior.fit(
             torch.cat([item.track_NK for item in items]),

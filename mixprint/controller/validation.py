@@ -86,10 +86,7 @@ class Validation:
         find: Callable[[MeasuredExample], Mapping[str, Targets]],
         network: ControllerNetwork | None = None,
     ) -> dict[str, float]:
-        """Return the mean distance of each way to set the console, over all ranks.
-
-        The likelihood is the mean over the examples whose settings are known.
-        """
+        """Return the mean distance of each way to set the console, over all ranks."""
         items = self._measured.items
         own = range(len(items))[rank_rows(len(items), *rank_and_world())]
         names = [REFERENCE, NO_REFERENCE, "likelihood"]
@@ -109,12 +106,11 @@ class Validation:
                     mix_CT, truth_CT, frames_per_window=_FRAMES_PER_WINDOW
                 )
                 sums[name] += float(distance)
-            if network is not None and item.has_settings:
+            if network is not None:
                 sums["likelihood"] += self._likelihood(network, item)
         sums_V = torch.tensor([sums[name] for name in names], dtype=torch.float64)
         found = dict(zip(names, sum_over_ranks(sums_V.to(self._device)).tolist(), strict=True))
-        num_known = max(sum(item.has_settings for item in items), 1)
-        return {n: v / (num_known if n == "likelihood" else len(items)) for n, v in found.items()}
+        return {name: value / len(items) for name, value in found.items()}
 
     def _mix(self, tracks_NCT: Tensor, targets: Targets, item: MeasuredExample) -> Tensor:
         mixed_NCT = console_mix(tracks_NCT, targets, item.trim_N, SAMPLE_RATE_HZ)
