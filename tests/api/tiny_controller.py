@@ -12,7 +12,14 @@ from mixprint.controller.settings import ControllerConfig
 from mixprint.stems import STEMS
 
 CONFIG = ControllerConfig(
-    width=16, num_layers=1, num_heads=2, head="settings", dropout=0.0, embedding_dim=8, roles=STEMS
+    width=16,
+    num_layers=1,
+    num_heads=2,
+    head="settings",
+    dropout=0.0,
+    descriptor_noise=0.0,
+    embedding_dim=8,
+    roles=STEMS,
 )
 
 

@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from mixprint.controller.descriptors import NUM_DESCRIPTORS, NUM_MELS, describe_audio
+from mixprint.controller.descriptors import NUM_DESCRIPTORS, NUM_MELS, describe_audio, shifted
 
 RATE_HZ = 44_100
 _FALLS = 4 * NUM_MELS + 40
@@ -16,6 +16,9 @@ def noise(num_samples: int, seed: int = 0) -> torch.Tensor:
 def test_levels_move_with_the_gain_and_nothing_else_does() -> None:
     audio_1CT = noise(3 * RATE_HZ)
     quiet_D, loud_D = describe_audio(torch.cat([audio_1CT, 2 * audio_1CT]), RATE_HZ)
+    # What is louder need not be heard again.
+    known_ND = shifted(quiet_D[None], torch.tensor([20 * math.log10(2)]))
+    torch.testing.assert_close(known_ND[0], loud_D, atol=0.02, rtol=0)
     change_D = loud_D - quiet_D
     gain_db = 20 * math.log10(2)
     levels = [*range(NUM_MELS), *range(2 * NUM_MELS, 4 * NUM_MELS + 40)]

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from mixprint.console.mixing import Console, Values
 from mixprint.console.settings import Settings
-from mixprint.controller.draws import DrawConfig
+from mixprint.controller.draws import DrawConfig, Style
 from mixprint.controller.examples import (
     ExampleConfig,
     ExampleMaker,
+    MixRecipe,
     Recipe,
     RecipeReader,
 )
@@ -25,7 +26,13 @@ from mixprint.controller.mixes import (
     stem_sums,
 )
 from mixprint.controller.roles import ROLES
-from mixprint.controller.segments import Segment, SegmentConfig, varied
+from mixprint.controller.segments import (
+    Segment,
+    SegmentConfig,
+    draw_submixed,
+    submixed,
+    varied,
+)
 from mixprint.controller.songs import DrySong, SongConfig, song_pool
 from mixprint.errors import ConfigError
 from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ, STEMS
@@ -33,6 +40,13 @@ from mixprint.training.pool import MadePool
 
 ROOM_S = 0.2
 CPU = torch.device("cpu")
+DRAWS = DrawConfig(
+    wide_share=0.3,
+    eq_probability=0.8,
+    comp_probability=0.6,
+    drive_probability=0.2,
+    room_probability=0.7,
+)
 CONFIG = ExampleConfig(
     songs=SongConfig(
         pool_size=2,
@@ -44,15 +58,14 @@ CONFIG = ExampleConfig(
         num_generators=0,
     ),
     segments=SegmentConfig(
-        submix_probability=0.2, track_dropout=0.4, solo_share=0.05, level_jitter_db=12.0
+        stems_share=0.0,
+        submix_probability=0.2,
+        track_dropout=0.4,
+        solo_share=0.05,
+        level_jitter_db=12.0,
     ),
-    draws=DrawConfig(
-        wide_share=0.3,
-        eq_probability=0.8,
-        comp_probability=0.6,
-        drive_probability=0.2,
-        room_probability=0.7,
-    ),
+    draws=DRAWS,
+    redraws=replace(DRAWS, comp_probability=0.3),
     excerpt_s=0.4,
     lead_s=0.1,
     room_s=ROOM_S,
@@ -81,22 +94,29 @@ def _console(dry_NCT: Tensor, settings: Settings) -> Tensor:
     return Console(dry_NCT, ROOM_S)(values)
 
 
-def _strips(recipe: Recipe, of: str) -> dict[str, tuple[float, ...]]:
-    """Settings by role, without what belongs to a track: its trim, and the side of its pan."""
-    segment, settings = recipe.dry, recipe.settings
-    if of == "reference":
-        assert recipe.reference is not None
-        segment, settings = recipe.reference.segment, recipe.reference.settings
-    return {
-        role: tuple(abs(v) if f.name == "pan" else v for f, v in s.items() if f.name != "trim_db")
-        for role, s in zip(segment.roles, settings.tracks.values(), strict=True)
-    }
+def _settings(segment: Segment, style: Style) -> Settings:
+    return style.settings(segment.names, segment.roles, segment.trims_db(), SAMPLE_RATE_HZ)
+
+
+def _dry(recipe: Recipe) -> Segment:
+    assert isinstance(recipe.given, Segment)
+    return recipe.given
+
+
+def _mixed_by_hand(segment: Segment, *styles: Style) -> Segment:
+    """Mix, and mix the stems again in the next style, as tracks named as the stems."""
+    for style in styles:
+        mixed_NCT = _console(segment.tracks_NCT, _settings(segment, style))
+        stems_SCT = stem_sums(mixed_NCT, segment.roles)
+        places = [n for n in range(NUM_STEMS) if stems_SCT[n].any()]
+        names = tuple(STEMS[place] for place in places)
+        segment = Segment(stems_SCT[places], names, names)
+    return segment
 
 
 def test_the_answer_makes_the_truth_of_the_tracks(pool: MadePool[DrySong]) -> None:
     recipes = _recipes(pool)[:2]
     for example in ExampleMaker(CONFIG, CPU, with_truth=True)(recipes):
-        assert example.settings is not None
         assert tuple(example.settings.tracks) == example.names
         expected_NCT = _console(example.tracks_NCT, example.settings)
         torch.testing.assert_close(example.truth_NCT, expected_NCT, rtol=0, atol=1e-4)
@@ -106,53 +126,51 @@ def test_a_reference_is_the_sum_of_its_stems_in_the_style_of_the_answer(
     pool: MadePool[DrySong],
 ) -> None:
     recipes = _recipes(pool)
-    pairs = [(_strips(r, "dry"), _strips(r, "reference")) for r in recipes]
-    shared = [
-        (own[role], other[role]) for own, other in pairs for role in own.keys() & other.keys()
-    ]
-    assert len(shared) > 4
-    assert all(own == other for own, other in shared)
     maker = ExampleMaker(CONFIG, CPU)
     for recipe, example in zip(recipes[:2], maker(recipes[:2]), strict=True):
-        assert recipe.settings.master == recipe.reference.settings.master
+        assert recipe.reference is not None
+        assert recipe.reference.styles == (recipe.style,)
+        assert example.settings == _settings(_dry(recipe), recipe.style)
         torch.testing.assert_close(example.stems_SCT.sum(dim=0), example.reference_CT)
-        whole_NCT = _console(recipe.reference.segment.tracks_NCT, recipe.reference.settings)
-        expected_CT = whole_NCT.sum(dim=0)[:, -NUM_SAMPLES:]
+        whole = _mixed_by_hand(recipe.reference.segment, recipe.style)
+        expected_CT = whole.tracks_NCT.sum(dim=0)[:, -NUM_SAMPLES:]
         torch.testing.assert_close(example.reference_CT, expected_CT, rtol=0, atol=1e-4)
     # Those of one style share the reference; the next ones have another.
     assert recipes[0].reference is recipes[1].reference is not recipes[2].reference
-    assert recipes[0].settings.master != recipes[2].settings.master
+    assert recipes[0].style is not recipes[2].style
 
 
 def test_mixes_made_side_by_side_are_those_made_one_by_one(pool: MadePool[DrySong]) -> None:
     """As tracks and as stems: the first is how a GPU works, the second how a processor does."""
     first, second = _recipes(pool)[1:3]
     mixings = [
-        Mixing(first.dry.tracks_NCT, first.settings),
-        Mixing(second.dry.tracks_NCT, second.settings, second.dry.roles),
+        Mixing(_dry(first).tracks_NCT, _settings(_dry(first), first.style)),
+        Mixing(_dry(second).tracks_NCT, _settings(_dry(second), second.style), _dry(second).roles),
     ]
     together, alone = mixed_together(mixings, CPU, ROOM_S), mixed(mixings, CPU, ROOM_S)
-    assert [len(parts) for parts in alone] == [len(first.dry.names), NUM_STEMS]
+    assert [len(parts) for parts in alone] == [len(_dry(first).names), NUM_STEMS]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 
 
-def test_mix_to_mix_begins_with_stems_of_another_style(pool: MadePool[DrySong]) -> None:
+def test_mix_to_mix_is_mixed_once_more_and_so_is_its_reference(pool: MadePool[DrySong]) -> None:
     (recipe, *_) = _recipes(pool, mix_to_mix_share=1.0)
-    assert recipe.before is not None
+    assert isinstance(recipe.given, MixRecipe)
+    assert recipe.reference is not None
+    assert recipe.reference.styles == (*recipe.given.styles, recipe.style)
     config = replace(CONFIG, mix_to_mix_share=1.0)
-    (example,) = ExampleMaker(config, CPU)([recipe])
-    assert example.settings is None
-    assert set(example.names) <= set(STEMS)
-    kept = [STEMS.index(name) for name in example.names]
-    for settings, found in (
-        (recipe.before.settings, example.tracks_NCT),
-        (recipe.settings, example.truth_NCT),
+    (example,) = ExampleMaker(config, CPU, with_truth=True)([recipe])
+    given = _mixed_by_hand(recipe.given.segment, *recipe.given.styles)
+    assert example.names == example.roles == given.names
+    for found, expected_NCT in (
+        (example.tracks_NCT, given.tracks_NCT),
+        (example.truth_NCT, _console(given.tracks_NCT, example.settings)),
+        (
+            example.reference_CT,
+            _mixed_by_hand(recipe.reference.segment, *recipe.reference.styles).tracks_NCT.sum(0),
+        ),
     ):
-        sums_SCT = stem_sums(_console(recipe.dry.tracks_NCT, settings), recipe.dry.roles)
-        expected_SCT = sums_SCT[kept][..., -NUM_SAMPLES:]
-        torch.testing.assert_close(found, expected_SCT, rtol=0, atol=1e-4)
-    assert recipe.before.settings != recipe.settings
+        torch.testing.assert_close(found, expected_NCT[..., -NUM_SAMPLES:], rtol=0, atol=1e-4)
 
 
 def test_examples_follow_from_seed_and_step_alone_on_any_number_of_ranks(
@@ -160,7 +178,11 @@ def test_examples_follow_from_seed_and_step_alone_on_any_number_of_ranks(
 ) -> None:
     def drawn(steps: tuple[int, ...]) -> list[tuple[int, Settings, Tensor]]:
         reader = RecipeReader(CONFIG, pool, batch_size=4, seed=5)
-        return [(r.row, r.settings, r.dry.tracks_NCT) for step in steps for r in reader[step]]
+        return [
+            (r.row, _settings(_dry(r), r.style), _dry(r).tracks_NCT)
+            for step in steps
+            for r in reader[step]
+        ]
 
     whole = drawn((0, 1))[4:]
     parts = []
@@ -186,7 +208,7 @@ def test_references_drop_out_and_stems_are_known_as_often_as_asked_for(
     kinds = [mix.stems for mix in {id(mix): mix for mix in references if mix}.values()]
     assert kinds.count("masked") / len(kinds) == pytest.approx(0.5, abs=0.25)
     assert kinds.count("separated") / len(kinds) == pytest.approx(0.2, abs=0.19)
-    counts = [len(recipe.dry.names) for recipe in recipes]
+    counts = [len(_dry(recipe).names) for recipe in recipes]
     assert min(counts) == 1
     assert max(counts) >= 8
     without = next(recipe for recipe in recipes if recipe.reference is None)
@@ -231,7 +253,11 @@ def test_tracks_come_in_any_order_at_any_level_and_stems_as_one() -> None:
     names, roles = ("kick", "snare", "hat", "bass"), ("kick", "snare", "hats", "bass")
     dry = Segment(torch.rand(4, 2, 100), names, roles)
     config = SegmentConfig(
-        submix_probability=0.0, track_dropout=0.0, solo_share=0.0, level_jitter_db=6.0
+        stems_share=0.0,
+        submix_probability=0.0,
+        track_dropout=0.0,
+        solo_share=0.0,
+        level_jitter_db=6.0,
     )
     orders = set()
     for seed in range(20):
@@ -245,10 +271,12 @@ def test_tracks_come_in_any_order_at_any_level_and_stems_as_one() -> None:
             assert 10 ** (-6 / 20) <= gain_CT.mean() <= 10 ** (6 / 20)
     assert len(orders) > 10
     generator = torch.Generator().manual_seed(0)
-    summed = varied(dry, generator, replace(config, submix_probability=1.0, level_jitter_db=0.0))
-    assert sorted(summed.names) == sorted(summed.roles) == ["bass", "drums"]
-    drums_CT = summed.tracks_NCT[summed.names.index("drums")]
-    torch.testing.assert_close(drums_CT, dry.tracks_NCT[:3].sum(dim=0))
+    assert draw_submixed(generator, config) == frozenset()
+    stems = draw_submixed(generator, replace(config, stems_share=1.0))
+    assert stems == set(STEMS)
+    summed = submixed(dry, stems)
+    assert summed.names == summed.roles == ("bass", "drums")
+    torch.testing.assert_close(summed.tracks_NCT[1], dry.tracks_NCT[:3].sum(dim=0))
     solo = varied(dry, generator, replace(config, solo_share=1.0))
     assert len(solo.names) == 1
 
@@ -263,6 +291,6 @@ def test_an_excerpt_longer_than_a_song_is_refused(tmp_path: Path) -> None:
 
 
 def test_every_role_that_is_given_is_known(pool: MadePool[DrySong]) -> None:
-    roles = {role for recipe in _recipes(pool, steps=3) for role in recipe.dry.roles}
+    roles = {role for recipe in _recipes(pool, steps=3) for role in _dry(recipe).roles}
     assert len(roles) > 3
     assert roles < set(ROLES)

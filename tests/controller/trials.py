@@ -32,16 +32,14 @@ CONFIG = ControllerConfig(
     num_heads=2,
     head="settings",
     dropout=0.0,
+    descriptor_noise=0.0,
     embedding_dim=4,
     roles=("bass", "vocals"),
 )
 
 
 class NoiseExamples(Dataset[int]):
-    """Examples of one to three tracks of noise; louder faders go with louder references.
-
-    Every fourth is known by its sound alone.
-    """
+    """Examples of one to three tracks of noise; louder faders go with louder references."""
 
     batch_size = 2
 
@@ -49,7 +47,7 @@ class NoiseExamples(Dataset[int]):
         self.split, self.num_samples = split, round(duration_s * RATE_HZ)
         self.fingerprint = f"{split} {duration_s}"
 
-    def recipes(self, num_audio: int) -> "NoiseExamples":
+    def recipes(self) -> "NoiseExamples":
         return self
 
     def __getitem__(self, number: int) -> int:
@@ -85,7 +83,7 @@ class NoiseExamples(Dataset[int]):
             tracks_NCT=tracks_NCT,
             names=names,
             roles=STEMS[:num_tracks],
-            settings=None if number % 4 == 3 else Settings.neutral(names).edit(changes),
+            settings=Settings.neutral(names).edit(changes),
             truth_NCT=gain_N[:, None, None] * tracks_NCT,
             reference_CT=stems_SCT.sum(dim=0),
             stems_SCT=stems_SCT,
@@ -118,6 +116,7 @@ def _tiny_config() -> ControllerTrainConfig:
         num_heads=2,
         head="settings",
         dropout=0.0,
+        descriptor_noise=0.0,
         phases=(phase("likelihood", 3, batch_size=3), phase("audio", 3)),
         num_examples=4,
         num_audio=2,
@@ -132,6 +131,7 @@ def _tiny_config() -> ControllerTrainConfig:
         embedding_alone=0.1,
         role_dropout=0.3,
         embedding_noise=0.4,
+        level_noise_db=2.0,
         prior_shrinkage=0.5,
         warmup_fraction=0.0,
         weight_decay=0.01,

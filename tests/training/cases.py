@@ -101,7 +101,9 @@ def _separator(data_dir: Path, device: torch.device, is_random: bool) -> Task[An
 
 
 def _controller(folder: Path, device: torch.device, is_random: bool) -> Task[Any]:
-    config = controller_config(dropout=0.2 if is_random else 0.0)
+    config = controller_config(
+        dropout=0.2 if is_random else 0.0, descriptor_noise=0.1 if is_random else 0.0
+    )
     # What is measured of the examples is the same for all.
     train, valid = NoiseExamples("train"), NoiseExamples("valid")
     return ControllerTask(config, train, valid, None, folder / "measured", None, device)
