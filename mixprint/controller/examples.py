@@ -323,21 +323,7 @@ class ExampleMaker:
 
     def __call__(self, recipes: Sequence[Recipe]) -> list[Example]:
         """Make examples, on the device."""
-        mixes = {
-            id(mix): mix
-            for recipe in recipes
-            for mix in (recipe.given, recipe.reference)
-            if isinstance(mix, MixRecipe)
-        }
-        true_SCT = self._stems([(mix.segment, mix.styles[0]) for mix in mixes.values()])
-        twice = [n for n, mix in enumerate(mixes.values()) if len(mix.styles) > 1]
-        again = [(_stem_tracks(true_SCT[n]), list(mixes.values())[n].styles[1]) for n in twice]
-        for n, stems_SCT in zip(twice, self._stems(again), strict=True):
-            true_SCT[n] = stems_SCT
-        heard = {
-            key: self._heard(mix, stems_SCT)
-            for (key, mix), stems_SCT in zip(mixes.items(), true_SCT, strict=True)
-        }
+        heard = self._mixes(recipes)
         given = [
             heard[id(recipe.given)].given
             if isinstance(recipe.given, MixRecipe)
@@ -386,6 +372,21 @@ class ExampleMaker:
             parts_SCT,
             stems,
         )
+
+    def _mixes(self, recipes: Sequence[Recipe]) -> dict[int, _Heard]:
+        """Make the mixes of recipes, each once, by the identity of its recipe."""
+        keyed = {
+            id(mix): mix
+            for recipe in recipes
+            for mix in (recipe.given, recipe.reference)
+            if isinstance(mix, MixRecipe)
+        }
+        mixes = list(keyed.values())
+        made = self._stems([(mix.segment, mix.styles[0]) for mix in mixes])
+        twice = [n for n, mix in enumerate(mixes) if len(mix.styles) > 1]
+        again = self._stems([(_stem_tracks(made[n]), mixes[n].styles[1]) for n in twice])
+        made_last = dict(enumerate(made)) | dict(zip(twice, again, strict=True))
+        return {key: self._heard(mix, made_last[n]) for n, (key, mix) in enumerate(keyed.items())}
 
     def _stems(self, wanted: Sequence[tuple[Segment, Style]]) -> list[Tensor]:
         """Mix songs, each in a style: stems_SCT of each, with the lead."""
