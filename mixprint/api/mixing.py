@@ -12,7 +12,7 @@ from torch import Tensor
 from mixprint.api import models
 from mixprint.api.models import fitting
 from mixprint.api.references import Excerpt, Reference, busiest, embedding_of
-from mixprint.audio.resampling import resample
+from mixprint.audio.resampling import resample_tracks
 from mixprint.console.levels import working_trim_db
 from mixprint.console.schema import TRACK_FIELDS
 from mixprint.console.settings import Settings
@@ -87,8 +87,4 @@ def excerpt_of(tracks_NCT: Tensor, sample_rate_hz: int) -> Excerpt:
         sample_rate_hz: of the tracks.
     """
     trim_db = working_trim_db(tracks_NCT, sample_rate_hz)
-    if sample_rate_hz != SAMPLE_RATE_HZ:
-        tracks_NCT = torch.stack(
-            [resample(track_CT, sample_rate_hz, SAMPLE_RATE_HZ) for track_CT in tracks_NCT]
-        )
-    return Excerpt(busiest(tracks_NCT), trim_db)
+    return Excerpt(busiest(resample_tracks(tracks_NCT, sample_rate_hz, SAMPLE_RATE_HZ)), trim_db)
