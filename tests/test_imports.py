@@ -26,7 +26,8 @@ ALLOWED = {
     "features": "dsp storage",
     "synthesis": "collection machine storage",
     "encoder": "chains checkpoints collection dsp features storage training",
-    "controller": "audio checkpoints console dsp encoder features storage synthesis training",
+    "controller": "audio checkpoints collection console dsp encoder features storage synthesis "
+    "training",
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection console controller dsp encoder features machine pages separation "

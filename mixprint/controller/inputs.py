@@ -41,6 +41,11 @@ class SongInputs:
     kind_R: Tensor
     embedding_E: Tensor | None = None
 
+    @property
+    def has_reference(self) -> bool:
+        """Tell whether anything is known of a reference."""
+        return len(self.reference_RD) > 0 or self.embedding_E is not None
+
     def without_reference(self) -> "SongInputs":
         """Return the song with nothing known of a reference."""
         return SongInputs(self.track_ND, self.role_N, self.reference_RD[:0], self.kind_R[:0])
