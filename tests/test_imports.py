@@ -33,8 +33,8 @@ ALLOWED = {
     "transfer": "audio collection console controller dsp encoder features machine pages separation "
     "storage zero_shot",
     "console": "audio dsp pages storage",
-    "evaluation": "audio chains checkpoints collection console dsp encoder features pages storage "
-    "synthesis training",
+    "evaluation": "audio chains checkpoints collection console controller dsp encoder features "
+    "pages storage synthesis training",
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints console controller encoder features machine separation storage "
     "transfer weights zero_shot",
