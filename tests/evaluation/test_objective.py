@@ -34,7 +34,7 @@ def test_a_louder_mix_differs_by_its_level_alone() -> None:
 
 
 def test_a_mix_in_mono_costs_about_as_much_as_was_published() -> None:
-    """Of equal loudness in mono the table says 33.3; noise has more of highs. Corrected it is bounded."""
+    """Of equal loudness in mono the table says 33.3; white noise is brighter than songs."""
     mono_CT = noise(1)[:1].expand(2, -1)
     published = published_terms(mono_CT, noise(0), RATE_HZ)
     assert TERMS["bark"][1] * published["bark"] == pytest.approx(33.3, abs=5)
