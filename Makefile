@@ -62,7 +62,8 @@ RECIPE ?=
 MINUTES ?=
 PROCESSES ?= 1
 INITIAL ?=
-export CONFIG SONGS RECIPE MINUTES PROCESSES INITIAL
+REFERENCES ?=
+export CONFIG SONGS RECIPE MINUTES PROCESSES INITIAL REFERENCES
 
 # make benchmark-console
 CASES ?=
@@ -227,9 +228,10 @@ train-separator: $(INSTALLED) ## train a separator on generated songs, or on you
 	$(TRAIN)
 
 .PHONY: train-controller
-train-controller: $(INSTALLED) ## train the network that sets the console, on songs made on the fly [INITIAL= MINUTES= PROFILE= CONFIG= SET=]
+train-controller: $(INSTALLED) ## train the network that sets the console, on songs made on the fly [INITIAL= REFERENCES= MINUTES= PROFILE= CONFIG= SET=]
 	@arguments=(--out results/controller); \
 	if [ -n "$$INITIAL" ]; then arguments+=(--initial "$$INITIAL"); fi; \
+	if [ -n "$$REFERENCES" ]; then arguments+=(--references "$$REFERENCES"); fi; \
 	if [ -n "$$MINUTES" ]; then arguments+=(--set "controller.max_minutes=$$MINUTES"); fi; \
 	$(TRAIN)
 

@@ -1,6 +1,6 @@
 """Measure the console and the transfers: `python -m benchmarks.console`.
 
-Five tables:
+Six tables:
 
 - `quality`: how near each method of transfer comes to the true answer, with the defaults of the
   command `mixprint transfer`, beside three baselines, the style known and the oracle, for four
@@ -8,10 +8,12 @@ Five tables:
 - `pairs`: dry stems and mix are given, the settings are found and compared with the true ones by
   what they do (`mixprint.evaluation.recovery_benchmark`);
 - `rivals`: StemFX, ST-ITO and mixprint on clips of real music (`mixprint.evaluation.rivals`);
+- `real`: real multitracks mixed like real songs, by the objective measure of Diff-MST
+  (`benchmarks.console_real`);
 - `speed`: seconds and memory of the console, effect by effect and altogether;
 - `exports`: how far what other programs make of an export lies from the console.
 
-The songs are those of `benchmarks.transfer`. Each figure of the first three tables is kept in
+The songs are those of `benchmarks.transfer`. Each figure of the first four tables is kept in
 `--finished` as soon as it is there: a run that was stopped goes on where it was, more cases are
 added to those that are done, and several processes may work on kinds or ways of their own.
 Writes `benchmarks/results/console.json` and the same figures as Markdown tables beside it; tables
@@ -31,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks import console_exports, console_speed
+from benchmarks import console_exports, console_real, console_speed
 from benchmarks.own_process import run_in_own_process
 from benchmarks.publish import publish
 from benchmarks.transfer import (
@@ -114,6 +116,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--finished", type=Path, default=Path("results/console-benchmark"))
     shared = Path(os.environ.get("MIXPRINT_SHARED", "../shared"))
     parser.add_argument("--rivals", type=Path, default=shared / "audio/rivals")
+    parser.add_argument("--real", type=Path, default=shared / "audio")
+    parser.add_argument("--controller", type=Path, help="folder of one; default: the shipped one")
+    parser.add_argument("--sections", type=int, default=3, help="of each song of the table real")
+    parser.add_argument("--references", type=int, default=100, help="songs of the table real")
+    parser.add_argument(
+        "--controller_steps", type=int, default=8, help="of the fit after its pass, in that table"
+    )
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=shipped_methods())
@@ -218,6 +227,19 @@ def by_command(method: str, num_steps: int, original: Path, target: Path) -> Ten
         return torch.from_numpy(found.audio.copy())
 
 
+def real(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure mixes of real multitracks; nothing, with a sentence, where they are not."""
+    keep_freed_memory()
+    asked = console_real.RealMixes(
+        folder=args.real,
+        controller=args.controller,
+        num_steps=args.controller_steps,
+        num_sections=args.sections,
+        num_references=args.references,
+    )
+    return console_real.measure(asked, Finished(args.finished))
+
+
 def speed(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Time the console."""
     jobs = console_speed.jobs(args.runs)
@@ -234,6 +256,7 @@ TABLES: Mapping[str, Callable[[argparse.Namespace], Any]] = {
     "quality": quality,
     "pairs": pairs,
     "rivals": rivals,
+    "real": real,
     "speed": speed,
     "exports": exports,
 }
@@ -242,6 +265,7 @@ SETTINGS: Mapping[str, Sequence[str]] = {
     "quality": ("seed", "num_steps", "recovery_steps"),
     "pairs": ("seed", "recovery_steps"),
     "rivals": ("num_steps",),
+    "real": ("controller_steps", "sections", "references"),
     "speed": ("runs",),
     "exports": (),
 }
@@ -344,6 +368,11 @@ def rivals_table(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def real_table(values: Mapping[str, Any]) -> list[str]:
+    """Write the measures of real mixes."""
+    return console_real.table(values["rows"])
+
+
 def speed_table(values: Mapping[str, Any]) -> list[str]:
     """Write seconds and memory of the console."""
     return [
@@ -376,6 +405,7 @@ MARKDOWN: Mapping[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "quality": quality_table,
     "pairs": pairs_table,
     "rivals": rivals_table,
+    "real": real_table,
     "speed": speed_table,
     "exports": exports_table,
 }

@@ -26,14 +26,15 @@ ALLOWED = {
     "features": "dsp storage",
     "synthesis": "collection machine storage",
     "encoder": "chains checkpoints collection dsp features storage training",
-    "controller": "audio checkpoints console dsp encoder features storage synthesis training",
+    "controller": "audio checkpoints collection console dsp encoder features storage synthesis "
+    "training",
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
     "transfer": "audio collection console controller dsp encoder features machine pages separation "
     "storage zero_shot",
     "console": "audio dsp pages storage",
-    "evaluation": "audio chains checkpoints collection console dsp encoder features pages storage "
-    "synthesis training",
+    "evaluation": "audio chains checkpoints collection console controller dsp encoder features "
+    "pages storage synthesis training",
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints console controller encoder features machine separation storage "
     "transfer weights zero_shot",

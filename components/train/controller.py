@@ -4,6 +4,7 @@
 """
 
 import argparse
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,14 @@ class ControllerTask(TrainTask):
             "--encoder",
             default=str(SHIPPED_ENCODER),
             help=f"folder of the encoder whose embeddings it reads; {NO_ENCODER}: it reads none",
+        )
+        add(
+            "--references",
+            dest="set",
+            action="append",
+            type=lambda where: f"{self.section}.references={json.dumps(where)}",
+            metavar="FOLDER",
+            help="folder or gs:// of finished mixes, the references of phases of method2",
         )
 
     def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:

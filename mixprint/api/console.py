@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixprint.api.arrays import Audio, SongPath, is_path, stereo
-from mixprint.api.mixing import excerpt_of, predict
+from mixprint.api.mixing import check_steps, excerpt_of, fit, predict
 from mixprint.api.models import controller_of
 from mixprint.api.references import ReferenceAudio, read_reference
 from mixprint.audio.files import probe
@@ -139,6 +139,7 @@ def mix(
     start: Settings | None = None,
     locked: Sequence[str] = (),
     amount: float | Mapping[str, float] = 1.0,
+    num_steps: int = 0,
     controller: Controller | SongPath | None = None,
     encoder: str | Path = "",
     separator: Separator | str | Path = "default",
@@ -147,8 +148,8 @@ def mix(
 ) -> Mixed:
     """Mix tracks like a reference, as `mixprint console mix` does; here all lies in memory.
 
-    A controller, a network that was trained for it, sets the console in one pass. `settings` of the
-    result can be changed, and `render` then makes another mix.
+    A controller, a network that was trained for it, sets the console in one pass, and a fit may go
+    on from there. `settings` of the result can be changed, and `render` then makes another mix.
 
     Args:
         tracks: the dry tracks, see `recover`. One that is called as a role that the controller
@@ -159,6 +160,7 @@ def mix(
         start: settings of what is locked; neutral ones when None.
         locked: what stays as in `start`: `drums`, `drums.eq`, `*.fader_db`, `master`.
         amount: 0 nothing, 1 all that was found, up to 2; for all tracks, or track -> amount.
+        num_steps: of a fit to the reference, from the controller's settings on; 0: none.
         controller: a trained one, or its folder; the shipped one when None.
         encoder: of the reference's embedding: empty for the shipped one, a folder, or a name in a
             registry.
@@ -169,12 +171,14 @@ def mix(
 
     Raises:
         ValueError: an array has another shape, or holds integers.
-        AudioError: a file cannot be read, or audio is empty or holds NaN or infinities.
-        ConfigError: there are too many tracks, `start` is of others, a lock names nothing, or an
-            amount is out of range.
+        AudioError: a file cannot be read, audio is empty or holds NaN or infinities, or is too
+            short for a fit.
+        ConfigError: there are too many tracks, `start` is of others, a lock names nothing, an
+            amount is out of range, or there is no reference to fit to.
         CheckpointError: there is no controller, or a model is broken or of another kind.
         DataError: a style or stems cannot be used.
     """
+    check_steps(num_steps, has_reference=reference is not None)
     named = _named(tracks)
     where = resolve_device(device)
     used = controller_of(controller, where)
@@ -192,6 +196,10 @@ def mix(
     heard = excerpt_of(tracks_NCT, rate_hz)
     settings, spread = predict(used, heard, list(named), wanted, encoder=encoder, device=where)
     kept = Settings.neutral(list(named)) if start is None else start.in_order(list(named))
+    if wanted is not None and num_steps:
+        begun = settings.lock(kept, locked)
+        found = fit(begun, spread, heard, wanted, num_steps, locked=locked, device=where)
+        settings, spread = found.settings, found.spread
     settings = settings.scaled(amount).lock(kept, locked)
     return _mixed(tracks_NCT, replace(settings, sample_rate_hz=rate_hz), rate_hz, spread)
 

@@ -4,6 +4,7 @@ Shape suffixes: N track, C channel, T sample.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,14 +13,19 @@ from torch import Tensor
 from mixprint.api import models
 from mixprint.api.models import fitting
 from mixprint.api.references import Excerpt, Reference, busiest, embedding_of
-from mixprint.audio.resampling import resample
+from mixprint.audio.resampling import resample_tracks
 from mixprint.console.levels import working_trim_db
 from mixprint.console.schema import TRACK_FIELDS
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
 from mixprint.controller.checkpoint import Controller
 from mixprint.controller.hearing import predict_for_embedding
+from mixprint.controller.roles import guess_role
+from mixprint.errors import AudioError, ConfigError
 from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.transfer.methods.result import MIN_DURATION_S
+from mixprint.transfer.methods.track_fit import fit_tracks
+from mixprint.transfer.style import Style
 
 _TRIM = next(each for each in TRACK_FIELDS if each.name == "trim_db")
 # A track that needs so much more in the excerpt than in the whole song hardly sounds there.
@@ -79,6 +85,96 @@ def predict(
     return settings, Spread(settings, prediction.spread)
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """Settings that a fit has found from predicted ones on.
+
+    Attributes:
+        settings: the settings.
+        spread: what is left of the spread.
+        words: what the fit came to, in sentences.
+    """
+
+    settings: Settings
+    spread: Spread
+    words: tuple[str, ...]
+
+
+def check_steps(num_steps: int, *, has_reference: bool) -> None:
+    """Refuse steps where there is nothing to fit to.
+
+    Raises:
+        ConfigError: there is no reference, or the number is below 0.
+    """
+    if num_steps < 0:
+        raise ConfigError(f"num_steps: expected 0 or more, found {num_steps}")
+    if num_steps and not has_reference:
+        raise ConfigError(
+            f"num_steps: expected a reference or a style to fit {num_steps} steps to, found none"
+        )
+
+
+def fit(
+    predicted: Settings,
+    spread: Spread,
+    heard: Excerpt,
+    reference: Reference,
+    num_steps: int,
+    *,
+    locked: Sequence[str] = (),
+    device: torch.device,
+) -> Fitted:
+    """Fit a console from predicted settings on; see `mixprint.transfer.methods.track_fit`.
+
+    Args:
+        predicted: settings of the tracks, with what is locked as it shall stay.
+        spread: of the prediction.
+        heard: of the dry tracks.
+        reference: song or saved style.
+        num_steps: most steps.
+        locked: what stays as it is.
+        device: where it computes.
+
+    Raises:
+        AudioError: tracks or reference are shorter than 3 s.
+        TrainingError: a distance is not finite.
+    """
+    style = reference.style
+    if style is None:
+        assert reference.stems_SCT is not None
+        assert reference.mix_CT is not None
+        duration_s = reference.stems_SCT.shape[-1] / SAMPLE_RATE_HZ
+        if duration_s < MIN_DURATION_S:
+            raise AudioError(
+                "too_short",
+                f"{reference.title}: expected at least {MIN_DURATION_S:g} s of a reference for a "
+                f"fit, found {duration_s:.2f} s",
+            )
+        style = Style.of(
+            reference.title,
+            [reference.stems_SCT.cpu()],
+            SAMPLE_RATE_HZ,
+            mixtures_CT=[reference.mix_CT.cpu()],
+        )
+    found = fit_tracks(
+        heard.audio_NCT.to(device),
+        [guess_role(name) for name in predicted.tracks],
+        predicted,
+        spread.values,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        style=style,
+        standardisation=models.standardisation_of(None),
+        num_steps=num_steps,
+        locked=locked,
+    )
+    words = (
+        f"fit: {found.before:.2f} standard deviations from the features that are aimed at, "
+        f"{found.after:.2f} after {found.num_steps} steps",
+        *found.notes,
+    )
+    return Fitted(found.settings, Spread(found.settings, found.spread), words)
+
+
 def excerpt_of(tracks_NCT: Tensor, sample_rate_hz: int) -> Excerpt:
     """Cut what a controller hears of tracks; see `mixprint.api.references.busiest_of_files`.
 
@@ -87,8 +183,4 @@ def excerpt_of(tracks_NCT: Tensor, sample_rate_hz: int) -> Excerpt:
         sample_rate_hz: of the tracks.
     """
     trim_db = working_trim_db(tracks_NCT, sample_rate_hz)
-    if sample_rate_hz != SAMPLE_RATE_HZ:
-        tracks_NCT = torch.stack(
-            [resample(track_CT, sample_rate_hz, SAMPLE_RATE_HZ) for track_CT in tracks_NCT]
-        )
-    return Excerpt(busiest(tracks_NCT), trim_db)
+    return Excerpt(busiest(resample_tracks(tracks_NCT, sample_rate_hz, SAMPLE_RATE_HZ)), trim_db)

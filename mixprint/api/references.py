@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixprint.api import models
 from mixprint.api.arrays import ARRAY_NAME, Array, Audio, is_path, stereo
-from mixprint.console.excerpts import WatchedPower, busiest_second, part_of, power_per_second
+from mixprint.console.excerpts import WatchedPower, busiest_part, busiest_second, part_of
 from mixprint.console.levels import WorkingLevels
 from mixprint.console.tracks import find_tracks, read_in_step
 from mixprint.controller.checkpoint import EXCERPT_S
@@ -154,9 +154,4 @@ def _busiest_of_file(path: Path) -> Tensor:
 
 def busiest(audio_NCT: Tensor) -> Tensor:
     """Cut the `EXCERPT_S` of audio of 44.1 kHz in which all sounds the most."""
-    num_samples = EXCERPT_S * SAMPLE_RATE_HZ
-    if audio_NCT.shape[-1] <= num_samples:
-        return audio_NCT
-    power_NM = power_per_second(audio_NCT, SAMPLE_RATE_HZ)
-    start = busiest_second(power_NM, EXCERPT_S) * SAMPLE_RATE_HZ
-    return audio_NCT[..., start : start + num_samples]
+    return busiest_part(audio_NCT, SAMPLE_RATE_HZ, EXCERPT_S)

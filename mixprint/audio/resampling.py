@@ -1,6 +1,6 @@
 """Change of the sample rate, of a whole signal or of a stream of blocks.
 
-Shape suffixes: C channel, T sample.
+Shape suffixes: N track, C channel, T sample.
 """
 
 import math
@@ -48,6 +48,14 @@ def resample(audio_CT: Tensor, from_hz: int, to_hz: int) -> Tensor:
     if not parts:
         return audio_CT.new_zeros(audio_CT.shape)
     return torch.from_numpy(np.concatenate(parts, axis=1))
+
+
+def resample_tracks(audio_NCT: Tensor, from_hz: int, to_hz: int) -> Tensor:
+    """Change the sample rate of tracks of one length; see `resample`. They stay on their device."""
+    if from_hz == to_hz:
+        return audio_NCT
+    flat_CT = resample(audio_NCT.flatten(0, 1), from_hz, to_hz)
+    return flat_CT.to(audio_NCT.device).unflatten(0, audio_NCT.shape[:2])
 
 
 def resampling_notes(name: str, from_hz: int, to_hz: int) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """The command `mixprint console mix`: a controller sets the console for tracks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -45,18 +45,26 @@ class ControllerOptions:
     device: DeviceOption = "auto"
 
     def predict(
-        self, tracks: Mapping[str, Path], reference: Path | None
-    ) -> "tuple[Settings, Spread, str]":
-        """Let the controller set the console for tracks.
+        self,
+        tracks: Mapping[str, Path],
+        reference: Path | None,
+        num_steps: int,
+        kept: "Settings",
+        locked: Sequence[str],
+    ) -> "tuple[Settings, Spread, list[str]]":
+        """Let the controller set the console for tracks, and fit it from there.
 
         Args:
             tracks: name -> file.
             reference: a song, a folder of stems or a saved style; None: a good mix.
+            num_steps: of the fit.
+            kept: where what is locked is taken from.
+            locked: what the fit leaves alone.
 
         Returns:
-            settings, their spread, and what they are, in words.
+            settings, their spread, and sentences: what the fit came to, and what the mix is.
         """
-        from mixprint.api.mixing import predict
+        from mixprint.api.mixing import fit, predict
         from mixprint.api.references import busiest_of_files, read_reference
         from mixprint.controller.shipped import load_named
         from mixprint.machine.device import resolve_device
@@ -68,16 +76,18 @@ class ControllerOptions:
             heard = read_reference(
                 reference, where, separator=self.scnet_model, separator_config=self.scnet_config
             )
+        excerpt = busiest_of_files(list(tracks.values()))
         settings, spread = predict(
-            controller,
-            busiest_of_files(list(tracks.values())),
-            list(tracks),
-            heard,
-            encoder=self.mixing_checkpoint,
-            device=where,
+            controller, excerpt, list(tracks), heard, encoder=self.mixing_checkpoint, device=where
         )
-        what = "a good mix of these tracks" if heard is None else f"mixed like {heard.title}"
-        return settings, spread, what
+        if heard is None:
+            return settings, spread, ["a good mix of these tracks"]
+        words: tuple[str, ...] = ()
+        if num_steps:
+            begun = settings.lock(kept, locked)
+            found = fit(begun, spread, excerpt, heard, num_steps, locked=locked, device=where)
+            settings, spread, words = found.settings, found.spread, found.words
+        return settings, spread, [*words, f"mixed like {heard.title}"]
 
 
 def mix(
@@ -109,6 +119,14 @@ def mix(
         ),
     ] = None,
     lock: LockOption = None,
+    num_steps: Annotated[
+        int,
+        typer.Option(
+            "--num_steps",
+            min=0,
+            help="Most steps of a fit to the reference, from the controller's settings on.",
+        ),
+    ] = 0,
     *,
     changes: ChangeOptions,
     export: Annotated[
@@ -125,9 +143,11 @@ def mix(
 ) -> None:
     """Mix tracks like a reference: a trained controller sets the console, in one pass.
 
+    With --num_steps a fit goes on from there.
     It reads the ten seconds of tracks and reference in which they sound the most. The whole song is
     written as by `mixprint console render`, and how sure the controller is of each setting.
     """
+    from mixprint.api.mixing import check_steps
     from mixprint.console.export.folder import check_export_folder, write_export
     from mixprint.console.results import check_mix_folder, write_mix
     from mixprint.console.settings import Settings
@@ -136,6 +156,7 @@ def mix(
 
     if reference is not None and style is not None:
         raise ConfigError("--style: expected either a style or a --reference, found both")
+    check_steps(num_steps, has_reference=reference is not None or style is not None)
     formats = chosen_formats(export) if export else ()
     found = find_tracks(tracks)
     wanted = reference if style is None else style
@@ -147,10 +168,12 @@ def mix(
     kept = Settings.neutral(list(found))
     if settings is not None:
         kept = Settings.load(settings).in_order(list(found))
-    predicted, spread, what = used.predict(found, wanted)
+    predicted, spread, (*told, what) = used.predict(found, wanted, num_steps, kept, lock or ())
     changed = changes.changed(predicted, kept, lock or ())
     write_mix(found, changed, output_dir, spread=spread, overwrite=overwrite)
     echo(markdown(changed, spread).rstrip())
+    for sentence in told:
+        echo(sentence)
     if formats:
         title = shown(output_dir.resolve().name)
         for note in write_export(

@@ -18,7 +18,6 @@ from mixprint.console.mixing import (
     FITTED_ROOM_S,
     OFF_DB,
     Values,
-    amplitude,
     changed,
     compressed,
     controlled,
@@ -26,6 +25,7 @@ from mixprint.console.mixing import (
     stereo_matrix,
 )
 from mixprint.console.settings import ROOM_SHAPE
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.drive import driven
 from mixprint.dsp.equaliser import Sections
 from mixprint.dsp.room import Rooms

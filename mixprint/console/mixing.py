@@ -17,6 +17,7 @@ from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
 from mixprint.console.settings import Rooms as RoomsKind
 from mixprint.console.settings import Settings, Strip
 from mixprint.dsp.compressor import Compressors
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.drive import driven
 from mixprint.dsp.equaliser import Sections, bell, cut, impulse_response, shelf
 from mixprint.dsp.fourier import rfft
@@ -153,11 +154,6 @@ def stereo_matrix(values: Values) -> Tensor:
     sides_NC = torch.stack([1 - pan_N, 1 + pan_N], dim=-1).clamp_max(1.0)
     fader_N = amplitude(values.track_N["fader_db"])
     return (fader_N[:, None] * sides_NC)[..., None] * width_NCC
-
-
-def amplitude(level_db: Tensor) -> Tensor:
-    """Return the factor of a level in dB."""
-    return torch.pow(10.0, level_db / 20)
 
 
 def louder_channel(audio_NCT: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from mixprint.console.mixing import Values, amplitude, as_stereo, louder_channel, stereo_matrix
+from mixprint.console.mixing import Values, as_stereo, louder_channel, stereo_matrix
 from mixprint.console.settings import Settings, Strip
 from mixprint.dsp.compressor import BLOCK_SAMPLES, StreamedCompressors
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.drive import StreamedDrive
 from mixprint.dsp.equaliser import Sections, StreamedEqualiser
 from mixprint.dsp.room import Rooms, StreamedRooms

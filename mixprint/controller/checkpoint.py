@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mixprint.checkpoints.form import CheckpointFiles, Form
-from mixprint.console.excerpts import busiest_second, power_per_second
+from mixprint.console.excerpts import busiest_part
 from mixprint.console.schema import MASTER as MASTER_NAME
 from mixprint.console.settings import MAX_TRACKS
 from mixprint.controller.descriptors import describe_audio
@@ -24,6 +24,7 @@ from mixprint.controller.inputs import (
     batched,
     describe_reference,
     describe_tracks,
+    embed_stems,
     role_numbers,
     trims_db,
 )
@@ -33,7 +34,6 @@ from mixprint.controller.roles import guess_role
 from mixprint.controller.settings import ControllerConfig
 from mixprint.controller.targets import MASTER, TRACK, Layout, Targets
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.encoder.settings import MIN_SEGMENT_S
 from mixprint.errors import CheckpointError, DataError
 from mixprint.schema import WithOthers
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
@@ -124,7 +124,7 @@ class Controller:
         """
         _check_tracks(tracks_NCT, names, roles)
         trim_db = trims_db(tracks_NCT, sample_rate_hz)
-        excerpt_NCT = _excerpt(tracks_NCT, sample_rate_hz)
+        excerpt_NCT = busiest_part(tracks_NCT, sample_rate_hz, EXCERPT_S)
         if roles is None:
             roles = [guess_role(name) for name in names]
         role_N = role_numbers(roles, self.network.config.roles)
@@ -157,7 +157,7 @@ class Controller:
         if stems_SCT is None:
             assert reference_CT is not None
             _check_audio("reference", reference_CT[None])
-            (mix_CT,) = _excerpt(reference_CT[None], sample_rate_hz)
+            (mix_CT,) = busiest_part(reference_CT[None], sample_rate_hz, EXCERPT_S)
             return describe_reference(mix_CT, sample_rate_hz), torch.tensor(MID_SIDE_KINDS), None
         _check_audio("stems", stems_SCT)
         if stems_SCT.shape[:2] != (NUM_STEMS, NUM_CHANNELS):
@@ -165,13 +165,11 @@ class Controller:
                 f"stems: expected {NUM_STEMS} of {NUM_CHANNELS} channels, found shape "
                 f"{tuple(stems_SCT.shape)}"
             )
-        stems_SCT = _excerpt(stems_SCT.float(), sample_rate_hz)
+        stems_SCT = busiest_part(stems_SCT.float(), sample_rate_hz, EXCERPT_S)
         embedding_E = None
         if encoder is not None:
             self.check_encoder(encoder.fingerprint)
-            is_long = stems_SCT.shape[-1] >= MIN_SEGMENT_S * sample_rate_hz
-            if is_long and sample_rate_hz == encoder.model.config.sample_rate_hz:
-                (embedding_E,) = encoder.embed(stems_SCT[None], sample_rate_hz)
+            embedding_E = embed_stems(encoder, stems_SCT, sample_rate_hz)
         return describe_audio(stems_SCT, sample_rate_hz), torch.tensor(STEM_KINDS), embedding_E
 
 
@@ -233,14 +231,6 @@ def _check_audio(what: str, audio_NCT: Tensor) -> None:
         raise DataError(f"{what}: expected audio of one or two channels, found shape {shape}")
     if not audio_NCT.isfinite().all():
         raise DataError(f"{what}: expected finite samples, found others")
-
-
-def _excerpt(audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
-    """Cut the excerpt that is described."""
-    if audio_NCT.shape[-1] <= EXCERPT_S * sample_rate_hz:
-        return audio_NCT
-    start = busiest_second(power_per_second(audio_NCT, sample_rate_hz), EXCERPT_S) * sample_rate_hz
-    return audio_NCT[..., start : start + EXCERPT_S * sample_rate_hz]
 
 
 @dataclass(frozen=True, kw_only=True)

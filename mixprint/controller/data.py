@@ -30,6 +30,7 @@ from mixprint.controller.inputs import (
 )
 from mixprint.controller.measured import Audio, MeasuredExample, MeasuredExamples
 from mixprint.controller.model import Inputs
+from mixprint.controller.references import MeasuredReference, MeasuredReferences
 from mixprint.controller.roles import ROLES, stem_of
 from mixprint.controller.settings import ControllerTrainConfig
 from mixprint.controller.targets import TRACK
@@ -48,7 +49,8 @@ class Heard(NamedTuple):
     Attributes:
         tracks_NCT: dry.
         truth_NCT: as they sound in the true mix; no tracks where there is no truth.
-        reference_CT: other music that the mix shall sound like; no samples where there is a truth.
+        reference_CT: other music that the mix shall sound like; no samples where there is a truth,
+            or no reference is given.
     """
 
     tracks_NCT: Tensor
@@ -81,7 +83,11 @@ class ExampleReader(Dataset[Batch | None]):
     """
 
     def __init__(
-        self, config: ControllerTrainConfig, measured: MeasuredExamples, embedding_dim: int
+        self,
+        config: ControllerTrainConfig,
+        measured: MeasuredExamples,
+        embedding_dim: int,
+        references: MeasuredReferences | None = None,
     ) -> None:
         """Read nothing yet.
 
@@ -89,11 +95,13 @@ class ExampleReader(Dataset[Batch | None]):
             config: the section `controller`.
             measured: examples of the train split.
             embedding_dim: of the embeddings.
+            references: finished mixes for method 2; None: the references of other examples.
 
         Raises:
             TrainingError: there is nothing that a phase can learn from.
         """
         self._config, self._measured, self._embedding_dim = config, measured, embedding_dim
+        self._references = references
         self._rank, self._world_size = rank_and_world()
         with_audio = range(config.num_audio)
         # What each objective can learn from.
@@ -101,7 +109,9 @@ class ExampleReader(Dataset[Batch | None]):
             "likelihood": range(len(measured.items)),
             "audio": with_audio,
             "method1": with_audio,
-            "method2": [n for n in with_audio if len(measured.items[n].stem_SD)],
+            "method2": [
+                n for n in with_audio if references is not None or len(measured.items[n].stem_SD)
+            ],
         }
         for phase in config.phases:
             if not self._choices[phase.objective]:
@@ -149,10 +159,19 @@ class ExampleReader(Dataset[Batch | None]):
             return self._song(rng, item, item), item, [heard]
         if objective == "method1":
             return self._halves(item, audio)
-        other = rng.choice(self._choices[objective])
-        song = self._song(rng, item, self._measured.items[other])
-        reference_CT = self._measured.audio(other).reference_CT
-        return song, item, [Heard(audio.tracks_NCT, none_0CT, reference_CT)]
+        reference, reference_CT = self._other(rng)
+        song = self._song(rng, item, reference)
+        # What the network is not told of must not be aimed at.
+        heard_CT = reference_CT if song.has_reference else reference_CT[:, :0]
+        return song, item, [Heard(audio.tracks_NCT, none_0CT, heard_CT)]
+
+    def _other(self, rng: random.Random) -> tuple[MeasuredExample | MeasuredReference, Tensor]:
+        """Draw a reference of other music, and its sound."""
+        if self._references is not None:
+            other = rng.randrange(len(self._references.items))
+            return self._references.items[other], self._references.audio(other)
+        other = rng.choice(self._choices["method2"])
+        return self._measured.items[other], self._measured.audio(other).reference_CT
 
     def _halves(
         self, item: MeasuredExample, audio: Audio
@@ -170,7 +189,10 @@ class ExampleReader(Dataset[Batch | None]):
         return song, item, [Heard(tracks_NCT[..., half:], mixed_NCT[..., half:], none_CT)]
 
     def _song(
-        self, rng: random.Random, item: MeasuredExample, reference: MeasuredExample
+        self,
+        rng: random.Random,
+        item: MeasuredExample,
+        reference: MeasuredExample | MeasuredReference,
     ) -> SongInputs:
         """Put a song together, with less than all that is known of it."""
         config = self._config
@@ -224,11 +246,15 @@ def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> 
 
 
 def reference_song(
-    item: MeasuredExample, reference: MeasuredExample, *, has_stems: bool = True
+    item: MeasuredExample,
+    reference: MeasuredExample | MeasuredReference,
+    *,
+    has_stems: bool = True,
 ) -> SongInputs:
     """Put the tracks of one example and the reference of another together."""
-    if len(reference.stem_SD) == 0:
+    if len(reference.mid_side_2D) == 0:
         return SongInputs(item.track_ND, item.role_N, reference.stem_SD, torch.zeros(0).long())
+    has_stems = has_stems and len(reference.stem_SD) > 0
     embedding_E = reference.embedding_E if len(reference.embedding_E) and has_stems else None
     return SongInputs(
         item.track_ND,

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mixprint.audio.resampling import resample
+from mixprint.audio.resampling import resample_tracks
 from mixprint.console.mixing import as_stereo
 from mixprint.dsp import loudness
 from mixprint.encoder.model import mel_filterbank
@@ -92,10 +92,7 @@ def describe_audio(audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
         raise ValueError(f"audio_NCT must be (N, 1 or 2, T), got {tuple(audio_NCT.shape)}")
     if len(audio_NCT) == 0:
         return torch.zeros(0, NUM_DESCRIPTORS, device=audio_NCT.device)
-    audio_NCT = as_stereo(audio_NCT.float())
-    if sample_rate_hz != SAMPLE_RATE_HZ:
-        flat_CT = resample(audio_NCT.flatten(0, 1).cpu(), sample_rate_hz, SAMPLE_RATE_HZ)
-        audio_NCT = flat_CT.to(audio_NCT.device).unflatten(0, audio_NCT.shape[:2])
+    audio_NCT = resample_tracks(as_stereo(audio_NCT.float()), sample_rate_hz, SAMPLE_RATE_HZ)
     least = round(MIN_DURATION_S * SAMPLE_RATE_HZ)
     if audio_NCT.shape[-1] < least:
         audio_NCT = audio_NCT.repeat(1, 1, -(-least // audio_NCT.shape[-1]))[..., :least]

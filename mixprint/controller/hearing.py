@@ -17,13 +17,13 @@ from mixprint.controller.inputs import (
     SongInputs,
     batched,
     describe_tracks,
+    embed_stems,
     role_numbers,
     trims_db,
 )
 from mixprint.controller.prediction import Prediction
 from mixprint.controller.roles import guess_role
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.encoder.settings import MIN_SEGMENT_S
 from mixprint.errors import CheckpointError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
@@ -87,11 +87,10 @@ def describe_mix(
         CheckpointError: the controller does not know the stems as roles, or another encoder.
     """
     embedding_E = None
-    if encoder is not None and sample_rate_hz == SAMPLE_RATE_HZ:
+    if encoder is not None:
         controller.check_encoder(encoder.fingerprint)
-        if stems_SCT.shape[-1] >= MIN_SEGMENT_S * sample_rate_hz:
-            device = controller.network.prior.mean_RK.device
-            (embedding_E,) = encoder.embed(stems_SCT[None].to(device), sample_rate_hz).cpu()
+        device = controller.network.prior.mean_RK.device
+        embedding_E = embed_stems(encoder, stems_SCT.float().to(device), sample_rate_hz)
     heard_SD = describe_audio(stems_SCT.float(), sample_rate_hz)
     return _typical(controller, heard_SD, torch.tensor(STEM_KINDS), embedding_E)
 

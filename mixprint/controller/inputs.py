@@ -10,10 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixprint.audio.resampling import resample_tracks
 from mixprint.console.levels import working_trim_db
-from mixprint.console.mixing import amplitude
 from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
 from mixprint.controller.model import REFERENCE_KINDS, Inputs
+from mixprint.dsp.decibels import amplitude
+from mixprint.encoder.checkpoint import Encoder
+from mixprint.encoder.settings import MIN_SEGMENT_S
 from mixprint.stems import NUM_STEMS
 
 STEM_KINDS = tuple(range(NUM_STEMS))
@@ -38,9 +41,30 @@ class SongInputs:
     kind_R: Tensor
     embedding_E: Tensor | None = None
 
+    @property
+    def has_reference(self) -> bool:
+        """Tell whether anything is known of a reference."""
+        return len(self.reference_RD) > 0 or self.embedding_E is not None
+
     def without_reference(self) -> "SongInputs":
         """Return the song with nothing known of a reference."""
         return SongInputs(self.track_ND, self.role_N, self.reference_RD[:0], self.kind_R[:0])
+
+
+def embed_stems(encoder: Encoder, stems_SCT: Tensor, sample_rate_hz: int) -> Tensor | None:
+    """Embed the stems of a reference: embedding_E; None of stems that are too short for that.
+
+    Args:
+        encoder: on the device of the stems.
+        stems_SCT: in the order of `STEMS`, full scale at +-1.
+        sample_rate_hz: of the stems; they are brought to the encoder's.
+    """
+    if stems_SCT.shape[-1] < MIN_SEGMENT_S * sample_rate_hz:
+        return None
+    expected_hz = encoder.model.config.sample_rate_hz
+    heard_SCT = resample_tracks(stems_SCT, sample_rate_hz, expected_hz)
+    (embedding_E,) = encoder.embed(heard_SCT[None], expected_hz)
+    return embedding_E
 
 
 def role_numbers(roles: Sequence[str], known: Sequence[str]) -> Tensor:

@@ -21,19 +21,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixprint.checkpoints.torchfile import read_tensors, write_tensors
-from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.descriptors import NUM_DESCRIPTORS
 from mixprint.controller.examples import Example
 from mixprint.controller.heads import StripTarget
-from mixprint.controller.inputs import (
-    describe_reference,
-    describe_tracks,
-    role_numbers,
-)
+from mixprint.controller.inputs import describe_tracks, role_numbers
 from mixprint.controller.measures import heard
+from mixprint.controller.references import MeasuredReference, measure_reference
 from mixprint.controller.roles import ROLES
 from mixprint.controller.targets import TRIM, Targets
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.encoder.settings import MIN_SEGMENT_S
 from mixprint.errors import CheckpointError, TrainingError
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ
@@ -136,14 +132,6 @@ class Audio(NamedTuple):
 _NAMES = tuple(each.name for each in fields(MeasuredExample))
 
 
-class _Reference(NamedTuple):
-    """Reference as it is described; of no numbers where there is none."""
-
-    stem_SD: Tensor
-    mid_side_2D: Tensor
-    embedding_E: Tensor
-
-
 @torch.no_grad()
 def measure_batch(made: Sequence[Example], encoder: Encoder | None) -> list[MeasuredExample]:
     """Describe examples on the device of their audio; a reference that some share, once.
@@ -152,7 +140,7 @@ def measure_batch(made: Sequence[Example], encoder: Encoder | None) -> list[Meas
         made: the examples.
         encoder: embeds the references; None: no embeddings.
     """
-    references: dict[int, _Reference] = {}
+    references: dict[int, MeasuredReference] = {}
     for example in made:
         key = id(example.stems_SCT)
         if key not in references:
@@ -160,22 +148,14 @@ def measure_batch(made: Sequence[Example], encoder: Encoder | None) -> list[Meas
     return [_measured(example, references[id(example.stems_SCT)]) for example in made]
 
 
-def _described(example: Example, encoder: Encoder | None) -> _Reference:
-    stems_SCT, mix_CT = example.stems_SCT, example.reference_CT
-    embedding_E = torch.zeros(0)
-    if stems_SCT is None or mix_CT is None:
+def _described(example: Example, encoder: Encoder | None) -> MeasuredReference:
+    if example.stems_SCT is None or example.reference_CT is None:
         none_0D = torch.zeros(0, NUM_DESCRIPTORS)
-        return _Reference(none_0D, none_0D, embedding_E)
-    if encoder is not None and stems_SCT.shape[-1] >= MIN_SEGMENT_S * SAMPLE_RATE_HZ:
-        (embedding_E,) = encoder.embed(stems_SCT[None], SAMPLE_RATE_HZ)
-    return _Reference(
-        describe_audio(stems_SCT, SAMPLE_RATE_HZ),
-        describe_reference(mix_CT, SAMPLE_RATE_HZ),
-        embedding_E,
-    )
+        return MeasuredReference(none_0D, none_0D, torch.zeros(0))
+    return measure_reference(example.reference_CT, example.stems_SCT, encoder)
 
 
-def _measured(example: Example, reference: _Reference) -> MeasuredExample:
+def _measured(example: Example, reference: MeasuredReference) -> MeasuredExample:
     tracks_NCT, settings = example.tracks_NCT, example.settings
     trim_db = [strip[TRIM] for strip in settings.tracks.values()]
     targets = Targets.of(settings)

@@ -24,10 +24,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mixprint.console.mixing import Values, amplitude, as_stereo, louder_channel
+from mixprint.console.mixing import Values, as_stereo, louder_channel
 from mixprint.console.settings import Settings
 from mixprint.controller.targets import MASTER, TRACK, Layout
 from mixprint.dsp.compressor import above_threshold_db, block_levels_db
+from mixprint.dsp.decibels import amplitude
 from mixprint.features.spectral import power_spectrogram
 
 _FAINT_DB, _FULL_GAIN_DB, _FULL_REDUCTION_DB, _FULL_DRIVE_DB = -40.0, 6.0, 3.0, 12.0

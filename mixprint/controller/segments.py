@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from mixprint.console.levels import working_trim_db
-from mixprint.console.mixing import amplitude, as_stereo
+from mixprint.console.mixing import as_stereo
 from mixprint.console.settings import MAX_TRACKS
 from mixprint.controller.roles import stem_of
 from mixprint.controller.songs import DrySong
+from mixprint.dsp.decibels import amplitude
 from mixprint.schema import Range
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 

@@ -97,6 +97,9 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         num_audio: examples whose audio is kept, for phases of audio: the first of them.
         num_valid: examples of the validation, of other songs.
         examples: how they are drawn.
+        references: folder or bucket of finished mixes that phases of `method2` take their
+            references from; empty: the mixes of other examples.
+        reference_excerpts: of each of these mixes, at most.
         context_s: what of it is heard by the console and not compared.
         gate_weight: of the gates beside the settings, in the likelihood.
         track_weight: of the tracks' distances beside the mix's, in phases of audio.
@@ -131,6 +134,8 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
     num_audio: Annotated[int, Range(1)]
     num_valid: Annotated[int, Range(1)]
     examples: ExampleConfig
+    references: str
+    reference_excerpts: Annotated[int, Range(1, 1000)]
     context_s: Annotated[float, Range(0.0)]
     gate_weight: _Weight
     track_weight: _Weight
@@ -164,13 +169,19 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         """
         super().__post_init__()
         least_s = max(RESOLUTIONS) / SAMPLE_RATE_HZ
-        has_halves = any(phase.objective == "method1" for phase in self.phases)
+        objectives = [phase.objective for phase in self.phases]
+        has_halves = "method1" in objectives
         excerpt_s = self.examples.excerpt_s
         if excerpt_s / (1 + has_halves) - self.context_s < least_s:
             what = "half of controller.examples.excerpt_s"
             raise ConfigError(
                 f"{what if has_halves else what.removeprefix('half of ')} must be at least "
                 f"context_s + {least_s:.2f}, got {excerpt_s} and {self.context_s}"
+            )
+        if self.references and "method2" not in objectives:
+            raise ConfigError(
+                f"controller.references: expected a phase of method2, which learns from them, got "
+                f"{', '.join(objectives)}"
             )
         if self.num_audio > self.num_examples:
             raise ConfigError(
@@ -202,7 +213,11 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         return {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
 
 
-# Parameters that do not change what a training computes.
+# Parameters that do not change what a training computes. What lies in the folder of the references
+# does, and has a fingerprint of its own.
 _INDIFFERENT = frozenset(
-    {"num_processes", "num_workers", "device", "save_steps", "log_steps", "max_minutes"}
+    {
+        *("num_processes", "num_workers", "device", "save_steps", "log_steps", "max_minutes"),
+        "references",
+    }
 )

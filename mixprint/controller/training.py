@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from mixprint.controller.checkpoint import Controller, save_controller
-from mixprint.controller.data import Batch, ExampleReader
+from mixprint.controller.data import Batch, ExampleReader, Heard
 from mixprint.controller.heads import StripPrediction, StripTarget
 from mixprint.controller.losses import (
     console_mix,
@@ -33,8 +33,10 @@ from mixprint.controller.losses import (
 )
 from mixprint.controller.measured import MeasuredExamples, Source, measure_examples
 from mixprint.controller.model import ControllerNetwork, Inputs, Outputs
+from mixprint.controller.references import MeasuredReferences, measure_references
 from mixprint.controller.roles import ROLES
 from mixprint.controller.settings import ControllerTrainConfig, Phase
+from mixprint.controller.targets import Targets
 from mixprint.controller.validation import Validation
 from mixprint.dsp.spectral_distance import RESOLUTIONS
 from mixprint.encoder.checkpoint import Encoder
@@ -53,6 +55,7 @@ from mixprint.training.updates import Update
 log = logging.getLogger("mixprint.controller")
 
 MEASURED_FOLDER = "measured"  # among the states
+REFERENCES_FOLDER = "references"  # in it
 PART = "network"
 # Without an encoder there are no embeddings to read; the network keeps a place for them.
 _NO_EMBEDDING_DIM = 1
@@ -84,6 +87,7 @@ def train_controller(
 
     Raises:
         ConfigError: the controller to start from is another one.
+        DataError: there are no references where they are said to be.
         TrainingError: a loss or gradient is not finite, a state cannot be saved, what was measured
             cannot be read, or another training works in `out_dir`.
         CheckpointError: there are states to go on from, and none of them is whole.
@@ -118,6 +122,7 @@ class ControllerTask(Task[Batch | None]):
         self._check_initial()
         self._measured_folder = out_dir / STATE_FOLDER / MEASURED_FOLDER
         self.measured = self._measure(train, config.num_examples, config.num_audio)
+        self.references = self._measure_references()
         held_out = self._measure(valid, config.num_valid, config.num_valid)
         self.network = self._network().to(device)
         self.parts = {PART: self.network}
@@ -132,7 +137,9 @@ class ControllerTask(Task[Batch | None]):
             num_workers=config.num_workers,
             precision=config.precision,
         )
-        self.reader = ExampleReader(config, self.measured, self.network.config.embedding_dim)
+        self.reader = ExampleReader(
+            config, self.measured, self.network.config.embedding_dim, self.references
+        )
         self.validation = Validation(
             held_out, context_s=config.context_s, gate_weight=config.gate_weight, device=device
         )
@@ -154,6 +161,22 @@ class ControllerTask(Task[Batch | None]):
             num_workers=self.config.num_workers,
             device=self.device,
         )
+
+    def _measure_references(self) -> MeasuredReferences | None:
+        """Measure the finished mixes for method 2, where there are any."""
+        config = self.config
+        if not config.references:
+            return None
+        found = measure_references(
+            config.references,
+            excerpt_s=config.examples.excerpt_s,
+            num_excerpts=config.reference_excerpts,
+            encoder=self.encoder,
+            folder=self._measured_folder / REFERENCES_FOLDER,
+            device=self.device,
+        )
+        self.sources["references"] = found.fingerprint
+        return found
 
     @property
     def _encoder_fingerprint(self) -> str:
@@ -277,34 +300,41 @@ class ControllerTask(Task[Batch | None]):
         losses = []
         for row in range(len(batch.heard)):
             loss = self._song_loss(step, inputs.row(row), batch, row, phase)
-            update.backward(loss / phase.batch_size)
+            if loss.requires_grad:  # else there is nothing to be aimed at
+                update.backward(loss / phase.batch_size)
             losses.append(loss.detach())
         return torch.stack(losses)
 
     def _song_loss(self, step: int, inputs: Inputs, batch: Batch, row: int, phase: Phase) -> Tensor:
+        """Return the loss of one song; without truth and reference it is that of the prior."""
         heard = batch.heard[row]
         num_tracks = len(heard.tracks_NCT)
         found = self.network(inputs)
         targets = soft_targets(
             Outputs(StripPrediction(*(v[:num_tracks] for v in found.track)), found.master)
         )
-        tracks_NCT = heard.tracks_NCT.to(self.device)
-        trim_N = batch.trim_BN[row, :num_tracks].to(self.device)
-        lead = round(self.config.context_s * SAMPLE_RATE_HZ)
-        mixed_NCT = console_mix(tracks_NCT, targets, trim_N, SAMPLE_RATE_HZ)[..., lead:]
-        if len(heard.truth_NCT):
-            loss = truth_loss(
-                mixed_NCT,
-                heard.truth_NCT[..., lead:].to(self.device),
-                RESOLUTIONS[step % len(RESOLUTIONS)],
-                self.config.track_weight,
-            )
-        else:
-            loss = reference_loss(mixed_NCT, heard.reference_CT.to(self.device), SAMPLE_RATE_HZ)
+        loss = torch.zeros((), device=self.device)
+        if len(heard.truth_NCT) or heard.reference_CT.shape[-1]:
+            trim_N = batch.trim_BN[row, :num_tracks].to(self.device)
+            loss = self._sound_loss(step, heard, targets, trim_N)
         if phase.prior_weight > 0:
             role_N = inputs.role_BN[0, :num_tracks]
             loss = loss + phase.prior_weight * prior_loss(self.network, targets, role_N)
         return loss
+
+    def _sound_loss(self, step: int, heard: Heard, targets: Targets, trim_N: Tensor) -> Tensor:
+        """Mix a song with predicted settings, and compare it with its truth or its reference."""
+        lead = round(self.config.context_s * SAMPLE_RATE_HZ)
+        tracks_NCT = heard.tracks_NCT.to(self.device)
+        mixed_NCT = console_mix(tracks_NCT, targets, trim_N, SAMPLE_RATE_HZ)[..., lead:]
+        if len(heard.truth_NCT) == 0:
+            return reference_loss(mixed_NCT, heard.reference_CT.to(self.device), SAMPLE_RATE_HZ)
+        return truth_loss(
+            mixed_NCT,
+            heard.truth_NCT[..., lead:].to(self.device),
+            RESOLUTIONS[step % len(RESOLUTIONS)],
+            self.config.track_weight,
+        )
 
     @override
     def validate(self, step: int, parts: Mapping[str, nn.Module]) -> Mapping[str, float]:

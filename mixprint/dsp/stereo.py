@@ -14,6 +14,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.delays import delayed
 from mixprint.dsp.equaliser import cut
 from mixprint.dsp.filter_designs import tilt
@@ -40,7 +41,7 @@ def widened(audio_NCT: Tensor, width_N: Tensor) -> Tensor:
 
 def balanced(audio_NCT: Tensor, mid_db_N: Tensor, side_db_N: Tensor) -> Tensor:
     """Change the levels of middle and side."""
-    return _mid_side_scaled(audio_NCT, _amplitude(mid_db_N), _amplitude(side_db_N))
+    return _mid_side_scaled(audio_NCT, amplitude(mid_db_N), amplitude(side_db_N))
 
 
 def rotated(audio_NCT: Tensor, angle_deg_N: Tensor) -> Tensor:
@@ -141,7 +142,3 @@ def _left_right(mid_side_N2T: Tensor) -> Tensor:
 def _mid_side_scaled(audio_NCT: Tensor, mid_N: Tensor, side_N: Tensor) -> Tensor:
     gain_N21 = torch.stack([mid_N, side_N], dim=-1)[..., None]
     return _left_right(_mid_side(audio_NCT) * gain_N21)
-
-
-def _amplitude(level_db: Tensor) -> Tensor:
-    return torch.pow(10.0, level_db / 20)

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixprint.dsp.compressor import Compressors, block_levels_db
+from mixprint.dsp.decibels import amplitude
 from mixprint.encoder.settings import MAX_DECAY_S, PARAMETERS, AugmentRanges
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
 
@@ -179,7 +180,7 @@ def _tilt_response(values_J: Mapping[str, Tensor], num_fft: int, sample_rate_hz:
     """A low shelf down and a high shelf up by half the tilt each, unity at the pivot: J1F."""
     pivot_J = torch.full_like(values_J["tilt_db"], _TILT_PIVOT_HZ)
     s_J1F = _warped(pivot_J, num_fft, sample_rate_hz)
-    root_J11 = _amplitude(values_J["tilt_db"] / 2)[:, None, None]
+    root_J11 = amplitude(values_J["tilt_db"] / 2)[:, None, None]
     return (root_J11 * s_J1F + 1) / (s_J1F + root_J11)
 
 
@@ -198,7 +199,7 @@ def _reverb_response(values_J: Mapping[str, Tensor], num_fft: int, sample_rate_h
     decay_J = values_J["reverb_decay_s"]
     noise_CT = _room_noise(sample_rate_hz).to(decay_J.device)
     time_T = torch.arange(noise_CT.shape[-1], device=decay_J.device) / sample_rate_hz
-    tail_JCT = noise_CT * _amplitude(-60.0 * time_T / decay_J[:, None])[:, None]
+    tail_JCT = noise_CT * amplitude(-60.0 * time_T / decay_J[:, None])[:, None]
     tail_JCT = tail_JCT / tail_JCT.square().sum(dim=-1, keepdim=True).sqrt()
     predelay = round(_PREDELAY_S * sample_rate_hz)
     tail_JCT = functional.pad(tail_JCT, (predelay, -predelay))
@@ -218,7 +219,7 @@ def _stereo_matrix(chains: Chains) -> Tensor:
     values, active = chains.values, chains.active
     width_BS = torch.where(active["stereo"], values["width"], 1.0)
     pan_BS = torch.where(active["stereo"], values["pan"], 0.0)
-    gain_BS = torch.where(active["gain"], _amplitude(values["gain_db"]), 1.0)
+    gain_BS = torch.where(active["gain"], amplitude(values["gain_db"]), 1.0)
     same_BS, cross_BS = (1 + width_BS) / 2, (1 - width_BS) / 2
     left_BS, right_BS = gain_BS * (1 - pan_BS).sqrt(), gain_BS * (1 + pan_BS).sqrt()
     return torch.stack(
@@ -228,7 +229,3 @@ def _stereo_matrix(chains: Chains) -> Tensor:
         ],
         dim=-2,
     )
-
-
-def _amplitude(level_db: Tensor) -> Tensor:
-    return torch.pow(10.0, level_db / 20)

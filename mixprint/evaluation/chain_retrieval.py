@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from mixprint.chains import Chains, draw_chains
 from mixprint.evaluation.measures import numbered
 from mixprint.evaluation.retrieval import (
     DISTANCES,
@@ -88,6 +89,22 @@ def pair_segments(
             pairs.append((query, choose(unlike if len(unlike) else others)))
     query_N, partner_N = np.array(pairs[:num_chains], dtype=np.int64).reshape(-1, 2).T
     return ChainPairs(query_N, partner_N)
+
+
+def draw_pair_chains(num_chains: int, length: int, effects: Sequence[str], seed: int) -> Chains:
+    """Draw the chains of one length: those of all queries, then the same ones of all partners.
+
+    Phases, which are no style, differ: alike, they would tell who belongs together.
+
+    Args:
+        num_chains: number of pairs.
+        length: effects on each stem.
+        effects: names to draw from.
+        seed: of the draw.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(seed, "held-out chains", length))
+    chains = draw_chains(num_chains, generator, lengths=(length,), effects=effects)
+    return chains.take(torch.arange(num_chains).repeat(2)).at_other_times(generator)
 
 
 def chain_scores(

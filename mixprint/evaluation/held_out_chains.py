@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixprint.chains import HELD_OUT, MAX_LENGTH, Chains, apply_chains, draw_chains
+from mixprint.chains import HELD_OUT, MAX_LENGTH, apply_chains
 from mixprint.collection.shards import SegmentRef
 from mixprint.errors import ConfigError
 from mixprint.evaluation.chain_retrieval import (
@@ -26,6 +26,7 @@ from mixprint.evaluation.chain_retrieval import (
     chain_estimates,
     chain_scores,
     counted_effects,
+    draw_pair_chains,
     pair_segments,
 )
 from mixprint.evaluation.embedding import DISTANCE_OF, ENCODER, embed_segments
@@ -174,7 +175,7 @@ def _embed_pairs(
     device: torch.device | str,
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Embed both mixes of chains of one length: name -> (query_NE, partner_NE)."""
-    chains = _draw(test, length)
+    chains = draw_pair_chains(test.num_chains, length, sorted(HELD_OUT), test.seed)
     num_samples = round(test.segment_s * SAMPLE_RATE_HZ)
 
     def change(row: int, stems_SCT: Tensor) -> Tensor:
@@ -188,13 +189,3 @@ def _embed_pairs(
         name: (values_NE[: test.num_chains], values_NE[test.num_chains :])
         for name, values_NE in vectors.items()
     }
-
-
-def _draw(test: ChainTest, length: int) -> Chains:
-    """Draw the chains of one length: those of all queries, then the same ones of all partners.
-
-    Phases, which are no style, differ: alike, they would tell who belongs together.
-    """
-    generator = torch.Generator().manual_seed(derive_seed(test.seed, "held-out chains", length))
-    chains = draw_chains(test.num_chains, generator, lengths=(length,), effects=sorted(HELD_OUT))
-    return chains.take(torch.arange(test.num_chains).repeat(2)).at_other_times(generator)

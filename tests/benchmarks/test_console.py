@@ -11,6 +11,7 @@ from benchmarks import console, console_exports, console_speed
 from benchmarks.console import TABLES, parse, rivals, table
 from benchmarks.console_speed import CONSOLE, PASSES, RENDERING, STEP, Job, jobs, measure
 from mixprint.evaluation.mix_distances import MEASURES
+from mixprint.evaluation.objective import TERMS
 from mixprint.evaluation.recovery_benchmark import PAIR_MEASURES
 from mixprint.evaluation.transfer_benchmark import KINDS, NEARER_BY
 from mixprint.transfer.methods.registry import shipped_methods
@@ -81,6 +82,10 @@ def test_tables() -> None:
             | {"time_percent": None}
         ],
         "rivals": [{"method": "StemFX", "clips": {"01": 1.18}, "mean": 1.18}],
+        "real": [
+            {"method": "controller", "sections": 3}
+            | {kind: dict.fromkeys(TERMS, 0.02) for kind in ("published", "corrected")}
+        ],
         "speed": [
             {"work": CONSOLE, "has_backward": True, "threads": 2, "seconds": 0.5}
             | {"peak_bytes": 1e9}
@@ -95,5 +100,6 @@ def test_tables() -> None:
     assert "| recovery | 4 | -0.50 [-0.60, 0.40] |" in text
     assert "| -0.50 [-0.60, 0.40] |  | -0.50 [-0.60, 0.40] |" in text
     assert "| StemFX | 1.18 | 1.18 |" in text
+    assert "| controller | 3 | 20.00 | 0.20 | 2.00 | 2.00 | 0.02 | 0.100 | 0.0 |" in text
     assert f"| {CONSOLE} | yes | 2 | 0.500 | 1000 |" in text
     assert "| text | -71 |" in text

@@ -18,6 +18,7 @@ from mixprint.console.settings import Settings
 from mixprint.controller import shipped
 from mixprint.controller.checkpoint import load_controller
 from mixprint.stems import STEMS
+from mixprint.transfer.methods import console_search
 from mixprint.transfer.style import Style
 from tests.api.tiny_controller import write_controller
 from tests.cli.stand_ins import LevelEncoder
@@ -118,6 +119,8 @@ def test_what_is_missing_is_said_before_any_work(tmp_path: Path, tracks: Path) -
     assert "make train-controller" in printed
     both = ["--reference", tracks, "--style", tmp_path / "s.json"]
     assert "found both" in run("console", "mix", tracks, *out, *both, code=2)
+    printed = run("console", "mix", tracks, *out, "--num_steps", 3, code=2)
+    assert "expected a reference or a style to fit 3 steps to, found none" in printed
     controller = write_controller(tmp_path / "controller")
     printed = run(
         *("console", "mix", tracks, *out, "--controller", controller, "--reference", tracks),
@@ -131,6 +134,30 @@ def test_what_is_missing_is_said_before_any_work(tmp_path: Path, tracks: Path) -
     given = [*out, "--controller", controller, "--export", "apo"]
     assert "other files there: notes.md" in run("console", "mix", tracks, *given, code=1)
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
+
+
+def test_a_fit_goes_on_from_the_prediction_and_leaves_what_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_search, "TRACK_SPREADS", {"fader_db": 6.0})
+    monkeypatch.setattr(console_search, "MASTER_SPREADS", {})
+    controller = write_controller(tmp_path / "controller")
+    noises = [write_noise(tmp_path / f"{n}.wav", 3.0, seed=n) for n in range(6)]
+    stems = {stem: (0.2 + n) * noises[n] for n, stem in enumerate(STEMS)}
+    tracks = {"vocals": noises[4], "guitar": noises[5]}
+    before, after = (
+        mix(tracks, stems, controller=controller, num_steps=steps, locked=["guitar"])
+        for steps in (0, 2)
+    )
+    assert after.settings.tracks["guitar"] == before.settings.tracks["guitar"]
+    assert after.settings["vocals.fader_db"] != before.settings["vocals.fader_db"]
+    assert after.settings["vocals.pan"] == before.settings["vocals.pan"]
+    assert after.spread is not None
+    assert before.spread is not None
+    left, whole = (each.spread.of(each.settings)["vocals"] for each in (after, before))
+    assert 0 < left["fader_db"] < whole["fader_db"]
+    assert left["pan"] == whole["pan"]
+    assert after.spread.of(after.settings)["guitar"] == {}
 
 
 def test_a_track_that_is_silent_where_all_others_sound_has_its_level(tmp_path: Path) -> None:

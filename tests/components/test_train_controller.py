@@ -32,17 +32,22 @@ def test_options_and_layers_reach_the_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = tmp_path / "layer.json"
-    layer.write_text(json.dumps({"examples": {"songs": {"seed": 5}}, "head": "chain"}))
+    phase = {"objective": "method2", "num_steps": 1, "batch_size": 2, "learning_rate": 1e-4}
+    phases = [phase | {"likelihood_weight": 0.0, "prior_weight": 0.1}]
+    values = {"examples": {"songs": {"seed": 5}}, "head": "chain", "phases": phases}
+    layer.write_text(json.dumps(values))
     out = tmp_path / "out"
     seen = started(
         monkeypatch,
         *("--out", str(out), "--config", str(layer), "--initial", "known"),
         *("--set", "max_minutes=7", "--set", "controller.seed=3"),
+        *("--references", "my: mixes #1"),
     )
     config = seen["config"]
     assert isinstance(config, ControllerTrainConfig)
     assert (config.head, config.max_minutes, config.seed) == ("chain", 7.0, 3)
     assert config.examples.songs.seed == 5
+    assert config.references == "my: mixes #1"
     assert seen["inputs"] == {"encoder": str(SHIPPED_ENCODER), "initial": "known"}
     assert seen["folder"] == out
     assert seen["task"] is find_task("controller")

@@ -1,10 +1,14 @@
+import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from mixprint.controller.checkpoint import Controller, load_controller, save_controller
+from mixprint.controller.inputs import embed_stems
 from mixprint.controller.prediction import Prediction
 from mixprint.errors import CheckpointError, ConfigError, DataError
 from tests.controller.trials import CONFIG, RATE_HZ, network
@@ -60,6 +64,34 @@ def test_mixes_stems_nothing_and_one_mono_voice_are_told_apart() -> None:
     told = controller.predict(voice_1CT, ["x"], RATE_HZ, roles=["vocals"])
     guessed = controller.predict(voice_1CT, ["vocals"], RATE_HZ)
     assert told.settings["x.fader_db"] == guessed.settings["vocals.fader_db"] != found[0]
+
+
+class EncoderStandIn:
+    """Encoder that says how much it was given, in a direction."""
+
+    fingerprint = "ab"
+    model = SimpleNamespace(config=SimpleNamespace(sample_rate_hz=RATE_HZ))
+
+    def embed(self, stems_BSCT: torch.Tensor, sample_rate_hz: int) -> torch.Tensor:
+        assert sample_rate_hz == RATE_HZ
+        angle = torch.tensor(stems_BSCT.shape[-1] / RATE_HZ)
+        return torch.stack([angle.cos(), angle.sin(), *torch.zeros(2)])[None]
+
+
+def test_stems_of_another_rate_are_resampled_for_the_embedding() -> None:
+    controller = Controller(network(), encoder_fingerprint="ab", metadata={}, fingerprint="")
+    encoder: Any = EncoderStandIn()
+    stems_SCT = torch.zeros(4, 2, 4 * 48_000)
+    embedding_E = embed_stems(encoder, stems_SCT, 48_000)
+    assert embedding_E is not None
+    # Four seconds were four seconds.
+    torch.testing.assert_close(embedding_E[:2], torch.tensor([math.cos(4.0), math.sin(4.0)]))
+    assert embed_stems(encoder, stems_SCT[..., : 2 * 48_000], 48_000) is None
+    found = [
+        controller.predict(audio(5), NAMES, 48_000, stems_SCT=stems_SCT, encoder=each)
+        for each in (None, encoder)
+    ]
+    assert found[0].settings != found[1].settings
 
 
 def test_what_cannot_be_mixed_is_named() -> None:

@@ -1,17 +1,23 @@
 """Drawn styles: within the ranges, wider than the benchmarks', off as often as asked for."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
-from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE
+from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE, Settings
+from mixprint.console.truth import from_truth
 from mixprint.controller.draws import DrawConfig, Style, draw_style
+from mixprint.controller.examples import RecipeReader
 from mixprint.controller.roles import ROLES
+from mixprint.stems import STEMS
 from mixprint.synthesis.exact import Rng
-from mixprint.synthesis.mixing import free_style
+from mixprint.synthesis.mixing import free_style, varied
+from mixprint.synthesis.style_benchmark import StyleBenchmark
 
 CONFIG = DrawConfig(
     wide_share=0.3,
@@ -125,3 +131,55 @@ def test_a_style_is_the_same_for_every_track_of_a_role(styles: list[Style]) -> N
         assert field.name in changed or value == twin
     place = ROLES.index("other")
     assert other.values == tuple(styles[0].track_RF[place].tolist())
+
+
+# What `free_style` draws and a console does.
+_DRAWN = (
+    *("eq.low.gain_db", "eq.high.gain_db", "comp.threshold_db", "comp.slope", "room.send_db"),
+    *("room.time_s", "width", "pan", "fader_db"),
+)
+
+
+def _place(settings: Settings) -> Tensor:
+    """Return where a style lies: its settings on their scales, of the four stems and the master."""
+    return torch.tensor(
+        [
+            field.on_scale(value)
+            for strip in settings.strips().values()
+            for field, value in strip.items()
+            if field.name in _DRAWN
+        ]
+    )
+
+
+def test_no_style_of_a_benchmark_is_met(styles: list[Style]) -> None:
+    """No drawn style is nearer to one of the benchmark's than those of an unrelated stream are."""
+    benchmark, seed = StyleBenchmark(), StyleBenchmark().seed
+    rng = {split: getattr(benchmark, split).num_styles for split in ("valid", "test")}
+    free = [
+        free_style(Rng(seed, split, "style", n))
+        for split, count in rng.items()
+        for n in range(count)
+    ]
+    centre_BF, varied_BF = (
+        torch.stack([_place(from_truth({"mix": s.to_values()}, s.style)) for s in some])
+        for some in (free, [varied(style, Rng("another variation")) for style in free])
+    )
+    # The stream of a training, even with the seed of the benchmark; and one of another purpose.
+    unused: Any = SimpleNamespace()
+    stream = RecipeReader(unused, unused, 1, seed, rows=slice(0, 1))
+    trained = [draw_style(stream._generator("style", step, 0), CONFIG) for step in range(400)]
+    trained_NF, other_NF = (
+        torch.stack([_place(s.settings(STEMS, STEMS, [0.0] * 4, 44_100)) for s in some])
+        for some in (trained, styles)
+    )
+    scale_F = other_NF.std(dim=0)
+
+    def nearest(place_NF: Tensor) -> Tensor:
+        return torch.cdist(centre_BF / scale_F, place_NF / scale_F).amin(dim=1)
+
+    chance_B = nearest(other_NF)
+    assert bool((nearest(trained_NF) > 0.7 * chance_B).all())
+    assert float(nearest(trained_NF).mean()) == pytest.approx(float(chance_B.mean()), rel=0.1)
+    # A style that was met would show, even with another of the engineer's variations.
+    assert bool((nearest(torch.cat([trained_NF, varied_BF])) < 0.5 * chance_B).all())

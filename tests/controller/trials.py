@@ -122,6 +122,8 @@ def _tiny_config() -> ControllerTrainConfig:
         num_audio=2,
         num_valid=1,
         examples=examples(),
+        references="",
+        reference_excerpts=2,
         context_s=0.1,
         gate_weight=0.3,
         track_weight=0.3,

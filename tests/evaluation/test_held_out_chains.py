@@ -12,6 +12,7 @@ from mixprint.collection.shards import SeparatorFingerprint, read_index, shard_n
 from mixprint.errors import ConfigError
 from mixprint.evaluation import held_out_chains
 from mixprint.evaluation.baselines import log_mel_mean
+from mixprint.evaluation.chain_retrieval import draw_pair_chains
 from mixprint.evaluation.embedding import DISTANCE_OF, ENCODER, FEATURES, LOG_MEL, UNTRAINED
 from mixprint.evaluation.held_out_chains import ChainRetrieval, ChainTest, retrieve_chains
 
@@ -76,11 +77,8 @@ def test_partners_are_found_by_what_the_chain_did(tmp_path: Path) -> None:
     assert np.mean(list(scores.values())) == values["encoder"]["recall_at_1"]["value"]
 
 
-def test_query_and_partner_share_their_chain_but_for_phases(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(held_out_chains, "HELD_OUT", frozenset({"pumping"}))
-    chains = held_out_chains._draw(TEST, 1)
+def test_query_and_partner_share_their_chain_but_for_phases() -> None:
+    chains = draw_pair_chains(4, 1, ["pumping"], TEST.seed)
     query, partner = (chains.take(torch.arange(4) + first) for first in (0, 4))
     assert query.effect_BSL.equal(partner.effect_BSL)
     assert query.level_db_BSL.equal(partner.level_db_BSL)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mixprint.console.mixing import Values, amplitude
+from mixprint.console.mixing import Values
 from mixprint.console.settings import Settings
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import impulse_response
 
 # What comes after the last tap that is louder than this, beside the loudest, is left out.

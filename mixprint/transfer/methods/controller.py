@@ -26,20 +26,11 @@ from mixprint.controller.prediction import Prediction
 from mixprint.errors import CheckpointError
 from mixprint.stems import STEMS
 from mixprint.transfer.methods.console_effect import ConsoleEffect
-from mixprint.transfer.methods.console_fit import (
-    MASTER_SPREADS,
-    TRACK_SPREADS,
-    Knob,
-    fit_from,
-    within,
-)
+from mixprint.transfer.methods.console_fit import fit_from, within
+from mixprint.transfer.methods.console_search import knobs_around
 from mixprint.transfer.methods.one_pass import one_pass_result
 from mixprint.transfer.methods.problem import Problem
 from mixprint.transfer.methods.result import TransferResult
-
-# A controller may be surer than it should be: a spread is at least this part of how far settings
-# move from one style to another, and at most that.
-_LEAST_SHARE = 0.1
 
 
 def set_in_one_pass(problem: Problem) -> TransferResult:
@@ -63,17 +54,9 @@ def fit_from_prediction(problem: Problem) -> TransferResult:
     """
     settings, prediction = _predicted(problem)
     left_alone = problem.distances.left_alone
-    knobs = []
-    for name, strip in settings.strips().items():
-        if name in left_alone or (name == MASTER and left_alone):
-            continue
-        usual = MASTER_SPREADS if name == MASTER else TRACK_SPREADS
-        for field in strip.fields:
-            if field.name in usual:
-                most = usual[field.name]
-                spread = prediction.spread[name].get(field.name, most)
-                spread = min(max(spread, _LEAST_SHARE * most), most)
-                knobs.append(Knob(name, field, spread))
+    # The master acts on all stems alike.
+    strips = (*left_alone, MASTER) if left_alone else ()
+    knobs = knobs_around(settings, prediction.spread, strips)
     return fit_from(problem, settings, knobs, is_predicted=True)
 
 

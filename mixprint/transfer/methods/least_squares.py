@@ -48,6 +48,15 @@ class LeastSquares:
         """Return the least objective so far."""
         return _objective(self.position_P, self.residual_R)
 
+    def narrowed(self) -> Tensor:
+        """Return which part of the prior's spread the residuals leave of each parameter.
+
+        Laplace's approximation: the inverse of the curvature, with the derivatives at hand.
+        """
+        curvature_PP = self.jacobian_RP.mT @ self.jacobian_RP
+        curvature_PP.diagonal().add_(1)
+        return torch.linalg.inv(curvature_PP).diagonal().clamp(0.0, 1.0).sqrt()
+
     def step(self, residuals: Residuals) -> bool:
         """Try one step.
 

@@ -10,7 +10,7 @@ from mixprint.errors import CheckpointError
 from mixprint.features import Standardisation
 from mixprint.stems import STEMS
 from mixprint.transfer.fit import fit_style
-from mixprint.transfer.methods import controller as methods
+from mixprint.transfer.methods import console_search
 from mixprint.transfer.style import Style
 from tests.api.tiny_controller import write_controller
 from tests.transfer.test_fit import RATE_HZ, settings
@@ -67,8 +67,8 @@ def test_a_fit_goes_on_from_the_prediction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Of some settings, which is quicker; the master's compressor, which hears all, is on."""
-    monkeypatch.setattr(methods, "TRACK_SPREADS", {"fader_db": 6.0})
-    monkeypatch.setattr(methods, "MASTER_SPREADS", {"output_db": 8.0})
+    monkeypatch.setattr(console_search, "TRACK_SPREADS", {"fader_db": 6.0})
+    monkeypatch.setattr(console_search, "MASTER_SPREADS", {"output_db": 8.0})
     source, target = make_stems(), make_stems(seed=1, gain=0.5)
     style = Style.of("b", [target], RATE_HZ)
     result = fit_style(
