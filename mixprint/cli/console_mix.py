@@ -145,8 +145,9 @@ def mix(
 ) -> None:
     """Mix tracks like a reference: a trained controller sets the console, in one pass.
 
-    With --num_steps a fit goes on from there. It reads the ten seconds of tracks and reference in which they sound the most. The whole song is
-    written as by `mixprint console render`, and how sure the controller is of each setting.
+    With --num_steps a fit goes on from there. It reads the ten seconds of tracks and reference in
+    which they sound the most. The whole song is written as by `mixprint console render`, and how
+    sure the controller is of each setting.
     """
     from mixprint.api.mixing import check_steps
     from mixprint.console.export.folder import check_export_folder, write_export
