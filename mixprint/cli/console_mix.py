@@ -25,6 +25,23 @@ if TYPE_CHECKING:
     from mixprint.console.spread import Spread
 
 EXPORT_FOLDER = "export"
+ExportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--export",
+        help=f"Also for other programs, in the folder {EXPORT_FOLDER}: {describe_formats()}; "
+        "with commas or repeated.",
+        show_default=False,
+    ),
+]
+StepsOption = Annotated[
+    int,
+    typer.Option(
+        "--num_steps",
+        min=0,
+        help="Most steps of a fit to the reference, from the controller's settings on.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,33 +136,18 @@ def mix(
         ),
     ] = None,
     lock: LockOption = None,
-    num_steps: Annotated[
-        int,
-        typer.Option(
-            "--num_steps",
-            min=0,
-            help="Most steps of a fit to the reference, from the controller's settings on.",
-        ),
-    ] = 0,
+    num_steps: StepsOption = 0,
     *,
     changes: ChangeOptions,
-    export: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--export",
-            help=f"Also for other programs, in the folder {EXPORT_FOLDER}: {describe_formats()}; "
-            "with commas or repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    export: ExportOption = None,
     used: ControllerOptions,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Mix tracks like a reference: a trained controller sets the console, in one pass.
 
-    With --num_steps a fit goes on from there.
-    It reads the ten seconds of tracks and reference in which they sound the most. The whole song is
-    written as by `mixprint console render`, and how sure the controller is of each setting.
+    With --num_steps a fit goes on from there. It reads the ten seconds of tracks and reference in
+    which they sound the most. The whole song is written as by `mixprint console render`, and how
+    sure the controller is of each setting.
     """
     from mixprint.api.mixing import check_steps
     from mixprint.console.export.folder import check_export_folder, write_export

@@ -38,7 +38,9 @@ def test_a_mix_in_mono_costs_about_as_much_as_was_published() -> None:
     mono_CT = noise(1)[:1].expand(2, -1)
     published = published_terms(mono_CT, noise(0), RATE_HZ)
     assert TERMS["bark"][1] * published["bark"] == pytest.approx(33.3, abs=5)
-    assert corrected_terms(mono_CT, noise(0), RATE_HZ)["width"] < 60
+    # Corrected, a silent side lies at the floor, 60 dB below the middle.
+    width_db = corrected_terms(mono_CT, noise(0), RATE_HZ)["width"]
+    assert width_db == pytest.approx(60.0, abs=0.1)
 
 
 def test_width_and_balance_are_told_in_db() -> None:

@@ -82,12 +82,7 @@ def fit_tracks(
         AudioError: the tracks are shorter than 3 s.
         TrainingError: a distance is not finite before any step was better.
     """
-    if tracks_NCT.shape[-1] < MIN_DURATION_S * sample_rate_hz:
-        raise AudioError(
-            "too_short",
-            f"tracks: expected at least {MIN_DURATION_S:g} s for a fit, found "
-            f"{tracks_NCT.shape[-1] / sample_rate_hz:.2f} s",
-        )
+    _check_length(tracks_NCT, sample_rate_hz)
     stem_N = [STEMS.index(stem_of(role)) for role in roles]
     tracks = Tracks([tracks_NCT], sample_rate_hz, stem_N)
     values = Values.of(predicted, sample_rate_hz).to(tracks_NCT.device)
@@ -138,6 +133,15 @@ def fit_tracks(
         num_steps=run.step - run.first,
         notes=tuple(notes if run.trouble is None else [*notes, run.trouble]),
     )
+
+
+def _check_length(tracks_NCT: Tensor, sample_rate_hz: int) -> None:
+    duration_s = tracks_NCT.shape[-1] / sample_rate_hz
+    if duration_s < MIN_DURATION_S:
+        raise AudioError(
+            "too_short",
+            f"tracks: expected at least {MIN_DURATION_S:g} s for a fit, found {duration_s:.2f} s",
+        )
 
 
 def _is_locked(path: str, locked: Sequence[str]) -> bool:
