@@ -29,7 +29,7 @@ from mixprint.controller.inputs import (
 )
 from mixprint.controller.measured import Audio, MeasuredExample, MeasuredExamples
 from mixprint.controller.model import Inputs
-from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.controller.settings import TrainParameters
 from mixprint.errors import TrainingError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import derive_seed, rank_rows
@@ -75,12 +75,12 @@ class ExampleReader(Dataset[Batch | None]):
     """
 
     def __init__(
-        self, config: ControllerTrainConfig, measured: MeasuredExamples, embedding_dim: int
+        self, config: TrainParameters, measured: MeasuredExamples, embedding_dim: int
     ) -> None:
         """Read nothing yet.
 
         Args:
-            config: the section `controller`.
+            config: parameters of the training.
             measured: examples of the train split.
             embedding_dim: of the embeddings.
 

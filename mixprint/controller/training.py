@@ -34,7 +34,7 @@ from mixprint.controller.losses import (
 from mixprint.controller.measured import MeasuredExamples, Source, measure_examples
 from mixprint.controller.model import ControllerNetwork, Inputs, Outputs
 from mixprint.controller.roles import ROLES
-from mixprint.controller.settings import ControllerTrainConfig, Phase
+from mixprint.controller.settings import Phase, TrainParameters
 from mixprint.controller.validation import Validation
 from mixprint.dsp.spectral_distance import RESOLUTIONS
 from mixprint.encoder.checkpoint import Encoder
@@ -60,7 +60,7 @@ _IDENTITY_DIGITS = 16
 
 
 def train_controller(
-    config: ControllerTrainConfig,
+    config: TrainParameters,
     *,
     train: Source,
     valid: Source,
@@ -73,7 +73,7 @@ def train_controller(
     """Train a controller and write the best one; see `mixprint.training.engine.train`.
 
     Args:
-        config: the section `controller`.
+        config: parameters of network and training.
         train: examples to learn from.
         valid: examples of other songs.
         encoder: embeds the references; None: the controller reads no embeddings.
@@ -102,7 +102,7 @@ class ControllerTask(Task[Batch | None]):
 
     def __init__(
         self,
-        config: ControllerTrainConfig,
+        config: TrainParameters,
         train: Source,
         valid: Source,
         encoder: Encoder | None,
