@@ -157,7 +157,7 @@ def _fitted(pair: Pair, folder: Path, num_steps: int, least_s: float) -> Fit:
     if length_s < least_s:
         raise DataError(f"{pair.name}: expected at least {least_s:.1f} s, found {length_s:.1f} s")
     recovery = recover_excerpt(loaded, list(pair.tracks), num_steps=num_steps)
-    _write(folder, pair.name, recipe, loaded, recovery)
+    write_fit(folder, pair.name, recipe, loaded, recovery)
     return read_fit(folder)
 
 
@@ -172,7 +172,19 @@ def _recipe(pair: Pair, num_steps: int) -> str:
     return fingerprint({"files": files, "num_steps": num_steps, "code": code})
 
 
-def _write(folder: Path, name: str, recipe: str, loaded: LoadedPair, found: Recovery) -> None:
+def write_fit(folder: Path, name: str, recipe: str, loaded: LoadedPair, found: Recovery) -> None:
+    """Write the fit of a pair, with the part of its sound that was compared.
+
+    Args:
+        folder: of the pair.
+        name: of the pair.
+        recipe: hash of all that the fit follows from.
+        loaded: the pair, at 44.1 kHz.
+        found: its settings.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     part, _ = busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
     audio = {"tracks_NCT": loaded.tracks_NCT[..., part], "mix_CT": loaded.mix_CT[:, part]}
     if loaded.mixed_NCT is not None:
