@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from mixprint.audio.files import write_audio
 from mixprint.cli import app
+from mixprint.console import levels
 from mixprint.console.settings import Settings
 from mixprint.controller import fits, shipped
 from mixprint.controller.own_style import OwnStyleConfig, held_out, read_fits
@@ -64,6 +65,9 @@ def write(path: Path, audio_CT: torch.Tensor) -> None:
 def pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """Pairs of an engineer who turns voices half to the right and guitars to the left."""
     monkeypatch.setattr(shipped, "SHIPPED_CONTROLLER", tmp_path / "none is shipped")
+    # Pans are found at once; how near levels and tones come does not matter here.
+    monkeypatch.setattr(levels, "_NUM_STEPS", 30)
+    monkeypatch.setattr(levels, "_NUM_CUT_STEPS", 5)
     raw, mixed = tmp_path / "raw", tmp_path / "mixed"
     right, left = torch.tensor([[0.5], [1.0]]), torch.tensor([[1.0], [0.5]])
     for seed in range(2):
