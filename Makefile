@@ -63,7 +63,8 @@ MINUTES ?=
 PROCESSES ?= 1
 INITIAL ?=
 REFERENCES ?=
-export CONFIG SONGS RECIPE MINUTES PROCESSES INITIAL REFERENCES
+PAIRS ?=
+export CONFIG SONGS RECIPE MINUTES PROCESSES INITIAL REFERENCES PAIRS
 
 # make benchmark-console
 CASES ?=
@@ -228,11 +229,12 @@ train-separator: $(INSTALLED) ## train a separator on generated songs, or on you
 	$(TRAIN)
 
 .PHONY: train-controller
-train-controller: $(INSTALLED) ## train the network that sets the console, on songs made on the fly [INITIAL= REFERENCES= MINUTES= PROFILE= CONFIG= SET=]
+train-controller: $(INSTALLED) ## train the network that sets the console, on songs made on the fly, or on yours: PAIRS=raw MIXED=mixed [INITIAL= REFERENCES= MINUTES= PROFILE= CONFIG= SET=]
 	@arguments=(--out results/controller); \
 	if [ -n "$$INITIAL" ]; then arguments+=(--initial "$$INITIAL"); fi; \
 	if [ -n "$$REFERENCES" ]; then arguments+=(--references "$$REFERENCES"); fi; \
-	if [ -n "$$MINUTES" ]; then arguments+=(--set "controller.max_minutes=$$MINUTES"); fi; \
+	if [ -n "$$MINUTES" ]; then arguments+=(--set "max_minutes=$$MINUTES"); fi; \
+	if [ -n "$$PAIRS" ]; then arguments+=(--pairs "$$PAIRS" "$$MIXED"); fi; \
 	$(TRAIN)
 
 # ---- containers ----
@@ -345,6 +347,12 @@ benchmark-transfer: $(INSTALLED) ## time the methods of transfer, step by step a
 .PHONY: benchmark-console
 benchmark-console: $(INSTALLED) ## hold transfers and the console against the truth, and time the console; nights; a stopped run goes on [CASES=]
 	$(BIN)/python -m benchmarks.console $(if $(CASES),--cases "$$CASES")
+
+.PHONY: benchmark-own-style
+benchmark-own-style: $(INSTALLED) ## learn the style of a made engineer from 10 to 300 pairs, and mix others; hours; a stopped run goes on [INITIAL= CONFIG=]
+	@arguments=(); if [ -n "$$INITIAL" ]; then arguments+=(--controller "$$INITIAL"); fi; \
+	if [ -n "$$CONFIG" ]; then arguments+=(--config "$$CONFIG"); fi; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.own_style "$${arguments[@]}"
 
 .PHONY: benchmark-retrieval
 benchmark-retrieval: $(INSTALLED_BENCHMARK) ## find chains of effects of another library again on other songs, with sox; an hour; a stopped run goes on [CHAINS= CHECKPOINTS="name=folder"]

@@ -30,7 +30,7 @@ TARGETS = {
     "transfer": ("INPUT", "TARGET", "OUT", "CHECKPOINT", "METHOD", "STEPS", "LR", "APPLY_TO"),
     "pipeline-run": ("DATA", "MIXED", "NAME", "ROOT", "SET", "PROFILE", "NETWORK"),
     "pipeline-submit": ("KFP_HOST", "DATA", "SOURCE", "MIXED", "ROOT", "NAME", "SET"),
-    "train-controller": ("INITIAL", "REFERENCES", "CONFIG"),
+    "train-controller": ("INITIAL", "REFERENCES", "CONFIG", "PAIRS", "MIXED"),
     "train-encoder": ("ROOT", "PROFILE", "CONFIG"),
     "train-separator": ("SONGS", "RECIPE", "CONFIG"),
     "train-zero-shot": ("ROOT", "CONFIG"),

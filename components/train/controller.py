@@ -1,6 +1,8 @@
 """The task `controller`: songs made on the fly in, a network that sets the console out.
 
 `python -m components.train --task controller --profile representation --out DIR`
+
+With `--pairs RAW MIXED` it learns from an engineer's own raw tracks and mixes instead.
 """
 
 import argparse
@@ -8,32 +10,32 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.train.job import (
     STATE_FOLDER,
     Job,
     MetricsCallback,
     TrainTask,
-    check_own_folder,
     machine_at_work,
     start_ranks,
 )
-from mixprint.checkpoints.form import CheckpointFiles
+from mixprint.controller.outputs import FILES, OUTPUTS, check_initial
 from mixprint.controller.settings import ControllerTrainConfig
-from mixprint.errors import ConfigError
 from mixprint.fingerprint import fingerprint
-from mixprint.text import shown
-from mixprint.training.outputs import BEST_FOLDER, FINAL_FOLDER, LOGS_FOLDER
+from mixprint.training.outputs import check_own_folder
 from mixprint.weights import SHIPPED_ENCODER
+
+if TYPE_CHECKING:
+    from mixprint.controller.own_style import OwnStyleConfig
 
 log = logging.getLogger("mixprint.train")
 
-FILES = tuple(path.name for path in CheckpointFiles.in_folder(Path()))
-OUTPUTS = (*FILES, BEST_FOLDER, FINAL_FOLDER, LOGS_FOLDER)
-# Instead of a folder: the controller reads no embeddings.
-NO_ENCODER = "none"
+# Instead of a folder: the controller reads no embeddings, or starts from no other one.
+NO_ENCODER = NO_START = "none"
 _SONGS_FOLDER = "songs"
+# Among the inputs: the folder in which the settings of pairs were found.
+PAIRS = "pairs"
 
 
 class ControllerTask(TrainTask):
@@ -61,19 +63,40 @@ class ControllerTask(TrainTask):
             metavar="FOLDER",
             help="folder or gs:// of finished mixes, the references of phases of method2",
         )
+        add(
+            "--pairs",
+            type=Path,
+            nargs=2,
+            metavar=("RAW", "MIXED"),
+            help="learn how one engineer mixes, from folders of tracks and of their mixes; starts "
+            f"at --initial, or at the shipped controller ({NO_START}: from scratch), with the "
+            "parameters of mixprint/controller/own_style.yaml, whatever the profile",
+        )
+
+    def read_params(self, args: argparse.Namespace) -> Mapping[str, Any]:
+        """See `TrainTask`."""
+        if args.pairs is None:
+            return super().read_params(args)
+        from mixprint.controller.own_style import own_style_params
+
+        return own_style_params(args.config, args.set)
 
     def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
         """See `TrainTask`."""
-        path = run(
-            out_dir=args.out,
-            config=ControllerTrainConfig.of_params(params, args.params),
-            encoder=args.encoder,
-            initial=args.initial,
-        )
+        given = {"out_dir": args.out, "encoder": args.encoder, "initial": args.initial}
+        if args.pairs is None:
+            path = run(config=ControllerTrainConfig.of_params(params, args.params), **given)
+        else:
+            from mixprint.controller.own_style import PARAMETERS, OwnStyleConfig
+
+            config = OwnStyleConfig.of_params(params, PARAMETERS)
+            path = run_pairs(*args.pairs, config=config, **given)
         log.info("wrote %s", path)
 
     def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
         """See `TrainTask`."""
+        if PAIRS in job.inputs:
+            return _train_on_pairs(job, on_metrics)
         from mixprint.controller.checkpoint import load_controller
         from mixprint.controller.sources import DrawnExamples
         from mixprint.controller.training import train_controller
@@ -111,7 +134,26 @@ class ControllerTask(TrainTask):
 
     def params(self, job: Job) -> Mapping[str, Any]:
         """See `TrainTask`."""
-        return {name: job.inputs.get(name, "") for name in ("encoder", "initial")}
+        return {name: job.inputs.get(name, "") for name in ("encoder", "initial", PAIRS)}
+
+
+def _train_on_pairs(job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
+    from mixprint.controller.checkpoint import load_controller
+    from mixprint.controller.own_style import OwnStyleConfig, learn_style, read_fits
+    from mixprint.encoder.checkpoint import load_checkpoint
+
+    initial = load_controller(job.folder("initial")) if "initial" in job.inputs else None
+    # From scratch it reads no embeddings, and a controller to start from decides it.
+    has_encoder = initial is not None and initial.encoder_fingerprint and "encoder" in job.inputs
+    return learn_style(
+        read_fits(job.folder(PAIRS)),
+        job.config(OwnStyleConfig),
+        Path(job.out_dir),
+        initial=initial,
+        encoder=load_checkpoint(job.folder("encoder")) if has_encoder else None,
+        device=job.device,
+        on_metrics=on_metrics,
+    ).best
 
 
 TASK = ControllerTask()
@@ -141,14 +183,7 @@ def run(
         TrainingError: a worker failed; the message is its own.
     """
     check_own_folder(out_dir, OUTPUTS)
-    if initial is not None and out_dir.resolve() in (initial.resolve(), *initial.resolve().parents):
-        raise ConfigError(
-            f"initial: expected a controller outside of {shown(out_dir)}, where the training "
-            f"replaces it, found {shown(initial)}; move it to another folder"
-        )
-    inputs = {} if encoder == NO_ENCODER else {"encoder": encoder}
-    if initial is not None:
-        inputs["initial"] = str(initial)
+    inputs = _inputs(out_dir, encoder, initial)
     with machine_at_work(out_dir, TASK.step) as (run_folder, _):
         start_ranks(
             TASK,
@@ -159,3 +194,66 @@ def run(
             recipe=[config.identity(), inputs],
         )
     return out_dir / FILES[0]
+
+
+def run_pairs(
+    raw: Path,
+    mixed: Path,
+    *,
+    out_dir: Path,
+    config: "OwnStyleConfig",
+    encoder: str = str(SHIPPED_ENCODER),
+    initial: Path | None = None,
+) -> Path:
+    """Train a controller on an engineer's own pairs; see `mixprint.controller.own_style`.
+
+    The settings of each pair are found first, by this process; each is kept.
+
+    Args:
+        raw: tracks, or folders of them.
+        mixed: their mixes.
+        out_dir: receives fits, weights, history and state.
+        config: parameters of the training.
+        encoder: of the controller to start from, if that reads embeddings.
+        initial: folder of a controller to start from, or `none` for a small one from scratch; None
+            for the shipped one, or from scratch where none is shipped.
+
+    Returns:
+        path of the weights.
+
+    Raises:
+        ConfigError, DataError, TrainingError: see `run` and `fit_folders`.
+    """
+    from mixprint.controller.own_style import fit_folders
+    from mixprint.controller.shipped import SHIPPED_CONTROLLER, ships_controller
+
+    if initial is None and ships_controller():
+        initial = SHIPPED_CONTROLLER
+    elif str(initial) == NO_START:
+        initial = None
+    inputs = _inputs(out_dir, encoder, initial) | {PAIRS: str(out_dir)}
+    with machine_at_work(out_dir, TASK.step) as (run_folder, _):
+        fits, refused = fit_folders(raw, mixed, out_dir, config)
+        log.info("%d pairs are learned from, %d left out", len(fits), len(refused))
+        start_ranks(
+            TASK,
+            run_folder,
+            run_folder.path,
+            config,
+            inputs=inputs,
+            recipe=[config.identity(), inputs, [fit.recipe for fit in fits]],
+        )
+    return out_dir / FILES[0]
+
+
+def _inputs(out_dir: Path, encoder: str, initial: Path | None) -> dict[str, str]:
+    """Name what a training reads beside its examples.
+
+    Raises:
+        ConfigError: the controller to start from would be replaced.
+    """
+    inputs = {} if encoder == NO_ENCODER else {"encoder": encoder}
+    if initial is not None:
+        check_initial(initial, out_dir)
+        inputs["initial"] = str(initial)
+    return inputs

@@ -6,7 +6,6 @@ The step describes the training as a `Job`, `torchrun` starts the ranks, and eac
 """
 
 import argparse
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,10 +18,7 @@ from components.run_folder import RunFolder
 from components.step import Manifest, add_params_arguments, once, recorded
 from components.train.launch import Node, ranks_device, start_workers
 from mixprint.config import StepConfig, load_params
-from mixprint.errors import DataError
 from mixprint.fingerprint import code_version, fingerprint
-from mixprint.storage.outputs import check_place
-from mixprint.text import first_of, shown
 
 if TYPE_CHECKING:
     from components.mlflow.runs import BackgroundRun
@@ -121,6 +117,12 @@ class TrainTask:
         """Add the options that this task has beside those of every task."""
         raise NotImplementedError
 
+    def read_params(self, args: argparse.Namespace) -> Mapping[str, Any]:
+        """Read the parameters that the command line names, with what it lays over them."""
+        return load_params(
+            args.params, args.profile, args.set, layers=args.config, section=self.section
+        )
+
     def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
         """Train as the command line says, from its beginning or where a killed training was."""
         raise NotImplementedError
@@ -186,10 +188,7 @@ def run_command(task: TrainTask, arguments: Sequence[str] | None = None) -> None
     )
     task.add_arguments(parser)
     args = parser.parse_args(arguments)
-    task.start(
-        args,
-        load_params(args.params, args.profile, args.set, layers=args.config, section=task.section),
-    )
+    task.start(args, task.read_params(args))
 
 
 @contextmanager
@@ -201,25 +200,6 @@ def machine_at_work(root: Path | str, step: str) -> Iterator[tuple[RunFolder, No
     node = Node.from_environment()
     with recorded(root, step if node.is_first else f"{step}-{node.number}") as run:
         yield run, node
-
-
-def check_own_folder(out_dir: Path, outputs: Sequence[str]) -> None:
-    """Refuse a folder where a training would write over somebody's files.
-
-    Args:
-        out_dir: of the results.
-        outputs: names of what the training leaves there.
-
-    Raises:
-        DataError: it cannot be written, or such files lie there and no training of theirs.
-    """
-    check_place(out_dir, is_folder=True)
-    theirs = [shown(Path(name)) for name in outputs if os.path.lexists(out_dir / name)]
-    if theirs and not (out_dir / STATE_FOLDER).is_dir():
-        raise DataError(
-            f"{shown(out_dir)}: expected a new folder or that of a training, found "
-            f"{first_of(theirs, ', ')} and no {STATE_FOLDER}/; choose another folder"
-        )
 
 
 def start_ranks(

@@ -13,13 +13,13 @@ from components.train.job import (
     Job,
     MetricsCallback,
     TrainTask,
-    check_own_folder,
     machine_at_work,
     start_ranks,
 )
 from mixprint.errors import ConfigError
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.separation.scnet.training import MODEL_FILES, OUTPUTS, WEIGHTS_FILE, train_separator
+from mixprint.training.outputs import check_own_folder
 
 log = logging.getLogger("mixprint.train")
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from mixprint.cli import console, console_demo, console_mix, styles
+from mixprint.cli import console, console_demo, console_fit, console_mix, styles
 from mixprint.cli.describe import describe
 from mixprint.cli.exits import clear_exits
 from mixprint.cli.groups import ungrouped
@@ -36,6 +36,7 @@ CONSOLE_COMMANDS = (
     console.export,
     console.import_,
     console.check_pairs,
+    console_fit.fit,
     console_demo.demo,
 )
 

@@ -2,12 +2,16 @@
 
 raw/vocal1.wav,      mixed/vocal1.wav   a track and its mix
 raw/song7/*.wav,     mixed/song7.wav    tracks and their mix
+raw/song8/*.wav,     mixed/song8/*.wav  tracks, and how each sounds in the mix, which is their sum
+
+Shape suffixes: N track, C channel, T sample.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from mixprint.audio.files import read_audio
@@ -17,6 +21,7 @@ from mixprint.console.tracks import (
     common_rate_hz,
     find_tracks,
     plain_name,
+    read_in_step,
     read_whole,
     track_name,
 )
@@ -31,12 +36,20 @@ class Pair:
     Attributes:
         name: of the song.
         tracks: name -> file.
-        mix: file.
+        mix: a file, or a folder of the tracks as they sound in the mix.
     """
 
     name: str
     tracks: Mapping[str, Path]
     mix: Path
+
+    def mixed_tracks(self) -> dict[str, Path]:
+        """Name the files whose sum is the mix.
+
+        Raises:
+            ConfigError, AudioError: see `find_tracks`.
+        """
+        return find_tracks([self.mix])
 
 
 @dataclass(frozen=True)
@@ -48,12 +61,14 @@ class LoadedPair:
         mix_CT: the mix in their time and polarity.
         sample_rate_hz: of both.
         alignment: how the mix lay.
+        mixed_NCT: the tracks as they sound in the mix, of which it is the sum; None: unknown.
     """
 
     tracks_NCT: Tensor
     mix_CT: Tensor
     sample_rate_hz: int
     alignment: Alignment
+    mixed_NCT: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -77,14 +92,16 @@ def find_pairs(raw: Path, mixed: Path) -> tuple[list[Pair], list[Unpaired]]:
             raise DataError(f"{shown(folder)}: expected a folder, found none")
     pairs: list[Pair] = []
     unpaired: list[Unpaired] = []
-    mixes = _by_name(_named(mixed, folders=False), unpaired)
-    for name, path in _by_name(_named(raw, folders=True), unpaired).items():
+    mixes = _by_name(_named(mixed), unpaired)
+    for name, path in _by_name(_named(raw), unpaired).items():
         if (mix := mixes.pop(name, None)) is None:
-            reason = f"expected its mix {name}.* in {shown(mixed)}, found none"
+            reason = f"expected its mix {name}.* or {name}/ in {shown(mixed)}, found none"
             unpaired.append(Unpaired(path, reason))
             continue
         try:
-            pairs.append(Pair(name, find_tracks([path]), mix))
+            pair = Pair(name, find_tracks([path]), mix)
+            pair.mixed_tracks()
+            pairs.append(pair)
         except MixprintError as error:
             unpaired.append(Unpaired(path, str(error)))
     for name, path in mixes.items():
@@ -93,17 +110,40 @@ def find_pairs(raw: Path, mixed: Path) -> tuple[list[Pair], list[Unpaired]]:
     return pairs, unpaired
 
 
-def load_pair(pair: Pair) -> LoadedPair:
+def load_pair(pair: Pair, sample_rate_hz: int | None = None) -> LoadedPair:
     """Read a pair, and align the mix.
+
+    Args:
+        pair: the files.
+        sample_rate_hz: at which they are read; None: the highest of the files.
 
     Raises:
         AudioError: a file cannot be read.
+        ConfigError: the mix is a folder without tracks, or with too many.
         DataError: they do not belong together; see `align`.
     """
-    paths = [*pair.tracks.values(), pair.mix]
-    rate_hz = common_rate_hz(paths)
+    parts = pair.mixed_tracks()
+    rate_hz = sample_rate_hz or common_rate_hz([*pair.tracks.values(), *parts.values()])
     tracks_NCT = read_whole(list(pair.tracks.values()), rate_hz)
-    return align_pair(tracks_NCT, read_audio(pair.mix, sample_rate_hz=rate_hz), rate_hz, pair.name)
+    # A lone track is all of its mix. Of other mixes each track must be known.
+    is_known = len(pair.tracks) == len(parts) == 1 or parts.keys() == pair.tracks.keys()
+    if not is_known:
+        return align_pair(tracks_NCT, _sum(list(parts.values()), rate_hz), rate_hz, pair.name)
+    names = pair.tracks if len(parts) > 1 else parts
+    parts_NCT = read_whole([parts[name] for name in names], rate_hz)
+    loaded = align_pair(tracks_NCT, parts_NCT.sum(dim=0), rate_hz, pair.name)
+    length = tracks_NCT.shape[-1]
+    mixed_NCT = torch.stack(
+        [aligned(part_CT, loaded.alignment, rate_hz, length) for part_CT in parts_NCT]
+    )
+    return replace(loaded, mixed_NCT=mixed_NCT)
+
+
+def _sum(paths: Sequence[Path], sample_rate_hz: int) -> Tensor:
+    """Add up files: mix_CT."""
+    if len(paths) == 1:
+        return read_audio(paths[0], sample_rate_hz=sample_rate_hz)
+    return torch.cat([part.sum(dim=0) for part in read_in_step(paths, sample_rate_hz)], dim=-1)
 
 
 def align_pair(tracks_NCT: Tensor, mix_CT: Tensor, sample_rate_hz: int, where: str) -> LoadedPair:
@@ -136,12 +176,11 @@ def _by_name(named: Iterator[tuple[str, Path]], unpaired: list[Unpaired]) -> dic
     return {name: several[0] for name, several in paths.items() if len(several) == 1}
 
 
-def _named(folder: Path, *, folders: bool) -> Iterator[tuple[str, Path]]:
+def _named(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.iterdir()):
         if is_hidden(path.name):
             continue
         if path.is_dir():
-            if folders:
-                yield plain_name(path.name), path
+            yield plain_name(path.name), path
         elif path.suffix.lower() in AUDIO_SUFFIXES:
             yield track_name(path), path

@@ -120,8 +120,9 @@ def recover_pair(
     Raises:
         ConfigError, AudioError, DataError: see `recover`, `load_pair` and `write_mix`.
     """
+    mixed = {path.resolve() for path in (pair.mix, *pair.mixed_tracks().values())}
     for path in pair.tracks.values():
-        if path.resolve() == pair.mix.resolve():
+        if path.resolve() in mixed:
             raise ConfigError(
                 f"{shown(pair.mix)}: expected a mix apart from its tracks, found it among them; "
                 "put it into another folder"
@@ -162,12 +163,13 @@ def recover_excerpt(
     num_steps: int = NUM_STEPS,
 ) -> Recovery:
     """Find settings from the `EXCERPT_S` in which all tracks sound the most; see `recover`."""
-    part, preroll_s = _busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
+    part, preroll_s = busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
     return recover(
         loaded.tracks_NCT[..., part],
         loaded.mix_CT[:, part],
         loaded.sample_rate_hz,
         names,
+        mixed_NCT=None if loaded.mixed_NCT is None else loaded.mixed_NCT[..., part],
         preroll_s=preroll_s,
         num_steps=num_steps,
         start=start,
@@ -175,8 +177,8 @@ def recover_excerpt(
     )
 
 
-def _busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:
-    """Find the part in which all tracks sound, and how much of it is preroll."""
+def busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:
+    """Find the part in which all tracks sound the most, and how many seconds of it are preroll."""
     size = sample_rate_hz  # a second
     num_samples = tracks_NCT.shape[-1]
     if num_samples // size <= EXCERPT_S + PREROLL_S:
@@ -192,6 +194,7 @@ def recover(
     sample_rate_hz: int,
     names: Sequence[str],
     *,
+    mixed_NCT: Tensor | None = None,
     preroll_s: float = 0.0,
     num_steps: int = NUM_STEPS,
     start: Settings | None = None,
@@ -204,6 +207,8 @@ def recover(
         mix_CT: the mix, stereo, aligned with them and as long.
         sample_rate_hz: of both.
         names: of the tracks.
+        mixed_NCT: the tracks as they sound in the mix, which then count as much as their sum; None:
+            they are unknown.
         preroll_s: length of the beginning that is only heard, by rooms and compressors, and not
             compared: of an excerpt, what sounded before it is unknown.
         num_steps: of the search.
@@ -231,7 +236,9 @@ def recover(
     start = None if start is None else start.in_order(names)
     begun = begin(tracks_NCT, mix_CT, names, sample_rate_hz) if start is None else start
     begun = begun.lock(neutral if start is None else start, locked)
-    search = _Search(tracks_NCT, mix_CT, sample_rate_hz, begun, locked, num_unheard)
+    if mixed_NCT is not None:
+        mixed_NCT = as_stereo(mixed_NCT).float()
+    search = _Search(tracks_NCT, mix_CT, mixed_NCT, sample_rate_hz, begun, locked, num_unheard)
     return search.run(num_steps)
 
 
@@ -242,6 +249,7 @@ class _Search:
         self,
         tracks_NCT: Tensor,
         mix_CT: Tensor,
+        mixed_NCT: Tensor | None,
         sample_rate_hz: int,
         start: Settings,
         locked: Sequence[str],
@@ -249,7 +257,11 @@ class _Search:
     ) -> None:
         self._tracks_NCT, self._rate_hz = tracks_NCT, sample_rate_hz
         self._num_unheard = num_unheard
-        self._mix_CT = mix_CT[:, num_unheard:]
+        # The mix comes first; of a lone track it is all.
+        wanted = [mix_CT[None]]
+        if mixed_NCT is not None and len(mixed_NCT) > 1:
+            wanted.append(mixed_NCT)
+        self._wanted_JCT = torch.cat(wanted)[..., num_unheard:]
         self._locked = tuple(locked)
         self._has_shared_rooms = start.rooms == "sends"
         self._open_cuts = {
@@ -276,12 +288,7 @@ class _Search:
                     opened += 1
                 optimiser.param_groups[0]["lr"] = LEARNING_RATE * _schedule(done)
                 resolution = RESOLUTIONS[step % len(RESOLUTIONS)]
-                distance = multi_resolution_stft(
-                    self._mixed(self._positions.values(self._rate_hz)),
-                    self._mix_CT,
-                    (resolution,),
-                    FRAMES_PER_WINDOW,
-                )
+                distance = self._aim(self._positions.values(self._rate_hz), resolution)
                 optimiser.zero_grad(set_to_none=True)
                 prior = PRIOR * distance.detach() * self._positions.departure()
                 (distance + prior).backward()
@@ -297,12 +304,26 @@ class _Search:
 
     @torch.no_grad()
     def _distance(self, values: Values) -> float:
-        return float(multi_resolution_stft(self._mixed(values), self._mix_CT))
+        mix_CT = self._mixed(values).sum(dim=0)
+        return float(multi_resolution_stft(mix_CT, self._wanted_JCT[0]))
+
+    def _aim(self, values: Values, resolution: int) -> Tensor:
+        """Return the distance of the mix; of known tracks the mean of it and of theirs."""
+        mixed_NCT = self._mixed(values)
+        made_JCT = mixed_NCT.sum(dim=0, keepdim=True)
+        if len(self._wanted_JCT) > 1:
+            made_JCT = torch.cat([made_JCT, mixed_NCT])
+        distance_J = multi_resolution_stft(
+            made_JCT, self._wanted_JCT, (resolution,), FRAMES_PER_WINDOW
+        )
+        if len(distance_J) == 1:
+            return distance_J[0]
+        return (distance_J[0] + distance_J[1:].mean()) / 2
 
     def _mixed(self, values: Values) -> Tensor:
-        """Return the part of the mix that is compared."""
-        mixed_NCT = self._console(values)
-        return mixed_NCT.sum(dim=0)[:, self._num_unheard :]
+        """Return the part of the tracks in the mix that is compared."""
+        mixed_NCT: Tensor = self._console(values)[..., self._num_unheard :]
+        return mixed_NCT
 
     def _is_fitted(self, done: float) -> IsFitted:
         """Return what is looked for after a part of the steps."""

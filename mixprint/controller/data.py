@@ -32,7 +32,7 @@ from mixprint.controller.measured import Audio, MeasuredExample, MeasuredExample
 from mixprint.controller.model import Inputs
 from mixprint.controller.references import MeasuredReference, MeasuredReferences
 from mixprint.controller.roles import ROLES, stem_of
-from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.controller.settings import TrainParameters
 from mixprint.controller.targets import TRACK
 from mixprint.errors import TrainingError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
@@ -84,7 +84,7 @@ class ExampleReader(Dataset[Batch | None]):
 
     def __init__(
         self,
-        config: ControllerTrainConfig,
+        config: TrainParameters,
         measured: MeasuredExamples,
         embedding_dim: int,
         references: MeasuredReferences | None = None,
@@ -92,7 +92,7 @@ class ExampleReader(Dataset[Batch | None]):
         """Read nothing yet.
 
         Args:
-            config: the section `controller`.
+            config: parameters of the training.
             measured: examples of the train split.
             embedding_dim: of the embeddings.
             references: finished mixes for method 2; None: the references of other examples.

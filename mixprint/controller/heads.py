@@ -23,6 +23,7 @@ from mixprint.controller.targets import Layout
 # Surer than 0.5 % of a range, or less sure than all of it, no head can be.
 _LEAST_LOG_SIGMA, _MOST_LOG_SIGMA = math.log(0.005), 0.0
 _FIRST_LOG_SIGMA = math.log(0.15)
+_MOST_PART = 0.99  # of the way to these bounds, where a head is settled
 # Of a chain, where a processor is written or not.
 _WRITTEN_LOGIT = 6.0
 _NOT_NEUTRAL = 1e-6
@@ -136,6 +137,26 @@ class SettingsHead(StripHead):
             found.gate_logit_NG, target.gate_NG, reduction="none"
         )
         return settings_N + gate_weight * target.heard() * gates_NG.mean(dim=-1)
+
+    @torch.no_grad()
+    def settle(self, token_Nd: Tensor, base_K: Tensor, wanted: StripPrediction) -> None:
+        """Let the last layer predict what is wanted for some tokens, as near as they differ.
+
+        Args:
+            token_Nd: of strips.
+            base_K: positions that the network departs from.
+            wanted: predictions for these tokens.
+        """
+        number_NK = _number(wanted.log_sigma_NK)
+        wanted_NO = torch.cat(
+            [wanted.position_NK - base_K, number_NK, wanted.gate_logit_NG], dim=-1
+        ).double()
+        hidden_Nd = self.hidden(token_Nd).double()
+        mean_d, mean_O = hidden_Nd.mean(dim=0), wanted_NO.mean(dim=0)
+        # The least weights that will do; those along which the tokens do not differ are zero.
+        weight_dO = torch.linalg.pinv(hidden_Nd - mean_d) @ (wanted_NO - mean_O)
+        self.out.weight.copy_(weight_dO.T)
+        self.out.bias.copy_(mean_O - mean_d @ weight_dO)
 
 
 class ChainHead(StripHead):
@@ -272,6 +293,13 @@ def _log_sigma(number: Tensor) -> Tensor:
     """Make a spread of what a head says: between its bounds, with a gradient everywhere."""
     middle, half = ((_MOST_LOG_SIGMA + sign * _LEAST_LOG_SIGMA) / 2 for sign in (1, -1))
     return middle + half * torch.tanh((number + _FIRST_LOG_SIGMA - middle) / half)
+
+
+def _number(log_sigma: Tensor) -> Tensor:
+    """Undo `_log_sigma`, within its bounds."""
+    middle, half = ((_MOST_LOG_SIGMA + sign * _LEAST_LOG_SIGMA) / 2 for sign in (1, -1))
+    part = ((log_sigma - middle) / half).clamp(-_MOST_PART, _MOST_PART)
+    return middle + half * torch.atanh(part) - _FIRST_LOG_SIGMA
 
 
 def _start_small(out: nn.Linear) -> None:

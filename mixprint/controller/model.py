@@ -17,11 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixprint.controller.descriptors import NUM_DESCRIPTORS
-from mixprint.controller.heads import StripPrediction, StripTarget, Table, build_head
+from mixprint.controller.heads import (
+    SettingsHead,
+    StripPrediction,
+    StripTarget,
+    Table,
+    build_head,
+)
 from mixprint.controller.prior import Prior
 from mixprint.controller.roles import stem_of
 from mixprint.controller.settings import ControllerConfig
 from mixprint.controller.targets import MASTER, TRACK
+from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 
 # Parts of a reference, by number.
@@ -185,6 +192,34 @@ class ControllerNetwork(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.track_head = build_head(config.head, TRACK, width)
         self.master_head = build_head(config.head, MASTER, width)
+
+    @torch.no_grad()
+    def settle(self, track: StripPrediction, master: StripPrediction) -> None:
+        """Begin with the same prediction for all tracks of a role, whatever is heard.
+
+        The transformer passes the tokens on as they are, and the descriptors say nothing, until
+        they have learned to.
+
+        Args:
+            track: in a row for each role, the first for unknown ones.
+            master: in one row.
+
+        Raises:
+            ConfigError: the heads write chains.
+        """
+        silent = list(self.track_in[-1].parameters())
+        for part in self.modules():
+            if isinstance(part, Block):
+                silent += [*part.out.parameters(), *part.feed[-1].parameters()]
+        for weight in silent:
+            nn.init.zeros_(weight)
+        for head, token_Rd, prior, wanted in (
+            (self.track_head, self.role.row_Rd, self.prior, track),
+            (self.master_head, self.special.row_Rd[1:], self.master_prior, master),
+        ):
+            if not isinstance(head, SettingsHead):
+                raise ConfigError("a network from scratch: expected head settings, found chain")
+            head.settle(token_Rd, prior.mean_RK[0], wanted)
 
     def encode(self, inputs: Inputs) -> Tokens:
         """Let the tokens of tracks and master hear all others."""

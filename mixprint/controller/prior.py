@@ -59,10 +59,60 @@ class Prior(nn.Module):
         share_MK = (weight_MK / weight_MK.sum(dim=0)).sqrt()
         deviation_MK = share_MK * (position_MK - mean_RK[role_M])
         covariance_KK = deviation_MK.T @ deviation_MK
-        variance_K = covariance_KK.diagonal() + _LEAST_DEVIATION**2
+        covariance_KK.diagonal().add_(_LEAST_DEVIATION**2)
+        self.mean_RK.copy_(mean_RK)
+        self._set_covariance(covariance_KK, shrinkage)
+
+    @torch.no_grad()
+    def adapt(
+        self,
+        position_MK: Tensor,
+        weight_MK: Tensor,
+        role_M: Tensor,
+        *,
+        strength: float,
+        shrinkage: float,
+    ) -> None:
+        """Move towards observed strips, the further the more there are of them.
+
+        The estimate is that of a Gaussian of which the present one is known beforehand, and counts
+        as `strength` observations. All roles move by what the observations have in common, and each
+        by what its own add to that: of a role that was not observed, only the common part is known.
+
+        Args:
+            position_MK: their positions.
+            weight_MK: how much each setting was heard, 0 to 1.
+            role_M: rows of their roles.
+            strength: observations that the present prior counts as, above 0; without any
+                observation it stays.
+            shrinkage: part of the correlations that is not believed, 0 to 1.
+
+        Source: the conjugate prior of a normal mean and covariance, see Murphy, Machine Learning: a
+        Probabilistic Perspective, 2012, section 4.6, its mean in two levels.
+        """
+        position_MK, weight_MK = position_MK.double(), weight_MK.double()
+        before_RK = self.mean_RK.double()
+        deviation_MK = position_MK - before_RK[role_M]
+        moved_MK = weight_MK * deviation_MK
+        common_K = moved_MK.sum(dim=0) / (weight_MK.sum(dim=0) + strength)
+        moves = [common_K]
+        for role in range(1, len(before_RK)):
+            is_own_M1 = (role_M == role)[:, None]
+            total_K = (is_own_M1 * moved_MK).sum(dim=0) + strength * common_K
+            moves.append(total_K / ((is_own_M1 * weight_MK).sum(dim=0) + strength))
+        move_RK = torch.stack(moves)
+        left_MK = weight_MK.sqrt() * (deviation_MK - move_RK[role_M])
+        covariance_KK = torch.linalg.inv(self.precision_KK.double())
+        covariance_KK = left_MK.T @ left_MK + strength * covariance_KK
+        scale_K = (weight_MK.sum(dim=0) + strength).rsqrt()
+        covariance_KK = scale_K[:, None] * covariance_KK * scale_K
+        self.mean_RK.copy_(before_RK + move_RK)
+        self._set_covariance(covariance_KK, shrinkage * len(role_M) / (len(role_M) + strength))
+
+    def _set_covariance(self, covariance_KK: Tensor, shrinkage: float) -> None:
+        variance_K = covariance_KK.diagonal().clone()
         covariance_KK = (1 - shrinkage) * covariance_KK
         covariance_KK.diagonal().copy_(variance_K)
-        self.mean_RK.copy_(mean_RK)
         self.precision_KK.copy_(torch.linalg.inv(covariance_KK))
 
     def mean(self, role_N: Tensor) -> Tensor:

@@ -88,19 +88,15 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ControllerTrainConfig(NetworkShape, StepConfig):
-    """Parameters of network and training, as in the section `controller` of `params.yaml`.
+class TrainParameters(NetworkShape, StepConfig):
+    """Parameters of network and training, wherever the examples come from.
 
     Attributes:
         phases: of the training, one after another.
         num_examples: that are measured once, for phases of likelihood.
         num_audio: examples whose audio is kept, for phases of audio: the first of them.
         num_valid: examples of the validation, of other songs.
-        examples: how they are drawn.
-        references: folder or bucket of finished mixes that phases of `method2` take their
-            references from; empty: the mixes of other examples.
-        reference_excerpts: of each of these mixes, at most.
-        context_s: what of it is heard by the console and not compared.
+        context_s: what of an example is heard by the console and not compared.
         gate_weight: of the gates beside the settings, in the likelihood.
         track_weight: of the tracks' distances beside the mix's, in phases of audio.
         reference_dropout: part of the examples without any reference.
@@ -128,14 +124,10 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
         log_steps: from one line in the log to the next.
     """
 
-    section: ClassVar[str] = "controller"
     phases: Annotated[tuple[Phase, ...], Length(1, 16)]
     num_examples: Annotated[int, Range(1)]
     num_audio: Annotated[int, Range(1)]
     num_valid: Annotated[int, Range(1)]
-    examples: ExampleConfig
-    references: str
-    reference_excerpts: Annotated[int, Range(1, 1000)]
     context_s: Annotated[float, Range(0.0)]
     gate_weight: _Weight
     track_weight: _Weight
@@ -168,25 +160,32 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
             ConfigError: values do not fit together.
         """
         super().__post_init__()
-        least_s = max(RESOLUTIONS) / SAMPLE_RATE_HZ
-        objectives = [phase.objective for phase in self.phases]
-        has_halves = "method1" in objectives
-        excerpt_s = self.examples.excerpt_s
-        if excerpt_s / (1 + has_halves) - self.context_s < least_s:
-            what = "half of controller.examples.excerpt_s"
-            raise ConfigError(
-                f"{what if has_halves else what.removeprefix('half of ')} must be at least "
-                f"context_s + {least_s:.2f}, got {excerpt_s} and {self.context_s}"
-            )
-        if self.references and "method2" not in objectives:
-            raise ConfigError(
-                f"controller.references: expected a phase of method2, which learns from them, got "
-                f"{', '.join(objectives)}"
-            )
         if self.num_audio > self.num_examples:
             raise ConfigError(
-                f"controller.num_audio must be at most num_examples, got {self.num_audio} and "
+                f"{self.section}.num_audio must be at most num_examples, got {self.num_audio} and "
                 f"{self.num_examples}"
+            )
+
+    @property
+    def least_s(self) -> float:
+        """Length that examples need at least, in seconds."""
+        has_halves = any(phase.objective == "method1" for phase in self.phases)
+        return (1 + has_halves) * (self.context_s + max(RESOLUTIONS) / SAMPLE_RATE_HZ)
+
+    def check_length(self, name: str, excerpt_s: float) -> None:
+        """Refuse examples that are too short.
+
+        Args:
+            name: of the parameter that says how long they are.
+            excerpt_s: its value.
+
+        Raises:
+            ConfigError: nothing would be left to compare.
+        """
+        if excerpt_s < self.least_s:
+            raise ConfigError(
+                f"{self.section}.{name} must be at least {self.least_s:.2f} for context_s "
+                f"{self.context_s} and the objectives of the phases, got {excerpt_s}"
             )
 
     @property
@@ -211,6 +210,38 @@ class ControllerTrainConfig(NetworkShape, StepConfig):
     def identity(self) -> dict[str, Any]:
         """Return the parameters on which the result depends."""
         return {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControllerTrainConfig(TrainParameters):
+    """Parameters of network and training, as in the section `controller` of `params.yaml`.
+
+    Attributes:
+        examples: how they are drawn.
+        references: folder or bucket of finished mixes that phases of `method2` take their
+            references from; empty: the mixes of other examples.
+        reference_excerpts: of each of these mixes, at most.
+    """
+
+    section: ClassVar[str] = "controller"
+    examples: ExampleConfig
+    references: str
+    reference_excerpts: Annotated[int, Range(1, 1000)]
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say.
+
+        Raises:
+            ConfigError: values do not fit together.
+        """
+        super().__post_init__()
+        self.check_length("examples.excerpt_s", self.examples.excerpt_s)
+        objectives = [phase.objective for phase in self.phases]
+        if self.references and "method2" not in objectives:
+            raise ConfigError(
+                f"controller.references: expected a phase of method2, which learns from them, got "
+                f"{', '.join(objectives)}"
+            )
 
 
 # Parameters that do not change what a training computes. What lies in the folder of the references

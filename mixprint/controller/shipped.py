@@ -1,5 +1,6 @@
 """The controller that mixprint ships, if it ships one."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -8,6 +9,9 @@ from mixprint.controller.checkpoint import Controller, load_controller
 from mixprint.errors import CheckpointError
 from mixprint.text import shown
 
+log = logging.getLogger("mixprint.controller")
+
+DEFAULT_START, NO_START = "default", "none"
 # None lies there until one is trained: `make train-controller`.
 SHIPPED_CONTROLLER = Path(__file__).parents[1] / "weights" / "controller"
 
@@ -37,3 +41,24 @@ def load_named(folder: Path | str | None, device: torch.device | str) -> Control
             "--controller (of `mixprint transfer` --controller_checkpoint, in Python controller=)"
         )
     return load_controller(SHIPPED_CONTROLLER, device)
+
+
+def load_start(name: str, device: torch.device | str) -> Controller | None:
+    """Load the controller that a training starts from.
+
+    Args:
+        name: its folder; `default` for the shipped one, if there is one; `none` for none.
+        device: where it computes.
+
+    Returns:
+        None where the training starts from scratch.
+
+    Raises:
+        CheckpointError: it is missing, broken or of another kind.
+    """
+    if name == DEFAULT_START and not ships_controller():
+        log.warning("no controller is shipped yet: a small one is trained from scratch")
+        return None
+    if name == NO_START:
+        return None
+    return load_controller(SHIPPED_CONTROLLER if name == DEFAULT_START else Path(name), device)

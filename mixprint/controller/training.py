@@ -35,7 +35,7 @@ from mixprint.controller.measured import MeasuredExamples, Source, measure_examp
 from mixprint.controller.model import ControllerNetwork, Inputs, Outputs
 from mixprint.controller.references import MeasuredReferences, measure_references
 from mixprint.controller.roles import ROLES
-from mixprint.controller.settings import ControllerTrainConfig, Phase
+from mixprint.controller.settings import ControllerTrainConfig, Phase, TrainParameters
 from mixprint.controller.targets import Targets
 from mixprint.controller.validation import Validation
 from mixprint.dsp.spectral_distance import RESOLUTIONS
@@ -63,7 +63,7 @@ _IDENTITY_DIGITS = 16
 
 
 def train_controller(
-    config: ControllerTrainConfig,
+    config: TrainParameters,
     *,
     train: Source,
     valid: Source,
@@ -76,7 +76,7 @@ def train_controller(
     """Train a controller and write the best one; see `mixprint.training.engine.train`.
 
     Args:
-        config: the section `controller`.
+        config: parameters of network and training.
         train: examples to learn from.
         valid: examples of other songs.
         encoder: embeds the references; None: the controller reads no embeddings.
@@ -106,7 +106,7 @@ class ControllerTask(Task[Batch | None]):
 
     def __init__(
         self,
-        config: ControllerTrainConfig,
+        config: TrainParameters,
         train: Source,
         valid: Source,
         encoder: Encoder | None,
@@ -165,7 +165,7 @@ class ControllerTask(Task[Batch | None]):
     def _measure_references(self) -> MeasuredReferences | None:
         """Measure the finished mixes for method 2, where there are any."""
         config = self.config
-        if not config.references:
+        if not isinstance(config, ControllerTrainConfig) or not config.references:
             return None
         found = measure_references(
             config.references,

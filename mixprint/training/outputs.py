@@ -10,6 +10,7 @@
 """
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,12 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
+from mixprint.errors import DataError
 from mixprint.fingerprint import fingerprint
 from mixprint.storage.atomic import TEMPORARY_PREFIX, read_json, write_json
 from mixprint.storage.folders import whole_folder
+from mixprint.storage.outputs import check_place
+from mixprint.text import first_of, shown
 from mixprint.training.state import StateFiles
 from mixprint.training.task import Task, Weights
 
@@ -162,3 +166,22 @@ def _remove_folder(folder: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
         folder.rename(doomed)
         shutil.rmtree(doomed)
+
+
+def check_own_folder(out_dir: Path, outputs: Sequence[str]) -> None:
+    """Refuse a folder where a training would write over somebody's files.
+
+    Args:
+        out_dir: of the results.
+        outputs: names of what the training leaves there.
+
+    Raises:
+        DataError: it cannot be written, or such files lie there and no training of theirs.
+    """
+    check_place(out_dir, is_folder=True)
+    theirs = [shown(Path(name)) for name in outputs if os.path.lexists(out_dir / name)]
+    if theirs and not (out_dir / STATE_FOLDER).is_dir():
+        raise DataError(
+            f"{shown(out_dir)}: expected a new folder or that of a training, found "
+            f"{first_of(theirs, ', ')} and no {STATE_FOLDER}/; choose another folder"
+        )

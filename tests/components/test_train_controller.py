@@ -10,6 +10,11 @@ import pytest
 from components.train import __main__ as command
 from components.train import controller
 from components.train.job import find_task
+from mixprint.console.pairs import Unpaired
+from mixprint.console.settings import Settings
+from mixprint.controller import own_style, shipped
+from mixprint.controller.fits import Fit
+from mixprint.controller.own_style import OwnStyleConfig
 from mixprint.controller.settings import ControllerTrainConfig
 from mixprint.errors import ConfigError, DataError
 from mixprint.weights import SHIPPED_ENCODER
@@ -61,6 +66,33 @@ def test_a_controller_may_read_no_embeddings(
 ) -> None:
     seen = started(monkeypatch, "--out", str(tmp_path / "out"), "--encoder", "none")
     assert seen["inputs"] == {}
+
+
+def test_pairs_are_fitted_before_the_ranks_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = Fit("song", Settings.neutral(["a"]), tmp_path / "audio.safetensors", "made of", 0.1)
+    seen: dict[str, Any] = {}
+
+    def fit_folders(*given: Any) -> tuple[list[Fit], list[Unpaired]]:
+        seen["given"] = given
+        return [fit], []
+
+    monkeypatch.setattr(own_style, "fit_folders", fit_folders)
+    monkeypatch.setattr(shipped, "SHIPPED_CONTROLLER", tmp_path / "none is shipped")
+    out = tmp_path / "out"
+    given = ["--pairs", "raw", "mixed", "--out", str(out), "--profile", "full"]
+    seen |= started(monkeypatch, *given, "--set", "fit_steps=7", "--set", "max_minutes=2")
+    config = seen["config"]
+    assert isinstance(config, OwnStyleConfig)
+    assert (config.fit_steps, config.max_minutes) == (7, 2.0)
+    assert seen["given"] == (Path("raw"), Path("mixed"), out, config)
+    assert seen["inputs"] == {"encoder": str(SHIPPED_ENCODER), "pairs": str(out)}
+    assert seen["recipe"][-1] == ["made of"]
+    values = json.loads(json.dumps(config.to_values()))
+    assert OwnStyleConfig.from_values(values) == config
+    seen = started(monkeypatch, *given, "--initial", "known")
+    assert seen["inputs"]["initial"] == "known"
 
 
 def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

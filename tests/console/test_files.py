@@ -147,6 +147,12 @@ def test_a_folder_with_other_files_stays_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "mix.wav").read_text() == "mine"
 
 
+def _made(path: Path) -> Path:
+    """Make the folder of a file."""
+    path.parent.mkdir(exist_ok=True)
+    return path
+
+
 def test_pairs_are_found_by_name(tmp_path: Path) -> None:
     raw, mixed = tmp_path / "raw", tmp_path / "mixed"
     voice_CT = write_noise(raw / "voice.wav", 12.0)
@@ -162,11 +168,24 @@ def test_pairs_are_found_by_name(tmp_path: Path) -> None:
         ("voice", ["voice"]),
     ]
     assert [each.path.name for each in unpaired] == ["alone.wav", "nobody.wav"]
-    assert "expected its mix alone.*" in unpaired[0].reason
+    assert "expected its mix alone.* or alone/ in" in unpaired[0].reason
     found = load_pair(pairs[1])
     assert round(found.alignment.delay_s * RATE_HZ) == 100
     assert found.alignment.polarity == -1
     torch.testing.assert_close(found.mix_CT[:, :-200], 0.5 * voice_CT[:, :-200])
+    assert found.mixed_NCT is not None, "a lone track is all of its mix"
+    assert load_pair(pairs[0]).mixed_NCT is None
+    # The tracks as they sound in the mix, late as one, in place of their sum.
+    (mixed / "song.wav").unlink()
+    for name, part_CT in zip("21", reversed(parts), strict=True):
+        part_CT = 0.1 * int(name) * part_CT.roll(50, -1)
+        write_audio(_made(mixed / "song" / f"{name}.wav"), part_CT, RATE_HZ, subtype="FLOAT")
+    (song, _), _ = find_pairs(raw, mixed)
+    found = load_pair(song)
+    assert round(found.alignment.delay_s * RATE_HZ) == 50
+    assert found.mixed_NCT is not None
+    torch.testing.assert_close(found.mixed_NCT.sum(dim=0), found.mix_CT)
+    torch.testing.assert_close(found.mixed_NCT[1, :, :-100], 0.2 * parts[1][:, :-100])
     # Two mixes of one name: which is meant?
     (mixed / "voice.flac").touch()
     pairs, unpaired = find_pairs(raw, mixed)

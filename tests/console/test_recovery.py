@@ -80,6 +80,26 @@ def test_a_search_comes_near_and_leaves_alone_what_is_locked() -> None:
         assert float(levels[0] - levels[1]) == pytest.approx(0.0, abs=1.0)
 
 
+def test_tracks_that_are_known_in_the_mix_are_told_apart() -> None:
+    """Of two takes that sound alike the sum says nothing."""
+    dry_NCT = tracks(5, 13_000, 1).float().repeat(2, 1, 1)
+    mixed_NCT = torch.tensor([0.5, 1.0])[:, None, None] * dry_NCT
+    mix_CT = mixed_NCT.sum(dim=0)
+    locked = ["*.room", "*.comp", "*.eq", "*.width", "*.pan", "master"]
+    apart = []
+    for known_NCT in (None, mixed_NCT):
+        found = recover(
+            *(dry_NCT, mix_CT, RATE_HZ, NAMES),
+            mixed_NCT=known_NCT,
+            num_steps=15,
+            start=Settings.neutral(NAMES),
+            locked=locked,
+        )
+        assert found.distance < 0.2
+        apart.append(found.settings["b.fader_db"] - found.settings["a.fader_db"])
+    assert apart == pytest.approx([0.0, 6.0], abs=1.5)
+
+
 def test_a_long_song_is_compared_in_parts() -> None:
     a_CT, b_CT = (tracks(seed, 45_000, 1)[0].float() for seed in (1, 2))
     halves = [

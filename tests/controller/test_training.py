@@ -178,8 +178,11 @@ def test_parts_of_what_is_known_of_a_reference_drop_out_as_often_as_asked_for(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"examples": examples(excerpt_s=0.2)}, "excerpt_s must be at least context_s"),
-        ({"phases": (phase("method1", 1),)}, "half of controller.examples.excerpt_s"),
+        (
+            {"examples": examples(excerpt_s=0.2)},
+            r"controller\.examples\.excerpt_s must be at least 0\.29 for context_s 0\.1",
+        ),
+        ({"phases": (phase("method1", 1),)}, r"excerpt_s must be at least 0\.57"),
         ({"num_audio": 5}, "num_audio must be at most num_examples, got 5 and 4"),
     ],
 )
