@@ -145,6 +145,40 @@ def test_what_was_moved_in_reaper_is_added(tmp_path: Path) -> None:
     assert read.tracks[list(read.tracks)[1]] == settings.tracks[list(read.tracks)[1]]
 
 
+def test_sends_that_were_moved_in_reaper_are_read(tmp_path: Path) -> None:
+    """Level, mute and place of a send, the fader of a room, and what else no send has."""
+    settings, stems = settings_and_stems(tmp_path)
+    first, second, third = settings.tracks
+    shape = {"time_s": 0.8, "high_ratio": 0.5}
+    settings = replace(settings, rooms="sends").edit(
+        {f"{name}.room.{k}": v for name in (first, second, third) for k, v in shape.items()}
+    )
+    settings = settings.edit({f"{first}.room.send_db": -6.1})
+    write_reaper(Export(settings=settings, stems=stems, out_dir=tmp_path, title="song"))
+    text = (tmp_path / "song.rpp").read_text(encoding="utf-8")
+    before, room, after = text.partition('NAME "room 1"')
+    lines = [line for line in after.splitlines() if "AUXRECV" in line]
+    assert [line.split()[1] for line in lines] == ["0", "1", "2"]
+    room += after.replace(lines[0], "AUXRECV 0 0 0.25 0 0 0 0 0 0 -1:U 0 -1 ''")
+    room = room.replace(lines[1], "AUXRECV 1 3 1 0.5 0 0 1 0 0 -1:U 0 -1 ''")
+    room = room.replace(lines[2], "AUXRECV 2 0 1 0 1 0 0 0 0 -1:U 0 -1 ''\nAUXRECV 9 0 1 0 0 0 0")
+    room = room.replace("VOLPAN 1 0 -1", "VOLPAN 0.5 0 -1", 1)
+    read = read_text(tmp_path, before + room)
+    half_db = 20 * math.log10(0.5)
+    strips = list(read.settings.tracks.values())
+    assert read.settings.rooms == "sends"
+    assert strips[0]["room.send_db"] == pytest.approx(3 * half_db)
+    assert strips[1]["room.send_db"] == pytest.approx(half_db)
+    assert [strip["room.time_s"] for strip in strips] == [0.8, 0.8, 0.8]
+    assert strips[2].is_neutral("room.send_db")
+    assert read.notes == (
+        f"track room 1: the send of {second}, before its fader: read as behind it",
+        f"track room 1: the send of {second}, with a pan: not read",
+        f"track room 1: the send of {second}, with its polarity inverted: not read",
+        "track room 1: a send of track 10, which has no audio: left out",
+    )
+
+
 def test_of_a_foreign_project_is_read_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "foreign.rpp").write_text(FOREIGN, encoding="utf-8")
     read = read_reaper(tmp_path / "foreign.rpp")
