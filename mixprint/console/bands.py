@@ -33,24 +33,27 @@ class Band:
 
 def active_bands(strip: Strip) -> list[Band]:
     """Return the bands that do something, in the order of the console: cuts, then the tone."""
-    cuts = [
-        Band(_CUTS[each.name], value, 0.0, BUTTERWORTH_Q, each.name)
-        for each, value in strip.items()
-        if each.name in _CUTS and not strip.is_neutral(each.name)
-    ]
     bells = bell_names(strip.fields)
-    tones = [
-        Band(
-            _SHELVES.get(name, "bell"),
-            strip[f"{name}.freq_hz"],
-            strip[f"{name}.gain_db"],
-            strip[f"{name}.q"] if name in bells else BUTTERWORTH_Q,
-            name,
-        )
-        for name in tone_names(strip.fields)
-        if not strip.is_neutral(f"{name}.gain_db")
-    ]
-    return [*cuts, *tones]
+    bands = []
+    for name, kind in band_kinds(strip.fields).items():
+        if name in _CUTS:
+            if not strip.is_neutral(name):
+                bands.append(Band(kind, strip[name], 0.0, BUTTERWORTH_Q, name))
+        elif not strip.is_neutral(f"{name}.gain_db"):
+            q = strip[f"{name}.q"] if name in bells else BUTTERWORTH_Q
+            freq_hz, gain_db = strip[f"{name}.freq_hz"], strip[f"{name}.gain_db"]
+            bands.append(Band(kind, freq_hz, gain_db, q, name))
+    return bands
+
+
+def band_kinds(fields: tuple[Field, ...]) -> dict[str, Kind]:
+    """Return the bands of a table, in the order of the console: cuts, then the tone.
+
+    Returns:
+        beginning of the names of its settings -> its form; of a cut it is the whole name.
+    """
+    cuts = {each.name: _CUTS[each.name] for each in fields if each.name in _CUTS}
+    return {**cuts, **{name: _SHELVES.get(name, "bell") for name in tone_names(fields)}}
 
 
 def tone_names(fields: tuple[Field, ...]) -> list[str]:

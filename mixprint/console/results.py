@@ -10,9 +10,7 @@
 Shape suffixes: N track, C channel, T sample.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +28,10 @@ from mixprint.console.tracks import (
     read_in_step,
 )
 from mixprint.console.words import markdown
-from mixprint.console.writing import EXPORT_MARKER, opened, rendered
-from mixprint.storage.atomic import atomic_path, remove_all_leftovers, write_text
+from mixprint.console.writing import EXPORT_MARKER, write_song
+from mixprint.storage.atomic import remove_all_leftovers, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import shown
-
-log = logging.getLogger("mixprint.console")
 
 CONSOLE_MIX = Kind(
     noun="a mix of the console",
@@ -118,14 +114,15 @@ def _write_audio(
 ) -> Tensor:
     """Write mix and tracks; return the power of the dry tracks, power_NM, in each second."""
     power = WatchedPower(rate_hz)
-    with ExitStack() as stack:
-        names = ["mix", *(f"tracks/{stem}" for stem in file_stems(settings.tracks).values())]
-        mix, *files = (opened(out_dir / f"{name}.wav", rate_hz, seconds, stack) for name in names)
-        dry = power.watch(read_in_step(paths, rate_hz))
-        for mixed_NCT in rendered(dry, settings, rate_hz, seconds):
-            mix.add(mixed_NCT.sum(dim=0))
-            for file, mixed_CT in zip(files, mixed_NCT, strict=True):
-                file.add(mixed_CT)
+    write_song(
+        power.watch(read_in_step(paths, rate_hz)),
+        settings,
+        rate_hz,
+        seconds,
+        mix=out_dir / "mix.wav",
+        tracks=[out_dir / "tracks" / f"{n}.wav" for n in file_stems(settings.tracks).values()],
+        as_they="sound",
+    )
     return power.power()
 
 
@@ -151,5 +148,4 @@ def _write_page(
         title=f"Console: {shown(out_dir.absolute().name)}",
         start_s=float(start),
     )
-    with atomic_path(out_dir / "console.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(out_dir / "console.html", page)

@@ -5,9 +5,10 @@ Shape suffixes: N track, C channel, T sample.
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -23,7 +24,47 @@ log = logging.getLogger("mixprint.console")
 EXPORT_MARKER = "export.json"
 
 
-def opened(path: Path, rate_hz: int, seconds: float, stack: ExitStack) -> StereoFile:
+def write_song(
+    blocks: Iterable[Tensor],
+    settings: Settings,
+    rate_hz: int,
+    seconds: float,
+    *,
+    mix: Path,
+    tracks: Sequence[Path],
+    as_they: Literal["came", "sound"],
+) -> None:
+    """Render a song into float WAV files, each there as a whole or not at all.
+
+    Args:
+        blocks: of the dry tracks_NCT.
+        settings: of these tracks.
+        rate_hz: sample rate of the blocks.
+        seconds: of the song, about.
+        mix: file of the mix.
+        tracks: a file for each track.
+        as_they: whether these hold the dry tracks, or the tracks as they sound in the mix.
+    """
+    with ExitStack() as stack:
+        sum_file, *files = (_opened(path, rate_hz, seconds, stack) for path in (mix, *tracks))
+
+        def write(audio_NCT: Tensor) -> None:
+            for file, audio_CT in zip(files, audio_NCT, strict=True):
+                file.add(audio_CT)
+
+        def copied() -> Iterator[Tensor]:
+            for dry_NCT in blocks:
+                if as_they == "came":
+                    write(dry_NCT)
+                yield dry_NCT
+
+        for mixed_NCT in _rendered(copied(), settings, rate_hz, seconds):
+            sum_file.add(mixed_NCT.sum(dim=0))
+            if as_they == "sound":
+                write(mixed_NCT)
+
+
+def _opened(path: Path, rate_hz: int, seconds: float, stack: ExitStack) -> StereoFile:
     """Open a float WAV file that is there when the stack is closed, whole or not at all.
 
     Args:
@@ -45,7 +86,7 @@ def opened(path: Path, rate_hz: int, seconds: float, stack: ExitStack) -> Stereo
     )
 
 
-def rendered(
+def _rendered(
     blocks: Iterable[Tensor], settings: Settings, rate_hz: int, seconds: float
 ) -> Iterator[Tensor]:
     """Render a song and say how far it is.

@@ -13,12 +13,18 @@ from torch import Tensor
 _PIECE_VALUES = 1 << 18
 
 
-def pieces(audio: Tensor, axis: int = -1) -> Iterator[slice]:
-    """Divide an axis; a GPU takes all of it at once."""
+def pieces(audio: Tensor, axis: int = -1, num_values: int | None = None) -> Iterator[slice]:
+    """Divide an axis; a GPU takes all of it at once.
+
+    Args:
+        audio: what is divided.
+        axis: of it.
+        num_values: of a piece, where work needs more memory or less than usual.
+    """
     size = audio.shape[axis]
     length = size
     if audio.device.type == "cpu":
-        length = _PIECE_VALUES * size // max(audio.numel(), 1)
+        length = (num_values or _PIECE_VALUES) * size // max(audio.numel(), 1)
     for start in range(0, size, max(length, 1)):
         yield slice(start, min(start + max(length, 1), size))
 

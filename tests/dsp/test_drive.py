@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mixprint.dsp import drive
 from mixprint.dsp.drive import CONTEXT_SAMPLES, StreamedDrive, driven
 
 RATE_HZ = 44_100
@@ -89,3 +90,22 @@ def test_gradients() -> None:
     audio_BCT[1, 0, 10:20] = 0.0
     inputs = [x.requires_grad_() for x in (audio_BCT, of(6.0, 20.0), of(0.0, 0.7))]
     assert torch.autograd.gradcheck(driven, inputs, eps=1e-5, atol=1e-4, rtol=1e-3)
+
+
+def test_pieces_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sound, and gradients of all arguments; the last piece is no whole block of the filters."""
+    generator = torch.Generator().manual_seed(5)
+    audio_BCT = torch.randn(2, 2, 301, generator=generator, dtype=torch.float64)
+    weights_BCT = torch.randn(2, 2, 301, generator=generator, dtype=torch.float64)
+
+    def results() -> list[Tensor]:
+        inputs = [x.clone().requires_grad_() for x in (audio_BCT, of(6.0, 18.0), of(1.0, 0.3))]
+        driven_BCT = driven(*inputs)
+        return [driven_BCT, *torch.autograd.grad((driven_BCT * weights_BCT).sum(), inputs)]
+
+    whole = results()
+    monkeypatch.setattr(drive, "_PIECE_VALUES", 1)
+    monkeypatch.setattr(drive, "_LEAST_SAMPLES", 40)
+    for one, other in zip(whole, results(), strict=True):
+        # A gradient holds differences over steps, which round.
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-8)

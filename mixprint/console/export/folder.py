@@ -9,17 +9,11 @@
 
 Float samples hold those of 16 and 24 bits exactly, and overs as well. Stereo, because most programs
 turn the pan of a stereo track into a balance, which is what the console's is.
-
-Shape suffixes: N track, C channel, T sample.
 """
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-from torch import Tensor
 
 from mixprint.console.export.registry import FORMATS, Format
 from mixprint.console.export.song import Export, Plugins
@@ -31,13 +25,11 @@ from mixprint.console.tracks import (
     length_s,
     read_in_step,
 )
-from mixprint.console.writing import EXPORT_MARKER, opened, rendered
+from mixprint.console.writing import EXPORT_MARKER, write_song
 from mixprint.errors import ConfigError
 from mixprint.storage.atomic import remove_leftovers, write_json, write_text
 from mixprint.storage.outputs import Kind, check_folder, remove_result, reserved, result_in
 from mixprint.text import printable
-
-log = logging.getLogger("mixprint.console")
 
 VERSION = 1
 TEMPOS_BPM = (10.0, 1_000.0)
@@ -145,23 +137,18 @@ def _write_audio(
     paths: Mapping[str, Path], settings: Settings, out_dir: Path, rate_hz: int
 ) -> dict[str, Path]:
     """Write the dry tracks and the mix side by side."""
-    seconds = length_s(paths.values())
     stems = {
         name: out_dir / "dry" / f"{stem}.wav" for name, stem in file_stems(settings.tracks).items()
     }
-    with ExitStack() as stack:
-        mix, *files = (
-            opened(path, rate_hz, seconds, stack) for path in (out_dir / "mix.wav", *stems.values())
-        )
-
-        def copied() -> Iterator[Tensor]:
-            for dry_NCT in read_in_step(list(paths.values()), rate_hz):
-                for file, dry_CT in zip(files, dry_NCT, strict=True):
-                    file.add(dry_CT)
-                yield dry_NCT
-
-        for mixed_NCT in rendered(copied(), settings, rate_hz, seconds):
-            mix.add(mixed_NCT.sum(dim=0))
+    write_song(
+        read_in_step(list(paths.values()), rate_hz),
+        settings,
+        rate_hz,
+        length_s(paths.values()),
+        mix=out_dir / "mix.wav",
+        tracks=list(stems.values()),
+        as_they="came",
+    )
     return stems
 
 

@@ -1,10 +1,10 @@
 """The console as plug-ins for REAPER: JSFX, which are text that REAPER compiles.
 
-A strip for each track and a master for the sum. They compute what `mixprint.console.rendering`
-does, in float64, so that a project sounds as the console does. Their sliders are the settings, and
-their code is in `eel/`.
+A strip for each track, a room for each track that tracks are sent to, and a master for the sum.
+They compute what `mixprint.console.rendering` does, in float64, so that a project sounds as the
+console does. Their sliders are the settings, and their code is in `eel/`.
 
-Both look ahead, which REAPER compensates: a strip by `STRIP_DELAY_SAMPLES`, the master by
+Strip and master look ahead, which REAPER compensates: by `STRIP_DELAY_SAMPLES` and
 `MASTER_DELAY_SAMPLES`.
 """
 
@@ -13,19 +13,24 @@ from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 
+from mixprint.console.bands import band_kinds
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, VERSION, Field
-from mixprint.console.settings import Rooms, Strip
+from mixprint.console.settings import ROOM_SHAPE, Rooms, Strip
 from mixprint.schema import read_text
 
 # A change of the settings is another plug-in: projects that were written before keep theirs.
 STRIP_NAME = f"mixprint/strip-v{VERSION}.jsfx"
+ROOM_NAME = f"mixprint/room-v{VERSION}.jsfx"
 MASTER_NAME = f"mixprint/master-v{VERSION}.jsfx"
 STRIP_DELAY_SAMPLES = 128
 MASTER_DELAY_SAMPLES = 64
 
 _EEL = Path(__file__).parent / "eel"
+# Numbers that a section takes in the plug-ins' memory.
+_SECTION_SIZE = 16
 _HINTS = {"comp.slope": "0.5 is 2:1, 0.75 is 4:1, below 0 expands"}
 _WORDS = {"eq": "EQ", "comp": "Compressor"}
+ROOM_FIELDS = tuple(each for each in TRACK_FIELDS if each.name in ROOM_SHAPE)
 # The whole console feeds its rooms in one way, and each strip has to know which.
 _ROOM_SLIDER = "slider{place}:room_is_last=0<0,1,1{{before the fader,behind the fader}}>Room"
 
@@ -34,8 +39,9 @@ def plug_ins() -> dict[str, str]:
     """Return the text of each plug-in, by its name below REAPER's folder `Effects`."""
     place = _ROOM_SLIDER.format(place=len(TRACK_FIELDS) + 1)
     return {
-        STRIP_NAME: _filled("strip.jsfx", [*slider_lines(TRACK_FIELDS), place]),
-        MASTER_NAME: _filled("master.jsfx", slider_lines(MASTER_FIELDS)),
+        STRIP_NAME: _filled("strip.jsfx", TRACK_FIELDS, place),
+        ROOM_NAME: _filled("room.jsfx", ROOM_FIELDS),
+        MASTER_NAME: _filled("master.jsfx", MASTER_FIELDS),
     }
 
 
@@ -48,8 +54,8 @@ def slider_values(strip: Strip, rooms: Rooms | None = None) -> list[str]:
     """Return the values of the sliders as a project holds them: exact, without exponents.
 
     Args:
-        strip: of a track, or the master.
-        rooms: how the rooms of the console are fed; None for the master.
+        strip: of a track, a room, or the master.
+        rooms: how the rooms of the console are fed; None for all but tracks.
     """
     values = list(strip.values) if rooms is None else [*strip.values, float(rooms == "sends")]
     return [plain(value) for value in values]
@@ -62,11 +68,33 @@ def plain(value: float) -> str:
 
 
 def _slider(place: int, field: Field) -> str:
-    variable = field.name.replace(".", "_")
+    variable = _variable(field.name)
     step = 10.0 ** (math.floor(math.log10(field.high - field.low)) - 4)
     shape = ":log" if field.scale == "log" else ""
     bounds = f"{plain(field.low)},{plain(field.high)},{plain(step)}{shape}"
     return f"slider{place}:{variable}={plain(field.neutral)}<{bounds}>{_label(field)}"
+
+
+def _variable(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _section_lines(fields: tuple[Field, ...]) -> list[str]:
+    """Return the calls that design the sections of an equaliser, in the order of the console."""
+    known = {each.name: each for each in fields}
+    lines = []
+    for place, (name, kind) in enumerate(band_kinds(fields).items()):
+        start, own = f"sections + {_SECTION_SIZE * place}", _variable(name)
+        if kind in ("highpass", "lowpass"):
+            side, direction = (">", -1) if kind == "highpass" else ("<", 1)
+            is_on = f"{own} {side} {plain(known[name].neutral)}"
+            lines.append(f"section_cut({start}, {own}, {is_on}, {direction});")
+        elif kind == "bell":
+            lines.append(f"section_bell({start}, {own}_freq_hz, {own}_gain_db, {own}_q);")
+        else:
+            direction = 1 if kind == "low" else -1
+            lines.append(f"section_shelf({start}, {own}_freq_hz, {own}_gain_db, {direction});")
+    return [f"num_sections = {len(lines)};", *lines]
 
 
 def _label(field: Field) -> str:
@@ -78,9 +106,13 @@ def _label(field: Field) -> str:
     return f"{text[0].upper()}{text[1:]}{unit}{hint}"
 
 
-def _filled(name: str, sliders: Sequence[str]) -> str:
+def _filled(name: str, fields: tuple[Field, ...], *more_sliders: str) -> str:
     text = read_text(_EEL / name)
-    parts = {"sliders": "\n".join(sliders) + "\n"}
+    filled = {
+        "sliders": [*slider_lines(fields), *more_sliders],
+        "sections": _section_lines(fields),
+    }
+    parts = {part: "\n".join(lines) + "\n" for part, lines in filled.items()}
     parts |= {part: read_text(_EEL / f"{part}.eel") for part in ("common", "room")}
     for part, content in parts.items():
         text = text.replace(f"//{{{part}}}\n", content)

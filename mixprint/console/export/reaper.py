@@ -1,11 +1,13 @@
 """Project for REAPER whose plug-ins are the console itself.
 
     song.rpp
-    Effects/mixprint/strip-v1.jsfx, master-v1.jsfx
+    Effects/mixprint/strip-v1.jsfx, room-v1.jsfx, master-v1.jsfx
 
 Each track holds its dry audio and a strip, the master holds the master's plug-in: see
-`mixprint.console.export.jsfx`. All settings lie in the plug-ins, fader and pan too, because they
-are exact there; REAPER's own faders stand at 0 dB, for moves from there.
+`mixprint.console.export.jsfx`. Shared rooms are tracks without audio, which receive the others
+behind their faders and hold a room alone; what is sent is REAPER's own level of the send. All other
+settings lie in the plug-ins, fader and pan too, because they are exact there; REAPER's own faders
+stand at 0 dB, for moves from there.
 """
 
 import uuid
@@ -17,17 +19,22 @@ from mixprint.audio.files import probe
 from mixprint.console.colours import track_colours
 from mixprint.console.export.jsfx import (
     MASTER_NAME,
+    ROOM_FIELDS,
+    ROOM_NAME,
     STRIP_NAME,
     plain,
     plug_ins,
     slider_values,
 )
 from mixprint.console.export.song import Export
+from mixprint.console.reaper_sends import send_line
 from mixprint.console.rpp import ROOT, Line, writable, written
-from mixprint.console.settings import Rooms, Strip
+from mixprint.console.schema import TRACK_FIELDS
+from mixprint.console.settings import Rooms, Settings, Strip
+from mixprint.console.sharing import SharedRoom, shared_rooms
 from mixprint.errors import DataError
 from mixprint.storage.atomic import write_text
-from mixprint.text import shown
+from mixprint.text import first_of, shown
 
 PROJECT_NAME = "song.rpp"
 # A pan that is a balance, whose middle changes no level.
@@ -55,6 +62,19 @@ class Channel:
     pan: float = 0.0
 
 
+@dataclass(frozen=True)
+class Return:
+    """Track without audio that receives others.
+
+    Attributes:
+        effects: blocks of its plug-ins.
+        send_db: track -> level of its send, behind its fader.
+    """
+
+    effects: Sequence[Line]
+    send_db: Mapping[str, float]
+
+
 def write_reaper(export: Export) -> list[str]:
     """Write the project and its plug-ins.
 
@@ -66,19 +86,42 @@ def write_reaper(export: Export) -> list[str]:
         DataError: a file lies elsewhere, or the project cannot be written.
         AudioError: a file cannot be read.
     """
+    settings = export.settings
+    returns = _returns(settings)
+    strips = settings.tracks
+    if returns:
+        neutral = {"room.send_db": Strip.neutral(TRACK_FIELDS)["room.send_db"]}
+        strips = {name: strip.with_values(neutral, name) for name, strip in strips.items()}
     channels = {
-        name: Channel([plug_in_block(STRIP_NAME, strip, export.settings.rooms)])
-        for name, strip in export.settings.tracks.items()
+        name: Channel([plug_in_block(STRIP_NAME, strip, settings.rooms)])
+        for name, strip in strips.items()
     }
-    master = Channel([plug_in_block(MASTER_NAME, export.settings.master)])
-    notes = write_project(export, channels, master)
+    master = Channel([plug_in_block(MASTER_NAME, settings.master)])
+    notes = write_project(export, channels, master, returns)
     for name, text in plug_ins().items():
         write_text(export.out_dir / EFFECTS_NAME / name, text)
     return [
         f"the settings are in the plug-ins of {EFFECTS_NAME}/mixprint; where REAPER does not find "
         f"them, copy that folder into the folder {EFFECTS_NAME} of REAPER's resource path",
+        *(
+            f"track {name}: is the shared room of {first_of(list(each.send_db), ', ')}"
+            for name, each in returns.items()
+        ),
         *notes,
     ]
+
+
+def _returns(settings: Settings) -> dict[str, Return]:
+    """Return the tracks of the shared rooms, by their names."""
+    rooms = shared_rooms(settings) if settings.rooms == "sends" else []
+    return {
+        f"room {place}": Return([plug_in_block(ROOM_NAME, _room_strip(room))], room.send_db)
+        for place, room in enumerate(rooms, start=1)
+    }
+
+
+def _room_strip(room: SharedRoom) -> Strip:
+    return Strip(ROOM_FIELDS, (room.time_s, room.low_ratio, room.high_ratio))
 
 
 def plug_in_block(name: str, strip: Strip, rooms: Rooms | None = None) -> Line:
@@ -88,13 +131,19 @@ def plug_in_block(name: str, strip: Strip, rooms: Rooms | None = None) -> Line:
     return Line("JS", [name, ""], [Line(first, others)])
 
 
-def write_project(export: Export, channels: Mapping[str, Channel], master: Channel) -> list[str]:
+def write_project(
+    export: Export,
+    channels: Mapping[str, Channel],
+    master: Channel,
+    returns: Mapping[str, Return] = {},
+) -> list[str]:
     """Write a project of tracks with given plug-ins.
 
     Args:
         export: the song.
         channels: track -> how it stands in the project.
         master: how the master does.
+        returns: name -> track without audio, behind the others.
 
     Returns:
         what a person has to know.
@@ -123,7 +172,12 @@ def write_project(export: Export, channels: Mapping[str, Channel], master: Chann
     for name, channel in channels.items():
         track, colour = uuid.uuid5(identity, name), colours[name]
         item = _item(name, export.stems[name], export.out_dir, track)
-        lines.append(_track(name, channel, item, track, colour))
+        lines.append(_track(name, channel, track, [item], colour))
+    places = {name: place for place, name in enumerate(channels)}
+    for name, each in returns.items():
+        received = [send_line(places[heard], level_db) for heard, level_db in each.send_db.items()]
+        track = uuid.uuid5(identity, f"return {name}")
+        lines.append(_track(name, Channel(each.effects), track, received))
     write_text(export.out_dir / PROJECT_NAME, written(Line(ROOT, _VERSION_WORDS, lines)))
     return [
         f"track {name}: is called {writable(name)} there, because REAPER cannot write its name"
@@ -132,13 +186,20 @@ def write_project(export: Export, channels: Mapping[str, Channel], master: Chann
     ]
 
 
-def _track(name: str, channel: Channel, item: Line, identity: uuid.UUID, colour: str) -> Line:
-    # REAPER keeps the bytes of a colour in the order blue, green, red.
-    number = _HAS_COLOUR | int.from_bytes(bytes.fromhex(colour[1:]), "little")
+def _track(
+    name: str,
+    channel: Channel,
+    identity: uuid.UUID,
+    content: Sequence[Line],
+    colour: str | None = None,
+) -> Line:
     guid = _guid(identity)
-    inner = [
-        Line("NAME", [name]),
-        Line("PEAKCOL", [str(number)]),
+    inner = [Line("NAME", [name])]
+    if colour is not None:
+        # REAPER keeps the bytes of a colour in the order blue, green, red.
+        number = _HAS_COLOUR | int.from_bytes(bytes.fromhex(colour[1:]), "little")
+        inner.append(Line("PEAKCOL", [str(number)]))
+    inner += [
         Line("VOLPAN", [plain(channel.fader), plain(channel.pan), "-1", "-1", "1"]),
         Line("MUTESOLO", ["0", "0", "0"]),
         Line("IPHASE", ["0"]),
@@ -148,7 +209,7 @@ def _track(name: str, channel: Channel, item: Line, identity: uuid.UUID, colour:
         Line("TRACKID", [guid]),
         Line("MAINSEND", ["1", "0"]),
         _chain("FXCHAIN", channel.effects, identity),
-        item,
+        *content,
     ]
     return Line("TRACK", [guid], inner)
 

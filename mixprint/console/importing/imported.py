@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from mixprint.console.settings import Settings
 from mixprint.text import printable
 
-_MAX_NOTES = 200
+_MAX_NOTES, _MAX_NOTE_LENGTH = 200, 300
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,9 @@ class Imported:
 
 
 def imported(settings: Settings, notes: Sequence[str]) -> Imported:
-    """Return settings with notes that a terminal can show: printable, and not too many."""
+    """Return settings with notes that a terminal can show: printable, not too long or too many."""
     shown = [printable(note) for note in notes[:_MAX_NOTES]]
+    shown = [n if len(n) <= _MAX_NOTE_LENGTH else f"{n[:_MAX_NOTE_LENGTH]}..." for n in shown]
     if len(notes) > _MAX_NOTES:
         shown.append(f"and {len(notes) - _MAX_NOTES} more")
     return Imported(settings, tuple(shown))

@@ -1,17 +1,18 @@
 """Settings out of a project of REAPER.
 
 Where a track holds the console's own plug-in, its settings are read as they were written, and
-REAPER's own fader and pan are added to them. Of other tracks are read: fader, pan, mute, ReaEQ and
-ReaComp. What else there is, is listed.
+REAPER's own fader and pan are added to them. A track without audio that holds a room of the console
+is a shared one, and what it receives are sends to it. Of other tracks are read: fader, pan, mute,
+ReaEQ and ReaComp. What else there is, is listed.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mixprint.console.bands import Kind
-from mixprint.console.export.jsfx import MASTER_NAME, STRIP_NAME
+from mixprint.console.export.jsfx import MASTER_NAME, ROOM_FIELDS, ROOM_NAME, STRIP_NAME
 from mixprint.console.export.reaper import PAN_LAW, PAN_MODE
 from mixprint.console.importing.imported import Imported, imported
 from mixprint.console.importing.names import console_names
@@ -23,9 +24,11 @@ from mixprint.console.reaper_plugins import (
     eq_bands,
     q_of,
 )
+from mixprint.console.reaper_sends import NAME as RECEIVED
+from mixprint.console.reaper_sends import read_send
 from mixprint.console.rpp import Line, parse
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, Field
-from mixprint.console.settings import MAX_TRACKS, Rooms, Settings, Strip
+from mixprint.console.settings import MAX_SHARED_ROOMS, MAX_TRACKS, Rooms, Settings, Strip
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import read_text, shortened
@@ -53,10 +56,14 @@ def read_reaper(path: Path) -> Imported:
     reader = _Reader(where)
     reader.project(root)
     found = reader.audio_tracks(root)
-    names, renamed = console_names(name for name, _ in found)
+    names, renamed = console_names(
+        _word(track, "NAME", "") or f"track {place + 1}" for place, track in found.items()
+    )
     reader.notes += renamed
+    sends = reader.sends(root, dict(zip(found, names, strict=True)))
     tracks = {
-        name: reader.track(track, name) for name, (_, track) in zip(names, found, strict=True)
+        name: reader.sent(reader.track(track, name), sends.get(name, []), name)
+        for name, track in zip(names, found.values(), strict=True)
     }
     master = reader.master(root)
     if root.first("TEMPOENVEX") is not None and len(root.all("TEMPOENVEX")[0].all("PT")) > 1:
@@ -68,6 +75,21 @@ def read_reaper(path: Path) -> Imported:
     return imported(settings, reader.notes)
 
 
+@dataclass(frozen=True)
+class _SentTo:
+    """A track's send to a shared room.
+
+    Attributes:
+        room: name of the track that receives it.
+        level_db: of the send.
+        shape: settings of the room.
+    """
+
+    room: str
+    level_db: float
+    shape: Strip
+
+
 @dataclass
 class _Reader:
     """Reader of one project.
@@ -75,12 +97,12 @@ class _Reader:
     Attributes:
         where: name of the file, for messages.
         notes: what was not understood so far.
-        are_last: of each strip with a room, whether that is behind the fader.
+        are_last: track with a room -> whether that is behind the fader.
     """
 
     where: str
     notes: list[str] = field(default_factory=list)
-    are_last: list[bool] = field(default_factory=list)
+    are_last: dict[str, bool] = field(default_factory=dict)
 
     def project(self, root: Line) -> None:
         """Note what of the project as a whole is read in another way than REAPER plays it."""
@@ -92,20 +114,20 @@ class _Reader:
             if not _is_number(word := _word(root, name, expected), float(expected)):
                 self.notes.append(f"{name} {shortened(word)}: not read, pans are read as a balance")
 
-    def audio_tracks(self, root: Line) -> list[tuple[str, Line]]:
-        """Return the tracks with audio and how they are called; note the others.
+    def audio_tracks(self, root: Line) -> dict[int, Line]:
+        """Return the tracks with audio by their places; note the others, shared rooms aside.
 
         Raises:
             DataError: there are none or too many.
         """
-        found = []
-        for number, track in enumerate(root.all("TRACK"), start=1):
-            name = _word(track, "NAME", "") or f"track {number}"
+        found = {}
+        for place, track in enumerate(root.all("TRACK")):
             if track.first("ITEM") is not None:
-                found.append((name, track))
-            else:
+                found[place] = track
+            elif not _is_room(track):
                 self._note(
-                    printable(name), "has no audio and is left out, with all that it does to others"
+                    _title(track, place),
+                    "has no audio and is left out, with all that it does to others",
                 )
         if not 1 <= len(found) <= MAX_TRACKS:
             raise DataError(
@@ -115,6 +137,8 @@ class _Reader:
 
     def track(self, track: Line, name: str) -> Strip:
         """Read a track."""
+        if track.all(RECEIVED):
+            self._note(name, "receives other tracks: not read")
         for line in self._strange(track):
             self._note(name, line)
         chain = self._chain(track.first("FXCHAIN"), _word(track, "FX", "1"), name)
@@ -128,6 +152,75 @@ class _Reader:
             self._note(name, f"is muted: its fader is at {lowest:g} dB")
             strip = strip.with_values({"fader_db": lowest}, name)
         return strip
+
+    def sends(self, root: Line, names: Mapping[int, str]) -> dict[str, list[_SentTo]]:
+        """Read the shared rooms.
+
+        Args:
+            root: the project.
+            names: place of a track with audio -> what it is called in the settings.
+
+        Returns:
+            track -> its sends.
+        """
+        sends: dict[str, list[_SentTo]] = {}
+        rooms = [(place, track) for place, track in enumerate(root.all("TRACK")) if _is_room(track)]
+        for place, track in rooms[MAX_SHARED_ROOMS:]:
+            self._note(_title(track, place), f"is left out: more than {MAX_SHARED_ROOMS} rooms")
+        for place, track in rooms[:MAX_SHARED_ROOMS]:
+            room = _title(track, place)
+            shape, level_db = self._room(track, room)
+            for line in track.all(RECEIVED):
+                send = read_send(line)
+                heard = names.get(send.place)
+                if heard is None:
+                    self._note(
+                        room, f"a send of track {send.place + 1}, which has no audio: left out"
+                    )
+                    continue
+                for each in send.strange:
+                    self._note(room, f"the send of {heard}, {each}")
+                sent = _SentTo(room, send.level_db + level_db, shape)
+                sends.setdefault(heard, []).append(sent)
+        return sends
+
+    def _room(self, track: Line, room: str) -> tuple[Strip, float]:
+        """Read a shared room, and the level of its track: minus infinity where it is not heard."""
+        for line in self._strange(track):
+            self._note(room, line)
+        used = self._used(
+            self._chain(track.first("FXCHAIN"), _word(track, "FX", "1"), room), room, ROOM_NAME
+        )
+        for kind in [each for each in used if each != ROOM_NAME]:
+            self._note(room, f"{kind}: stands beside the room, left out")
+        shape = Strip.neutral(ROOM_FIELDS)
+        if ROOM_NAME in used:
+            shape = self._own(used[ROOM_NAME], room, ROOM_FIELDS)
+        place = track.first("VOLPAN") or Line("VOLPAN")
+        if self._number(place, 1, 0.0, room):
+            self._note(room, "its pan is not read")
+        level = self._number(place, 0, 1.0, room)
+        is_muted = self._number(track.first("MUTESOLO") or Line("MUTESOLO"), 0, 0.0, room)
+        if is_muted:
+            self._note(room, "is muted: its sends are off")
+        is_heard = ROOM_NAME in used and not is_muted and level > 0
+        return shape, 20 * math.log10(level) if is_heard else -math.inf
+
+    def sent(self, strip: Strip, sends: Sequence[_SentTo], name: str) -> Strip:
+        """Send a track to the room that it is sent to, of several ones to the loudest."""
+        heard = sorted((each for each in sends if each.level_db > -math.inf), key=_level_db)
+        if not heard:
+            return strip
+        *others, chosen = heard
+        for each in others:
+            self._note(name, f"its send to {each.room}: it is sent to {chosen.room} too, left out")
+        if not strip.is_neutral("room.send_db"):
+            self._note(name, f"its own room: it is sent to {chosen.room} too, left out")
+        known = strip.fields[strip.place("room.send_db")]
+        level_db = self._within(known, chosen.level_db, name)
+        shape = {each.name: value for each, value in chosen.shape.items()}
+        self.are_last[name] = True
+        return strip.with_values({**shape, known.name: level_db}, name)
 
     def master(self, root: Line) -> Strip:
         """Read the master."""
@@ -143,11 +236,12 @@ class _Reader:
 
     def rooms(self) -> Rooms:
         """Return how rooms are fed, which strips agree on."""
-        if any(self.are_last) and not all(self.are_last):
+        are_last = self.are_last.values()
+        if any(are_last) and not all(are_last):
             self.notes.append(
                 "rooms: some are before the fader, some behind it; all read as before"
             )
-        return "sends" if self.are_last and all(self.are_last) else "inserts"
+        return "sends" if are_last and all(are_last) else "inserts"
 
     def _chain(self, chain: Line | None, is_on: str, name: str) -> list[Line]:
         """Return the lines of a chain of plug-ins; none where all of it is bypassed."""
@@ -158,9 +252,8 @@ class _Reader:
             self._note(name, "its plug-ins are all bypassed, left out")
         return []
 
-    def _effects(
-        self, chain: list[Line], name: str, fields: tuple[Field, ...], own_name: str
-    ) -> Strip:
+    def _used(self, chain: list[Line], name: str, own_name: str) -> dict[str, Line]:
+        """Return the plug-ins of a chain that are read, by what they are; note the others."""
         is_bypassed = False
         used: dict[str, Line] = {}
         for line in chain:
@@ -170,8 +263,7 @@ class _Reader:
                 continue
             title = printable(line.word(0))
             kind = next((p.name for p in (REAEQ, REACOMP) if p.is_in(line)), "")
-            is_own = line.name == "JS" and line.word(0).replace("\\", "/") == own_name
-            if is_own:
+            if _is_plug_in(line, own_name):
                 kind = own_name
             if not kind:
                 self._note(name, f"{title or line.name}: not understood, left out")
@@ -181,6 +273,12 @@ class _Reader:
                 self._note(name, f"{title}: there is another one before it, left out")
             else:
                 used[kind] = line
+        return used
+
+    def _effects(
+        self, chain: list[Line], name: str, fields: tuple[Field, ...], own_name: str
+    ) -> Strip:
+        used = self._used(chain, name, own_name)
         if own_name in used:
             for kind in [each for each in used if each != own_name]:
                 self._note(name, f"{kind}: stands before the console's own plug-in, left out")
@@ -216,7 +314,7 @@ class _Reader:
                 values[wanted.name] = self._within(wanted, self._float(word, name), name)
         strip = Strip.neutral(fields).with_values(values, name)
         if fields is TRACK_FIELDS and not strip.is_neutral("room.send_db"):
-            self.are_last.append(len(words) > len(fields) and words[len(fields)] not in ("-", "0"))
+            self.are_last[name] = len(words) > len(fields) and words[len(fields)] not in ("-", "0")
         return strip
 
     def _equaliser(self, block: Line, strip: Strip, name: str) -> tuple[Strip, float]:
@@ -331,8 +429,6 @@ class _Reader:
 
     def _strange(self, track: Line) -> Iterator[str]:
         """Say what of a track is not read."""
-        if track.all("AUXRECV"):
-            yield "receives other tracks: not read"
         # The last track of a folder has 2 here.
         if _word(track, "ISBUS", "0") == "1":
             yield "is a folder of tracks: not read as such"
@@ -354,6 +450,26 @@ class _Reader:
 
     def _note(self, name: str, text: str) -> None:
         self.notes.append(f"track {name}: {text}" if name != MASTER else f"{MASTER}: {text}")
+
+
+def _level_db(sent: _SentTo) -> float:
+    return sent.level_db
+
+
+def _title(track: Line, place: int) -> str:
+    return printable(_word(track, "NAME", "")) or f"track {place + 1}"
+
+
+def _is_plug_in(line: Line, name: str) -> bool:
+    """Tell whether a line of a chain is one of the console's own plug-ins."""
+    return line.name == "JS" and line.word(0).replace("\\", "/") == name
+
+
+def _is_room(track: Line) -> bool:
+    """Tell whether a track without audio holds a shared room of the console."""
+    chain = track.first("FXCHAIN") or Line("FXCHAIN")
+    has_room = any(_is_plug_in(line, ROOM_NAME) for line in chain.inner or [])
+    return has_room and track.first("ITEM") is None
 
 
 def _is_changed(item: Line) -> bool:

@@ -83,7 +83,9 @@ class Plugin:
         return out_CT
 
     def _run(self, section: str) -> None:
-        self.values[f"section_{section}"]()
+        # A plug-in may leave sections out.
+        if (run := self.values.get(f"section_{section}")) is not None:
+            run()
 
 
 def _sections(text: str) -> tuple[str, dict[str, str]]:

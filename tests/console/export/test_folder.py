@@ -55,7 +55,8 @@ def test_everything_lies_side_by_side(tmp_path: Path, tracks: dict[str, Path]) -
     notes = write_export(tracks, SETTINGS, out, list(FORMATS.values()), title="Lied", tempo_bpm=90)
     stems = {"Größe 1": "Größe 1", "vox": "vox", "Vox": "Vox (2)", "Master": "Master"}
     assert files_in(out) == {
-        *("song.rpp", "Effects/mixprint/strip-v1.jsfx", "Effects/mixprint/master-v1.jsfx"),
+        *(f"Effects/mixprint/{each}-v1.jsfx" for each in ("strip", "room", "master")),
+        "song.rpp",
         *(f"dry/{stem}.wav" for stem in stems.values()),
         *(f"impulses/{stem}.eq.wav" for stem in stems.values()),
         *("impulses/Vox (2).room.wav", "impulses/Vox (2).eq-and-room.wav"),

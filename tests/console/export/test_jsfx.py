@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,15 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mixprint.audio.files import write_audio
 from mixprint.console.export.jsfx import (
     MASTER_DELAY_SAMPLES,
     MASTER_NAME,
+    ROOM_FIELDS,
+    ROOM_NAME,
     STRIP_DELAY_SAMPLES,
     STRIP_NAME,
     plug_ins,
     slider_values,
 )
+from mixprint.console.export.reaper import write_reaper
+from mixprint.console.export.song import Export
 from mixprint.console.rendering import render
+from mixprint.console.rpp import Line, parse
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
 from mixprint.console.settings import Rooms, Settings, Strip
 from tests.console.export.eel import Plugin
@@ -52,7 +59,7 @@ def started(settings: Settings, name: str | None, rate_hz: int = RATE_HZ) -> Plu
 
 def run(plugin: Plugin, audio_CT: NDArray[np.float64], block_samples: int = 1 << 30) -> Tensor:
     """What comes out, the delay that the plug-in states taken away."""
-    delay = int(plugin.values["pdc_delay"])
+    delay = int(plugin.values.get("pdc_delay", 0))
     padded_CT = np.pad(audio_CT, ((0, 0), (0, delay)))
     parts = [
         plugin.process(padded_CT[:, start : start + block_samples], start / RATE_HZ)
@@ -148,6 +155,42 @@ def test_strips_and_master_give_the_mix_in_blocks_of_any_length() -> None:
     assert error_db(found_CT[:, :END], expected_CT[:, :END]) < -150
 
 
+def held(chain: Line) -> Plugin:
+    """The plug-in of a chain of a project, its sliders as they stand there."""
+    (block,) = chain.all("JS")
+    plugin = Plugin(plug_ins()[block.word(0)], RATE_HZ)
+    (line,) = block.inner or []
+    words = [line.name, *line.words]
+    plugin.set(dict(zip(plugin.sliders, map(float, words[: len(plugin.sliders)]), strict=True)))
+    return plugin
+
+
+def test_tracks_that_are_sent_to_shared_rooms_give_the_mix(tmp_path: Path) -> None:
+    """A project is mixed as REAPER does: strips, sends behind them, rooms alone, and the master."""
+    settings = replace(Settings.neutral(NAMES).edit(EVERYTHING), rooms="sends")
+    settings = settings.edit({"a.room.send_db": -6.0, "a.room.time_s": 0.8})
+    settings = settings.edit({"a.room.high_ratio": 0.5, "a.pan": 0.7})
+    audio_NCT = tracks(7, 3_500)
+    stems = {name: tmp_path / f"{name}.wav" for name in NAMES}
+    for path in stems.values():
+        write_audio(path, torch.zeros(2, 100), RATE_HZ)
+    write_reaper(Export(settings=settings, stems=stems, out_dir=tmp_path, title="x"))
+    project = parse((tmp_path / "song.rpp").read_text(encoding="utf-8"), "song.rpp")
+    chains = [each.all("FXCHAIN")[0] for each in project.all("TRACK")]
+    out = [
+        run(held(chain), audio_CT.numpy())
+        for chain, audio_CT in zip(chains, audio_NCT, strict=False)
+    ]
+    rooms = project.all("TRACK")[len(out) :]
+    assert [len(room.all("AUXRECV")) for room in rooms] == [1, 2]
+    for room, chain in zip(rooms, chains[len(NAMES) :], strict=True):
+        sent = [float(send.word(2)) * out[int(send.word(0))] for send in room.all("AUXRECV")]
+        out.append(run(held(chain), torch.stack(sent).sum(dim=0).numpy()))
+    found_CT = run(held(project.all("MASTERFXLIST")[0]), torch.stack(out).sum(dim=0).numpy())
+    expected_CT = render(audio_NCT, settings, RATE_HZ).sum(dim=0)
+    assert error_db(found_CT[:, :END], expected_CT[:, :END]) < -150
+
+
 def test_delays_are_stated_and_whole_blocks_of_the_compressor() -> None:
     settings = Settings.neutral(["a"])
     assert started(settings, "a").values["pdc_delay"] == STRIP_DELAY_SAMPLES
@@ -202,7 +245,11 @@ def test_a_room_that_is_turned_on_again_has_forgotten_what_it_heard() -> None:
 
 @pytest.mark.parametrize(
     ("name", "fields", "more"),
-    [(STRIP_NAME, TRACK_FIELDS, ["room_is_last"]), (MASTER_NAME, MASTER_FIELDS, [])],
+    [
+        (STRIP_NAME, TRACK_FIELDS, ["room_is_last"]),
+        (ROOM_NAME, ROOM_FIELDS, []),
+        (MASTER_NAME, MASTER_FIELDS, []),
+    ],
 )
 def test_sliders_are_the_settings(name: str, fields: tuple[Field, ...], more: list[str]) -> None:
     plugin = Plugin(plug_ins()[name], RATE_HZ)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mixprint.console.export.jsfx import STRIP_NAME
+from mixprint.console.export.jsfx import ROOM_NAME, STRIP_NAME
 from mixprint.console.export.reaper import write_reaper
 from mixprint.console.export.song import Export
 from mixprint.console.importing import reaper as importing
 from mixprint.console.importing.imported import Imported
 from mixprint.console.importing.reaper import read_reaper
-from mixprint.console.schema import MASTER
+from mixprint.console.schema import MASTER, TRACK_FIELDS
 from mixprint.console.settings import MAX_NAME_LENGTH, MAX_TRACKS, Settings
 from mixprint.errors import DataError
 from tests.console.export.test_reaper import settings_and_stems
@@ -143,6 +143,67 @@ def test_what_was_moved_in_reaper_is_added(tmp_path: Path) -> None:
     assert strip["pan"] == pytest.approx(-0.2, abs=1e-6)
     assert read.master["output_db"] == pytest.approx(-2.0 + 20 * math.log10(2))
     assert read.tracks[list(read.tracks)[1]] == settings.tracks[list(read.tracks)[1]]
+
+
+def test_sends_that_were_moved_in_reaper_are_read(tmp_path: Path) -> None:
+    """Level, mute and place of a send, the fader of a room, and what else no send has."""
+    settings, stems = settings_and_stems(tmp_path)
+    first, second, third = settings.tracks
+    shape = {"time_s": 0.8, "high_ratio": 0.5}
+    settings = replace(settings, rooms="sends").edit(
+        {f"{name}.room.{k}": v for name in (first, second, third) for k, v in shape.items()}
+    )
+    settings = settings.edit({f"{first}.room.send_db": -6.1})
+    write_reaper(Export(settings=settings, stems=stems, out_dir=tmp_path, title="song"))
+    text = (tmp_path / "song.rpp").read_text(encoding="utf-8")
+    before, room, after = text.partition('NAME "room 1"')
+    lines = [line for line in after.splitlines() if "AUXRECV" in line]
+    assert [line.split()[1] for line in lines] == ["0", "1", "2"]
+    room += after.replace(lines[0], "AUXRECV 0 0 0.25 0 0 0 0 0 0 -1:U 0 -1 ''")
+    room = room.replace(lines[1], "AUXRECV 1 3 1 0.5 0 0 1 0 0 -1:U 0 -1 ''")
+    room = room.replace(lines[2], "AUXRECV 2 0 1 0 1 0 0 0 0 -1:U 0 -1 ''\nAUXRECV 9 0 1 0 0 0 0")
+    room = room.replace("VOLPAN 1 0 -1", "VOLPAN 0.5 0 -1", 1)
+    read = read_text(tmp_path, before + room)
+    half_db = 20 * math.log10(0.5)
+    strips = list(read.settings.tracks.values())
+    assert read.settings.rooms == "sends"
+    assert strips[0]["room.send_db"] == pytest.approx(3 * half_db)
+    assert strips[1]["room.send_db"] == pytest.approx(half_db)
+    assert [strip["room.time_s"] for strip in strips] == [0.8, 0.8, 0.8]
+    assert strips[2].is_neutral("room.send_db")
+    assert read.notes == (
+        f"track room 1: the send of {second}, before its fader: read as behind it",
+        f"track room 1: the send of {second}, with a pan: not read",
+        f"track room 1: the send of {second}, with its polarity inverted: not read",
+        "track room 1: a send of track 10, which has no audio: left out",
+    )
+
+
+def test_of_several_rooms_of_a_track_the_loudest_send_is_read(tmp_path: Path) -> None:
+    strip, room = (f'<JS "{name}" ""\n' for name in (STRIP_NAME, ROOM_NAME))
+    values = [each.neutral for each in TRACK_FIELDS]
+    values[[each.name for each in TRACK_FIELDS].index("room.send_db")] = -3.0
+    own = chain(f"{strip}{' '.join(map(str, values))} 0\n>")
+    rooms = ""
+    for name, level, time_s, extra in (
+        ("near", 0.25, 0.4, ""),
+        ("far", 0.5, 2.5, ""),
+        ("off", 1.0, 3.0, "MUTESOLO 1 0 0"),
+        ("fourth", 1.0, 4.0, ""),
+    ):
+        held = chain(f"{room}{time_s} 1 1\n>")
+        rooms += f"<TRACK\nNAME {name}\nAUXRECV 0 0 {level} 0\n{extra}\n{held}\n>\n"
+    read = read_text(tmp_path, project(f"NAME a\n{own}").removesuffix(">\n") + rooms + ">\n")
+    found = read.settings.tracks["a"]
+    assert read.settings.rooms == "sends"
+    assert found["room.send_db"] == pytest.approx(20 * math.log10(0.5))
+    assert found["room.time_s"] == 2.5
+    assert read.notes == (
+        "track fourth: is left out: more than 3 rooms",
+        "track off: is muted: its sends are off",
+        "track a: its send to near: it is sent to far too, left out",
+        "track a: its own room: it is sent to far too, left out",
+    )
 
 
 def test_of_a_foreign_project_is_read_what_is_known(tmp_path: Path) -> None:
@@ -347,6 +408,8 @@ def test_no_project_brings_more_notes_than_a_person_reads(tmp_path: Path) -> Non
     assert notes[0] == "track bus: has no audio and is left out, with all that it does to others"
     assert len(notes) == 201
     assert notes[-1] == "and 5800 more"
+    long = read_text(tmp_path, project("NAME a", head=f"<TRACK\nNAME {'x' * 10**6}\n>")).notes
+    assert [len(note) for note in long] == [303]
 
 
 def test_too_many_tracks_are_refused_before_they_are_named(
