@@ -18,7 +18,7 @@ from tests.console.test_files import RATE_HZ, write_noise
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "console.md").read_text()
 # What these commands take long for, and what is tested elsewhere.
 SHORTER = {"recover": ["--num_steps", "1"]}
-TESTED_ELSEWHERE = ("demo", "mix")
+TESTED_ELSEWHERE = ("demo", "fit", "mix")
 
 
 def settings_table(fields: Sequence[Field]) -> str:
