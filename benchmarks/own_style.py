@@ -108,7 +108,7 @@ class Engineer:
 
 @dataclass(frozen=True)
 class Pairs:
-    """How pairs are made.
+    """Parameters of the generated pairs.
 
     Attributes:
         engineer: who mixes.

@@ -170,7 +170,7 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class _Group:
-    """What examples of a style share.
+    """Style, or two, with the reference that its examples share.
 
     Attributes:
         styles: one; of mix-to-mix that of the mixes, and the one that answers.

@@ -10,7 +10,7 @@ field, G gate; 2 is mid and side.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,17 +20,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mixprint.checkpoints.torchfile import read_tensors, write_tensors
+from mixprint.checkpoints.torchfile import write_tensors
 from mixprint.controller.descriptors import NUM_DESCRIPTORS
 from mixprint.controller.examples import Example
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import describe_tracks, role_numbers
 from mixprint.controller.measures import heard
-from mixprint.controller.references import MeasuredReference, measure_reference
+from mixprint.controller.references import MeasuredReference, measure_reference, read_measured
 from mixprint.controller.roles import ROLES
 from mixprint.controller.targets import TRIM, Targets
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.errors import CheckpointError, TrainingError
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import load_batches
@@ -194,7 +193,7 @@ class MeasuredExamples:
         Raises:
             TrainingError: it cannot be read.
         """
-        tensors = _read(_audio_path(self._folder, number), Audio._fields)
+        tensors = read_measured(_audio_path(self._folder, number), Audio._fields)
         return Audio(*(tensors[name].float() for name in Audio._fields))
 
 
@@ -248,7 +247,7 @@ def measure_examples(
     barrier()
     items = []
     for part in parts:
-        found = _read(_path(folder, part), [_key(n, name) for n in part for name in _NAMES])
+        found = read_measured(_path(folder, part), [_key(n, name) for n in part for name in _NAMES])
         for n in part:
             items.append(MeasuredExample(*(found[_key(n, name)] for name in _NAMES)))
     return MeasuredExamples(items, folder)
@@ -288,13 +287,3 @@ def _audio_path(folder: Path, number: int) -> Path:
 
 def _key(number: int, name: str) -> str:
     return f"{number}.{name}"
-
-
-def _read(path: Path, names: Sequence[str]) -> Mapping[str, Tensor]:
-    try:
-        tensors = read_tensors(path)
-        if not tensors.keys() >= set(names):
-            raise CheckpointError(f"{path}: expected {names[0]} and others in it")
-    except CheckpointError as error:
-        raise TrainingError(f"{path}: expected what was measured, found: {error}") from error
-    return tensors

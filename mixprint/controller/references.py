@@ -148,7 +148,7 @@ class MeasuredReferences:
         Raises:
             TrainingError: it cannot be read.
         """
-        return _tensors(self._paths[number], ["mix_CT"])["mix_CT"].float()
+        return read_measured(self._paths[number], ["mix_CT"])["mix_CT"].float()
 
 
 def find_mixes(folder: Path) -> tuple[list[FinishedMix], list[Refusal]]:
@@ -352,7 +352,7 @@ def _read(
             for n in range(record["num_excerpts"])
             for part in MeasuredReference._fields
         ]
-        found = _tensors(folder / f"{key}.safetensors", names)
+        found = read_measured(folder / f"{key}.safetensors", names)
         for n in range(record["num_excerpts"]):
             values = (found[_FULL_NAME.format(n, part)] for part in MeasuredReference._fields)
             items.append(MeasuredReference(*values))
@@ -379,7 +379,12 @@ def _audio_path(folder: Path, key: str, number: int) -> Path:
     return folder / f"{key}-{number}.safetensors"
 
 
-def _tensors(path: Path, names: Sequence[str]) -> Mapping[str, Tensor]:
+def read_measured(path: Path, names: Sequence[str]) -> Mapping[str, Tensor]:
+    """Read what was measured.
+
+    Raises:
+        TrainingError: a file is broken, or one of the names is missing.
+    """
     try:
         tensors = read_tensors(path)
         if not tensors.keys() >= set(names):

@@ -88,7 +88,7 @@ class StreamedDrive:
 
 
 class _Addition(Function):
-    """What the curve adds to audio, and its adjoint.
+    """Distortion that the curve adds to audio, with its adjoint.
 
     That is A(d x) / d, where A doubles the rate, takes means of tanh(x) - x and halves the rate.
     With w, the adjoint of the derivative of A applied to the gradient g, the gradient of x is w,
