@@ -42,7 +42,7 @@ from mixprint.controller.measured import Audio, MeasuredExamples, measure_exampl
 from mixprint.controller.own_style import OwnStyleConfig, learn_style
 from mixprint.controller.segments import Segment, cut, varied
 from mixprint.controller.settings import ControllerTrainConfig
-from mixprint.controller.shipped import load_start
+from mixprint.controller.shipped import start_folder
 from mixprint.controller.songs import song_pool
 from mixprint.controller.validation import Validation
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
@@ -305,7 +305,8 @@ def main() -> None:
     args = parser.parse_args()
     setup_logging()
     config = OwnStyleConfig.layered(args.config)
-    initial = load_start(args.controller, "cpu")
+    begin = start_folder(args.controller)
+    initial = None if begin is None else load_controller(begin)
     encoder = None
     if initial is not None and initial.encoder_fingerprint:
         encoder = load_checkpoint(SHIPPED_ENCODER)

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mixprint.train")
 
-# Instead of a folder: the controller reads no embeddings, or starts from no other one.
-NO_ENCODER = NO_START = "none"
+# Instead of a folder: the controller reads no embeddings.
+NO_ENCODER = "none"
 _SONGS_FOLDER = "songs"
 # Among the inputs: the folder in which the settings of pairs were found.
 PAIRS = "pairs"
@@ -69,7 +69,7 @@ class ControllerTask(TrainTask):
             nargs=2,
             metavar=("RAW", "MIXED"),
             help="learn how one engineer mixes, from folders of tracks and of their mixes; starts "
-            f"at --initial, or at the shipped controller ({NO_START}: from scratch), with the "
+            "at --initial, or at the shipped controller (none: from scratch), with the "
             "parameters of mixprint/controller/own_style.yaml, whatever the profile",
         )
 
@@ -225,13 +225,10 @@ def run_pairs(
         ConfigError, DataError, TrainingError: see `run` and `fit_folders`.
     """
     from mixprint.controller.own_style import fit_folders
-    from mixprint.controller.shipped import SHIPPED_CONTROLLER, ships_controller
+    from mixprint.controller.shipped import DEFAULT_START, start_folder
 
-    if initial is None and ships_controller():
-        initial = SHIPPED_CONTROLLER
-    elif str(initial) == NO_START:
-        initial = None
-    inputs = _inputs(out_dir, encoder, initial) | {PAIRS: str(out_dir)}
+    begin = start_folder(DEFAULT_START if initial is None else str(initial))
+    inputs = _inputs(out_dir, encoder, begin) | {PAIRS: str(out_dir)}
     with machine_at_work(out_dir, TASK.step) as (run_folder, _):
         fits, refused = fit_folders(raw, mixed, out_dir, config)
         log.info("%d pairs are learned from, %d left out", len(fits), len(refused))

@@ -57,17 +57,19 @@ def fit(
     that cannot be used are listed with their reasons, and left out.
     """
     from mixprint.api.models import fitting, load_encoder
+    from mixprint.controller.checkpoint import load_controller
     from mixprint.controller.outputs import check_initial
     from mixprint.controller.own_style import OwnStyleConfig, fit_folders, learn_style, told
-    from mixprint.controller.shipped import DEFAULT_START, NO_START, load_start
+    from mixprint.controller.shipped import start_folder
     from mixprint.machine.device import resolve_device
 
     overrides = [f"max_minutes={minutes}"] if minutes else []
     used = OwnStyleConfig.layered(config or (), overrides)
     where = resolve_device(device)
-    if start not in (DEFAULT_START, NO_START):
-        check_initial(Path(start), output_dir)
-    initial = load_start(start, where)
+    begin = start_folder(start)
+    if begin is not None:
+        check_initial(begin, output_dir)
+    initial = None if begin is None else load_controller(begin, where)
     encoder = None
     if initial is not None and initial.encoder_fingerprint:
         encoder = fitting(initial, load_encoder(mixing_checkpoint, where), is_named=True)

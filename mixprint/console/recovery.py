@@ -29,6 +29,7 @@ from mixprint.console.results import check_mix_folder, write_mix
 from mixprint.console.schema import MASTER, Field
 from mixprint.console.settings import ROOM_SHAPE, Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
@@ -350,7 +351,7 @@ class _Search:
             mixed_NCT = self._console(values)
         self._positions.look_for(self._is_fitted(done))
         num_tracks = len(self._tracks_NCT)
-        trim_N11 = torch.pow(10.0, values.track_N["trim_db"] / 20)[:, None, None]
+        trim_N11 = amplitude(values.track_N["trim_db"])[:, None, None]
         self._positions.move(
             {
                 "comp.threshold_db": loud_db(trim_N11 * self._tracks_NCT),

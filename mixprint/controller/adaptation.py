@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from mixprint.controller.checkpoint import Controller
 from mixprint.controller.heads import StripPrediction
-from mixprint.controller.measured import MeasuredExample, Source
+from mixprint.controller.measured import Source, Strips, master_strips, track_strips
 from mixprint.controller.model import ControllerNetwork
 from mixprint.controller.prior import Prior
 from mixprint.controller.settings import TrainParameters
@@ -116,14 +115,14 @@ class AdaptationTask(ControllerTask):
     @override
     def _fit_priors(self, network: ControllerNetwork) -> None:
         """Move the priors towards the pairs."""
-        for prior, (position_MK, weight_MK, role_M, _) in (
-            (network.prior, _strips(self.measured.items)),
-            (network.master_prior, _masters(self.measured.items)),
+        for prior, strips in (
+            (network.prior, track_strips(self.measured.items)),
+            (network.master_prior, master_strips(self.measured.items)),
         ):
             prior.adapt(
-                position_MK,
-                weight_MK,
-                role_M,
+                strips.position_MK,
+                strips.weight_MK,
+                strips.role_M,
                 strength=self._prior_strength,
                 shrinkage=self.config.prior_shrinkage,
             )
@@ -131,15 +130,13 @@ class AdaptationTask(ControllerTask):
     def _settle(self, network: ControllerNetwork) -> None:
         """Let a new network say what the priors say."""
         network.settle(
-            self._said_by(network.prior, _strips(self.measured.items)),
-            self._said_by(network.master_prior, _masters(self.measured.items)),
+            self._said_by(network.prior, track_strips(self.measured.items)),
+            self._said_by(network.master_prior, master_strips(self.measured.items)),
         )
 
-    def _said_by(
-        self, prior: Prior, strips: tuple[Tensor, Tensor, Tensor, Tensor]
-    ) -> StripPrediction:
+    def _said_by(self, prior: Prior, strips: Strips) -> StripPrediction:
         """Return the predictions of all roles: mean, spread, and how often a group is in use."""
-        _, _, role_M, gate_MG = strips
+        role_M, gate_MG = strips.role_M, strips.gate_MG
         strength, num_roles = self._prior_strength, len(prior.mean_RK)
         common_G = (gate_MG.sum(dim=0) + strength / 2) / (len(gate_MG) + strength)
         rows = [common_G]
@@ -194,23 +191,3 @@ class AdaptationTask(ControllerTask):
     def export(self, folder: Path, weights: Weights, entry: Mapping[str, float]) -> None:
         network = self._between(weights, entry.get("strength", 1.0))
         super().export(folder, {PART: network.state_dict()}, entry)
-
-
-def _strips(items: Sequence[MeasuredExample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gather the tracks: position_MK, weight_MK, role_M and gate_MG."""
-    return (
-        torch.cat([item.track_NK for item in items]),
-        torch.cat([item.track_weight_NK for item in items]),
-        torch.cat([item.role_N for item in items]),
-        torch.cat([item.track_gate_NG for item in items]),
-    )
-
-
-def _masters(items: Sequence[MeasuredExample]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gather the masters, likewise; they have no role."""
-    return (
-        torch.stack([item.master_K for item in items]),
-        torch.stack([item.master_weight_K for item in items]),
-        torch.zeros(len(items), dtype=torch.long),
-        torch.stack([item.master_gate_G for item in items]),
-    )

@@ -31,7 +31,7 @@ from mixprint.controller.inputs import (
 from mixprint.controller.measured import Audio, MeasuredExample, MeasuredExamples
 from mixprint.controller.model import Inputs
 from mixprint.controller.references import MeasuredReference, MeasuredReferences
-from mixprint.controller.roles import ROLES, stem_of
+from mixprint.controller.roles import ROLES, UNKNOWN, stem_of
 from mixprint.controller.settings import TrainParameters
 from mixprint.controller.targets import TRACK
 from mixprint.errors import TrainingError
@@ -41,6 +41,8 @@ from mixprint.training.ranks import rank_and_world
 
 _FADER = next(place for place, each in enumerate(TRACK.fields) if each.name == "fader_db")
 _FADER_RANGE_DB = TRACK.fields[_FADER].high - TRACK.fields[_FADER].low
+# Number of the stem that tracks of each role are part of; the first role is the unknown one.
+_STEM_OF_ROLE_R = torch.tensor([STEMS.index(stem_of(role)) for role in (UNKNOWN, *ROLES)])
 
 
 class Heard(NamedTuple):
@@ -234,9 +236,8 @@ def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> 
         return item
     whole_db, *own_db = (rng.gauss(0.0, level_noise_db * math.sqrt(0.5)) for _ in range(5))
     change_S = torch.tensor([whole_db + each_db for each_db in own_db])
-    stem_of_role_R = torch.tensor([0, *(STEMS.index(stem_of(role)) for role in ROLES)])
     track_NK = item.track_NK.clone()
-    track_NK[:, _FADER] += change_S[stem_of_role_R[item.role_N]] / _FADER_RANGE_DB
+    track_NK[:, _FADER] += change_S[_STEM_OF_ROLE_R[item.role_N]] / _FADER_RANGE_DB
     return replace(
         item,
         stem_SD=shifted(item.stem_SD, change_S),

@@ -96,8 +96,6 @@ def describe_audio(audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
     least = round(MIN_DURATION_S * SAMPLE_RATE_HZ)
     if audio_NCT.shape[-1] < least:
         audio_NCT = audio_NCT.repeat(1, 1, -(-least // audio_NCT.shape[-1]))[..., :least]
-    if len(audio_NCT) == 0:
-        return audio_NCT.new_zeros(0, NUM_DESCRIPTORS)
     if audio_NCT.device.type != "cpu":
         return _described(audio_NCT)
     # One at a time keeps the intermediate results of a CPU in its cache.

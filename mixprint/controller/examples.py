@@ -28,7 +28,9 @@ from mixprint.controller.segments import (
     SegmentConfig,
     cut,
     draw_submixed,
+    integer,
     submixed,
+    uniform,
     varied,
 )
 from mixprint.controller.songs import DrySong, SongConfig
@@ -224,21 +226,21 @@ class RecipeReader(Dataset[list[Recipe]]):
         """Draw a style, or two, and its reference."""
         config, generator = self._config, self._generator("style", step, number)
         styles = [draw_style(generator, config.draws)]
-        if _chance(generator, config.mix_to_mix_share):
+        if uniform(generator) < config.mix_to_mix_share:
             styles.append(draw_style(generator, config.redraws))
         stems = draw_submixed(generator, config.segments)
-        place = _integer(generator, self._pool.size), _integer(generator, 2)
+        place = integer(generator, self._pool.size), integer(generator, 2)
         segment = submixed(self._cut(step, *place, generator, with_lead=True), stems)
         return _Group(tuple(styles), stems, place, self._mix(segment, tuple(styles), generator))
 
     def _recipe(self, step: int, row: int, group: _Group) -> Recipe:
         config, generator = self._config, self._generator("row", step, row)
         (song, half), size = group.place, self._pool.size
-        if _chance(generator, config.same_song_share):
+        if uniform(generator) < config.same_song_share:
             half = 1 - half
         else:
-            song = (song + 1 + _integer(generator, max(size - 1, 1))) % size
-            half = _integer(generator, 2)
+            song = (song + 1 + integer(generator, max(size - 1, 1))) % size
+            half = integer(generator, 2)
         *mixed_in, style = group.styles
         given: Segment | MixRecipe
         dry = self._cut(step, song, half, generator, with_lead=bool(mixed_in))
@@ -247,18 +249,18 @@ class RecipeReader(Dataset[list[Recipe]]):
             given = self._mix(dry, tuple(mixed_in), generator)
         else:
             given = varied(dry, generator, config.segments)
-        has_reference = not _chance(generator, config.reference_dropout)
+        has_reference = uniform(generator) >= config.reference_dropout
         return Recipe(row, given, style, group.reference if has_reference else None)
 
     def _mix(
         self, segment: Segment, styles: tuple[Style, ...], generator: torch.Generator
     ) -> MixRecipe:
-        draw = float(torch.rand((), generator=generator))
+        draw = uniform(generator)
         separated = self._config.separated_share
         stems = "separated" if draw < separated else "true"
         if separated <= draw < separated + self._config.masked_share:
             stems = "masked"
-        return MixRecipe(segment, styles, stems, _integer(generator, 1 << 31))
+        return MixRecipe(segment, styles, stems, integer(generator, 1 << 31))
 
     def _cut(
         self, step: int, index: int, half: int, generator: torch.Generator, *, with_lead: bool
@@ -269,7 +271,7 @@ class RecipeReader(Dataset[list[Recipe]]):
         begin, end = half * song.num_samples // 2, (half + 1) * song.num_samples // 2
         if end - begin < length:
             begin, end = 0, song.num_samples
-        return cut(song, begin + _integer(generator, end - begin - length + 1), length)
+        return cut(song, begin + integer(generator, end - begin - length + 1), length)
 
     def _generator(self, purpose: str, step: int, number: int) -> torch.Generator:
         seed = derive_seed(self._seed, "controller", purpose, step, number)
@@ -437,11 +439,3 @@ def _stem_tracks(stems_SCT: Tensor) -> Segment:
 
 def _settings(segment: Segment, style: Style) -> Settings:
     return style.settings(segment.names, segment.roles, segment.trims_db(), SAMPLE_RATE_HZ)
-
-
-def _chance(generator: torch.Generator, probability: float) -> bool:
-    return float(torch.rand((), generator=generator)) < probability
-
-
-def _integer(generator: torch.Generator, size: int) -> int:
-    return int(torch.randint(size, (), generator=generator))

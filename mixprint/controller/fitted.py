@@ -20,6 +20,7 @@ from mixprint.controller.examples import Example
 from mixprint.controller.fits import Fit, PairAudio
 from mixprint.controller.mixes import Mixing, mixed, separated_by_mask, stem_sums
 from mixprint.controller.roles import guess_role
+from mixprint.controller.segments import draw_kept, integer, uniform
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.schema import Above, Range
 from mixprint.stems import SAMPLE_RATE_HZ
@@ -143,15 +144,15 @@ class FittedExamples(Dataset[_Recipe]):
         ]
         names = {self._fits[place].name for place in places}
         others = [fit for fit in self._references if fit.name not in names] or self._references
-        reference = others[_integer(generator, len(others))]
-        mask_seed = _integer(generator, 1 << 31)
-        is_masked = _uniform(generator) < self._config.masked_share
+        reference = others[integer(generator, len(others))]
+        mask_seed = integer(generator, 1 << 31)
+        is_masked = uniform(generator) < self._config.masked_share
         rows = []
         for place in places:
             fit = self._fits[place]
-            is_told = _uniform(generator) >= self._reference_dropout and fit.name != reference.name
+            is_told = uniform(generator) >= self._reference_dropout and fit.name != reference.name
             excerpt = self._excerpt(fit, generator)
-            kept = self._kept(len(fit.settings.tracks), generator)
+            _, kept = draw_kept(len(fit.settings.tracks), generator, self._config.track_dropout)
             rows.append((excerpt, kept, is_told))
         return _Recipe(
             tuple(rows), self._excerpt(reference, generator), mask_seed if is_masked else None
@@ -161,14 +162,8 @@ class FittedExamples(Dataset[_Recipe]):
         audio = fit.audio()
         length = audio.mix_CT.shape[-1]
         num_samples = min(round(self._config.excerpt_s * SAMPLE_RATE_HZ), length)
-        first = _integer(generator, length - num_samples + 1)
+        first = integer(generator, length - num_samples + 1)
         return _Excerpt(fit, audio, first, num_samples)
-
-    def _kept(self, num_tracks: int, generator: torch.Generator) -> list[int]:
-        order = torch.randperm(num_tracks, generator=generator).tolist()
-        dropout = self._config.track_dropout * _uniform(generator)
-        is_kept_N = torch.rand(num_tracks, generator=generator) >= dropout
-        return [place for place in order if is_kept_N[place]] or order[:1]
 
     def made(self, recipe: _Recipe, device: torch.device, *, with_truth: bool) -> list[Example]:
         """Make a batch; a pair's tracks in the mix only where they are needed."""
@@ -225,11 +220,3 @@ def _reference(
     if mask_seed is not None:
         stems_SCT = separated_by_mask(stems_SCT, torch.Generator().manual_seed(mask_seed))
     return excerpt.cut(excerpt.audio.mix_CT).to(device), stems_SCT
-
-
-def _uniform(generator: torch.Generator) -> float:
-    return float(torch.rand((), generator=generator))
-
-
-def _integer(generator: torch.Generator, size: int) -> int:
-    return int(torch.randint(size, (), generator=generator))

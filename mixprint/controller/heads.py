@@ -22,6 +22,8 @@ from mixprint.controller.targets import Layout
 
 # Surer than 0.5 % of a range, or less sure than all of it, no head can be.
 _LEAST_LOG_SIGMA, _MOST_LOG_SIGMA = math.log(0.005), 0.0
+_MIDDLE_LOG_SIGMA = (_MOST_LOG_SIGMA + _LEAST_LOG_SIGMA) / 2
+_HALF_LOG_SIGMA = (_MOST_LOG_SIGMA - _LEAST_LOG_SIGMA) / 2
 _FIRST_LOG_SIGMA = math.log(0.15)
 _MOST_PART = 0.99  # of the way to these bounds, where a head is settled
 # Of a chain, where a processor is written or not.
@@ -291,15 +293,15 @@ class ChainHead(StripHead):
 
 def _log_sigma(number: Tensor) -> Tensor:
     """Make a spread of what a head says: between its bounds, with a gradient everywhere."""
-    middle, half = ((_MOST_LOG_SIGMA + sign * _LEAST_LOG_SIGMA) / 2 for sign in (1, -1))
-    return middle + half * torch.tanh((number + _FIRST_LOG_SIGMA - middle) / half)
+    part = (number + _FIRST_LOG_SIGMA - _MIDDLE_LOG_SIGMA) / _HALF_LOG_SIGMA
+    return _MIDDLE_LOG_SIGMA + _HALF_LOG_SIGMA * torch.tanh(part)
 
 
 def _number(log_sigma: Tensor) -> Tensor:
     """Undo `_log_sigma`, within its bounds."""
-    middle, half = ((_MOST_LOG_SIGMA + sign * _LEAST_LOG_SIGMA) / 2 for sign in (1, -1))
-    part = ((log_sigma - middle) / half).clamp(-_MOST_PART, _MOST_PART)
-    return middle + half * torch.atanh(part) - _FIRST_LOG_SIGMA
+    part = (log_sigma - _MIDDLE_LOG_SIGMA) / _HALF_LOG_SIGMA
+    inner = torch.atanh(part.clamp(-_MOST_PART, _MOST_PART))
+    return _MIDDLE_LOG_SIGMA + _HALF_LOG_SIGMA * inner - _FIRST_LOG_SIGMA
 
 
 def _start_small(out: nn.Linear) -> None:

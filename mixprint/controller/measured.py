@@ -5,8 +5,8 @@
 
 Each batch is drawn from its number, so what was lost is measured again, and equal.
 
-Shape suffixes: N track, S stem, C channel, T sample, D number of a descriptor, E embedding, K
-field, G gate; 2 is mid and side.
+Shape suffixes: N track, M strip of any example, S stem, C channel, T sample, D number of a
+descriptor, E embedding, K field, G gate; 2 is mid and side.
 """
 
 import logging
@@ -112,6 +112,42 @@ class MeasuredExample:
         return StripTarget(
             self.master_K[None], self.master_gate_G[None], self.master_weight_K[None]
         )
+
+
+class Strips(NamedTuple):
+    """True strips of many examples, one after another.
+
+    Attributes:
+        position_MK: positions.
+        weight_MK: how much they are heard.
+        role_M: roles; 0 of masters, which have none.
+        gate_MG: gates.
+    """
+
+    position_MK: Tensor
+    weight_MK: Tensor
+    role_M: Tensor
+    gate_MG: Tensor
+
+
+def track_strips(items: Sequence[MeasuredExample]) -> Strips:
+    """Gather the tracks of examples."""
+    return Strips(
+        torch.cat([item.track_NK for item in items]),
+        torch.cat([item.track_weight_NK for item in items]),
+        torch.cat([item.role_N for item in items]),
+        torch.cat([item.track_gate_NG for item in items]),
+    )
+
+
+def master_strips(items: Sequence[MeasuredExample]) -> Strips:
+    """Gather the masters of examples."""
+    return Strips(
+        torch.stack([item.master_K for item in items]),
+        torch.stack([item.master_weight_K for item in items]),
+        torch.zeros(len(items), dtype=torch.long),
+        torch.stack([item.master_gate_G for item in items]),
+    )
 
 
 class Audio(NamedTuple):

@@ -90,8 +90,7 @@ class OwnStyleConfig(TrainParameters):
         Raises:
             ConfigError: a file or a value does not fit.
         """
-        params = load_params(PARAMETERS, overrides=overrides, layers=layers, section=cls.section)
-        return cls.of_params(params, PARAMETERS)
+        return cls.of_params(own_style_params(layers, overrides), PARAMETERS)
 
     def shaped_as(self, initial: Controller | None) -> Self:
         """Take the shape of the network of a controller to start from."""

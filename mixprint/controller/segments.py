@@ -93,12 +93,8 @@ def _loudest_power(audio_CT: Tensor, size: int) -> Tensor:
 
 def varied(segment: Segment, generator: torch.Generator, config: SegmentConfig) -> Segment:
     """Leave some tracks out, and change levels and order."""
-    num_tracks = len(segment.names)
-    order = torch.randperm(num_tracks, generator=generator).tolist()
-    dropout = config.track_dropout * float(torch.rand((), generator=generator))
-    is_kept_N = torch.rand(num_tracks, generator=generator) >= dropout
-    kept = [place for place in order if is_kept_N[place]] or order[:1]
-    if float(torch.rand((), generator=generator)) < config.solo_share:
+    order, kept = draw_kept(len(segment.names), generator, config.track_dropout)
+    if uniform(generator) < config.solo_share:
         voices = [place for place in order if segment.roles[place] == "vocals"]
         kept = (voices or order)[:1]
     segment = segment.chosen(kept[:MAX_TRACKS])
@@ -107,9 +103,38 @@ def varied(segment: Segment, generator: torch.Generator, config: SegmentConfig) 
     return Segment(gain_N11 * segment.tracks_NCT, segment.names, segment.roles)
 
 
+def draw_kept(
+    num_tracks: int, generator: torch.Generator, track_dropout: float
+) -> tuple[list[int], list[int]]:
+    """Draw an order of tracks, and which of them are kept; one at least.
+
+    Args:
+        num_tracks: there are.
+        generator: draws.
+        track_dropout: up to this part is missing.
+
+    Returns:
+        places of all tracks, and of those that are kept, in the drawn order.
+    """
+    order = torch.randperm(num_tracks, generator=generator).tolist()
+    dropout = track_dropout * uniform(generator)
+    is_kept_N = torch.rand(num_tracks, generator=generator) >= dropout
+    return order, [place for place in order if is_kept_N[place]] or order[:1]
+
+
+def uniform(generator: torch.Generator) -> float:
+    """Draw a number between 0 and 1."""
+    return float(torch.rand((), generator=generator))
+
+
+def integer(generator: torch.Generator, size: int) -> int:
+    """Draw a number from 0 to `size` - 1."""
+    return int(torch.randint(size, (), generator=generator))
+
+
 def draw_submixed(generator: torch.Generator, config: SegmentConfig) -> frozenset[str]:
     """Draw the stems that come as one track, in all songs of a style."""
-    comes_as_stems = float(torch.rand((), generator=generator)) < config.stems_share
+    comes_as_stems = uniform(generator) < config.stems_share
     probability = 1.0 if comes_as_stems else config.submix_probability
     is_summed_S = torch.rand(len(STEMS), generator=generator) < probability
     return frozenset(stem for stem, is_summed in zip(STEMS, is_summed_S, strict=True) if is_summed)

@@ -43,22 +43,18 @@ def load_named(folder: Path | str | None, device: torch.device | str) -> Control
     return load_controller(SHIPPED_CONTROLLER, device)
 
 
-def load_start(name: str, device: torch.device | str) -> Controller | None:
-    """Load the controller that a training starts from.
+def start_folder(name: str) -> Path | None:
+    """Return the folder of the controller that a training starts from.
 
     Args:
-        name: its folder; `default` for the shipped one, if there is one; `none` for none.
-        device: where it computes.
+        name: the folder; `default` for the shipped one, if there is one; `none` for none.
 
     Returns:
         None where the training starts from scratch.
-
-    Raises:
-        CheckpointError: it is missing, broken or of another kind.
     """
     if name == DEFAULT_START and not ships_controller():
         log.warning("no controller is shipped yet: a small one is trained from scratch")
         return None
     if name == NO_START:
         return None
-    return load_controller(SHIPPED_CONTROLLER if name == DEFAULT_START else Path(name), device)
+    return SHIPPED_CONTROLLER if name == DEFAULT_START else Path(name)

@@ -31,7 +31,13 @@ from mixprint.controller.losses import (
     soft_targets,
     truth_loss,
 )
-from mixprint.controller.measured import MeasuredExamples, Source, measure_examples
+from mixprint.controller.measured import (
+    MeasuredExamples,
+    Source,
+    master_strips,
+    measure_examples,
+    track_strips,
+)
 from mixprint.controller.model import ControllerNetwork, Inputs, Outputs
 from mixprint.controller.references import MeasuredReferences, measure_references
 from mixprint.controller.roles import ROLES
@@ -209,20 +215,16 @@ class ControllerTask(Task[Batch | None]):
 
     def _fit_priors(self, network: ControllerNetwork) -> None:
         """Let the priors be those of the songs at hand, also of a controller that is known."""
-        items = self.measured.items
-        shrinkage = self.config.prior_shrinkage
-        network.prior.fit(
-            torch.cat([item.track_NK for item in items]),
-            torch.cat([item.track_weight_NK for item in items]),
-            torch.cat([item.role_N for item in items]),
-            shrinkage,
-        )
-        network.master_prior.fit(
-            torch.stack([item.master_K for item in items]),
-            torch.stack([item.master_weight_K for item in items]),
-            torch.zeros(len(items), dtype=torch.long),
-            shrinkage,
-        )
+        for prior, strips in (
+            (network.prior, track_strips(self.measured.items)),
+            (network.master_prior, master_strips(self.measured.items)),
+        ):
+            prior.fit(
+                strips.position_MK,
+                strips.weight_MK,
+                strips.role_M,
+                self.config.prior_shrinkage,
+            )
 
     @override
     def identity(self) -> Mapping[str, Any]:

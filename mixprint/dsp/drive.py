@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.pieces import padded, pieces
 
 # An output depends on so many samples on either side; each filter reaches over half of them.
@@ -54,7 +55,7 @@ def driven(audio_BCT: Tensor, drive_db_B: Tensor, mix_B: Tensor) -> Tensor:
     Returns:
         audio_BCT of the same length and type.
     """
-    drive_B = torch.pow(10.0, drive_db_B.double() / 20)
+    drive_B = amplitude(drive_db_B.double())
     added_BCT: Tensor = _Addition.apply(audio_BCT, drive_B)
     return audio_BCT + mix_B.to(audio_BCT.dtype)[:, None, None] * added_BCT
 
@@ -64,7 +65,7 @@ class StreamedDrive:
 
     def __init__(self, drive_db_B: Tensor, mix_B: Tensor, num_channels: int) -> None:
         """Start with silence before the first block."""
-        self._drive_B = torch.pow(10.0, drive_db_B.double() / 20)
+        self._drive_B = amplitude(drive_db_B.double())
         self._mix_B11 = mix_B.double()[:, None, None]
         self._held_BCT = torch.zeros(
             (len(drive_db_B), num_channels, CONTEXT_SAMPLES), dtype=torch.float64

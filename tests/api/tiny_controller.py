@@ -8,19 +8,10 @@ from torch import nn
 
 from mixprint.controller.checkpoint import save_controller
 from mixprint.controller.model import ControllerNetwork
-from mixprint.controller.settings import ControllerConfig
 from mixprint.stems import STEMS
+from tests.controller import trials
 
-CONFIG = ControllerConfig(
-    width=16,
-    num_layers=1,
-    num_heads=2,
-    head="settings",
-    dropout=0.0,
-    descriptor_noise=0.0,
-    embedding_dim=8,
-    roles=STEMS,
-)
+CONFIG = replace(trials.CONFIG, embedding_dim=8, roles=STEMS)
 
 
 def write_controller(folder: Path, *, encoder: str = "", embedding_dim: int = 8) -> Path:
