@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.run_folder import RunFolder
 from components.train.job import (
     STATE_FOLDER,
     Job,
@@ -21,7 +22,7 @@ from components.train.job import (
     start_ranks,
 )
 from mixprint.controller.outputs import FILES, OUTPUTS, check_initial
-from mixprint.controller.settings import ControllerTrainConfig
+from mixprint.controller.settings import ControllerTrainConfig, TrainParameters
 from mixprint.fingerprint import fingerprint
 from mixprint.training.outputs import check_own_folder
 from mixprint.weights import SHIPPED_ENCODER
@@ -185,15 +186,7 @@ def run(
     check_own_folder(out_dir, OUTPUTS)
     inputs = _inputs(out_dir, encoder, initial)
     with machine_at_work(out_dir, TASK.step) as (run_folder, _):
-        start_ranks(
-            TASK,
-            run_folder,
-            run_folder.path,
-            config,
-            inputs=inputs,
-            recipe=[config.identity(), inputs],
-        )
-    return out_dir / FILES[0]
+        return _train(run_folder, config, inputs)
 
 
 def run_pairs(
@@ -232,15 +225,16 @@ def run_pairs(
     with machine_at_work(out_dir, TASK.step) as (run_folder, _):
         fits, refused = fit_folders(raw, mixed, out_dir, config)
         log.info("%d pairs are learned from, %d left out", len(fits), len(refused))
-        start_ranks(
-            TASK,
-            run_folder,
-            run_folder.path,
-            config,
-            inputs=inputs,
-            recipe=[config.identity(), inputs, [fit.recipe for fit in fits]],
-        )
-    return out_dir / FILES[0]
+        return _train(run_folder, config, inputs, [fit.recipe for fit in fits])
+
+
+def _train(
+    run_folder: RunFolder, config: TrainParameters, inputs: Mapping[str, str], *made_of: list[str]
+) -> Path:
+    """Train in a run; what the result depends on beside its inputs is `made_of`."""
+    recipe = [config.identity(), inputs, *made_of]
+    start_ranks(TASK, run_folder, run_folder.path, config, inputs=inputs, recipe=recipe)
+    return run_folder.path / FILES[0]
 
 
 def _inputs(out_dir: Path, encoder: str, initial: Path | None) -> dict[str, str]:
