@@ -36,6 +36,7 @@ from benchmarks.own_process import run_in_own_process
 from benchmarks.publish import publish
 from mixprint.audio.levels import loudness_lufs
 from mixprint.audio.streamed_levels import stream_levels
+from mixprint.dsp.decibels import amplitude
 from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.evaluation.transfer_benchmark import Method, draw_cases
 from mixprint.log import setup_logging
@@ -171,7 +172,7 @@ def as_method(way: Hyperparameters, encoder: Encoder, num_steps: int) -> Method:
         source, processed = (stream_levels([x_SCT.sum(0)]) for x_SCT in (input_SCT, output_SCT))
         target_lufs = loudness_lufs(target_SCT.sum(0), SAMPLE_RATE_HZ)
         gain_db = Controls(loudness=LOUDNESS).gain_db(source, processed, target_lufs)
-        return output_SCT * 10 ** (gain_db / 20)
+        return output_SCT * amplitude(gain_db)
 
     return transfer
 

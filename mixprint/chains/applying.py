@@ -14,6 +14,7 @@ from torch import Tensor
 from mixprint.chains.drawing import NONE, Chains
 from mixprint.chains.effect import SILENCE, rms
 from mixprint.chains.registry import EFFECTS
+from mixprint.dsp.decibels import amplitude
 from mixprint.stems import NUM_CHANNELS
 
 # An effect that leaves next to nothing of a sound is raised by no more, so that noise stays quiet.
@@ -81,7 +82,7 @@ class _Signals:
         """Replace signals; their levels change as given, or (keep) to that of the audio."""
         rms_N = rms(audio_NCT)
         factor_N = self._rms_N[rows] / rms_N.clamp_min(SILENCE)
-        factor_N = factor_N.clamp_max(10 ** (MAX_RAISE_DB / 20)) * 10 ** (level_db_N / 20)
+        factor_N = factor_N.clamp_max(amplitude(MAX_RAISE_DB)) * amplitude(level_db_N)
         factor_N = torch.ones_like(factor_N) if keep else factor_N
         self._factor_N[rows] = factor_N
         self._rms_N[rows] = rms_N * factor_N

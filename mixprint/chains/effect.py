@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.pieces import pieces
 
 # An RMS below this counts as this, so that silence can be divided by.
@@ -93,11 +94,6 @@ class Effect:
         return {each.name: each.value(position_NP[:, p]) for p, each in enumerate(self.parameters)}
 
 
-def amplitude(level_db_N: Tensor) -> Tensor:
-    """Turn decibels into factors for audio: factor_N11."""
-    return torch.pow(10.0, level_db_N / 20)[:, None, None]
-
-
 def blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
     """Mix the sound with what an effect made of it, which is overwritten: 0 is dry, 1 is wet."""
     return wet_NCT.lerp_(dry_NCT, 1 - mix_N[:, None, None].to(dry_NCT.dtype))
@@ -113,7 +109,7 @@ def evenly_blended(dry_NCT: Tensor, wet_NCT: Tensor, mix_N: Tensor) -> Tensor:
 
 def added(dry_NCT: Tensor, wet_NCT: Tensor, level_db_N: Tensor) -> Tensor:
     """Add at a level what an effect made of the sound, which is overwritten."""
-    return torch.addcmul(dry_NCT, wet_NCT, amplitude(level_db_N), out=wet_NCT)
+    return torch.addcmul(dry_NCT, wet_NCT, amplitude(level_db_N)[:, None, None], out=wet_NCT)
 
 
 def rms(audio_NCT: Tensor) -> Tensor:

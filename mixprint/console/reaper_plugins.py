@@ -15,6 +15,7 @@ from typing import Any
 
 from mixprint.console.bands import Kind
 from mixprint.console.rpp import Line
+from mixprint.dsp.decibels import amplitude
 from mixprint.errors import DataError
 
 _LINE_LENGTH = 128
@@ -154,11 +155,11 @@ def eq_block(bands: Sequence[ReaEqBand], level_db: float = 0.0) -> Line:
     """
     state = struct.pack("<ii", 33, len(bands))
     for band in bands:
-        gain = 10 ** (band.gain_db / 20)
+        gain = amplitude(band.gain_db)
         number = _KIND_NUMBERS[band.kind]
         state += _BAND.pack(number, band.is_on, band.freq_hz, gain, band.octaves, 1)
     # The size of its window stands at the end.
-    state += struct.pack("<iidiii", 1, 1, 10 ** (level_db / 20), 0, 576, 363) + bytes((2, 0, 0, 0))
+    state += struct.pack("<iidiii", 1, 1, amplitude(level_db), 0, 576, 363) + bytes((2, 0, 0, 0))
     return REAEQ.block(state)
 
 
@@ -201,10 +202,10 @@ def eq_bands(block: Line, where: str) -> tuple[list[ReaEqBand], float, list[str]
 def comp_block(comp: Compression) -> Line:
     """Return the block of a ReaComp."""
     values = [0.0] * 21
-    values[0] = 10 ** (comp.threshold_db / 20)
+    values[0] = amplitude(comp.threshold_db)
     values[1] = (comp.ratio - 1) / 99
     values[2], values[3] = comp.attack_ms / 500, comp.release_ms / 5_000
-    values[6], values[10], values[11] = 1.0, comp.dry, 10 ** (comp.wet_db / 20)
+    values[6], values[10], values[11] = 1.0, comp.dry, amplitude(comp.wet_db)
     values[13], values[14] = comp.rms_ms / 100, comp.knee_db / 24
     return REACOMP.block(_MAGIC + struct.pack("<21f", *values))
 

@@ -18,6 +18,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from mixprint.dsp.decibels import amplitude
+
 BLOCK_SAMPLES = 64
 FLOOR_DB = -120.0
 # A knee narrower than this has the gradient of a hard one.
@@ -34,7 +36,7 @@ def block_levels_db(side_chain_BT: Tensor) -> Tensor:
     num_samples = side_chain_BT.shape[-1]
     padded_BT = functional.pad(side_chain_BT.abs(), (0, -num_samples % BLOCK_SAMPLES))
     peak_BN = padded_BT.unflatten(-1, (-1, BLOCK_SAMPLES)).amax(dim=-1)
-    return 20 * torch.log10(peak_BN.clamp_min(10 ** (FLOOR_DB / 20)))
+    return 20 * torch.log10(peak_BN.clamp_min(amplitude(FLOOR_DB)))
 
 
 def above_threshold_db(level_db_BN: Tensor, threshold_db_B: Tensor, knee_db_B: Tensor) -> Tensor:
@@ -182,8 +184,8 @@ class Compressors:
             before_B,
         )
         # The slope scales target and result alike, whatever its sign: which pole acts stays.
-        gain_BN = torch.pow(10.0, -self.slope_B[:, None] * above_BN / 20)
-        first_B = torch.pow(10.0, -self.slope_B * before_B / 20)
+        gain_BN = amplitude(-self.slope_B[:, None] * above_BN)
+        first_B = amplitude(-self.slope_B * before_B)
         return joined(gain_BN, first_B, side_chain_BT.shape[-1]), above_BN[:, -1]
 
 

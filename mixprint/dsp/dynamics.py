@@ -24,6 +24,7 @@ from mixprint.dsp.compressor import (
     pole,
     smoothed,
 )
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
 from mixprint.dsp.filter_designs import all_pass, linkwitz_riley
 from mixprint.dsp.filters import filtered
@@ -57,7 +58,7 @@ def held(level_NK: Tensor, hold_s: float, sample_rate_hz: int) -> Tensor:
 
 def scaled(audio_NCT: Tensor, gain_db_NK: Tensor) -> Tensor:
     """Multiply by a gain that is given at the ends of blocks, in lines of amplitude between."""
-    gain_NK = torch.pow(10.0, gain_db_NK / 20).to(audio_NCT.dtype)
+    gain_NK = amplitude(gain_db_NK).to(audio_NCT.dtype)
     return audio_NCT * joined(gain_NK, gain_NK[:, 0], audio_NCT.shape[-1])[:, None]
 
 

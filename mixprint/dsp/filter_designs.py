@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import BUTTERWORTH_Q, HIGHEST_FREQUENCY, Sections, section
 
 # Coefficients of s^2, s and 1, each for all signals or one per signal.
@@ -125,7 +126,7 @@ def chebyshev(
     ]
     # Of an even order the ripple begins at its low end.
     first = sections[0]
-    level_B11 = torch.pow(10.0, -ripple_db_B.double() / 20)[:, None, None]
+    level_B11 = amplitude(-ripple_db_B.double())[:, None, None]
     return Sections.joined([Sections(first.b_BK3 * level_B11, first.a_BK3), *sections[1:]])
 
 

@@ -17,6 +17,7 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import convolved
 from mixprint.dsp.room import answered
 
@@ -91,7 +92,7 @@ def plate_impulse(decay_s_N: Tensor, brightness_db_N: Tensor, sample_rate_hz: in
     low_CL, high_CL = (x.to(decay_s_N.device) for x in _plate_bands(sample_rate_hz))
     time_NL = _times(decay_s_N, sample_rate_hz)
     num_taps = time_NL.shape[-1]
-    gain_N11 = torch.pow(10.0, brightness_db_N / 20)[:, None, None]
+    gain_N11 = amplitude(brightness_db_N)[:, None, None]
     carrier_NCL = low_CL[:, :num_taps] + gain_N11 * high_CL[:, :num_taps]
     return carrier_NCL * _decays(time_NL, decay_s_N)[:, None]
 
@@ -128,7 +129,7 @@ def reflection_impulse(size_ms_N: Tensor, slope_db_N: Tensor, sample_rate_hz: in
     """
     at_CK, sign_CK = (x.to(size_ms_N.device) for x in _reflections())
     tap_NCK = (at_CK * size_ms_N[:, None, None] * sample_rate_hz / 1_000).round().long()
-    gain_NCK = sign_CK * torch.pow(10.0, -slope_db_N[:, None, None] * at_CK / 20)
+    gain_NCK = sign_CK * amplitude(-slope_db_N[:, None, None] * at_CK)
     num_taps = math.ceil(float(size_ms_N.max()) * sample_rate_hz / 1_000) + 1
     impulse_NCL = gain_NCK.new_zeros(len(size_ms_N), _CHANNELS, num_taps)
     return impulse_NCL.scatter_add_(-1, tap_NCK, gain_NCK)
@@ -252,7 +253,7 @@ def _windowed(
     level_db_NL = start_db_N[:, None] + (end_db_N - start_db_N)[:, None] * time_NL / length_N1
     fade_NL = ((length_N1 - time_NL) / _FADE_S).clamp(0, 1)
     noise_CL = _noise(sample_rate_hz)[:, : time_NL.shape[-1]].to(length_s_N.device)
-    return noise_CL * (torch.pow(10.0, level_db_NL / 20) * fade_NL)[:, None]
+    return noise_CL * (amplitude(level_db_NL) * fade_NL)[:, None]
 
 
 @lru_cache(maxsize=4)

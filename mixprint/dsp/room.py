@@ -21,6 +21,8 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from mixprint.dsp.decibels import amplitude
+
 MAX_TIME_S = 6.0
 DAMPING_HZ = 5_000.0
 LOW_HZ, HIGH_HZ = 300.0, 4_000.0
@@ -104,7 +106,7 @@ class Rooms:
                 other_BCN = _died_away(echo_CN, ratio_B * self.time_s_B, sample_rate_hz)
                 band_BCN = _band(other_BCN - answer_BCN, freq_hz / sample_rate_hz, is_high)
                 total_BCN = total_BCN + band_BCN
-        gain_B11 = torch.pow(10.0, self.send_db_B.double() / 20)[:, None, None]
+        gain_B11 = amplitude(self.send_db_B.double())[:, None, None]
         return gain_B11 * _damped(total_BCN, sample_rate_hz)
 
     def longest_taps(self, sample_rate_hz: int) -> int:

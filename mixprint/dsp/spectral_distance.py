@@ -13,6 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from mixprint.dsp.decibels import amplitude
 from mixprint.stems import NUM_CHANNELS
 
 RESOLUTIONS = (512, 2048, 8192)
@@ -61,7 +62,7 @@ def multi_resolution_stft(
 def _one_resolution(a_CT: Tensor, b_CT: Tensor, n_fft: int, frames_per_window: int) -> Tensor:
     hop_samples = n_fft // frames_per_window
     a_JCFN, b_JCFN = (_magnitudes(x_CT, n_fft, hop_samples) for x_CT in (a_CT, b_CT))
-    floor = 10 ** (FLOOR_DBFS / 20)
+    floor = amplitude(FLOOR_DBFS)
     logarithmic_J = (torch.log(a_JCFN + floor) - torch.log(b_JCFN + floor)).abs().mean((1, 2, 3))
     # The floor keeps gradient and ratio finite where there is only silence.
     tiny = floor**2

@@ -30,6 +30,7 @@ from mixprint.console.mixing import Console, Values, as_stereo, louder_channel
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings
 from mixprint.dsp.compressor import BLOCK_SAMPLES
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import convolved, impulse_response, response
 
 EFFECTS: Mapping[str, str] = {
@@ -193,7 +194,7 @@ def _reductions_db(tracks_NCT: Tensor, settings: Settings, values: Values) -> Te
     """Return what the compressors of track and master take away, reduction_db_NM."""
     rate_hz = values.sample_rate_hz
     audio_NCT = convolved(tracks_NCT, impulse_response(values.track_sections(), rate_hz))
-    trim_N11 = torch.pow(10.0, values.track_N["trim_db"] / 20)[:, None, None]
+    trim_N11 = amplitude(values.track_N["trim_db"])[:, None, None]
     own_NT = values.compressors(values.track_N).gain(louder_channel(trim_N11 * audio_NCT), rate_hz)
     before = settings.edit({f"{MASTER}.comp.slope": 0.0, f"{MASTER}.output_db": 0.0})
     mix_1CT = Console(tracks_NCT)(Values.of(before, rate_hz)).sum(0, keepdim=True)

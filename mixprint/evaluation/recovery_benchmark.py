@@ -25,6 +25,7 @@ from mixprint.console.rendering import render
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings
 from mixprint.console.truth import from_truth, peak_gain_db
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.spectral_distance import multi_resolution_stft
 from mixprint.evaluation.console_effects import EFFECTS, console_effects, effect_differences
 from mixprint.evaluation.finished import Finished
@@ -153,7 +154,7 @@ def levelled(question: Question, settings: Settings) -> tuple[Settings, Tensor]:
     mixed_SCT = render(question.dry_song, settings, SAMPLE_RATE_HZ)
     gain_db = peak_gain_db(mixed_SCT)
     path = f"{MASTER}.output_db"
-    output_SCT = question.cut(mixed_SCT)[..., question.num_lead :] * 10 ** (gain_db / 20)
+    output_SCT = question.cut(mixed_SCT)[..., question.num_lead :] * amplitude(gain_db)
     return settings.edit({path: settings[path] + gain_db}), output_SCT.float()
 
 

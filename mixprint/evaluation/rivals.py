@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio
 from mixprint.audio.levels import loudness_lufs
+from mixprint.dsp.decibels import amplitude
 from mixprint.errors import DataError
 from mixprint.stems import SAMPLE_RATE_HZ
 
@@ -111,7 +112,7 @@ def paper_distance(output_CT: Tensor, target_CT: Tensor) -> float:
 def at_reference_loudness(audio_CT: Tensor) -> Tensor:
     """Bring audio to -23 LUFS."""
     gain_db = REFERENCE_LUFS - loudness_lufs(audio_CT, SAMPLE_RATE_HZ)
-    return audio_CT * 10 ** (gain_db / 20)
+    return audio_CT * amplitude(gain_db)
 
 
 def through_mp3(audio_CT: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from torch import Tensor
 from mixprint.audio.files import read_audio
 from mixprint.audio.levels import loudness_lufs
 from mixprint.collection.sources import SETTINGS
+from mixprint.dsp.decibels import amplitude
 from mixprint.errors import DataError
 from mixprint.evaluation.finished import Finished
 from mixprint.evaluation.mix_distances import (
@@ -262,7 +263,7 @@ class Question:
         dry_SCT = self.dry_song
         levels = [loudness_lufs(dry_CT, SAMPLE_RATE_HZ) for dry_CT in dry_SCT]
         gain_S = torch.tensor([WORKING_LUFS - x if x > _SILENT_LUFS else 0.0 for x in levels])
-        return self.cut(dry_SCT * torch.pow(10.0, gain_S / 20)[:, None, None])
+        return self.cut(dry_SCT * amplitude(gain_S)[:, None, None])
 
     @cached_property
     def led_truth(self) -> Tensor:
@@ -310,7 +311,7 @@ def read_dry(folder: Path) -> Tensor:
     if not folder.is_dir():
         raise DataError(f"{folder}: expected the dry stems of a song, found nothing")
     gain_db = read_record(folder / SETTINGS, DryLevel).gain_db
-    return _read_stems(folder) * 10 ** (gain_db / 20)
+    return _read_stems(folder) * amplitude(gain_db)
 
 
 def mix_settings(folder: Path) -> MixSettings:
@@ -440,7 +441,7 @@ def do_nothing(input_SCT: Tensor, _target_SCT: Tensor) -> Tensor:
 def match_loudness(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
     """Bring the whole mix to the target's integrated loudness."""
     gain_db = _lufs(target_SCT.sum(0)) - _lufs(input_SCT.sum(0))
-    return input_SCT * 10 ** (gain_db / 20)
+    return input_SCT * amplitude(gain_db)
 
 
 def match_spectrum(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
@@ -462,7 +463,7 @@ def match_spectrum(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
     gain_db_F = np.interp(
         np.log2(hz_F.numpy().clip(_THIRDS_HZ[0])), np.log2(_THIRDS_HZ), band_db_K.numpy()
     )
-    gain_F = torch.from_numpy(10 ** (gain_db_F / 20)).float()
+    gain_F = torch.from_numpy(amplitude(gain_db_F)).float()
     taps_L = torch.fft.irfft(gain_F).roll(WINDOW // 2) * hann_window()
     T = input_SCT.shape[-1]
     length = next_fast_len(T + WINDOW, real=True)

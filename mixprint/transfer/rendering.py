@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP
 from mixprint.audio.streamed_levels import LevelMeter, MixLevels, peak_safe_gain_db
+from mixprint.dsp.decibels import amplitude
 from mixprint.errors import DataError
 from mixprint.separation.nulltest import NullTest
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
@@ -108,7 +109,7 @@ def write_output(
                 f"{MAX_TRUE_PEAK_DBTP:g} dBTP"
             )
         gain_db = loudness_gain_db + peak_gain_db
-        gain = 10 ** (gain_db / 20)
+        gain = amplitude(gain_db)
         written, num_clipped = _scale_draft(draft, out_dir, gain, found.num_samples)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

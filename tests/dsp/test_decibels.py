@@ -1,13 +1,17 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from mixprint.dsp.decibels import NEPER_PER_DB, limited
+from mixprint.dsp.decibels import NEPER_PER_DB, amplitude, limited
 
 
 def test_twenty_decibels_are_a_factor_of_ten() -> None:
     assert math.exp(NEPER_PER_DB * 20) == pytest.approx(10)
+    assert amplitude(20.0) == 10
+    assert amplitude(torch.tensor([-20.0, 40.0])).tolist() == pytest.approx([0.1, 100])
+    assert amplitude(np.array([-20.0, 40.0])).tolist() == pytest.approx([0.1, 100])
 
 
 def test_limits_are_approached_and_zero_keeps_its_slope() -> None:

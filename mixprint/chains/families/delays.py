@@ -6,8 +6,9 @@ Shape suffixes: N signal, C channel, T sample.
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, Values, added, amplitude
+from mixprint.chains.effect import Effect, Parameter, Values, added
 from mixprint.dsp import filter_designs as designs
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.delays import delayed, repeated, repeated_through_filter, reversed_pieces
 from mixprint.dsp.filters import filtered
 
@@ -65,7 +66,7 @@ def _multi_tap(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor
     result_NCT = audio_NCT.clone()
     for number, (multiple, side) in enumerate(_TAPS):
         delay_N = _samples(multiple * values["delay_ms"], sample_rate_hz)
-        gain_N11 = amplitude(values["level_db"] - number * values["fall_db"])
+        gain_N11 = amplitude(values["level_db"] - number * values["fall_db"])[:, None, None]
         tap_N1T = delayed(mono_N1T, delay_N) * gain_N11
         result_NCT[:, :1] += (1 - side) / 2 * tap_N1T
         result_NCT[:, 1:] += (1 + side) / 2 * tap_N1T

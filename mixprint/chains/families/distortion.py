@@ -16,13 +16,13 @@ from mixprint.chains.effect import (
     Effect,
     Parameter,
     Values,
-    amplitude,
     blended,
     evenly_blended,
     rms,
 )
 from mixprint.dsp import filter_designs as designs
 from mixprint.dsp import waveshaping
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.filters import filtered
 from mixprint.dsp.pieces import in_pieces
 
@@ -42,7 +42,7 @@ def _driven(
 ) -> Tensor:
     """Bring signals to the working level, drive them from there, and put them through a curve."""
     level_N = rms(audio_NCT).clamp_min(SILENCE)
-    factor_N11 = (10 ** ((WORKING_LEVEL_DBFS + drive_db_N) / 20) / level_N)[:, None, None]
+    factor_N11 = (amplitude(WORKING_LEVEL_DBFS + drive_db_N) / level_N)[:, None, None]
     return in_pieces(lambda piece_NCT: curve(piece_NCT * factor_N11), audio_NCT)
 
 
@@ -86,7 +86,7 @@ def _rectifier(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor
 
 def _fuzz(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Saturate so far that a wave becomes nearly square, then soften it by a low-pass."""
-    bias_N = _FUZZ_BIAS * 10 ** ((WORKING_LEVEL_DBFS + values["drive_db"]) / 20)
+    bias_N = _FUZZ_BIAS * amplitude(WORKING_LEVEL_DBFS + values["drive_db"])
     wet_NCT = _driven(
         audio_NCT,
         lambda piece_NCT: waveshaping.biased_tanh(piece_NCT, bias_N),
@@ -117,7 +117,7 @@ def _exciter(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
         values["drive_db"],
     )
     level_N = rms(high_NCT) / rms(harmonics_NCT).clamp_min(SILENCE)
-    level_N11 = level_N[:, None, None] * amplitude(values["amount_db"])
+    level_N11 = (level_N * amplitude(values["amount_db"]))[:, None, None]
     return torch.addcmul(audio_NCT, harmonics_NCT, level_N11)
 
 

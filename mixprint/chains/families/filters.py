@@ -9,9 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mixprint.chains.effect import Effect, Parameter, Values, amplitude, evenly_blended
+from mixprint.chains.effect import Effect, Parameter, Values, evenly_blended
 from mixprint.dsp import equaliser
 from mixprint.dsp import filter_designs as designs
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.delays import delayed, repeated
 from mixprint.dsp.equaliser import Sections
 from mixprint.dsp.filters import filtered
@@ -48,7 +49,7 @@ def _filter(
 def _gain(audio_NCT: Tensor, values: Values, sample_rate_hz: int) -> Tensor:
     """Change the level: the filter of one tap."""
     del sample_rate_hz
-    return audio_NCT * amplitude(values["gain_db"])
+    return audio_NCT * amplitude(values["gain_db"])[:, None, None]
 
 
 def _graphic(name: str, centres_hz: tuple[float, ...], q: float) -> Effect:

@@ -35,6 +35,7 @@ from mixprint.console.rendering import render_blocks
 from mixprint.console.schema import MASTER, TRACK_FIELDS
 from mixprint.console.settings import Settings, Strip
 from mixprint.console.tracks import file_stems, read_in_step
+from mixprint.dsp.decibels import amplitude
 from mixprint.errors import DataError
 from mixprint.progress import Progress
 from mixprint.storage.atomic import atomic_path
@@ -214,7 +215,7 @@ class _Builder:
         self.switch(inner, "Mute", "false", name="Mute")
         pan = (channel.pan + 1) / 2
         self.number(inner, "Pan", pan, "normalized", min="0.0", max="1.0", name="Pan")
-        volume = 10 ** (volume_db / 20)
+        volume = amplitude(volume_db)
         limits = {"min": "0.0", "max": _number(MAX_VOLUME)}
         self.number(inner, "Volume", volume, "linear", **limits, name="Volume")
         return track.attrib["id"], notes

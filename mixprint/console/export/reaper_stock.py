@@ -32,6 +32,7 @@ from mixprint.console.rpp import Line
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings, Strip
 from mixprint.console.tracks import read_in_step
+from mixprint.dsp.decibels import amplitude
 
 # Where REAPER's faders end.
 MAX_FADER_DB = 12.0
@@ -54,10 +55,10 @@ def write_reaper_stock(export: Export) -> list[str]:
     """
     settings = export.settings
     channels = {
-        name: Channel(list(_effects(strip)), 10 ** (_fader_db(strip) / 20), strip["pan"])
+        name: Channel(list(_effects(strip)), amplitude(_fader_db(strip)), strip["pan"])
         for name, strip in settings.tracks.items()
     }
-    output = 10 ** (min(settings.master["output_db"], MAX_FADER_DB) / 20)
+    output = amplitude(min(settings.master["output_db"], MAX_FADER_DB))
     master = Channel(list(_effects(settings.master)), output)
     notes = write_project(export, channels, master)
     notes.append(
@@ -111,14 +112,14 @@ def as_documented(
     """
     from scipy.signal import sosfilt
 
-    made_CT = 10 ** (strip["trim_db"] / 20) * audio_CT
+    made_CT = amplitude(strip["trim_db"]) * audio_CT
     if rows := [_coefficients(band, sample_rate_hz) for band in _bands(strip)]:
         made_CT = sosfilt(np.array(rows), made_CT)
     if (comp := _compression(strip)) is not None:
         made_CT = made_CT * _gain(np.abs(made_CT).max(axis=0), comp, sample_rate_hz)
     pan = strip["pan"]
     sides_C1 = np.array([[min(1 - pan, 1)], [min(1 + pan, 1)]])
-    return 10 ** (_fader_db(strip) / 20) * sides_C1 * made_CT
+    return amplitude(_fader_db(strip)) * sides_C1 * made_CT
 
 
 def _effects(strip: Strip) -> Iterator[Line]:
@@ -132,7 +133,7 @@ def _effects(strip: Strip) -> Iterator[Line]:
     if has_room:
         feedback = 10 ** (-3 * _COMB_S / strip["room.time_s"])
         size = (feedback - _LEAST_FEEDBACK) / _FEEDBACK_RANGE
-        wet = min(10 ** (strip["room.send_db"] / 20), 1.0)
+        wet = min(amplitude(strip["room.send_db"]), 1.0)
         yield room_block(wet, min(max(size, 0.0), 1.0), 0.5)
 
 
@@ -219,7 +220,7 @@ def _gain(
         pole = attack if target > reduction else release
         reduction = pole * reduction + (1 - pole) * target
         reductions.append(reduction)
-    return np.power(10.0, -np.array(reductions) / 20)
+    return amplitude(-np.array(reductions))
 
 
 def _loudest(path: Path, sample_rate_hz: int) -> Tensor:

@@ -29,6 +29,7 @@ from mixprint.console.reaper_sends import read_send
 from mixprint.console.rpp import Line, parse
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, Field
 from mixprint.console.settings import MAX_SHARED_ROOMS, MAX_TRACKS, Rooms, Settings, Strip
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import read_text, shortened
@@ -297,14 +298,14 @@ class _Reader:
     def _levelled(self, strip: Strip, level_db: float, name: str, *, is_before: bool) -> Strip:
         """Add a level that stands before or behind the compressor."""
         if is_before and name != MASTER:
-            return self._louder(strip, "trim_db", 10 ** (level_db / 20), name)
+            return self._louder(strip, "trim_db", amplitude(level_db), name)
         if is_before and not strip.is_neutral("comp.slope"):
             # The master has no trim: what is louder by so much passes a threshold lower by as much.
             wanted = next(each for each in strip.fields if each.name == "comp.threshold_db")
             threshold_db = self._within(wanted, strip[wanted.name] - level_db, name)
             strip = strip.with_values({wanted.name: threshold_db}, name)
         level = "output_db" if name == MASTER else "fader_db"
-        return self._louder(strip, level, 10 ** (level_db / 20), name)
+        return self._louder(strip, level, amplitude(level_db), name)
 
     def _own(self, block: Line, name: str, fields: tuple[Field, ...]) -> Strip:
         words = [word for line in block.inner or [] for word in (line.name, *line.words)]

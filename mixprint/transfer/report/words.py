@@ -9,6 +9,7 @@ stem's own level), dynamics, balance, width.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.loudness import SILENCE_LUFS
 from mixprint.features.schema import BAND_EDGES_HZ, FEATURE_NAMES
 from mixprint.stems import STEMS
@@ -69,7 +70,7 @@ def _width(before_db: float, after_db: float) -> Words:
     """Say how much more or less side there is beside the middle, as a ratio of amplitudes."""
     if before_db <= MONO_DB or after_db <= MONO_DB:
         return "made", "stereo from mono" if after_db > before_db else "mono"
-    percent = 100 * (10 ** ((after_db - before_db) / 20) - 1)
+    percent = 100 * (amplitude(after_db - before_db) - 1)
     if percent > MAX_WIDTH_PERCENT:
         return f"{1 + percent / 100:.1f} times", "as wide"
     return f"{abs(percent):.0f} %", "wider" if percent > 0 else "narrower"
