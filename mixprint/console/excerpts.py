@@ -31,12 +31,8 @@ def busiest_second(power_NM: Tensor, num_seconds: int) -> int:
 
 def busiest_part(tracks_NCT: Tensor, sample_rate_hz: int, num_seconds: int) -> Tensor:
     """Cut the excerpt in which all tracks sound the most; what is no longer stays whole."""
-    size = num_seconds * sample_rate_hz
-    if tracks_NCT.shape[-1] <= size:
-        return tracks_NCT
-    power_NM = power_per_second(tracks_NCT, sample_rate_hz)
-    start = busiest_second(power_NM, num_seconds) * sample_rate_hz
-    return tracks_NCT[..., start : start + size]
+    start = busiest_second(power_per_second(tracks_NCT, sample_rate_hz), num_seconds)
+    return tracks_NCT[..., start * sample_rate_hz : (start + num_seconds) * sample_rate_hz]
 
 
 def power_per_second(tracks_NCT: Tensor, sample_rate_hz: int) -> Tensor:

@@ -10,6 +10,7 @@ Shape suffixes: N track, C channel, T sample.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -69,6 +70,16 @@ class LoadedPair:
     sample_rate_hz: int
     alignment: Alignment
     mixed_NCT: Tensor | None = None
+
+    def cut(self, start: int, stop: int) -> Self:
+        """Return the samples from `start` to `stop`."""
+        part = slice(start, stop)
+        return replace(
+            self,
+            tracks_NCT=self.tracks_NCT[..., part],
+            mix_CT=self.mix_CT[..., part],
+            mixed_NCT=None if self.mixed_NCT is None else self.mixed_NCT[..., part],
+        )
 
 
 @dataclass(frozen=True)

@@ -164,13 +164,13 @@ def recover_excerpt(
     num_steps: int = NUM_STEPS,
 ) -> Recovery:
     """Find settings from the `EXCERPT_S` in which all tracks sound the most; see `recover`."""
-    part, preroll_s = busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
+    excerpt, preroll_s = busiest_excerpt(loaded)
     return recover(
-        loaded.tracks_NCT[..., part],
-        loaded.mix_CT[:, part],
-        loaded.sample_rate_hz,
+        excerpt.tracks_NCT,
+        excerpt.mix_CT,
+        excerpt.sample_rate_hz,
         names,
-        mixed_NCT=None if loaded.mixed_NCT is None else loaded.mixed_NCT[..., part],
+        mixed_NCT=excerpt.mixed_NCT,
         preroll_s=preroll_s,
         num_steps=num_steps,
         start=start,
@@ -178,15 +178,14 @@ def recover_excerpt(
     )
 
 
-def busiest(tracks_NCT: Tensor, sample_rate_hz: int) -> tuple[slice, float]:
-    """Find the part in which all tracks sound the most, and how many seconds of it are preroll."""
-    size = sample_rate_hz  # a second
-    num_samples = tracks_NCT.shape[-1]
-    if num_samples // size <= EXCERPT_S + PREROLL_S:
-        return slice(0, num_samples), 0.0
-    start = busiest_second(power_per_second(tracks_NCT, size), EXCERPT_S)
+def busiest_excerpt(loaded: LoadedPair) -> tuple[LoadedPair, float]:
+    """Cut the part in which all tracks sound the most; tell how many seconds of it are preroll."""
+    size = loaded.sample_rate_hz  # a second
+    if loaded.tracks_NCT.shape[-1] // size <= EXCERPT_S + PREROLL_S:
+        return loaded, 0.0
+    start = busiest_second(power_per_second(loaded.tracks_NCT, size), EXCERPT_S)
     preroll = min(start, PREROLL_S)
-    return slice((start - preroll) * size, (start + EXCERPT_S) * size), float(preroll)
+    return loaded.cut((start - preroll) * size, (start + EXCERPT_S) * size), float(preroll)
 
 
 def recover(

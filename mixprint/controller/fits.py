@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mixprint.checkpoints.torchfile import read_tensors, write_tensors
 from mixprint.console.pairs import LoadedPair, Pair, Unpaired, load_pair
-from mixprint.console.recovery import Recovery, busiest, recover_excerpt
+from mixprint.console.recovery import Recovery, busiest_excerpt, recover_excerpt
 from mixprint.console.settings import Settings
 from mixprint.console.tracks import file_stems
 from mixprint.errors import CheckpointError, DataError, MixprintError
@@ -185,10 +185,10 @@ def write_fit(folder: Path, name: str, recipe: str, loaded: LoadedPair, found: R
     Raises:
         DataError: it cannot be written.
     """
-    part, _ = busiest(loaded.tracks_NCT, loaded.sample_rate_hz)
-    audio = {"tracks_NCT": loaded.tracks_NCT[..., part], "mix_CT": loaded.mix_CT[:, part]}
-    if loaded.mixed_NCT is not None:
-        audio["mixed_NCT"] = loaded.mixed_NCT[..., part]
+    excerpt, _ = busiest_excerpt(loaded)
+    audio = {"tracks_NCT": excerpt.tracks_NCT, "mix_CT": excerpt.mix_CT}
+    if excerpt.mixed_NCT is not None:
+        audio["mixed_NCT"] = excerpt.mixed_NCT
     about = _About(name, recipe, found.distance, **asdict(loaded.alignment))
     with whole_folder(folder) as temporary:
         halves = {key: x.to(torch.float16).contiguous() for key, x in audio.items()}

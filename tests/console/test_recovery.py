@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from mixprint.console.alignment import Alignment
 from mixprint.console.levels import begin, working_trim_db
+from mixprint.console.pairs import LoadedPair
 from mixprint.console.positions import Positions
-from mixprint.console.recovery import _distance, recover
+from mixprint.console.recovery import EXCERPT_S, PREROLL_S, _distance, busiest_excerpt, recover
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.dsp.spectral_distance import multi_resolution_stft
@@ -32,6 +34,25 @@ def test_the_working_level_is_that_of_what_sounds() -> None:
     dry_NCT = torch.zeros(2, 2, 5 * RATE_HZ)
     dry_NCT[0, :, : 2 * RATE_HZ] = 0.01  # -40 dBFS, and then nothing
     assert working_trim_db(dry_NCT, RATE_HZ) == pytest.approx([20.0, 0.0], abs=0.1)
+
+
+def test_of_a_long_song_the_seconds_are_compared_in_which_all_tracks_sound() -> None:
+    rate_hz, first, length_s = 100, 11, 25
+    second_T = torch.arange(length_s * rate_hz) // rate_hz
+    sounds_T = (second_T >= first) & (second_T < first + EXCERPT_S)
+    tracks_NCT = torch.stack([torch.ones(2, len(second_T)), sounds_T.expand(2, -1).float()])
+    mix_CT = second_T.expand(2, -1).float()
+    loaded = LoadedPair(tracks_NCT, mix_CT, rate_hz, Alignment(0.0, 1, 0.0, 1.0), tracks_NCT)
+    excerpt, preroll_s = busiest_excerpt(loaded)
+    assert preroll_s == PREROLL_S
+    assert excerpt.mix_CT[0].unique().tolist() == list(range(first - PREROLL_S, first + EXCERPT_S))
+    assert excerpt.mixed_NCT is not None
+    assert excerpt.tracks_NCT.equal(excerpt.mixed_NCT)
+    heard_T = excerpt.tracks_NCT[1, 0]
+    assert heard_T[: PREROLL_S * rate_hz].eq(0).all()
+    assert heard_T[PREROLL_S * rate_hz :].eq(1).all()
+    short = loaded.cut(0, (EXCERPT_S + PREROLL_S) * rate_hz)
+    assert busiest_excerpt(short)[0] is short
 
 
 def test_levels_and_pans_are_found_at_once() -> None:
