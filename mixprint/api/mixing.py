@@ -21,9 +21,9 @@ from mixprint.console.spread import Spread
 from mixprint.controller.checkpoint import Controller
 from mixprint.controller.hearing import predict_for_embedding
 from mixprint.controller.roles import guess_role
-from mixprint.errors import AudioError, ConfigError
+from mixprint.errors import ConfigError
 from mixprint.stems import SAMPLE_RATE_HZ
-from mixprint.transfer.methods.result import MIN_DURATION_S
+from mixprint.transfer.methods.result import check_duration
 from mixprint.transfer.methods.track_fit import fit_tracks
 from mixprint.transfer.style import Style
 
@@ -143,13 +143,7 @@ def fit(
     if style is None:
         assert reference.stems_SCT is not None
         assert reference.mix_CT is not None
-        duration_s = reference.stems_SCT.shape[-1] / SAMPLE_RATE_HZ
-        if duration_s < MIN_DURATION_S:
-            raise AudioError(
-                "too_short",
-                f"{reference.title}: expected at least {MIN_DURATION_S:g} s of a reference for a "
-                f"fit, found {duration_s:.2f} s",
-            )
+        check_duration(reference.title, reference.stems_SCT, SAMPLE_RATE_HZ)
         style = Style.of(
             reference.title,
             [reference.stems_SCT.cpu()],

@@ -22,6 +22,7 @@ from mixprint.transfer.methods.result import (
     NEAR_ENOUGH,
     OptimizeTarget,
     TransferResult,
+    check_duration,
 )
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.transfer.style import SILENT_BELOW_MIX_DB, SILENT_STEM_DBFS, Style, sounding
@@ -246,10 +247,6 @@ def _check_stems(name: str, stems_SCT: Tensor, sample_rate_hz: int) -> None:
         raise AudioError(
             "shape", f"{name}: expected stems of shape (4, 2, T), found {tuple(stems_SCT.shape)}"
         )
-    duration_s = stems_SCT.shape[-1] / sample_rate_hz
-    if duration_s < MIN_DURATION_S:
-        raise AudioError(
-            "too_short", f"{name}: expected at least {MIN_DURATION_S} s, found {duration_s:.2f} s"
-        )
+    check_duration(name, stems_SCT, sample_rate_hz)
     if not stems_SCT.isfinite().all():
         raise AudioError("not_finite", f"{name}: expected finite samples, found NaN or infinity")

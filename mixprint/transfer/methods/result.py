@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from mixprint.errors import AudioError
 from mixprint.transfer.effect import Effect
 
 OptimizeTarget = Literal["features", "embeddings"]
@@ -16,6 +17,25 @@ OptimizeTarget = Literal["features", "embeddings"]
 MIN_DURATION_S = 3.0
 # A start nearer than this is the target itself, up to rounding.
 NEAR_ENOUGH = 1e-5
+
+
+def check_duration(what: str, audio_T: Tensor, sample_rate_hz: int) -> None:
+    """Refuse audio that is too short for a fit.
+
+    Args:
+        what: it is, for the message.
+        audio_T: `...T`.
+        sample_rate_hz: of it.
+
+    Raises:
+        AudioError: it is shorter than `MIN_DURATION_S`.
+    """
+    duration_s = audio_T.shape[-1] / sample_rate_hz
+    if duration_s < MIN_DURATION_S:
+        raise AudioError(
+            "too_short",
+            f"{what}: expected at least {MIN_DURATION_S:g} s for a fit, found {duration_s:.2f} s",
+        )
 
 
 class FitSettings(Protocol):

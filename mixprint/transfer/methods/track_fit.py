@@ -18,12 +18,11 @@ from mixprint.console.mixing import Console, Values
 from mixprint.console.settings import Settings, is_meant
 from mixprint.controller.roles import stem_of
 from mixprint.dsp.decibels import amplitude
-from mixprint.errors import AudioError
 from mixprint.features import Standardisation
 from mixprint.stems import STEMS
 from mixprint.transfer.methods.console_search import Desk, Knob, Run, Tracks, knobs_around
 from mixprint.transfer.methods.distances import Distances
-from mixprint.transfer.methods.result import MIN_DURATION_S
+from mixprint.transfer.methods.result import check_duration
 from mixprint.transfer.settings import Hyperparameters
 from mixprint.transfer.style import Style, sounding
 
@@ -82,7 +81,7 @@ def fit_tracks(
         AudioError: the tracks are shorter than 3 s.
         TrainingError: a distance is not finite before any step was better.
     """
-    _check_length(tracks_NCT, sample_rate_hz)
+    check_duration("tracks", tracks_NCT, sample_rate_hz)
     stem_N = [STEMS.index(stem_of(role)) for role in roles]
     tracks = Tracks([tracks_NCT], sample_rate_hz, stem_N)
     values = Values.of(predicted, sample_rate_hz).to(tracks_NCT.device)
@@ -133,15 +132,6 @@ def fit_tracks(
         num_steps=run.step - run.first,
         notes=tuple(notes if run.trouble is None else [*notes, run.trouble]),
     )
-
-
-def _check_length(tracks_NCT: Tensor, sample_rate_hz: int) -> None:
-    duration_s = tracks_NCT.shape[-1] / sample_rate_hz
-    if duration_s < MIN_DURATION_S:
-        raise AudioError(
-            "too_short",
-            f"tracks: expected at least {MIN_DURATION_S:g} s for a fit, found {duration_s:.2f} s",
-        )
 
 
 def _is_locked(path: str, locked: Sequence[str]) -> bool:
