@@ -28,6 +28,8 @@ MAX_SHARED_ROOMS = 3
 _TRIM, _FADER = "trim_db", "fader_db"
 # What two sends to one room have in common.
 ROOM_SHAPE = tuple(each.name for each in TRACK_FIELDS if each.weighed_by == "room.send_db")
+# A room that is sent less is hardly heard, and the reverb time of one below the second not at all.
+HEARD_SEND_DB, HEARD_TIME_SEND_DB = -40.0, -30.0
 # How rooms are fed: each track has its own before width and fader, or all share a few, at most
 # `MAX_SHARED_ROOMS`, behind their faders (`mixprint.console.sharing`).
 Rooms = Literal["inserts", "sends"]

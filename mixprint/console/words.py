@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mixprint.console.bands import active_bands
 from mixprint.console.schema import MASTER
-from mixprint.console.settings import Settings, Strip
+from mixprint.console.settings import HEARD_SEND_DB, HEARD_TIME_SEND_DB, Settings, Strip
 from mixprint.console.spread import Spread
 from mixprint.text import printable
 
@@ -14,7 +14,6 @@ from mixprint.text import printable
 _SAID_DB = 0.05
 _SAID = 0.005
 _SAID_SLOPE = 0.05
-_SAID_SEND_DB = -40.0
 
 
 def in_words(settings: Settings, spread: Spread | None = None) -> dict[str, list[str]]:
@@ -157,10 +156,14 @@ def ratio(slope: float) -> str:
 
 
 def _room(said: _Said) -> Iterator[str]:
-    if said["room.send_db"] < _SAID_SEND_DB:
+    if said["room.send_db"] < HEARD_SEND_DB:
+        return
+    sent = f"sent at {said.db('room.send_db')}"
+    if said["room.send_db"] < HEARD_TIME_SEND_DB:
+        yield f"faintly in a room, {sent}"
         return
     time = f"{said['room.time_s']:.2g} s{said.span('room.time_s', '{:.2g} s'.format)}"
-    phrase = f"in a room of {time}, sent at {said.db('room.send_db')}"
+    phrase = f"in a room of {time}, {sent}"
     for band, where in (("low", "below 300 Hz"), ("high", "above 4 kHz")):
         factor = said[f"room.{band}_ratio"]
         if abs(factor - 1) >= _SAID:

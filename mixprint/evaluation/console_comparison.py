@@ -11,14 +11,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from mixprint.console.settings import Settings
+from mixprint.console.settings import HEARD_SEND_DB, Settings
 from mixprint.evaluation.console_effects import THIRDS_HZ, ConsoleEffects, console_effects
 
 # Of the equaliser's curve, beside its mean over the octaves in between.
 TONE_HZ = (100, 1_000, 8_000)
 _TONE = tuple(min(range(len(THIRDS_HZ)), key=lambda k: abs(THIRDS_HZ[k] - hz)) for hz in TONE_HZ)
-# A room that is sent less is hardly heard, and its time not at all.
-_HEARD_SEND_DB = -40.0
 # Of side beside mid: a narrower track has no width to be found.
 _MONO_DB = -50.0
 
@@ -84,9 +82,9 @@ def compare(
     ):
         left_out = set()
         sends_db = of_found["room send"][0], of_true["room send"][0]
-        if max(sends_db) < _HEARD_SEND_DB:
+        if max(sends_db) < HEARD_SEND_DB:
             left_out.add("room send")
-        if min(sends_db) < _HEARD_SEND_DB:
+        if min(sends_db) < HEARD_SEND_DB:
             left_out.add("room time")
         if side_db < _MONO_DB:
             left_out.add("width")

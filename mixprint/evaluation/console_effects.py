@@ -11,7 +11,7 @@ a track has no energy. So two settings are compared by what they do:
 | `width` | 1 | widths, where there is a side to widen |
 | `reduction_db` | dB | gain reductions of track and master together, the mean over time |
 | `reduction_95_db` | dB | the same, the 95th percentile over time |
-| `time_percent` | % | reverb times, where the true send is above `LEAST_SEND_DB` |
+| `time_percent` | % | reverb times, where the true send is above `HEARD_TIME_SEND_DB` |
 | `wet_db` | dB | levels of the room to the direct sound, `LEAST_WET_DB` at least |
 
 Thirds count by the track's energy in them, and what all of them differ by together is no matter of
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from mixprint.console.mixing import Console, Values, as_stereo, louder_channel
 from mixprint.console.schema import MASTER
-from mixprint.console.settings import Settings
+from mixprint.console.settings import HEARD_TIME_SEND_DB, Settings
 from mixprint.dsp.compressor import BLOCK_SAMPLES
 from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import convolved, impulse_response, response
@@ -45,7 +45,6 @@ EFFECTS: Mapping[str, str] = {
 }
 """Effect -> unit; 0 is the same."""
 
-LEAST_SEND_DB = -30.0
 LEAST_WET_DB = -40.0
 # A track whose side is quieter than this beside its mid, and that has no room, has no width.
 LEAST_SIDE_DB = -30.0
@@ -139,7 +138,7 @@ def effect_differences(
     energy_NK = truth.energy_NK
     curve_NK = found.eq_db_NK - truth.eq_db_NK
     curve_NK = curve_NK - (energy_NK * curve_NK).sum(1, keepdim=True)
-    has_room_N = truth.send_db_N > LEAST_SEND_DB
+    has_room_N = truth.send_db_N > HEARD_TIME_SEND_DB
     has_side_N = (truth.side_db_N > LEAST_SIDE_DB) | has_room_N
     quantiles = [x.reduction_db_NM.quantile(_QUANTILE, dim=1) for x in (found, truth)]
     wet = [x.wet_db_N.clamp_min(LEAST_WET_DB) for x in (found, truth)]

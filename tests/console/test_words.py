@@ -52,6 +52,17 @@ def test_settings_are_said_in_the_order_of_the_sound() -> None:
     assert "- +2.1 dB shelf above 5 kHz\n" in sheet
 
 
+def test_a_room_is_said_as_far_as_it_is_heard() -> None:
+    for send_db, said in (
+        (-30.0, ["in a room of 2 s, sent at -30.0 dB"]),
+        (-30.1, ["faintly in a room, sent at -30.1 dB"]),
+        (-40.0, ["faintly in a room, sent at -40.0 dB"]),
+        (-40.1, []),
+    ):
+        room = {"vocals.room.send_db": send_db, "vocals.room.time_s": 2.0}
+        assert in_words(Settings.neutral(["vocals"]).edit(room))["vocals"] == said
+
+
 def test_a_prediction_is_said_with_its_spread_until_it_is_changed(tmp_path: Path) -> None:
     predicted = Settings.neutral(["vocals"]).edit(
         {
