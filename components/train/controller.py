@@ -100,7 +100,7 @@ class ControllerTask(TrainTask):
             return _train_on_pairs(job, on_metrics)
         from mixprint.controller.checkpoint import load_controller
         from mixprint.controller.sources import DrawnExamples
-        from mixprint.controller.training import train_controller
+        from mixprint.controller.training import TrainingSetup, train_controller
         from mixprint.encoder.checkpoint import load_checkpoint
         from mixprint.separation import load_separator
 
@@ -122,16 +122,15 @@ class ControllerTask(TrainTask):
             )
             for is_valid in (False, True)
         )
-        return train_controller(
-            config,
+        setup = TrainingSetup(
+            config=config,
             train=train,
             valid=valid,
             encoder=None if encoder is None else load_checkpoint(Path(encoder)),
             out_dir=out_dir,
             initial=None if initial is None else load_controller(Path(initial)),
-            device=job.device,
-            on_metrics=on_metrics,
-        ).best
+        )
+        return train_controller(setup, device=job.device, on_metrics=on_metrics).best
 
     def params(self, job: Job) -> Mapping[str, Any]:
         """See `TrainTask`."""

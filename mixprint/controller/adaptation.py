@@ -20,14 +20,11 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from mixprint.controller.checkpoint import Controller
 from mixprint.controller.heads import StripPrediction
-from mixprint.controller.measured import Source, Strips, master_strips, track_strips
+from mixprint.controller.measured import Strips, master_strips, track_strips
 from mixprint.controller.model import ControllerNetwork
 from mixprint.controller.prior import Prior
-from mixprint.controller.settings import TrainParameters
-from mixprint.controller.training import PART, ControllerTask
-from mixprint.encoder.checkpoint import Encoder
+from mixprint.controller.training import PART, ControllerTask, TrainingSetup
 from mixprint.fingerprint import code_version
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
@@ -43,13 +40,8 @@ _MOST_PROBABILITY = 0.99
 
 
 def adapt_controller(
-    config: TrainParameters,
+    setup: TrainingSetup,
     *,
-    train: Source,
-    valid: Source,
-    encoder: Encoder | None,
-    out_dir: Path,
-    initial: Controller | None,
     prior_strength: float,
     strengths: Sequence[float] = STRENGTHS,
     device: torch.device | str,
@@ -58,12 +50,8 @@ def adapt_controller(
     """Adapt a controller and write it; see `mixprint.controller.training.train_controller`.
 
     Args:
-        config: parameters of network and training.
-        train: examples of the engineer.
-        valid: others, by which the weights are chosen.
-        encoder: see there.
-        out_dir: see there.
-        initial: controller to start from; None: a network that says what the prior says.
+        setup: the training, with examples of the engineer; from scratch it begins with a network
+            that says what the prior says.
         prior_strength: strips that the prior of that controller, or neutral settings, count as.
         strengths: parts of the way that are tried; 0 alone leaves the beginning as it is.
         device: see there.
@@ -79,30 +67,23 @@ def adapt_controller(
     """
 
     def build(device: torch.device) -> AdaptationTask:
-        return AdaptationTask(
-            config, train, valid, encoder, out_dir, initial, device, prior_strength, strengths
-        )
+        return AdaptationTask(setup, device, prior_strength, strengths)
 
-    return engine.train(build, out_dir, device=device, on_metrics=on_metrics)
+    return engine.train(build, setup.out_dir, device=device, on_metrics=on_metrics)
 
 
 class AdaptationTask(ControllerTask):
-    """The network sets the console as one engineer does."""
+    """Task of adapting a controller: the network sets the console as one engineer does."""
 
     def __init__(
         self,
-        config: TrainParameters,
-        train: Source,
-        valid: Source,
-        encoder: Encoder | None,
-        out_dir: Path,
-        initial: Controller | None,
+        setup: TrainingSetup,
         device: torch.device,
         prior_strength: float,
         strengths: Sequence[float],
     ) -> None:
         self._prior_strength, self._strengths = prior_strength, tuple(strengths)
-        super().__init__(config, train, valid, encoder, out_dir, initial, device)
+        super().__init__(setup, device)
 
     @override
     def _network(self) -> ControllerNetwork:

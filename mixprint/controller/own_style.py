@@ -21,6 +21,7 @@ from mixprint.controller.fits import Fit, fit_pairs, read_fit
 from mixprint.controller.fitted import FittedExamples, PairExampleConfig
 from mixprint.controller.outputs import FITS_FOLDER, OUTPUTS, PAIRS_NAME
 from mixprint.controller.settings import NetworkShape, TrainParameters
+from mixprint.controller.training import TrainingSetup
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.errors import ConfigError, DataError
 from mixprint.schema import Above, Range, read_record
@@ -252,13 +253,16 @@ def learn_style(
             seed=config.seed + 1,
         ),
     ]
-    return adapt_controller(
-        config,
+    setup = TrainingSetup(
+        config=config,
         train=sources[0],
         valid=sources[1],
         encoder=encoder,
         out_dir=out_dir,
         initial=initial,
+    )
+    return adapt_controller(
+        setup,
         # A pair is drawn more than once, and tells no more by that.
         prior_strength=config.prior_strength * config.num_examples / len(train),
         strengths=strengths,

@@ -13,6 +13,7 @@ Shape suffixes: B example of this rank, N track, C channel, T sample, M observed
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,26 +69,37 @@ _NO_EMBEDDING_DIM = 1
 _IDENTITY_DIGITS = 16
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingSetup:
+    """Parameters, examples and beginning of a controller's training.
+
+    Attributes:
+        config: parameters of network and training.
+        train: examples to learn from.
+        valid: others, by which the weights are chosen.
+        encoder: embeds the references; None: the controller reads no embeddings.
+        out_dir: receives what `mixprint.training.outputs` lists.
+        initial: controller to start from, of the same architecture and encoder; None: from scratch.
+    """
+
+    config: TrainParameters
+    train: Source
+    valid: Source
+    encoder: Encoder | None
+    out_dir: Path
+    initial: Controller | None = None
+
+
 def train_controller(
-    config: TrainParameters,
+    setup: TrainingSetup,
     *,
-    train: Source,
-    valid: Source,
-    encoder: Encoder | None,
-    out_dir: Path,
-    initial: Controller | None = None,
     device: torch.device | str = "cpu",
     on_metrics: MetricsCallback | None = None,
 ) -> Outcome:
     """Train a controller and write the best one; see `mixprint.training.engine.train`.
 
     Args:
-        config: parameters of network and training.
-        train: examples to learn from.
-        valid: examples of other songs.
-        encoder: embeds the references; None: the controller reads no embeddings.
-        out_dir: receives what `mixprint.training.outputs` lists.
-        initial: controller to start from; of the same architecture and encoder.
+        setup: the training.
         device: `cpu` or `cuda`; ranks take the GPU of their local rank.
         on_metrics: see the engine.
 
@@ -100,36 +112,28 @@ def train_controller(
     """
 
     def build(device: torch.device) -> ControllerTask:
-        return ControllerTask(config, train, valid, encoder, out_dir, initial, device)
+        return ControllerTask(setup, device)
 
-    return engine.train(build, out_dir, device=device, on_metrics=on_metrics)
+    return engine.train(build, setup.out_dir, device=device, on_metrics=on_metrics)
 
 
 class ControllerTask(Task[Batch | None]):
-    """The network sets the console as it was set."""
+    """Task of training a controller: the network sets the console as it was set."""
 
     name = "controller"
 
-    def __init__(
-        self,
-        config: TrainParameters,
-        train: Source,
-        valid: Source,
-        encoder: Encoder | None,
-        out_dir: Path,
-        initial: Controller | None,
-        device: torch.device,
-    ) -> None:
-        self.config, self.initial, self.device = config, initial, device
+    def __init__(self, setup: TrainingSetup, device: torch.device) -> None:
+        config, encoder = setup.config, setup.encoder
+        self.config, self.initial, self.device = config, setup.initial, device
         self.encoder = None if encoder is None else encoder.to(device)
-        self.sources = {"train": train.fingerprint, "valid": valid.fingerprint}
+        self.sources = {"train": setup.train.fingerprint, "valid": setup.valid.fingerprint}
         embedding_dim = _NO_EMBEDDING_DIM if encoder is None else encoder.model.config.embedding_dim
         self.architecture = config.architecture(embedding_dim, ROLES)
         self._check_initial()
-        self._measured_folder = out_dir / STATE_FOLDER / MEASURED_FOLDER
-        self.measured = self._measure(train, config.num_examples, config.num_audio)
+        self._measured_folder = setup.out_dir / STATE_FOLDER / MEASURED_FOLDER
+        self.measured = self._measure(setup.train, config.num_examples, config.num_audio)
         self.references = self._measure_references()
-        held_out = self._measure(valid, config.num_valid, config.num_valid)
+        held_out = self._measure(setup.valid, config.num_valid, config.num_valid)
         self.network = self._network().to(device)
         self.parts = {PART: self.network}
         self.plan = Plan(

@@ -15,7 +15,7 @@ from mixprint.controller.descriptors import describe_audio
 from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS
 from mixprint.controller.measured import measure_examples
 from mixprint.controller.references import LEFT_OUT_FILE, MeasuredReferences, measure_references
-from mixprint.controller.training import train_controller
+from mixprint.controller.training import TrainingSetup, train_controller
 from mixprint.errors import ConfigError, DataError
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
@@ -145,15 +145,16 @@ def test_method_2_aims_at_references_unless_they_are_dropped(tmp_path: Path) -> 
         assert inputs.reference_BRD[row, : len(expected_RD)].equal(expected_RD)
     assert len(drawn) == len(sounds)
     # All references dropped, and no prior: there is nothing to be learned.
-    everything = {"valid": NoiseExamples("valid"), "encoder": None}
     changes = {"reference_dropout": 1.0, "phases": (phase("method2", 1, prior_weight=0.0),)}
+    setup = TrainingSetup(
+        config=replace(used, **changes),
+        train=NoiseExamples("train", 1.0),
+        valid=NoiseExamples("valid"),
+        encoder=None,
+        out_dir=tmp_path / "out",
+    )
     with quick_console():
-        outcome = train_controller(
-            replace(used, **changes),
-            train=NoiseExamples("train", 1.0),
-            out_dir=tmp_path / "out",
-            **everything,
-        )
+        outcome = train_controller(setup)
     assert outcome.history[-1]["train.loss"] == 0.0
 
 

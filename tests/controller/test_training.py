@@ -11,7 +11,7 @@ from mixprint.controller.data import ExampleReader, louder
 from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS
 from mixprint.controller.measured import MeasuredExamples, measure_examples
 from mixprint.controller.targets import TRACK
-from mixprint.controller.training import train_controller
+from mixprint.controller.training import TrainingSetup, train_controller
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.training.engine import Outcome
 from tests.controller.trials import (
@@ -27,15 +27,16 @@ CPU = torch.device("cpu")
 
 
 def train(out_dir: Path, *, initial: Path | None = None, **changes: Any) -> Outcome:
+    setup = TrainingSetup(
+        config=config(**changes),
+        train=NoiseExamples("train"),
+        valid=NoiseExamples("valid"),
+        encoder=None,
+        out_dir=out_dir,
+        initial=None if initial is None else load_controller(initial),
+    )
     with quick_console():
-        return train_controller(
-            config(**changes),
-            train=NoiseExamples("train"),
-            valid=NoiseExamples("valid"),
-            encoder=None,
-            out_dir=out_dir,
-            initial=None if initial is None else load_controller(initial),
-        )
+        return train_controller(setup)
 
 
 def measured(folder: Path, num_examples: int, **options: Any) -> MeasuredExamples:

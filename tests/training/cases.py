@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixprint.controller.training import ControllerTask
+from mixprint.controller.training import ControllerTask, TrainingSetup
 from mixprint.encoder.training import EncoderTask
 from mixprint.separation import build_scnet
 from mixprint.separation.scnet.data import songs_of_folder
@@ -106,7 +106,9 @@ def _controller(folder: Path, device: torch.device, is_random: bool) -> Task[Any
     )
     # What is measured of the examples is the same for all.
     train, valid = NoiseExamples("train"), NoiseExamples("valid")
-    return ControllerTask(config, train, valid, None, folder / "measured", None, device)
+    out_dir = folder / "measured"
+    setup = TrainingSetup(config=config, train=train, valid=valid, encoder=None, out_dir=out_dir)
+    return ControllerTask(setup, device)
 
 
 def _zero_shot(data: Collection, device: torch.device, is_random: bool) -> Task[Any]:
