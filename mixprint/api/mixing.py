@@ -15,7 +15,7 @@ from mixprint.api.models import fitting
 from mixprint.api.references import Excerpt, Reference, busiest, embedding_of
 from mixprint.audio.resampling import resample_tracks
 from mixprint.console.levels import working_trim_db
-from mixprint.console.schema import TRACK_FIELDS
+from mixprint.console.schema import TRACK_FIELDS_BY_NAME
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
 from mixprint.controller.checkpoint import Controller
@@ -27,7 +27,6 @@ from mixprint.transfer.methods.result import check_duration
 from mixprint.transfer.methods.track_fit import fit_tracks
 from mixprint.transfer.style import Style
 
-_TRIM = next(each for each in TRACK_FIELDS if each.name == "trim_db")
 # A track that needs so much more in the excerpt than in the whole song hardly sounds there.
 _FAINT_DB = 20.0
 
@@ -80,7 +79,7 @@ def predict(
     for name, trim_db in zip(names, heard.trim_db, strict=True):
         in_excerpt_db = settings[f"{name}.trim_db"]
         if in_excerpt_db == 0.0 or in_excerpt_db > trim_db + _FAINT_DB:
-            trims[f"{name}.trim_db"] = min(max(trim_db, _TRIM.low), _TRIM.high)
+            trims[f"{name}.trim_db"] = TRACK_FIELDS_BY_NAME["trim_db"].held(trim_db)
     settings = settings.edit(trims)
     return settings, Spread(settings, prediction.spread)
 

@@ -102,19 +102,20 @@ def begin(tracks_NCT: Tensor, mix_CT: Tensor, names: Sequence[str], rate_hz: int
     pan_N = _pans(tracks_NCT, mix_CT)
     # The pan turns one side down: what both together have lost is made up for.
     fader_N = levels.fader_N - 10 * torch.log10((1 + (1 - pan_N.abs()).square()) / 2)
+    neutral = Settings.neutral(names)
     changes: dict[str, float] = {}
     for place, (name, trim_db) in enumerate(zip(names, trims, strict=True)):
-        fader_db = float(fader_N[place]) - trim_db
+        strip, fader_db = neutral.tracks[name], float(fader_N[place]) - trim_db
         changes |= {
-            f"{name}.trim_db": min(max(trim_db, -60.0), 60.0),
-            f"{name}.fader_db": min(max(fader_db, -60.0), 24.0),
+            f"{name}.trim_db": strip.field("trim_db").held(trim_db),
+            f"{name}.fader_db": strip.field("fader_db").held(fader_db),
             f"{name}.pan": float(pan_N[place]),
         }
         tone_B = levels.tone_NB[place].clamp(-12.0, 12.0).tolist()
         for band, gain_db in zip(tone_names(TRACK_FIELDS), tone_B, strict=True):
             changes[f"{name}.{band}.gain_db"] = gain_db
         changes |= {f"{name}.{cut}": freq_hz for cut, freq_hz in levels.cuts[place].items()}
-    return replace(Settings.neutral(names), sample_rate_hz=rate_hz).edit(changes)
+    return replace(neutral, sample_rate_hz=rate_hz).edit(changes)
 
 
 class _Levels:

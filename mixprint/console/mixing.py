@@ -13,7 +13,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from mixprint.console.bands import bell_names
-from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
+from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, TRACK_FIELDS_BY_NAME, Field
 from mixprint.console.settings import Rooms as RoomsKind
 from mixprint.console.settings import Settings, Strip
 from mixprint.dsp.compressor import Compressors
@@ -92,10 +92,10 @@ class Values:
         high_hz_N, low_hz_N = self.track_N["eq.highpass_hz"], self.track_N["eq.lowpass_hz"]
         cuts = (
             cut(high_hz_N, self.sample_rate_hz, high=True).where(
-                high_hz_N > _FIELDS["eq.highpass_hz"].low
+                high_hz_N > TRACK_FIELDS_BY_NAME["eq.highpass_hz"].low
             ),
             cut(low_hz_N, self.sample_rate_hz, high=False).where(
-                low_hz_N < _FIELDS["eq.lowpass_hz"].high
+                low_hz_N < TRACK_FIELDS_BY_NAME["eq.lowpass_hz"].high
             ),
         )
         return Sections.joined([*cuts, *self._tone(self.track_N, bell_names(TRACK_FIELDS))])
@@ -127,9 +127,8 @@ class Values:
         return self.track_N["room.send_db"] > OFF_DB
 
 
-_FIELDS: Mapping[str, Field] = {each.name: each for each in TRACK_FIELDS}
 # What an equaliser does something by: its gains and cuts. Those of the master are called as these.
-_EQ_NAMES = frozenset(f.name for f in TRACK_FIELDS if f.group == "eq" and not f.weighed_by)
+_EQ_NEUTRAL = {f.name: f.neutral for f in TRACK_FIELDS if f.group == "eq" and not f.weighed_by}
 
 
 def is_plain(value: Tensor, neutral: float) -> bool:
@@ -247,7 +246,9 @@ _MASTER_TAPS = 32_768
 
 def has_equaliser(of: Mapping[str, Tensor]) -> bool:
     """Tell whether a band of the tracks, or of the master, does something or is looked for."""
-    return not all(is_plain(of[name], _FIELDS[name].neutral) for name in of if name in _EQ_NAMES)
+    return not all(
+        is_plain(of[name], neutral) for name, neutral in _EQ_NEUTRAL.items() if name in of
+    )
 
 
 def changed(

@@ -131,10 +131,7 @@ class _Table(nn.Module):
         return [
             Strip(
                 strip.fields,
-                tuple(
-                    min(max(value, f.low), f.high)
-                    for f, value in zip(strip.fields, row, strict=True)
-                ),
+                tuple(f.held(value) for f, value in zip(strip.fields, row, strict=True)),
             )
             for strip, row in zip(self._strips, rows, strict=True)
         ]

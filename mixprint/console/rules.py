@@ -121,8 +121,7 @@ class _Rules:
         held = {}
         for key, value in values.items():
             path = key.replace("__", ".")
-            field = strip.fields[strip.place(path)]
-            held[f"{self._name}.{path}"] = min(max(value, field.low), field.high)
+            held[f"{self._name}.{path}"] = strip.field(path).held(value)
         self.settings = self.settings.edit(held)
         self.reasons.append(reason)
 

@@ -10,6 +10,7 @@ so that tracks still add up), output.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,7 +67,10 @@ class Field:
 
     def off_scale(self, number: float) -> float:
         """Return the value of a number on the scale, held within the range."""
-        value = math.exp(number) if self.scale == "log" else number
+        return self.held(math.exp(number) if self.scale == "log" else number)
+
+    def held(self, value: float) -> float:
+        """Return a value held within the range."""
         return min(max(value, self.low), self.high)
 
     def position(self, value: float) -> float:
@@ -198,6 +202,7 @@ TRACK_FIELDS = (
     Field(name="pan", unit="1", low=-1.0, high=1.0, neutral=0.0),
     Field(name="fader_db", unit="dB", low=-60.0, high=24.0, neutral=0.0),
 )
+TRACK_FIELDS_BY_NAME: Mapping[str, Field] = {each.name: each for each in TRACK_FIELDS}
 MASTER_FIELDS = (
     *_shelf("eq.low", 30.0, 120.0, 500.0),
     *_bell("eq.bell1", 60.0, 400.0, 2_000.0),

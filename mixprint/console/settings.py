@@ -104,6 +104,10 @@ class Strip:
             return self.is_neutral(wanted.weighed_by)
         return self.values[place] == wanted.neutral
 
+    def field(self, name: str) -> Field:
+        """Return the field of a setting."""
+        return self.fields[self.place(name)]
+
     def place(self, name: str, where: str = "settings") -> int:
         """Return the place of a setting in the table.
 
@@ -475,7 +479,7 @@ def _heard(strip: Strip, wanted: Field) -> float:
     """Return how far what a setting is weighed by is from neutral; 1 where it stands alone."""
     if not wanted.weighed_by:
         return 1.0
-    by = next(f for f in strip.fields if f.name == wanted.weighed_by)
+    by = strip.field(wanted.weighed_by)
     return abs(by.position(strip[by.name]) - by.position(by.neutral))
 
 

@@ -79,8 +79,8 @@ def with_shared_rooms(
         }
         for name in group:
             before = sent[name]
-            field = before.fields[before.place("room.send_db")]
-            send_db = field.off_scale(before["room.send_db"] + _behind_fader_db(before))
+            send_db = before["room.send_db"] + _behind_fader_db(before)
+            send_db = before.field("room.send_db").held(send_db)
             own = {each: before[each] for each in ROOM_SHAPE} if are_few else shape
             tracks[name] = before.with_values({**own, "room.send_db": send_db}, name)
             told += _told(name, before, tracks[name])

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mixprint.console.schema import MASTER, TRACK_FIELDS
+from mixprint.console.schema import MASTER, TRACK_FIELDS_BY_NAME
 from mixprint.console.settings import Settings
 from mixprint.errors import DataError
 from mixprint.schema import shortened
@@ -16,8 +16,6 @@ PEAK_DBFS = -1.0
 _LOW_HZ, _HIGH_HZ, _MID_Q = 150.0, 5_000.0, 0.8
 _MASTER_LOW_HZ, _MASTER_HIGH_HZ = 120.0, 8_000.0
 _MASTER_ATTACK_MS, _MASTER_RELEASE_MS = 20.0, 200.0
-_LOWEST_BELL2_HZ = next(f.low for f in TRACK_FIELDS if f.name == "eq.bell2.freq_hz")
-_LOWEST_SEND_DB = next(f.low for f in TRACK_FIELDS if f.name == "room.send_db")
 
 
 def from_truth(truth: Mapping[str, Any], where: str) -> Settings:
@@ -55,7 +53,8 @@ def peak_gain_db(mixed_NCT: Tensor) -> float:
 
 
 def _track(stem: Mapping[str, float]) -> dict[str, float]:
-    bell = "eq.bell2" if stem["mid_hz"] >= _LOWEST_BELL2_HZ else "eq.bell1"
+    lowest_hz = TRACK_FIELDS_BY_NAME["eq.bell2.freq_hz"].low
+    bell = "eq.bell2" if stem["mid_hz"] >= lowest_hz else "eq.bell1"
     return {
         "eq.low.gain_db": stem["low_shelf_db"],
         "eq.low.freq_hz": _LOW_HZ,
@@ -65,7 +64,7 @@ def _track(stem: Mapping[str, float]) -> dict[str, float]:
         "eq.high.gain_db": stem["high_shelf_db"],
         "eq.high.freq_hz": _HIGH_HZ,
         **_compressor(stem, 1_000 * stem["attack_s"], 1_000 * stem["release_s"]),
-        "room.send_db": max(stem["reverb_send_db"], _LOWEST_SEND_DB),
+        "room.send_db": max(stem["reverb_send_db"], TRACK_FIELDS_BY_NAME["room.send_db"].low),
         "room.time_s": stem["reverb_time_s"],
         "width": stem["width"],
         "pan": stem["pan"],

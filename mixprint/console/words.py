@@ -82,9 +82,9 @@ class _Said:
         """Return what a deviation spans on a logarithmic scale, where the spread is half of it."""
         if name not in self.spread:
             return ""
-        field = self.strip.fields[self.strip.place(name)]
+        field = self.strip.field(name)
         factor = math.exp(math.asinh(self.spread[name] / self[name]))
-        low, high = (min(max(self[name] * f, field.low), field.high) for f in (1 / factor, factor))
+        low, high = (field.held(self[name] * f) for f in (1 / factor, factor))
         return f" ({text(low)} to {text(high)})"
 
     def db(self, name: str) -> str:
@@ -145,7 +145,7 @@ def _ratios(said: _Said) -> str:
     """Return the ratios that one deviation spans: a slope is nothing that a front shows."""
     if (spread := said.spread.get("comp.slope")) is None:
         return ""
-    field = said.strip.fields[said.strip.place("comp.slope")]
+    field = said.strip.field("comp.slope")
     low, high = (field.off_scale(said["comp.slope"] + sign * spread) for sign in (-1, 1))
     return f" ({ratio(low)} to {ratio(high)})"
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mixprint.audio.resampling import resample_tracks
 from mixprint.console.levels import working_trim_db
+from mixprint.console.schema import TRACK_FIELDS_BY_NAME
 from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
 from mixprint.controller.model import REFERENCE_KINDS, Inputs
 from mixprint.dsp.decibels import amplitude
@@ -95,7 +96,7 @@ def describe_reference(mix_CT: Tensor, sample_rate_hz: int) -> Tensor:
 def trims_db(tracks_NCT: Tensor, sample_rate_hz: int) -> list[float]:
     """Return what brings tracks to the working level, within the range of a trim."""
     trims = working_trim_db(tracks_NCT, sample_rate_hz)
-    return [min(max(trim_db, -60.0), 60.0) for trim_db in trims]
+    return [TRACK_FIELDS_BY_NAME["trim_db"].held(trim_db) for trim_db in trims]
 
 
 def batched(songs: Sequence[SongInputs], embedding_dim: int) -> Inputs:

@@ -133,10 +133,7 @@ class Layout:
         columns = self.values(position_NK.detach().cpu())
         strips = []
         for row in range(len(position_NK)):
-            found = {
-                each.name: min(max(float(columns[each.name][row]), each.low), each.high)
-                for each in self.fields
-            }
+            found = {each.name: each.held(float(columns[each.name][row])) for each in self.fields}
             strips.append(Strip.neutral(self.table).with_values(found, "prediction"))
         return strips
 
@@ -228,9 +225,8 @@ class Targets:
             ConfigError: names or their number cannot be used.
         """
         gated = self.gated()
-        trim = next(each for each in TRACK.table if each.name == TRIM)
         strips: Mapping[str, Strip] = {
-            name: strip.with_values({TRIM: trim.off_scale(level_db)}, name)
+            name: strip.with_values({TRIM: strip.field(TRIM).held(level_db)}, name)
             for name, strip, level_db in zip(
                 names, TRACK.strips(gated.track_NK), trim_db, strict=True
             )

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from mixprint import __version__
-from mixprint.console.schema import MASTER, MASTER_FIELDS
+from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings
 from mixprint.errors import DataError
 from mixprint.features import FEATURE_NAMES, Standardisation
@@ -314,8 +314,8 @@ def settings_used(
         return None
     name = f"{MASTER}.output_db"
     wanted_db = found[name] + gain_db
-    output = next(each for each in MASTER_FIELDS if each.name == "output_db")
-    held_db = output.off_scale(wanted_db)
+    output = found.master.field("output_db")
+    held_db = output.held(wanted_db)
     if held_db != wanted_db:
         notes.append(
             f"the output's level of {wanted_db:.1f} dB is beyond the console's "

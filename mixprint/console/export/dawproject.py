@@ -32,7 +32,7 @@ from mixprint.console.colours import track_colours
 from mixprint.console.export.channels import Channel, Dynamics, left_out
 from mixprint.console.export.song import Export
 from mixprint.console.rendering import render_blocks
-from mixprint.console.schema import MASTER, TRACK_FIELDS
+from mixprint.console.schema import MASTER
 from mixprint.console.settings import Settings, Strip
 from mixprint.console.tracks import file_stems, read_in_step
 from mixprint.dsp.decibels import amplitude
@@ -362,9 +362,7 @@ def _room_blocks(
 ) -> Iterator[np.ndarray]:
     """Yield the wet sound of a track: that with its room, less that without one."""
     strip = settings.tracks[name]
-    dry = strip.with_values(
-        {f.name: f.neutral for f in TRACK_FIELDS if f.name == "room.send_db"}, name
-    )
+    dry = strip.with_values({"room.send_db": strip.field("room.send_db").neutral}, name)
 
     def rendered(used: Strip) -> Iterator[np.ndarray]:
         alone = Settings({name: used}, rooms=settings.rooms)

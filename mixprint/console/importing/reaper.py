@@ -149,7 +149,7 @@ class _Reader:
             strip, self._number(place, 0, 1.0, name), self._number(place, 1, 0.0, name), name
         )
         if self._number(track.first("MUTESOLO") or Line("MUTESOLO"), 0, 0.0, name):
-            lowest = next(each.low for each in TRACK_FIELDS if each.name == "fader_db")
+            lowest = strip.field("fader_db").low
             self._note(name, f"is muted: its fader is at {lowest:g} dB")
             strip = strip.with_values({"fader_db": lowest}, name)
         return strip
@@ -217,7 +217,7 @@ class _Reader:
             self._note(name, f"its send to {each.room}: it is sent to {chosen.room} too, left out")
         if not strip.is_neutral("room.send_db"):
             self._note(name, f"its own room: it is sent to {chosen.room} too, left out")
-        known = strip.fields[strip.place("room.send_db")]
+        known = strip.field("room.send_db")
         level_db = self._within(known, chosen.level_db, name)
         shape = {each.name: value for each, value in chosen.shape.items()}
         self.are_last[name] = True
@@ -401,16 +401,16 @@ class _Reader:
         return strip if fader == 1.0 else self._louder(strip, "fader_db", fader, name)
 
     def _louder(self, strip: Strip, setting: str, factor: float, name: str) -> Strip:
-        wanted = next(each for each in strip.fields if each.name == setting)
         if factor < 0:
             raise DataError(
                 f"{self.where}: {name}: expected a level of 0 or more, found {factor:g}"
             )
         level_db = strip[setting] + (20 * math.log10(factor) if factor > 0 else -math.inf)
-        return strip.with_values({setting: self._within(wanted, level_db, name)}, name)
+        held_db = self._within(strip.field(setting), level_db, name)
+        return strip.with_values({setting: held_db}, name)
 
     def _within(self, wanted: Field, value: float, name: str) -> float:
-        held = min(max(value, wanted.low), wanted.high)
+        held = wanted.held(value)
         if held != value:
             self._note(name, f"{wanted.name}: {value:g} is beyond {wanted.range_text}, held there")
         return held

@@ -7,7 +7,7 @@ from itertools import permutations
 
 from mixprint.console.bands import Band, bell_names
 from mixprint.console.export.channels import Channel
-from mixprint.console.schema import TRACK_FIELDS, Field
+from mixprint.console.schema import TRACK_FIELDS
 from mixprint.console.settings import Strip
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
 
@@ -99,28 +99,24 @@ def _as_settings(changed: dict[str, float], base: Strip) -> tuple[dict[str, floa
     trim_db = base["trim_db"] if is_track else 0.0
     level_db = values.pop("level_db", None)
     if (threshold_db := values.get("comp.threshold_db")) is not None:
-        wanted = base.fields[base.place("comp.threshold_db")]
+        wanted = base.field("comp.threshold_db")
         if is_track and not wanted.low <= threshold_db + trim_db <= wanted.high:
             # A compressor hears the track behind the trim.
             if level_db is None:
                 level_db = trim_db + base["fader_db"]
-            trim_db = _held(threshold_db, wanted) - threshold_db
+            trim_db = wanted.held(threshold_db) - threshold_db
             values["trim_db"] = trim_db
         values["comp.threshold_db"] = threshold_db + trim_db
     if level_db is not None:
         values["fader_db" if is_track else "output_db"] = level_db - trim_db
     for name, value in values.items():
-        wanted = base.fields[base.place(name)]
-        values[name] = _held(value, wanted)
+        wanted = base.field(name)
+        values[name] = wanted.held(value)
         if not _is_same(value, values[name]):
             notes.append(
                 f"{name} {value:.6g} is out of range ({wanted.range_text}): {values[name]:g}"
             )
     return values, notes
-
-
-def _held(value: float, wanted: Field) -> float:
-    return min(max(value, wanted.low), wanted.high)
 
 
 def _assigned(bands: Sequence[Band], base: Strip) -> tuple[list[Band], list[str]]:
@@ -155,7 +151,7 @@ def _placed_bells(bells: Sequence[Band], base: Strip) -> dict[str, Band]:
     fields = bell_names(base.fields)
 
     def is_in_range(bell: Band, field: str) -> bool:
-        wanted = base.fields[base.place(f"{field}.freq_hz")]
+        wanted = base.field(f"{field}.freq_hz")
         # What lies on the border in the file may have been rounded.
         return (
             wanted.low * (1 - _REL_TOLERANCE) <= bell.freq_hz <= wanted.high * (1 + _REL_TOLERANCE)
