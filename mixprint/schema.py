@@ -72,6 +72,10 @@ class Range:
         return f"{self.lowest:g} to {self.highest:g}"
 
 
+Part = Annotated[float, Range(0.0, 1.0)]
+"""Number from 0 to 1, both included."""
+
+
 @dataclass(frozen=True)
 class Above:
     """Range of a number whose lower end is excluded; beside a type in `Annotated`."""

@@ -14,7 +14,6 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -22,10 +21,8 @@ from torch import Tensor
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
 from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE, Settings, Strip
 from mixprint.controller.roles import ROLES, stem_of
-from mixprint.schema import Range
+from mixprint.schema import Part
 from mixprint.stems import STEMS
-
-_Part = Annotated[float, Range(0.0, 1.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +37,11 @@ class DrawConfig:
         room_probability: of its room.
     """
 
-    wide_share: _Part
-    eq_probability: _Part
-    comp_probability: _Part
-    drive_probability: _Part
-    room_probability: _Part
+    wide_share: Part
+    eq_probability: Part
+    comp_probability: Part
+    drive_probability: Part
+    room_probability: Part
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from mixprint.controller.segments import (
 )
 from mixprint.controller.songs import DrySong, SongConfig
 from mixprint.errors import ConfigError
-from mixprint.schema import Above, Range
+from mixprint.schema import Above, Part, Range
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.pool import MadePool
@@ -43,7 +43,6 @@ from mixprint.training.ranks import rank_and_world
 
 # From the sound of a mix, stereo at 44.1 kHz, to its stems: mixture_CT -> stems_SCT.
 Separate = Callable[[Tensor], Tensor]
-_Part = Annotated[float, Range(0.0, 1.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +76,11 @@ class ExampleConfig:
     lead_s: Annotated[float, Range(0.0)]
     room_s: Annotated[float, Above(0.0)]
     examples_per_style: Annotated[int, Range(1)]
-    same_song_share: _Part
-    mix_to_mix_share: _Part
-    masked_share: _Part
-    separated_share: _Part
-    reference_dropout: _Part
+    same_song_share: Part
+    mix_to_mix_share: Part
+    masked_share: Part
+    separated_share: Part
+    reference_dropout: Part
 
     def __post_init__(self) -> None:
         """Check what the types do not say.

@@ -22,11 +22,10 @@ from mixprint.controller.mixes import Mixing, mixed, separated_by_mask, stem_sum
 from mixprint.controller.roles import guess_role
 from mixprint.controller.segments import draw_kept, integer, uniform
 from mixprint.fingerprint import code_version, fingerprint
-from mixprint.schema import Above, Range
+from mixprint.schema import Above, Part, Range
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import derive_seed
 
-_Part = Annotated[float, Range(0.0, 1.0)]
 _TINY = 1e-20
 
 
@@ -44,8 +43,8 @@ class PairExampleConfig:
 
     excerpt_s: Annotated[float, Above(0.0)]
     examples_per_reference: Annotated[int, Range(1)]
-    masked_share: _Part
-    track_dropout: _Part
+    masked_share: Part
+    track_dropout: Part
 
 
 @dataclass(frozen=True)

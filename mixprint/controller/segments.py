@@ -16,12 +16,11 @@ from mixprint.console.settings import MAX_TRACKS
 from mixprint.controller.roles import stem_of
 from mixprint.controller.songs import DrySong
 from mixprint.dsp.decibels import amplitude
-from mixprint.schema import Range
+from mixprint.schema import Part, Range
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 # A track is in an excerpt if any moment of it is louder than this.
 _HEARD_DBFS, _HEARD_S = -55.0, 0.1
-_Part = Annotated[float, Range(0.0, 1.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +35,10 @@ class SegmentConfig:
         level_jitter_db: level of each track, -+ this.
     """
 
-    stems_share: _Part
-    submix_probability: _Part
-    track_dropout: _Part
-    solo_share: _Part
+    stems_share: Part
+    submix_probability: Part
+    track_dropout: Part
+    solo_share: Part
     level_jitter_db: Annotated[float, Range(0.0, 40.0)]
 
 

@@ -7,7 +7,7 @@ from mixprint.config import StepConfig
 from mixprint.controller.examples import ExampleConfig
 from mixprint.dsp.spectral_distance import RESOLUTIONS
 from mixprint.errors import ConfigError
-from mixprint.schema import Above, Length, Range
+from mixprint.schema import Above, Length, Part, Range
 from mixprint.stems import SAMPLE_RATE_HZ
 
 Head = Literal["settings", "chain"]
@@ -15,7 +15,6 @@ Head = Literal["settings", "chain"]
 # Diff-MST's training methods.
 Objective = Literal["likelihood", "audio", "method1", "method2"]
 
-_Part = Annotated[float, Range(0.0, 1.0)]
 _Weight = Annotated[float, Range(0.0)]
 
 
@@ -131,14 +130,14 @@ class TrainParameters(NetworkShape, StepConfig):
     context_s: Annotated[float, Range(0.0)]
     gate_weight: _Weight
     track_weight: _Weight
-    reference_dropout: _Part
-    stems_dropout: _Part
-    embedding_dropout: _Part
-    embedding_alone: _Part
-    role_dropout: _Part
+    reference_dropout: Part
+    stems_dropout: Part
+    embedding_dropout: Part
+    embedding_alone: Part
+    role_dropout: Part
     embedding_noise: _Weight
     level_noise_db: _Weight
-    prior_shrinkage: _Part
+    prior_shrinkage: Part
     warmup_fraction: Annotated[float, Range(0.0, 0.99)]
     weight_decay: _Weight
     max_grad_norm: Annotated[float, Above(0.0)]
