@@ -126,11 +126,6 @@ def _write_audio(
     return power.power()
 
 
-def _neutral(settings: Settings) -> Settings:
-    plain = Settings.neutral(list(settings.tracks))
-    return replace(settings, tracks=plain.tracks, master=plain.master)
-
-
 def _write_page(
     paths: Sequence[Path], settings: Settings, out_dir: Path, rate_hz: int, power_NM: Tensor
 ) -> None:
@@ -144,7 +139,7 @@ def _write_page(
         settings,
         excerpt_NCT,
         rate_hz,
-        before=_neutral(settings),
+        before=settings.scaled(0.0),
         title=f"Console: {shown(out_dir.absolute().name)}",
         start_s=float(start),
     )
