@@ -21,13 +21,13 @@ from torch import Tensor
 
 from mixprint.console.mixing import FITTED_ROOM_S, Console, Values, louder_channel, stereo_matrix
 from mixprint.console.positions import Positions
-from mixprint.console.recovery import FRAMES_PER_WINDOW, RESOLUTIONS
+from mixprint.console.recovery import RESOLUTIONS
 from mixprint.console.rendering import render
 from mixprint.console.settings import Settings
 from mixprint.dsp.drive import driven
 from mixprint.dsp.equaliser import convolved, impulse_response
 from mixprint.dsp.room import answered
-from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.dsp.spectral_distance import FEW_FRAMES_PER_WINDOW, multi_resolution_stft
 from mixprint.machine.memory import keep_freed_memory
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
@@ -186,7 +186,7 @@ def _pass_of(work: str, tracks_NCT: Tensor) -> Pass:
         return lambda _, values: console(values)
     truth_CT = tracks_NCT.sum(0)
     return lambda _, values: multi_resolution_stft(
-        console(values).sum(0), truth_CT, RESOLUTIONS[:1], FRAMES_PER_WINDOW
+        console(values).sum(0), truth_CT, RESOLUTIONS[:1], FEW_FRAMES_PER_WINDOW
     )
 
 

@@ -1,5 +1,6 @@
 """Bands of a strip's equaliser, as filters with a frequency, a gain and a Q."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,8 +9,8 @@ from mixprint.console.settings import Strip
 from mixprint.dsp.equaliser import BUTTERWORTH_Q
 
 Kind = Literal["highpass", "lowpass", "low", "high", "bell"]
-_CUTS: dict[str, Kind] = {"eq.highpass_hz": "highpass", "eq.lowpass_hz": "lowpass"}
-_SHELVES: dict[str, Kind] = {"eq.low": "low", "eq.high": "high"}
+CUTS: Mapping[str, Kind] = {"eq.highpass_hz": "highpass", "eq.lowpass_hz": "lowpass"}
+_SHELVES: Mapping[str, Kind] = {"eq.low": "low", "eq.high": "high"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def active_bands(strip: Strip) -> list[Band]:
     bells = bell_names(strip.fields)
     bands = []
     for name, kind in band_kinds(strip.fields).items():
-        if name in _CUTS:
+        if name in CUTS:
             if not strip.is_neutral(name):
                 bands.append(Band(kind, strip[name], 0.0, BUTTERWORTH_Q, name))
         elif not strip.is_neutral(f"{name}.gain_db"):
@@ -52,7 +53,7 @@ def band_kinds(fields: tuple[Field, ...]) -> dict[str, Kind]:
     Returns:
         beginning of the names of its settings -> its form; of a cut it is the whole name.
     """
-    cuts = {each.name: _CUTS[each.name] for each in fields if each.name in _CUTS}
+    cuts = {each.name: CUTS[each.name] for each in fields if each.name in CUTS}
     return {**cuts, **{name: _SHELVES.get(name, "bell") for name in tone_names(fields)}}
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio
 from mixprint.console.alignment import Alignment
+from mixprint.console.bands import CUTS
 from mixprint.console.excerpts import busiest_second, power_per_second
 from mixprint.console.levels import begin
 from mixprint.console.mixing import Console, Values, as_stereo, louder_channel
@@ -30,7 +31,7 @@ from mixprint.console.schema import MASTER, Field
 from mixprint.console.settings import ROOM_SHAPE, Settings, is_meant
 from mixprint.dsp.compressor import block_levels_db
 from mixprint.dsp.decibels import amplitude
-from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.dsp.spectral_distance import FEW_FRAMES_PER_WINDOW, multi_resolution_stft
 from mixprint.errors import ConfigError
 from mixprint.progress import Progress
 from mixprint.text import shown
@@ -39,7 +40,6 @@ log = logging.getLogger("mixprint.console")
 
 # Long windows hear tones and rooms, short ones attacks; one of them at each step, in turn.
 RESOLUTIONS = (2048, 512, 8192)
-FRAMES_PER_WINDOW = 2
 NUM_STEPS = 240
 # Of a song: what is compared, and what is only heard before it.
 EXCERPT_S, PREROLL_S = 8, 2
@@ -57,8 +57,6 @@ STAGES: tuple[tuple[float, tuple[str, ...]], ...] = (
     (0.3, ("room",)),
     (0.45, ("master.eq", "master.comp")),
 )
-# Where these are off no gradient leads away from there: `begin` finds which are on.
-_CUTS = ("eq.highpass_hz", "eq.lowpass_hz")
 # Where a search begins that finds a setting neutral: where it has a gradient, and does little.
 _START_SLOPE = 0.2
 _START_SEND_DB = -30.0
@@ -264,10 +262,11 @@ class _Search:
         self._wanted_JCT = torch.cat(wanted)[..., num_unheard:]
         self._locked = tuple(locked)
         self._has_shared_rooms = start.rooms == "sends"
+        # Where a cut is off no gradient leads away from there: `begin` finds which are on.
         self._open_cuts = {
             f"{name}.{cut}"
             for name, strip in start.tracks.items()
-            for cut in _CUTS
+            for cut in CUTS
             if strip.is_neutral(cut)
         }
         self._console = Console(tracks_NCT)
@@ -314,7 +313,7 @@ class _Search:
         if len(self._wanted_JCT) > 1:
             made_JCT = torch.cat([made_JCT, mixed_NCT])
         distance_J = multi_resolution_stft(
-            made_JCT, self._wanted_JCT, (resolution,), FRAMES_PER_WINDOW
+            made_JCT, self._wanted_JCT, (resolution,), FEW_FRAMES_PER_WINDOW
         )
         if len(distance_J) == 1:
             return distance_J[0]

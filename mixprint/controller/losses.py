@@ -18,10 +18,8 @@ from mixprint.console.mixing import Console, Values
 from mixprint.controller.audio_features import audio_feature_terms
 from mixprint.controller.model import ControllerNetwork, Outputs
 from mixprint.controller.targets import TRACK, Targets
-from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.dsp.spectral_distance import FEW_FRAMES_PER_WINDOW, multi_resolution_stft
 
-# Half the frames of the measure: neighbouring ones say almost the same, and cost as much.
-FRAMES_PER_WINDOW = 2
 # Rooms are heard for so long.
 ROOM_S = 1.5
 # A group that no track uses with more than this probability is left out, which saves its cost.
@@ -87,7 +85,7 @@ def truth_loss(
     """
 
     def distance(a_CT: Tensor, b_CT: Tensor) -> Tensor:
-        return multi_resolution_stft(a_CT, b_CT, (resolution,), FRAMES_PER_WINDOW)
+        return multi_resolution_stft(a_CT, b_CT, (resolution,), FEW_FRAMES_PER_WINDOW)
 
     loss = distance(mixed_NCT.sum(dim=0), truth_NCT.sum(dim=0))
     if track_weight > 0:

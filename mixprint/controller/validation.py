@@ -19,13 +19,11 @@ from mixprint.controller.losses import console_mix
 from mixprint.controller.measured import MeasuredExample, MeasuredExamples
 from mixprint.controller.model import ControllerNetwork
 from mixprint.controller.targets import MASTER, TRACK, Targets
-from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.dsp.spectral_distance import FEW_FRAMES_PER_WINDOW, multi_resolution_stft
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import rank_rows
 from mixprint.training.ranks import rank_and_world, sum_over_ranks
 
-# Half the frames of the measure.
-_FRAMES_PER_WINDOW = 2
 _TINY = 1e-12
 MEAN_STYLE, EQUAL_LEVEL, REFERENCE, NO_REFERENCE = (
     "mean_style",
@@ -103,7 +101,7 @@ class Validation:
                     power, wanted = (float(x.square().mean()) for x in (mix_CT, truth_CT))
                     mix_CT = mix_CT * (wanted / max(power, _TINY)) ** 0.5
                 distance = multi_resolution_stft(
-                    mix_CT, truth_CT, frames_per_window=_FRAMES_PER_WINDOW
+                    mix_CT, truth_CT, frames_per_window=FEW_FRAMES_PER_WINDOW
                 )
                 sums[name] += float(distance)
             if network is not None:

@@ -18,6 +18,8 @@ from mixprint.stems import NUM_CHANNELS
 
 RESOLUTIONS = (512, 2048, 8192)
 FRAMES_PER_WINDOW = 4
+# Where it is measured often: neighbouring frames say almost the same, and cost as much.
+FEW_FRAMES_PER_WINDOW = 2
 # Of a full-scale sine's bin: what is quieter than this counts as equally silent.
 FLOOR_DBFS = -80.0
 

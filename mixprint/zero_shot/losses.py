@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from mixprint.dsp.decibels import NEPER_PER_DB
-from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.dsp.spectral_distance import FEW_FRAMES_PER_WINDOW, multi_resolution_stft
 from mixprint.zero_shot.model import LEVEL_FLOOR
 
-# Half the frames of the measure: neighbouring ones say almost the same, and cost as much.
-FRAMES_PER_WINDOW = 2
 _FLOOR_DB = 10 * math.log10(LEVEL_FLOOR)
 
 
@@ -54,7 +52,7 @@ def audio_distance(
     output_JCT, truth_JCT = (
         torch.cat([x, x.sum(dim=0, keepdim=True)]) for x in (output_SCT, truth_SCT)
     )
-    distance_J = multi_resolution_stft(output_JCT, truth_JCT, resolutions, FRAMES_PER_WINDOW)
+    distance_J = multi_resolution_stft(output_JCT, truth_JCT, resolutions, FEW_FRAMES_PER_WINDOW)
     return distance_J[:-1].mean() + mix_weight * distance_J[-1]
 
 

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mixprint.dsp.spectral_distance import multi_resolution_stft
+from mixprint.dsp.spectral_distance import FEW_FRAMES_PER_WINDOW, multi_resolution_stft
 from mixprint.encoder.settings import AugmentRanges
 from mixprint.stems import STEMS
 from mixprint.training.loading import load_batches, rank_rows
 from mixprint.training.ranks import rank_and_world, sum_over_ranks
-from mixprint.zero_shot.losses import FRAMES_PER_WINDOW
 from mixprint.zero_shot.model import ZeroShotNetwork
 from mixprint.zero_shot.renderings import (
     Example,
@@ -102,7 +101,7 @@ class Validation:
             pair = (embedding_ME[[n]].to(self._device) for n in (example.input, example.reference))
             output_SCT = network(input_SCT.unsqueeze(0), network.condition(*pair))[0]
         *by_stem, mix = (
-            float(multi_resolution_stft(a_CT, b_CT, frames_per_window=FRAMES_PER_WINDOW))
+            float(multi_resolution_stft(a_CT, b_CT, frames_per_window=FEW_FRAMES_PER_WINDOW))
             for a_CT, b_CT in zip(
                 [*output_SCT, output_SCT.sum(dim=0)],
                 [*truth_SCT, truth_SCT.sum(dim=0)],
