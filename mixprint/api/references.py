@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mixprint.api import models
 from mixprint.api.arrays import ARRAY_NAME, Array, Audio, is_path, stereo
-from mixprint.console.excerpts import WatchedPower, busiest_part, busiest_second, part_of
+from mixprint.console.excerpts import FramePower, busiest_part, busiest_second, part_of
 from mixprint.console.levels import WorkingLevels
 from mixprint.console.tracks import find_tracks, read_in_step
 from mixprint.controller.checkpoint import EXCERPT_S
@@ -134,7 +134,7 @@ def busiest_of_files(paths: list[Path], sample_rate_hz: int = SAMPLE_RATE_HZ) ->
     Raises:
         AudioError: a file cannot be read.
     """
-    power, levels = WatchedPower(sample_rate_hz), WorkingLevels(sample_rate_hz)
+    power, levels = FramePower(sample_rate_hz), WorkingLevels(sample_rate_hz)
     num_samples = 0
     for block_NCT in power.watch(read_in_step(paths, sample_rate_hz)):
         levels.add(block_NCT)

@@ -1,6 +1,6 @@
 """Excerpts of songs in which all tracks sound.
 
-Shape suffixes: N track, C channel, T sample, M second, S sample of a second.
+Shape suffixes: N track, C channel, T sample, M frame (here a second), S sample of a frame.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,40 +31,45 @@ def busiest_second(power_NM: Tensor, num_seconds: int) -> int:
 
 def busiest_part(tracks_NCT: Tensor, sample_rate_hz: int, num_seconds: int) -> Tensor:
     """Cut the excerpt in which all tracks sound the most; what is no longer stays whole."""
-    start = busiest_second(power_per_second(tracks_NCT, sample_rate_hz), num_seconds)
+    start = busiest_second(frame_power(tracks_NCT, sample_rate_hz), num_seconds)
     return tracks_NCT[..., start * sample_rate_hz : (start + num_seconds) * sample_rate_hz]
 
 
-def power_per_second(tracks_NCT: Tensor, sample_rate_hz: int) -> Tensor:
-    """Return power_NM of whole seconds; a rest is left out."""
-    num_seconds = tracks_NCT.shape[-1] // sample_rate_hz
-    whole_NCT = tracks_NCT[..., : num_seconds * sample_rate_hz]
-    frames_NMS = whole_NCT.square().mean(dim=1).unflatten(-1, (num_seconds, sample_rate_hz))
-    return frames_NMS.mean(dim=-1)
+def frame_power(tracks_NCT: Tensor, size: int) -> Tensor:
+    """Return power_NM of whole frames of some samples; a rest is left out."""
+    num_frames = tracks_NCT.shape[-1] // size
+    whole_NCT = tracks_NCT[..., : num_frames * size]
+    return whole_NCT.square().mean(dim=1).unflatten(-1, (num_frames, size)).mean(dim=-1)
 
 
-class WatchedPower:
-    """Power of tracks that pass by in blocks, in each second."""
+class FramePower:
+    """Power of tracks that come in blocks, in frames of some samples.
 
-    def __init__(self, sample_rate_hz: int) -> None:
+    Attributes:
+        rest_NCT: what no whole frame has been made of yet; None before the first block.
+    """
+
+    def __init__(self, size: int) -> None:
         """Start at the beginning of the song."""
-        self._sample_rate_hz = sample_rate_hz
-        self._held_NCT: Tensor | None = None
+        self._size = size
+        self.rest_NCT: Tensor | None = None
         self._powers: list[Tensor] = []
+
+    def add(self, block_NCT: Tensor) -> None:
+        """Measure the next block, of any length."""
+        if self.rest_NCT is not None:
+            block_NCT = torch.cat([self.rest_NCT, block_NCT], dim=-1)
+        self._powers.append(frame_power(block_NCT, self._size))
+        self.rest_NCT = block_NCT[..., self._powers[-1].shape[-1] * self._size :].clone()
 
     def watch(self, blocks: Iterable[Tensor]) -> Iterator[Tensor]:
         """Pass blocks of tracks_NCT on, and measure them."""
         for block_NCT in blocks:
-            held_NCT = block_NCT
-            if self._held_NCT is not None:
-                held_NCT = torch.cat([self._held_NCT, block_NCT], dim=-1)
-            self._powers.append(power_per_second(held_NCT, self._sample_rate_hz))
-            num_done = self._powers[-1].shape[-1] * self._sample_rate_hz
-            self._held_NCT = held_NCT[..., num_done:].clone()
+            self.add(block_NCT)
             yield block_NCT
 
     def power(self) -> Tensor:
-        """Return power_NM of what has passed; without a second there is none."""
+        """Return power_NM of what was added; there may be no whole frame."""
         return torch.cat(self._powers, dim=-1)
 
 

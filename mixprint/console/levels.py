@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mixprint.console.bands import tone_names
+from mixprint.console.excerpts import FramePower
 from mixprint.console.schema import TRACK_FIELDS
 from mixprint.console.settings import Settings
 
@@ -56,29 +57,20 @@ class WorkingLevels:
 
     def __init__(self, sample_rate_hz: int) -> None:
         """Start at the beginning of the song."""
-        self._size = round(_LEVEL_S * sample_rate_hz)
-        self._held_NCT: Tensor | None = None
-        self._powers: list[Tensor] = []
+        self._power = FramePower(round(_LEVEL_S * sample_rate_hz))
 
     def add(self, block_NCT: Tensor) -> None:
         """Take the next block, of any length."""
-        if self._held_NCT is not None:
-            block_NCT = torch.cat([self._held_NCT, block_NCT], dim=-1)
-        num_whole = block_NCT.shape[-1] // self._size
-        if num_whole:
-            frames_NMS = block_NCT[..., : num_whole * self._size].square().mean(dim=1)
-            frames_NMS = frames_NMS.unflatten(-1, (num_whole, self._size))
-            self._powers.append(frames_NMS.mean(dim=-1).double())
-        self._held_NCT = block_NCT[..., num_whole * self._size :].clone()
+        self._power.add(block_NCT)
 
     def trims_db(self) -> list[float]:
         """Return the trims of what was added; a rest counts where there is nothing else."""
-        assert self._held_NCT is not None, "a block was added"
-        power_NM = self._held_NCT.square().mean(dim=(1, 2)).double()[:, None]
-        if self._powers:
-            power_NM = torch.cat(self._powers, dim=-1)
+        power_NM, rest_NCT = self._power.power(), self._power.rest_NCT
+        if power_NM.shape[-1] == 0:
+            assert rest_NCT is not None, "a block was added"
+            power_NM = rest_NCT.square().mean(dim=(1, 2))[:, None]
         trims = []
-        for power_M in power_NM:
+        for power_M in power_NM.double():
             heard_M = power_M[power_M > 10 ** (_SILENT_DBFS / 10)]
             if len(heard_M) == 0:
                 trims.append(0.0)

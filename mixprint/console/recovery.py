@@ -21,7 +21,7 @@ from torch import Tensor
 from mixprint.audio.files import read_audio
 from mixprint.console.alignment import Alignment
 from mixprint.console.bands import CUTS
-from mixprint.console.excerpts import busiest_second, power_per_second
+from mixprint.console.excerpts import busiest_second, frame_power
 from mixprint.console.levels import begin
 from mixprint.console.mixing import Console, Values, as_stereo, louder_channel
 from mixprint.console.pairs import LoadedPair, Pair, load_pair
@@ -181,7 +181,7 @@ def busiest_excerpt(loaded: LoadedPair) -> tuple[LoadedPair, float]:
     size = loaded.sample_rate_hz  # a second
     if loaded.tracks_NCT.shape[-1] // size <= EXCERPT_S + PREROLL_S:
         return loaded, 0.0
-    start = busiest_second(power_per_second(loaded.tracks_NCT, size), EXCERPT_S)
+    start = busiest_second(frame_power(loaded.tracks_NCT, size), EXCERPT_S)
     preroll = min(start, PREROLL_S)
     return loaded.cut((start - preroll) * size, (start + EXCERPT_S) * size), float(preroll)
 

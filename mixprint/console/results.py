@@ -16,7 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from mixprint.console.excerpts import WatchedPower, busiest_second, part_of
+from mixprint.console.excerpts import FramePower, busiest_second, part_of
 from mixprint.console.page.building import console_page, excerpt_seconds
 from mixprint.console.settings import Settings
 from mixprint.console.spread import FILE_NAME, Spread
@@ -113,7 +113,7 @@ def _write_audio(
     paths: Sequence[Path], settings: Settings, out_dir: Path, rate_hz: int, seconds: float
 ) -> Tensor:
     """Write mix and tracks; return the power of the dry tracks, power_NM, in each second."""
-    power = WatchedPower(rate_hz)
+    power = FramePower(rate_hz)
     write_song(
         power.watch(read_in_step(paths, rate_hz)),
         settings,

@@ -2,7 +2,7 @@
 
 import torch
 
-from mixprint.console.excerpts import WatchedPower, busiest_second, part_of, power_per_second
+from mixprint.console.excerpts import FramePower, busiest_second, frame_power, part_of
 
 RATE_HZ = 8_000
 
@@ -19,10 +19,10 @@ def test_the_busiest_part_has_all_tracks_and_not_only_the_loudest() -> None:
 def test_power_is_watched_in_blocks_of_any_length() -> None:
     song_NCT = torch.randn(2, 2, 5 * RATE_HZ + 100, generator=torch.Generator().manual_seed(1))
     blocks = song_NCT.split([3_000, 20_000, 1, 17_099], dim=-1)
-    watched = WatchedPower(RATE_HZ)
+    watched = FramePower(RATE_HZ)
     passed_NCT = torch.cat(list(watched.watch(blocks)), dim=-1)
     assert torch.equal(passed_NCT, song_NCT)
-    torch.testing.assert_close(watched.power(), power_per_second(song_NCT, RATE_HZ))
+    torch.testing.assert_close(watched.power(), frame_power(song_NCT, RATE_HZ))
     assert watched.power().shape == (2, 5)
 
 
@@ -33,6 +33,6 @@ def test_a_part_is_cut_out_of_blocks() -> None:
 
 
 def test_less_than_a_second_has_no_power() -> None:
-    watched = WatchedPower(RATE_HZ)
+    watched = FramePower(RATE_HZ)
     assert len(list(watched.watch([torch.ones(1, 2, 100)]))) == 1
     assert busiest_second(watched.power(), 4) == 0

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mixprint.audio.resampling import resample
 from mixprint.console.colours import track_colours
-from mixprint.console.excerpts import busiest_second, power_per_second
+from mixprint.console.excerpts import busiest_second, frame_power
 from mixprint.console.mixing import as_stereo
 from mixprint.console.page.algorithm import algorithm
 from mixprint.console.schema import MASTER, MASTER_FIELDS, TRACK_FIELDS, Field
@@ -162,7 +162,7 @@ def _played_rate_hz(sample_rate_hz: int) -> int:
 def _excerpt(tracks_NCT: Tensor, sample_rate_hz: int, rate_hz: int) -> tuple[int, Tensor]:
     """Cut out what a page holds, at its rate; tell in which second that begins."""
     num_seconds = excerpt_seconds(len(tracks_NCT))
-    start = busiest_second(power_per_second(tracks_NCT, sample_rate_hz), num_seconds)
+    start = busiest_second(frame_power(tracks_NCT, sample_rate_hz), num_seconds)
     part = slice(start * sample_rate_hz, (start + num_seconds) * sample_rate_hz)
     excerpt_NCT = as_stereo(tracks_NCT[..., part]).float()
     return start, torch.stack(
