@@ -4,7 +4,7 @@ Shape suffixes: N track, S stem, C channel, T sample, K field, G gate, E embeddi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -68,6 +68,11 @@ class Controller:
         self.metadata = dict(metadata)
         self.fingerprint = fingerprint
 
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return self.network.prior.mean_RK.device
+
     def to(self, device: torch.device | str) -> Self:
         """Move the network."""
         self.network.to(device)
@@ -128,37 +133,39 @@ class Controller:
         if roles is None:
             roles = [guess_role(name) for name in names]
         role_N = role_numbers(roles, self.network.config.roles)
-        reference_RD, kind_R, embedding_E = self._reference(
-            reference_CT, stems_SCT, encoder, sample_rate_hz
-        )
-        song = SongInputs(
-            describe_tracks(excerpt_NCT, trim_db, sample_rate_hz),
-            role_N,
-            reference_RD,
-            kind_R,
-            embedding_E,
-        )
-        device = self.network.prior.mean_RK.device
-        inputs = batched([song], self.network.config.embedding_dim).to(device)
-        found = self.network(inputs)
-        return predicted(found, names, trim_db, sample_rate_hz)
-
-    def _reference(
-        self,
-        reference_CT: Tensor | None,
-        stems_SCT: Tensor | None,
-        encoder: Encoder | None,
-        sample_rate_hz: int,
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Describe the reference: reference_RD, kind_R and its embedding."""
-        if stems_SCT is None and reference_CT is None:
-            none_0CT = torch.zeros(0, NUM_CHANNELS, 1)
-            return describe_audio(none_0CT, sample_rate_hz), torch.zeros(0, dtype=torch.long), None
-        if stems_SCT is None:
-            assert reference_CT is not None
+        song = SongInputs(describe_tracks(excerpt_NCT, trim_db, sample_rate_hz), role_N)
+        if stems_SCT is not None:
+            song = self._with_stems(song, stems_SCT, encoder, sample_rate_hz)
+        elif reference_CT is not None:
             _check_audio("reference", reference_CT[None])
             (mix_CT,) = busiest_part(reference_CT[None], sample_rate_hz, EXCERPT_S)
-            return describe_reference(mix_CT, sample_rate_hz), torch.tensor(MID_SIDE_KINDS), None
+            reference_2D = describe_reference(mix_CT, sample_rate_hz)
+            song = replace(song, reference_RD=reference_2D, kind_R=torch.tensor(MID_SIDE_KINDS))
+        return self.predict_song(song, names, trim_db, sample_rate_hz)
+
+    @torch.no_grad()
+    def predict_song(
+        self,
+        song: SongInputs,
+        names: Sequence[str],
+        trim_db: Sequence[float],
+        sample_rate_hz: int,
+    ) -> Prediction:
+        """Set the console for a song that is described.
+
+        Args:
+            song: its description.
+            names: of its tracks.
+            trim_db: of its tracks.
+            sample_rate_hz: of the audio.
+        """
+        inputs = batched([song], self.network.config.embedding_dim).to(self.device)
+        return _predicted(self.network(inputs), names, trim_db, sample_rate_hz)
+
+    def _with_stems(
+        self, song: SongInputs, stems_SCT: Tensor, encoder: Encoder | None, sample_rate_hz: int
+    ) -> SongInputs:
+        """Describe the stems of the reference."""
         _check_audio("stems", stems_SCT)
         if stems_SCT.shape[:2] != (NUM_STEMS, NUM_CHANNELS):
             raise DataError(
@@ -170,20 +177,18 @@ class Controller:
         if encoder is not None:
             self.check_encoder(encoder.fingerprint)
             embedding_E = embed_stems(encoder, stems_SCT, sample_rate_hz)
-        return describe_audio(stems_SCT, sample_rate_hz), torch.tensor(STEM_KINDS), embedding_E
+        return replace(
+            song,
+            reference_RD=describe_audio(stems_SCT, sample_rate_hz),
+            kind_R=torch.tensor(STEM_KINDS),
+            embedding_E=embedding_E,
+        )
 
 
-def predicted(
+def _predicted(
     found: Outputs, names: Sequence[str], trim_db: Sequence[float], sample_rate_hz: int
 ) -> Prediction:
-    """Turn what a network says of one song into settings, their spread and gates.
-
-    Args:
-        found: of a song without padding.
-        names: of its tracks.
-        trim_db: of its tracks.
-        sample_rate_hz: of the audio.
-    """
+    """Turn what a network says of one song, without padding, into a prediction."""
     track, master = (StripPrediction(*(value.detach().cpu() for value in strip)) for strip in found)
     targets = thresholded(Outputs(track, master)).gated()
     spread, gates = {}, {}

@@ -254,7 +254,7 @@ def reference_song(
 ) -> SongInputs:
     """Put the tracks of one example and the reference of another together."""
     if len(reference.mid_side_2D) == 0:
-        return SongInputs(item.track_ND, item.role_N, reference.stem_SD, torch.zeros(0).long())
+        return SongInputs(item.track_ND, item.role_N)
     has_stems = has_stems and len(reference.stem_SD) > 0
     embedding_E = reference.embedding_E if len(reference.embedding_E) and has_stems else None
     return SongInputs(

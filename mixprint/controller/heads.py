@@ -61,6 +61,10 @@ class StripTarget(NamedTuple):
     gate_NG: Tensor
     weight_NK: Tensor
 
+    def to(self, device: torch.device | str) -> "StripTarget":
+        """Return it on a device."""
+        return StripTarget(*(value.to(device) for value in self))
+
     def heard(self) -> Tensor:
         """Return is_heard_N: 1 where anything of a strip is heard, else 0."""
         return (self.weight_NK.amax(dim=-1) > 0).to(self.weight_NK)

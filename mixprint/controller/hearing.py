@@ -6,16 +6,16 @@ Shape suffixes: N track, S stem, C channel, T sample, D number of a descriptor, 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mixprint.controller.checkpoint import Controller, predicted
-from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.checkpoint import Controller
+from mixprint.controller.descriptors import describe_audio
 from mixprint.controller.inputs import (
     STEM_KINDS,
     SongInputs,
-    batched,
     describe_tracks,
     embed_stems,
     role_numbers,
@@ -26,6 +26,8 @@ from mixprint.controller.roles import guess_role
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.errors import CheckpointError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+
+_NO_TRIMS = (0.0,) * len(STEMS)
 
 
 @torch.no_grad()
@@ -52,16 +54,12 @@ def predict_for_embedding(
     """
     controller.check_encoder(encoder_fingerprint)
     trim_db = trims_db(tracks_NCT, sample_rate_hz)
-    track_ND = describe_tracks(tracks_NCT, trim_db, sample_rate_hz)
-    none_0D = torch.zeros(0, NUM_DESCRIPTORS)
     song = SongInputs(
-        track_ND,
+        describe_tracks(tracks_NCT, trim_db, sample_rate_hz),
         role_numbers([guess_role(name) for name in names], controller.network.config.roles),
-        none_0D,
-        torch.zeros(0, dtype=torch.long),
-        embedding_E.cpu(),
+        embedding_E=embedding_E.cpu(),
     )
-    return _predicted(controller, song, names, trim_db, sample_rate_hz)
+    return controller.predict_song(song, names, trim_db, sample_rate_hz)
 
 
 @torch.no_grad()
@@ -89,10 +87,14 @@ def describe_mix(
     embedding_E = None
     if encoder is not None:
         controller.check_encoder(encoder.fingerprint)
-        device = controller.network.prior.mean_RK.device
-        embedding_E = embed_stems(encoder, stems_SCT.float().to(device), sample_rate_hz)
-    heard_SD = describe_audio(stems_SCT.float(), sample_rate_hz)
-    return _typical(controller, heard_SD, torch.tensor(STEM_KINDS), embedding_E)
+        embedding_E = embed_stems(encoder, stems_SCT.float().to(controller.device), sample_rate_hz)
+    song = replace(
+        _typical_tracks(controller),
+        reference_RD=describe_audio(stems_SCT.float(), sample_rate_hz),
+        kind_R=torch.tensor(STEM_KINDS),
+        embedding_E=embedding_E,
+    )
+    return controller.predict_song(song, STEMS, _NO_TRIMS, SAMPLE_RATE_HZ)
 
 
 @torch.no_grad()
@@ -105,14 +107,12 @@ def describe_embedding(
         CheckpointError: see `describe_mix`.
     """
     controller.check_encoder(encoder_fingerprint)
-    none_0 = torch.zeros(0, dtype=torch.long)
-    return _typical(controller, torch.zeros(0, NUM_DESCRIPTORS), none_0, embedding_E.cpu())
+    song = replace(_typical_tracks(controller), embedding_E=embedding_E.cpu())
+    return controller.predict_song(song, STEMS, _NO_TRIMS, SAMPLE_RATE_HZ)
 
 
-def _typical(
-    controller: Controller, reference_RD: Tensor, kind_R: Tensor, embedding_E: Tensor | None
-) -> Prediction:
-    """Predict the settings of typical tracks in the roles of the stems."""
+def _typical_tracks(controller: Controller) -> SongInputs:
+    """Return typical tracks in the roles of the stems, without a reference."""
     role_N = role_numbers(STEMS, controller.network.config.roles)
     if not role_N.all():
         raise CheckpointError(
@@ -120,17 +120,4 @@ def _typical(
             f"{', '.join(controller.network.config.roles) or 'none'}"
         )
     track_ND = controller.network.track_scale.mean_D.cpu().expand(len(STEMS), -1)
-    song = SongInputs(track_ND, role_N, reference_RD, kind_R, embedding_E)
-    return _predicted(controller, song, STEMS, [0.0] * len(STEMS), SAMPLE_RATE_HZ)
-
-
-def _predicted(
-    controller: Controller,
-    song: SongInputs,
-    names: Sequence[str],
-    trim_db: Sequence[float],
-    sample_rate_hz: int,
-) -> Prediction:
-    network = controller.network
-    inputs = batched([song], network.config.embedding_dim).to(network.prior.mean_RK.device)
-    return predicted(network(inputs), names, trim_db, sample_rate_hz)
+    return SongInputs(track_ND, role_N)

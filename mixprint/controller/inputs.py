@@ -5,7 +5,7 @@ descriptor, E embedding.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,15 +31,15 @@ class SongInputs:
     Attributes:
         track_ND: descriptors of the tracks at the working level.
         role_N: their roles, 0 where unknown.
-        reference_RD: descriptors of the parts of the reference; none: no reference.
+        reference_RD: descriptors of the parts of the reference; of none where they are not known.
         kind_R: their numbers in `REFERENCE_KINDS`.
-        embedding_E: of the reference; None: none.
+        embedding_E: of the reference; None: it is not known.
     """
 
     track_ND: Tensor
     role_N: Tensor
-    reference_RD: Tensor
-    kind_R: Tensor
+    reference_RD: Tensor = field(default_factory=lambda: torch.zeros(0, NUM_DESCRIPTORS))
+    kind_R: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     embedding_E: Tensor | None = None
 
     @property
@@ -49,7 +49,7 @@ class SongInputs:
 
     def without_reference(self) -> "SongInputs":
         """Return the song with nothing known of a reference."""
-        return SongInputs(self.track_ND, self.role_N, self.reference_RD[:0], self.kind_R[:0])
+        return SongInputs(self.track_ND, self.role_N)
 
 
 def embed_stems(encoder: Encoder, stems_SCT: Tensor, sample_rate_hz: int) -> Tensor | None:

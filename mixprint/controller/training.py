@@ -24,7 +24,7 @@ from typing_extensions import override
 
 from mixprint.controller.checkpoint import Controller, save_controller
 from mixprint.controller.data import Batch, ExampleReader, Heard
-from mixprint.controller.heads import StripPrediction, StripTarget
+from mixprint.controller.heads import StripPrediction
 from mixprint.controller.losses import (
     console_mix,
     prior_loss,
@@ -289,12 +289,12 @@ class ControllerTask(Task[Batch | None]):
             return torch.zeros(num_songs, device=self.device)
         with update.autocast():
             tokens = self.network.encode(inputs)
-        track, master = (
-            StripTarget(*(value.to(self.device) for value in truth))
-            for truth in (batch.track, batch.master)
-        )
         loss_B = weight * self.network.likelihood(
-            tokens, inputs.is_track_BN, track, master, self.config.gate_weight
+            tokens,
+            inputs.is_track_BN,
+            batch.track.to(self.device),
+            batch.master.to(self.device),
+            self.config.gate_weight,
         )
         update.backward(loss_B.sum() / phase.batch_size)
         return loss_B.detach()

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mixprint.controller.checkpoint import thresholded
 from mixprint.controller.data import reference_song
-from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import batched
 from mixprint.controller.losses import console_mix
 from mixprint.controller.measured import MeasuredExample, MeasuredExamples
@@ -126,12 +125,12 @@ class Validation:
     def _likelihood(self, network: ControllerNetwork, item: MeasuredExample) -> float:
         song = reference_song(item, item)
         inputs = batched([song], network.config.embedding_dim).to(self._device)
-        track, master = (
-            StripTarget(*(value.to(self._device) for value in truth))
-            for truth in (item.track, item.master)
-        )
         loss_1 = network.likelihood(
-            network.encode(inputs), inputs.is_track_BN, track, master, self._gate_weight
+            network.encode(inputs),
+            inputs.is_track_BN,
+            item.track.to(self._device),
+            item.master.to(self._device),
+            self._gate_weight,
         )
         return float(loss_1)
 
