@@ -216,11 +216,22 @@ def band_powers(audio_NCT: Tensor, rate_hz: int) -> Tensor:
         return_complex=True,
     )
     power_NFM = spectrum_RFM.abs().square().unflatten(0, audio_NCT.shape[:2]).sum(dim=1)
+    bands = third_bins(BANDS_HZ, rate_hz, BANDS_WINDOW)
+    return torch.stack([power_NFM[:, band].sum(dim=1) for band in bands], dim=1)
+
+
+def third_bins(middles_hz: Sequence[float], rate_hz: int, num_fft: int) -> list[slice]:
+    """Return the bins of thirds of octaves, at least one for each.
+
+    Args:
+        middles_hz: of the thirds.
+        rate_hz: sample rate of the audio.
+        num_fft: length of the transform.
+    """
     edges = [
-        round(hz * 2 ** (half / 6) / rate_hz * BANDS_WINDOW) for hz in BANDS_HZ for half in (-1, 1)
+        [round(hz * 2 ** (half / 6) / rate_hz * num_fft) for half in (-1, 1)] for hz in middles_hz
     ]
-    bands = zip(edges[::2], edges[1::2], strict=True)
-    return torch.stack([power_NFM[:, a : max(b, a + 1)].sum(dim=1) for a, b in bands], dim=1)
+    return [slice(low, max(high, low + 1)) for low, high in edges]
 
 
 def _pans(tracks_NCT: Tensor, mix_CT: Tensor) -> Tensor:

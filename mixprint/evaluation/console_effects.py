@@ -26,6 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mixprint.console.levels import third_bins
 from mixprint.console.mixing import Console, Values, as_stereo, louder_channel
 from mixprint.console.schema import MASTER
 from mixprint.console.settings import HEARD_TIME_SEND_DB, Settings
@@ -173,17 +174,9 @@ def _curves_db(values: Values) -> Tensor:
 
 def _energy(audio_NCT: Tensor, sample_rate_hz: int) -> Tensor:
     """Return the share of each third in a track's energy, energy_NK."""
-    num_samples = audio_NCT.shape[-1]
     power_NF = torch.fft.rfft(audio_NCT.double()).abs().square().sum(1)
-    edges = [
-        round(hz * 2 ** (half / 6) / sample_rate_hz * num_samples)
-        for hz in THIRDS_HZ
-        for half in (-1, 1)
-    ]
-    bands = zip(edges[::2], edges[1::2], strict=True)
-    energy_NK = torch.stack(
-        [power_NF[:, low : max(high, low + 1)].sum(1) for low, high in bands], 1
-    )
+    bands = third_bins(THIRDS_HZ, sample_rate_hz, audio_NCT.shape[-1])
+    energy_NK = torch.stack([power_NF[:, band].sum(1) for band in bands], 1)
     # A silent track counts evenly.
     energy_NK = energy_NK + _TINY
     return energy_NK / energy_NK.sum(1, keepdim=True)
