@@ -1,4 +1,4 @@
-"""How many pairs an engineer's own style takes: `python -m benchmarks.own_style --controller DIR`.
+"""Number of pairs that an own style takes: `python -m benchmarks.own_style --controller DIR`.
 
 An engineer is a drawn style (`mixprint.controller.draws`) that deviates a little from song to
 song. Songs that no training meets are played, cut into excerpts of some tracks, and mixed so. A

@@ -1,4 +1,4 @@
-"""How a finished song is mixed, in words.
+"""Description of how a finished song is mixed, in words.
 
 Shape suffixes: S stem, C channel, T sample.
 """

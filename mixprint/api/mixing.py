@@ -40,7 +40,7 @@ def predict(
     encoder: str | Path = "",
     device: torch.device,
 ) -> tuple[Settings, Spread]:
-    """Let a controller set the console for tracks.
+    """Predict settings for tracks by a controller.
 
     Args:
         controller: the controller.

@@ -1,4 +1,4 @@
-"""One voice, mixed: by a controller, by rule, or by settings that a person has made.
+"""Mixing of one voice: by a controller, by rule, or by settings that a person has made.
 
 Shape suffixes: C channel, T sample.
 """

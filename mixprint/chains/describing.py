@@ -1,4 +1,4 @@
-"""What chains did, as numbers that a network can predict.
+"""Descriptions of chains, as numbers that a network can predict.
 
 Shape suffixes: B segment, S stem, L place in a chain, P number of a description.
 """

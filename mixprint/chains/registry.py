@@ -1,4 +1,4 @@
-"""All effects that chains are made of, by name, and those that are held out from training."""
+"""Effects that chains are made of, by name, and those that are held out from training."""
 
 from collections.abc import Mapping, Sequence
 

@@ -89,14 +89,14 @@ class Renderer:
         self._held_NCT = torch.zeros(num_tracks, 2, 0, dtype=torch.float64)
 
     def add(self, block_NCT: Tensor) -> Iterator[Tensor]:
-        """Take in the next block, and give what is finished."""
+        """Render the next block, and return what is finished."""
         audio_NCT = self._equaliser.add(self._trim_N11 * as_stereo(block_NCT.double()))
         if self._drive is not None:
             audio_NCT = self._drive.add(audio_NCT)
         yield from self._compress(audio_NCT, is_last=False)
 
     def finish(self) -> Iterator[Tensor]:
-        """Give the last samples."""
+        """Return the last samples."""
         rest_NCT = self._held_NCT[..., :0] if self._drive is None else self._drive.finish()
         yield from self._compress(rest_NCT, is_last=True)
 

@@ -248,7 +248,7 @@ class _Rules:
         )
 
     def place(self) -> None:
-        """Give it a little room."""
+        """Send it to a room, a little."""
         self._set(
             f"in a room of {_ROOM_S:g} s, sent at {_SEND_DB:+.1f} dB: a dry voice stands before "
             "a mix, not in it",

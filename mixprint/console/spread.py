@@ -1,4 +1,4 @@
-"""How sure predicted settings are.
+"""Spread of predicted settings: how sure they are.
 
     spread.json
     {"format": "mixprint console spread", "version": 1, "settings": {...},

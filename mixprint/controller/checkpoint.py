@@ -240,7 +240,7 @@ def _check_audio(what: str, audio_NCT: Tensor) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Description(WithOthers):
-    """The part of a controller's description that is read."""
+    """Description of a controller, as far as it is read."""
 
     architecture: ControllerConfig
     encoder: str

@@ -76,7 +76,7 @@ def gaussian_nll(position: Tensor, mean: Tensor, log_sigma: Tensor) -> Tensor:
 
 
 class Table(nn.Module):
-    """Learned vectors by number, as `nn.Embedding`.
+    """Table of learned vectors by number, as `nn.Embedding`.
 
     That one draws its beginning from normal numbers, which on the meta device imports PyTorch's
     compiler (see `mixprint.checkpoints.form.restored`).
@@ -116,7 +116,7 @@ class StripHead(nn.Module):
 
 
 class SettingsHead(StripHead):
-    """All settings at once."""
+    """Head that predicts all settings at once."""
 
     def __init__(self, layout: Layout, width: int) -> None:
         """Build it; it starts at the base."""
@@ -146,7 +146,7 @@ class SettingsHead(StripHead):
 
     @torch.no_grad()
     def settle(self, token_Nd: Tensor, base_K: Tensor, wanted: StripPrediction) -> None:
-        """Let the last layer predict what is wanted for some tokens, as near as they differ.
+        """Fit the last layer to predictions that are wanted for some tokens, as far as they differ.
 
         Args:
             token_Nd: of strips.
@@ -166,7 +166,7 @@ class SettingsHead(StripHead):
 
 
 class ChainHead(StripHead):
-    """One processor after another."""
+    """Head that writes one processor after another."""
 
     is_of_PK: Tensor
 

@@ -66,7 +66,7 @@ def predict_for_embedding(
 def describe_mix(
     controller: Controller, stems_SCT: Tensor, sample_rate_hz: int, encoder: Encoder | None = None
 ) -> Prediction:
-    """Say which settings make typical dry stems sound like those of a finished mix.
+    """Describe a finished mix by settings that make typical dry stems sound like its own.
 
     Of a mix no dry tracks are known, and what was done to them cannot be told from what they were
     like. So the controller is given tracks that are typical, the mean of all that it was trained
@@ -101,7 +101,7 @@ def describe_mix(
 def describe_embedding(
     controller: Controller, embedding_E: Tensor, encoder_fingerprint: str
 ) -> Prediction:
-    """Say the same of a mix of which the embedding alone is known; see `describe_mix`.
+    """Describe a mix of which the embedding alone is known; see `describe_mix`.
 
     Raises:
         CheckpointError: see `describe_mix`.

@@ -1,4 +1,4 @@
-"""What a controller's training makes smaller, beside the likelihood of the settings.
+"""Losses of a controller's training, beside the likelihood of the settings.
 
 - the distance to the truth of what the console makes of the predicted settings (`truth_loss`);
 - where there is no truth, the distance of audio features to a reference of other music

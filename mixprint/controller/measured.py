@@ -213,7 +213,7 @@ def _measured(example: Example, reference: MeasuredReference) -> MeasuredExample
 
 
 class MeasuredExamples:
-    """All measured examples of a split, and the audio of some.
+    """Measured examples of a split, and the audio of some.
 
     Attributes:
         items: in the order of their numbers.

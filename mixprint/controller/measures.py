@@ -1,4 +1,4 @@
-"""How much each setting of a mix can be heard: its weight in the likelihood.
+"""Weights of settings in the likelihood: how much each can be heard in a mix.
 
 A bell where a track has no energy, the attack of a compressor that never acts, the time of a room
 that nothing is sent to: what such settings are nobody can tell, and need not.

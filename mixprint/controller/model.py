@@ -2,9 +2,8 @@
 
 Tokens: one per track, which knows the stem of the reference that it would be in; one per stem of
 the reference, or mid and side where nothing is separated; the encoder's embedding of the reference;
-where there is no reference at all, one that stands for a
-good mix; the master. They have no places, only kinds, so that permuted tracks give permuted
-settings, and padding is masked.
+where there is no reference at all, one that stands for a good mix; the master. They have no places,
+only kinds, so that permuted tracks give permuted settings, and padding is masked.
 
 Shape suffixes: B song, N track, R part of the reference, D number of a descriptor, E embedding,
 S token, H head, d width, K field.
@@ -107,7 +106,7 @@ class Standardised(nn.Module):
         self.register_buffer("scale_D", torch.ones(NUM_DESCRIPTORS))
 
     def fit(self, descriptor_MD: Tensor) -> None:
-        """Take mean and deviation of descriptors; without any, all stays."""
+        """Estimate mean and deviation of descriptors; without any, all stays."""
         if len(descriptor_MD) == 0:
             return
         self.mean_D.copy_(descriptor_MD.mean(dim=0))
@@ -139,7 +138,7 @@ class Block(nn.Module):
         )
 
     def forward(self, token_BSd: Tensor, is_heard_B11S: Tensor) -> Tensor:
-        """Let tokens hear those that are marked."""
+        """Attend to the tokens that are marked, then change each by itself."""
         heads_BSd = self.qkv(self.norm1(token_BSd)).chunk(3, dim=-1)
         query, key, value = (
             x.unflatten(-1, (self._num_heads, -1)).transpose(1, 2) for x in heads_BSd
@@ -152,7 +151,7 @@ class Block(nn.Module):
 
 
 class ControllerNetwork(nn.Module):
-    """The network.
+    """Network from descriptors and roles to settings.
 
     Attributes:
         config: its architecture.
@@ -222,7 +221,7 @@ class ControllerNetwork(nn.Module):
             head.settle(token_Rd, prior.mean_RK[0], wanted)
 
     def encode(self, inputs: Inputs) -> Tokens:
-        """Let the tokens of tracks and master hear all others."""
+        """Encode songs: the tokens of tracks and master, which have heard all others."""
         num_songs, num_tracks = inputs.is_track_BN.shape
         reference_BRD = self.reference_scale(inputs.reference_BRD)
         reference_BRd = self.reference_in(reference_BRD) + self.kind(inputs.kind_BR)

@@ -94,7 +94,7 @@ class OwnStyleConfig(TrainParameters):
         return cls.of_params(own_style_params(layers, overrides), PARAMETERS)
 
     def shaped_as(self, initial: Controller | None) -> Self:
-        """Take the shape of the network of a controller to start from."""
+        """Return them with the network's shape of a controller to start from."""
         if initial is None:
             return self
         known = initial.network.config

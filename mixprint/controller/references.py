@@ -118,7 +118,7 @@ class FinishedMix:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files, the mix first."""
+        """Files of the song, the mix first."""
         return (*(() if self.mix is None else (self.mix,)), *self.stems)
 
 

@@ -1,4 +1,4 @@
-"""The settings of the controller and of its training."""
+"""Parameters of the controller and of its training."""
 
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,7 +20,7 @@ _Weight = Annotated[float, Range(0.0)]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkShape:
-    """The part of the architecture that is chosen.
+    """Shape of the network: the part of the architecture that is chosen.
 
     Attributes:
         width: of a token.

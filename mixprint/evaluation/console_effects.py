@@ -1,4 +1,4 @@
-"""What a console's settings do to its tracks, in the units of an engineer, and how that differs.
+"""Effects of a console's settings on its tracks, in an engineer's units, and their differences.
 
 Settings that differ may sound the same: a fader stands for a threshold, a bell does nothing where
 a track has no energy. So two settings are compared by what they do:
