@@ -177,7 +177,7 @@ class Pairs:
         loaded = LoadedPair(
             segment.tracks_NCT, mix_CT, SAMPLE_RATE_HZ, Alignment(0.0, 1, 0.0, 1.0), mixed_NCT
         )
-        found = Recovery(settings, (), 0.0)
+        found = Recovery(settings, 0.0)
         if self.fit_steps and "train" in name:
             # As from a finished mix: how each track sounds in it is unknown.
             loaded = replace(loaded, mixed_NCT=None)

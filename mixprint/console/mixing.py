@@ -41,8 +41,8 @@ class Values:
 
     track_N: Mapping[str, Tensor]
     master_1: Mapping[str, Tensor]
-    rooms: RoomsKind = "inserts"
-    sample_rate_hz: int = 44_100
+    rooms: RoomsKind
+    sample_rate_hz: int
 
     @classmethod
     def of(cls, settings: Settings, sample_rate_hz: int) -> "Values":

@@ -70,12 +70,10 @@ class Recovery:
 
     Attributes:
         settings: the settings.
-        distances: of the mix at each step, as the search measures it.
         distance: of the mix, by `multi_resolution_stft`.
     """
 
     settings: Settings
-    distances: tuple[float, ...]
     distance: float
 
 
@@ -277,7 +275,6 @@ class _Search:
         optimiser = torch.optim.Adam(
             self._positions.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99)
         )
-        distances: list[float] = []
         opened = 0
         with Progress(log, "recovered", total=num_steps, unit="steps") as progress:
             for step in range(num_steps):
@@ -292,14 +289,13 @@ class _Search:
                 prior = PRIOR * distance.detach() * self._positions.departure()
                 (distance + prior).backward()
                 optimiser.step()
-                distances.append(float(distance.detach()))
                 progress.advance()
         reached = self._distance(self._positions.values(self._rate_hz))
         begun = self._distance(Values.of(self._start, self._rate_hz))
         # Few steps may not make up for what a stage moves at its beginning.
         if begun < reached:
-            return Recovery(self._start, tuple(distances), begun)
-        return Recovery(self._positions.settings(), tuple(distances), reached)
+            return Recovery(self._start, begun)
+        return Recovery(self._positions.settings(), reached)
 
     @torch.no_grad()
     def _distance(self, values: Values) -> float:

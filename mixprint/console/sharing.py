@@ -43,10 +43,8 @@ def shared_rooms(settings: Settings) -> list[SharedRoom]:
     ]
 
 
-def with_shared_rooms(
-    settings: Settings, num_rooms: int = MAX_SHARED_ROOMS
-) -> tuple[Settings, list[str]]:
-    """Turn rooms that are inserts into shared ones.
+def with_shared_rooms(settings: Settings) -> tuple[Settings, list[str]]:
+    """Turn rooms that are inserts into shared ones, at most `MAX_SHARED_ROOMS`.
 
     Reverb times are grouped so that the squares of their logarithms' errors, weighted by what is
     sent, are least. A send gets the power that the insert had behind width, pan and fader; where
@@ -54,7 +52,6 @@ def with_shared_rooms(
 
     Args:
         settings: with inserts; those with sends are returned as they are.
-        num_rooms: the most that there are afterwards.
 
     Returns:
         the settings, and a sentence for each track whose room or send has changed.
@@ -69,8 +66,8 @@ def with_shared_rooms(
     same: dict[tuple[float, ...], list[str]] = {}
     for name in names:
         same.setdefault(tuple(sent[name][each] for each in ROOM_SHAPE), []).append(name)
-    are_few = len(same) <= num_rooms
-    groups = list(same.values()) if are_few else _groups(names, sent, weights, num_rooms)
+    are_few = len(same) <= MAX_SHARED_ROOMS
+    groups = list(same.values()) if are_few else _groups(names, sent, weights)
     for group in groups:
         total = sum(weights[name] for name in group)
         shape = {
@@ -88,9 +85,9 @@ def with_shared_rooms(
 
 
 def _groups(
-    names: Sequence[str], strips: Mapping[str, Strip], weights: Mapping[str, float], num_rooms: int
+    names: Sequence[str], strips: Mapping[str, Strip], weights: Mapping[str, float]
 ) -> list[list[str]]:
-    """Part names, in the order of their times, into at most so many groups of least error."""
+    """Part names, in the order of their times, into a few groups of least error."""
     logs = [math.log(strips[name]["room.time_s"]) for name in names]
     heard = [weights[name] for name in names]
 
@@ -103,7 +100,7 @@ def _groups(
 
     # best[stop]: least error of the first `stop` names, and where their groups begin.
     best: list[tuple[float, list[int]]] = [(0.0, []), *((math.inf, []) for _ in names)]
-    for _ in range(num_rooms):
+    for _ in range(MAX_SHARED_ROOMS):
         best = [
             min(
                 [

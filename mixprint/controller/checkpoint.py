@@ -252,8 +252,6 @@ def save_controller(
     network: ControllerNetwork,
     encoder_fingerprint: str,
     metadata: Mapping[str, Any],
-    *,
-    half: bool = False,
 ) -> None:
     """Write a controller, see `mixprint.checkpoints.form`.
 
@@ -262,7 +260,6 @@ def save_controller(
         network: what is saved.
         encoder_fingerprint: of the encoder whose embeddings it reads; empty: of none.
         metadata: JSON values that describe how it came to be.
-        half: store 16-bit numbers, half the size; it computes in 32 bits all the same.
     """
     FORM.write(
         CheckpointFiles.in_folder(folder),
@@ -272,7 +269,7 @@ def save_controller(
             "encoder": encoder_fingerprint,
             "metadata": dict(metadata),
         },
-        dtype=torch.float16 if half else torch.float32,
+        dtype=torch.float32,
     )
 
 

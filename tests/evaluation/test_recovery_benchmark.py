@@ -132,7 +132,7 @@ def test_a_recovery_is_made_once_for_oracle_and_pairs(
     def recover(tracks_NCT: Tensor, mix_CT: Tensor, *_: Any, **options: Any) -> Recovery:
         assert options == {"preroll_s": 0.5, "num_steps": 7}
         made.append(mix_CT)
-        return Recovery(truths[id_of(mix_CT)], (), 0.0)
+        return Recovery(truths[id_of(mix_CT)], 0.0)
 
     monkeypatch.setattr(recovery_benchmark, "recover", recover)
     recoveries = Recoveries(Finished(tmp_path), 7)
