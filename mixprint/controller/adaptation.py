@@ -94,19 +94,15 @@ class AdaptationTask(ControllerTask):
         return network
 
     @override
-    def _fit_priors(self, network: ControllerNetwork) -> None:
-        """Move the priors towards the pairs."""
-        for prior, strips in (
-            (network.prior, track_strips(self.measured.items)),
-            (network.master_prior, master_strips(self.measured.items)),
-        ):
-            prior.adapt(
-                strips.position_MK,
-                strips.weight_MK,
-                strips.role_M,
-                strength=self._prior_strength,
-                shrinkage=self.config.prior_shrinkage,
-            )
+    def _fit_prior(self, prior: Prior, strips: Strips) -> None:
+        """Move a prior towards the pairs."""
+        prior.adapt(
+            strips.position_MK,
+            strips.weight_MK,
+            strips.role_M,
+            strength=self._prior_strength,
+            shrinkage=self.config.prior_shrinkage,
+        )
 
     def _settle(self, network: ControllerNetwork) -> None:
         """Let a new network say what the priors say."""

@@ -35,11 +35,13 @@ from mixprint.controller.losses import (
 from mixprint.controller.measured import (
     MeasuredExamples,
     Source,
+    Strips,
     master_strips,
     measure_examples,
     track_strips,
 )
 from mixprint.controller.model import ControllerNetwork, Inputs, Outputs
+from mixprint.controller.prior import Prior
 from mixprint.controller.references import MeasuredReferences, measure_references
 from mixprint.controller.roles import ROLES
 from mixprint.controller.settings import ControllerTrainConfig, Phase, TrainParameters
@@ -203,7 +205,9 @@ class ControllerTask(Task[Batch | None]):
             network.track_scale.fit(torch.cat([item.track_ND for item in items]))
             parts = [part for item in items for part in (item.stem_SD, item.mid_side_2D)]
             network.reference_scale.fit(torch.cat(parts))
-        self._fit_priors(network)
+        # The priors are those of the songs at hand, also of a controller that is known.
+        self._fit_prior(network.prior, track_strips(self.measured.items))
+        self._fit_prior(network.master_prior, master_strips(self.measured.items))
         return network
 
     def _check_initial(self) -> None:
@@ -217,18 +221,9 @@ class ControllerTask(Task[Batch | None]):
                 f"{known.encoder_fingerprint or 'none'}"
             )
 
-    def _fit_priors(self, network: ControllerNetwork) -> None:
-        """Let the priors be those of the songs at hand, also of a controller that is known."""
-        for prior, strips in (
-            (network.prior, track_strips(self.measured.items)),
-            (network.master_prior, master_strips(self.measured.items)),
-        ):
-            prior.fit(
-                strips.position_MK,
-                strips.weight_MK,
-                strips.role_M,
-                self.config.prior_shrinkage,
-            )
+    def _fit_prior(self, prior: Prior, strips: Strips) -> None:
+        shrinkage = self.config.prior_shrinkage
+        prior.fit(strips.position_MK, strips.weight_MK, strips.role_M, shrinkage)
 
     @override
     def identity(self) -> Mapping[str, Any]:

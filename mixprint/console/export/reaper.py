@@ -29,7 +29,7 @@ from mixprint.console.export.jsfx import (
 from mixprint.console.export.song import Export
 from mixprint.console.reaper_sends import send_line
 from mixprint.console.rpp import ROOT, Line, writable, written
-from mixprint.console.schema import TRACK_FIELDS
+from mixprint.console.schema import TRACK_FIELDS_BY_NAME
 from mixprint.console.settings import Rooms, Settings, Strip
 from mixprint.console.sharing import SharedRoom, shared_rooms
 from mixprint.errors import DataError
@@ -90,7 +90,7 @@ def write_reaper(export: Export) -> list[str]:
     returns = _returns(settings)
     strips = settings.tracks
     if returns:
-        neutral = {"room.send_db": Strip.neutral(TRACK_FIELDS)["room.send_db"]}
+        neutral = {"room.send_db": TRACK_FIELDS_BY_NAME["room.send_db"].neutral}
         strips = {name: strip.with_values(neutral, name) for name, strip in strips.items()}
     channels = {
         name: Channel([plug_in_block(STRIP_NAME, strip, settings.rooms)])
