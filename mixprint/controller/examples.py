@@ -62,7 +62,7 @@ class ExampleConfig:
             begun then.
         room_s: how long rooms are heard.
         examples_per_style: so many rows of a batch share a style and its reference, which costs
-            most.
+            most; or what is restyled, two songs in two styles, which make four examples.
         same_song_share: part of the references that is another excerpt of the same song.
         mix_to_mix_share: part of the styles whose examples begin with the stems of a mix.
         restyled_share: part of these that is restyled; the others are remixed.
@@ -183,8 +183,7 @@ class _Group:
 
     Attributes:
         given: style of the mixes that are given; None: dry tracks are.
-        answer: style that they shall be mixed in.
-        is_restyled: whether their dry tracks shall be mixed in it, in place of their stems.
+        answer: style in which that shall be mixed.
         submixed: stems that come as one track.
         place: song and half that the reference is from.
         reference: in the style that answers, or in both.
@@ -192,10 +191,26 @@ class _Group:
 
     given: Style | None
     answer: Style
-    is_restyled: bool
     submixed: frozenset[str]
     place: tuple[int, int]
     reference: MixRecipe
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Two songs, each mixed in the same two styles: what is restyled, and what it shall become.
+
+    Attributes:
+        mixes: of each song, one in each style, separated as well or as badly.
+    """
+
+    mixes: tuple[tuple[MixRecipe, MixRecipe], ...]
+
+    def recipe(self, row: int, number: int) -> Recipe:
+        """Return one of four examples; the first two begin with different songs and styles."""
+        song, style = (number ^ number >> 1) & 1, number & 1
+        given, answer = self.mixes[song][style], self.mixes[song][1 - style]
+        return Recipe(row, given, answer, self.mixes[1 - song][1 - style])
 
 
 class RecipeReader(Dataset[list[Recipe]]):
@@ -224,51 +239,72 @@ class RecipeReader(Dataset[list[Recipe]]):
 
     def __getitem__(self, step: int) -> list[Recipe]:
         """Draw the recipes of a step."""
-        groups: dict[int, _Group] = {}
+        groups: dict[int, _Group | _Grid] = {}
         recipes = []
         for row in range(self._rows.start, self._rows.stop):
-            number = row // self._config.examples_per_style
+            number, place = divmod(row, self._config.examples_per_style)
             if number not in groups:
                 groups[number] = self._group(step, number)
-            recipes.append(self._recipe(step, row, groups[number]))
+            recipes.append(self._recipe(step, row, place, groups[number]))
         return recipes
 
-    def _group(self, step: int, number: int) -> _Group:
+    def _group(self, step: int, number: int) -> _Group | _Grid:
         """Draw a style, or two, and its reference."""
         config, generator = self._config, self._generator("style", step, number)
-        given, answer = None, draw_style(generator, config.draws)
+        styles = [draw_style(generator, config.draws)]
         is_restyled = False
         if uniform(generator) < config.mix_to_mix_share:
             is_restyled = uniform(generator) < config.restyled_share
-            again = draw_style(generator, config.draws if is_restyled else config.redraws)
-            given, answer = answer, again
+            draws = config.draws if is_restyled else config.redraws
+            styles.append(draw_style(generator, draws))
         stems = draw_submixed(generator, config.segments)
         place = integer(generator, self._pool.size), integer(generator, 2)
+        if is_restyled:
+            places = (place, self._other(place, generator))
+            return _Grid(tuple(self._pair(step, p, styles, stems, generator) for p in places))
         segment = submixed(self._cut(step, *place, generator, with_lead=True), stems)
-        styles = (answer,) if given is None or is_restyled else (given, answer)
-        reference = self._mix(segment, styles, generator)
-        return _Group(given, answer, is_restyled, stems, place, reference)
+        reference = self._mix(segment, tuple(styles), generator)
+        *given, answer = styles
+        return _Group(given[0] if given else None, answer, stems, place, reference)
 
-    def _recipe(self, step: int, row: int, group: _Group) -> Recipe:
+    def _pair(
+        self,
+        step: int,
+        place: tuple[int, int],
+        styles: Sequence[Style],
+        stems: frozenset[str],
+        generator: torch.Generator,
+    ) -> tuple[MixRecipe, MixRecipe]:
+        """Return a song in two styles."""
+        segment = submixed(self._cut(step, *place, generator, with_lead=True), stems)
+        one = self._mix(segment, tuple(styles[:1]), generator)
+        return one, replace(one, styles=tuple(styles[1:]))
+
+    def _other(self, place: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
+        """Draw song and half beside those of a reference."""
+        (song, half), size = place, self._pool.size
+        if uniform(generator) < self._config.same_song_share:
+            return song, 1 - half
+        song = (song + 1 + integer(generator, max(size - 1, 1))) % size
+        return song, integer(generator, 2)
+
+    def _recipe(self, step: int, row: int, number: int, group: _Group | _Grid) -> Recipe:
         config, generator = self._config, self._generator("row", step, row)
-        (song, half), size = group.place, self._pool.size
-        if uniform(generator) < config.same_song_share:
-            half = 1 - half
+        if isinstance(group, _Grid):
+            recipe = group.recipe(row, number)
         else:
-            song = (song + 1 + integer(generator, max(size - 1, 1))) % size
-            half = integer(generator, 2)
-        given: Segment | MixRecipe
-        answer: Style | MixRecipe = group.answer
-        dry = self._cut(step, song, half, generator, with_lead=group.given is not None)
-        dry = submixed(dry, group.submixed)
-        if group.given is None:
-            given = varied(dry, generator, config.segments)
-        else:
-            given = self._mix(dry, (group.given,), generator)
-            if group.is_restyled:  # separated as well or as badly
-                answer = replace(given, styles=(group.answer,))
-        has_reference = uniform(generator) >= config.reference_dropout
-        return Recipe(row, given, answer, group.reference if has_reference else None)
+            place = self._other(group.place, generator)
+            dry = self._cut(step, *place, generator, with_lead=group.given is not None)
+            dry = submixed(dry, group.submixed)
+            given: Segment | MixRecipe
+            if group.given is None:
+                given = varied(dry, generator, config.segments)
+            else:
+                given = self._mix(dry, (group.given,), generator)
+            recipe = Recipe(row, given, group.answer, group.reference)
+        if uniform(generator) < config.reference_dropout:
+            return replace(recipe, reference=None)
+        return recipe
 
     def _mix(
         self, segment: Segment, styles: tuple[Style, ...], generator: torch.Generator

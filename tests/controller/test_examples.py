@@ -184,23 +184,33 @@ def test_mix_to_mix_is_mixed_once_more_and_so_is_its_reference(pool: MadePool[Dr
 def test_what_is_restyled_becomes_the_same_tracks_in_the_style_of_the_reference(
     pool: MadePool[DrySong],
 ) -> None:
-    shares = {"mix_to_mix_share": 1.0, "restyled_share": 1.0, "masked_share": 1.0}
-    (recipe, *_) = _recipes(pool, **shares)
-    assert isinstance(recipe.given, MixRecipe)
-    assert isinstance(recipe.answer, MixRecipe)
-    assert recipe.reference is not None
-    assert recipe.answer.styles[0] is recipe.reference.styles[0]
-    assert recipe.answer.styles[0] is not recipe.given.styles[0]
-    (example,) = ExampleMaker(replace(CONFIG, **shares), CPU)([recipe])
-    assert not example.knows_settings
-    assert example.truth_NCT is not None
-    for found_NCT, mix in ((example.tracks_NCT, recipe.given), (example.truth_NCT, recipe.answer)):
-        expected = _mixed_by_hand(mix.segment, *mix.styles)
-        assert example.names == example.roles == expected.names
-        # What a mask takes from one stem it gives to another.
-        torch.testing.assert_close(
-            found_NCT.sum(0), expected.tracks_NCT.sum(0)[..., -NUM_SAMPLES:], rtol=0, atol=1e-4
-        )
+    config = replace(
+        CONFIG, examples_per_style=4, mix_to_mix_share=1.0, restyled_share=1.0, masked_share=1.0
+    )
+    recipes = RecipeReader(config, pool, batch_size=4, seed=5)[0]
+    made = ExampleMaker(config, CPU)(recipes)
+    mixes: dict[int, MixRecipe] = {}
+    for recipe, example in zip(recipes, made, strict=True):
+        assert isinstance(recipe.given, MixRecipe)
+        assert isinstance(recipe.answer, MixRecipe)
+        assert recipe.reference is not None
+        mixes |= {id(mix): mix for mix in (recipe.given, recipe.answer, recipe.reference)}
+        assert recipe.answer.styles[0] is recipe.reference.styles[0]
+        assert recipe.answer.styles[0] is not recipe.given.styles[0]
+        assert recipe.answer.segment is recipe.given.segment
+        assert recipe.reference.segment is not recipe.given.segment
+        assert not example.knows_settings
+        assert example.truth_NCT is not None
+        sounds = ((example.tracks_NCT, recipe.given), (example.truth_NCT, recipe.answer))
+        for found_NCT, mix in sounds:
+            expected = _mixed_by_hand(mix.segment, *mix.styles)
+            assert example.names == example.roles == expected.names
+            # What a mask takes from one stem it gives to another.
+            torch.testing.assert_close(
+                found_NCT.sum(0), expected.tracks_NCT.sum(0)[..., -NUM_SAMPLES:], rtol=0, atol=1e-4
+            )
+    # Four different examples of four mixes.
+    assert len({(id(r.given), id(r.reference)) for r in recipes}) == len(mixes) == 4
 
 
 def test_examples_follow_from_seed_and_step_alone_on_any_number_of_ranks(
