@@ -68,6 +68,8 @@ class Batch(NamedTuple):
         track: the truth of all rows B x N, padding included.
         master: the truth of the masters.
         trim_BN: what brings tracks to the working level, dB.
+        truth_BND: descriptors of the tracks as they shall sound.
+        has_truth_B: in which songs these are known; in the others they are zeros.
         heard: audio of each song, in phases that learn from it.
     """
 
@@ -75,6 +77,8 @@ class Batch(NamedTuple):
     track: StripTarget
     master: StripTarget
     trim_BN: Tensor
+    truth_BND: Tensor
+    has_truth_B: Tensor
     heard: list[Heard]
 
 
@@ -223,7 +227,7 @@ class ExampleReader(Dataset[Batch | None]):
 
 
 def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> MeasuredExample:
-    """Change the levels of a reference's stems, and the faders that answer to them.
+    """Change the levels of a reference's stems, and the faders or levels that answer to them.
 
     What the master's compressor would do otherwise is not counted: it is less than the change.
 
@@ -236,12 +240,14 @@ def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> 
         return item
     whole_db, *own_db = (rng.gauss(0.0, level_noise_db * math.sqrt(0.5)) for _ in range(5))
     change_S = torch.tensor([whole_db + each_db for each_db in own_db])
+    change_N = change_S[_STEM_OF_ROLE_R[item.role_N]]
     track_NK = item.track_NK.clone()
-    track_NK[:, _FADER] += change_S[_STEM_OF_ROLE_R[item.role_N]] / _FADER_RANGE_DB
+    track_NK[:, _FADER] += change_N / _FADER_RANGE_DB
     return replace(
         item,
         stem_SD=shifted(item.stem_SD, change_S),
         mid_side_2D=shifted(item.mid_side_2D, torch.full((2,), whole_db)),
+        truth_ND=shifted(item.truth_ND, change_N) if len(item.truth_ND) else item.truth_ND,
         track_NK=track_NK,
     )
 
@@ -285,5 +291,9 @@ def stacked(
         StripTarget(*(rows(values) for values in zip(*(i.track for i in items), strict=True))),
         StripTarget(*(torch.cat(v) for v in zip(*(i.master for i in items), strict=True))),
         rows([item.trim_N for item in items]).view(len(items), num_tracks),
+        rows(
+            [item.truth_ND if len(item.truth_ND) else 0 * item.track_ND for item in items]
+        ).unflatten(0, (len(items), num_tracks)),
+        torch.tensor([len(item.truth_ND) > 0 for item in items]),
         heard,
     )

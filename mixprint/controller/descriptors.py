@@ -18,6 +18,7 @@ Shape suffixes: N item, C channel, T sample, M frame, F frequency bin, K mel, Q 
 100 ms, D number of the descriptor.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -40,7 +41,16 @@ _FALL_FRAMES, _FALL_QUANTILES = (2, 6, 16), (0.05, 0.25, 0.5, 0.75)
 _RISE_FRAMES, _RISE_QUANTILE = (1, 2), 0.95
 _LOUDNESS_EDGES_LU = tuple(-30.0 + 2.5 * edge for edge in range(15))
 _ONSET_DB = 3.0
+_FAINT_LU = -20.0
 _LEVELS = ("rms_", "loudness_", "band_")
+_FEATURES = tuple(STEM_FEATURES)
+# Corners of the triangles of mid and side, see `mel_filterbank`: each rises from one corner to the
+# next, its centre, and falls to the one after.
+_TOP_MEL = 2595.0 * math.log10(1 + SAMPLE_RATE_HZ / 2 / 700)
+STEREO_CORNERS_HZ = tuple(
+    700.0 * (10.0 ** (_TOP_MEL * place / (NUM_STEREO_MELS + 1) / 2595.0) - 1.0)
+    for place in range(NUM_STEREO_MELS + 2)
+)
 NUM_DESCRIPTORS = (
     4 * NUM_MELS
     + 2 * NUM_STEREO_MELS
@@ -125,6 +135,53 @@ def _described(audio_NCT: Tensor) -> Tensor:
             _stem_features(audio_NCT, power_NMF.mean(dim=1), energy_NS, loudness_N),
         ],
         dim=-1,
+    )
+
+
+class DescribedLevels(NamedTuple):
+    """Levels that a descriptor tells of.
+
+    Attributes:
+        power_N2K: power of mid and side in bands, see `STEREO_CORNERS_HZ`; full scale is 1.
+        loudness_N: integrated loudness, LUFS.
+        crest_db_N: peak over RMS of mid.
+        balance_db_N: level of left over that of right.
+        share_NH: part of the time in each class of loudness.
+        relative_db_H: what the classes are, relative to the integrated loudness.
+        is_heard_H: 1 for classes that are not too faint to matter, else 0.
+    """
+
+    power_N2K: Tensor
+    loudness_N: Tensor
+    crest_db_N: Tensor
+    balance_db_N: Tensor
+    share_NH: Tensor
+    relative_db_H: Tensor
+    is_heard_H: Tensor
+
+
+def described_levels(descriptor_ND: Tensor) -> DescribedLevels:
+    """Read the levels out of descriptors."""
+    stereo, first = slice(4 * NUM_MELS, 4 * NUM_MELS + 2 * NUM_STEREO_MELS), len(STEM_FEATURES)
+    histogram_end = NUM_DESCRIPTORS - first - 2
+    num_classes = len(_LOUDNESS_EDGES_LU) + 1
+    features_ND = descriptor_ND[:, -first:]
+    edges = torch.tensor(_LOUDNESS_EDGES_LU, device=descriptor_ND.device)
+    half = (edges[1] - edges[0]) / 2
+    relative_db_H = torch.cat([edges - half, edges[-1:] + half])
+    # Described is the mean over the bins of a triangle.
+    corner_hz = torch.tensor(STEREO_CORNERS_HZ, device=descriptor_ND.device)
+    bin_hz = SAMPLE_RATE_HZ / 2 / _hop_samples(descriptor_ND.device)
+    bins_K = (corner_hz[2:] - corner_hz[:-2]) / 2 / bin_hz
+    mean_N2K = torch.pow(10.0, descriptor_ND[:, stereo] / 10).unflatten(1, (2, NUM_STEREO_MELS))
+    return DescribedLevels(
+        bins_K * mean_N2K,
+        features_ND[:, _FEATURES.index("loudness_lufs")],
+        descriptor_ND[:, -first - 1],
+        features_ND[:, _FEATURES.index("ild_db")],
+        descriptor_ND[:, histogram_end - num_classes : histogram_end],
+        relative_db_H,
+        (relative_db_H > _FAINT_LU).to(descriptor_ND),
     )
 
 

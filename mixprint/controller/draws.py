@@ -208,6 +208,15 @@ class Style:
         return Settings(strips, master, sample_rate_hz)
 
 
+def neutral_style() -> Style:
+    """Return the style that leaves tracks at their working level, and changes nothing else."""
+    track_F, master_F = (
+        torch.tensor([each.neutral for each in table], dtype=torch.float64)
+        for table in (TRACK_FIELDS, MASTER_FIELDS)
+    )
+    return Style(track_F.repeat(len(ROLES), 1), master_F, is_wide=False)
+
+
 def draw_style(generator: torch.Generator, config: DrawConfig) -> Style:
     """Draw a style."""
     is_wide = bool(_rand(generator) < config.wide_share)

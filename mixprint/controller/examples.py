@@ -5,15 +5,17 @@ devices change an example, and a training can go on from any step. An example is
 of dry sound and settings alone, which is cheap; the console makes the mixes of many recipes at
 once, on any device.
 
-Two kinds: *raw-to-mix*, of dry tracks, and *mix-to-mix*, of the stems of a mix. The reference of
-the latter is a mix in the same style as that, whose stems were mixed once more: by the settings
-that answer the example. So these are known for both kinds.
+Three kinds. *Raw-to-mix* begins with dry tracks, and is answered by the settings of the reference.
+Mix-to-mix begins with the stems of a mix. Either it is *remixed*: its reference is a mix in the
+same style as that, whose stems were mixed once more, by the settings that answer the example. Or it
+is *restyled*: its reference is in another style, and the answer are the same dry tracks mixed in
+that style. Which settings lead there nobody knows, but how it sounds is known.
 
 Shape suffixes: N track, S stem, C channel, T sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple
 
 import torch
@@ -21,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixprint.console.settings import Settings
-from mixprint.controller.draws import DrawConfig, Style, draw_style
+from mixprint.controller.draws import DrawConfig, Style, draw_style, neutral_style
 from mixprint.controller.mixes import Mixing, mixed, separated_by_mask
 from mixprint.controller.segments import (
     Segment,
@@ -53,15 +55,16 @@ class ExampleConfig:
         songs: what is played.
         segments: what becomes of its tracks.
         draws: how styles are drawn that dry tracks are mixed in.
-        redraws: how those are drawn that mixes are mixed in once more.
+        redraws: how those are drawn that mixes are mixed in once more, to be remixed.
         excerpt_s: length of tracks and references.
         lead_s: what is mixed before a reference, and not given: its rooms and compressors have
             begun then.
         room_s: how long rooms are heard.
         examples_per_style: so many rows of a batch share a style and its reference, which costs
-            most.
+            most; or what is restyled, two songs in two styles, which make four examples.
         same_song_share: part of the references that is another excerpt of the same song.
         mix_to_mix_share: part of the styles whose examples begin with the stems of a mix.
+        restyled_share: part of these that is restyled; the others are remixed.
         masked_share: part of the mixes whose stems are separated by a mask, at next to no cost.
         separated_share: part of the mixes whose stems come from a real separator; those of all
             others are true.
@@ -78,6 +81,7 @@ class ExampleConfig:
     examples_per_style: Annotated[int, Range(1)]
     same_song_share: Part
     mix_to_mix_share: Part
+    restyled_share: Part
     masked_share: Part
     separated_share: Part
     reference_dropout: Part
@@ -134,29 +138,31 @@ class Recipe:
     Attributes:
         row: in the whole batch.
         given: the dry tracks, or of mix-to-mix a mix, whose stems are given.
-        style: in which that shall be mixed.
-        reference: in the same style; examples may share it; None: there is none.
+        answer: style in which that shall be mixed, or the mix that it shall become.
+        reference: in that style; examples may share it; None: there is none.
     """
 
     row: int
     given: Segment | MixRecipe
-    style: Style
+    answer: Style | MixRecipe
     reference: MixRecipe | None
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """Example for a controller: dry tracks, a reference, and the settings that answer it.
+    """Example for a controller: tracks, a reference, and the settings or the sound that answer it.
 
     Attributes:
         tracks_NCT: what it is given, at 44.1 kHz, two channels each.
         names: of the tracks, all different.
         roles: theirs, all in `mixprint.controller.roles.ROLES`.
-        settings: the answer.
-        truth_NCT: the tracks as they shall sound; None unless it was asked for.
+        settings: the answer, or neutral but for the trims, see `knows_settings`.
+        truth_NCT: the tracks as they shall sound; None where the settings are known, unless it was
+            asked for.
         reference_CT: a mix in the same style; None: there is none.
         stems_SCT: of the reference, true or separated.
         stems: how they are known: `true`, `masked` or `separated`; empty without a reference.
+        knows_settings: whether it is known which settings lead to the truth.
     """
 
     tracks_NCT: Tensor
@@ -167,6 +173,7 @@ class Example:
     reference_CT: Tensor | None
     stems_SCT: Tensor | None
     stems: str
+    knows_settings: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,16 +181,35 @@ class _Group:
     """Style, or two, with the reference that its examples share.
 
     Attributes:
-        styles: one; of mix-to-mix that of the mixes, and the one that answers.
+        given: style of the mixes that are given; None: dry tracks are.
+        answer: style in which that shall be mixed.
         submixed: stems that come as one track.
         place: song and half that the reference is from.
-        reference: in all of the styles.
+        reference: in the style that answers, or in both.
     """
 
-    styles: tuple[Style, ...]
+    given: Style | None
+    answer: Style
     submixed: frozenset[str]
     place: tuple[int, int]
     reference: MixRecipe
+
+
+@dataclass(frozen=True, eq=False)
+class _Grid:
+    """Two songs, each mixed in the same two styles: what is restyled, and what it shall become.
+
+    Attributes:
+        mixes: of each song, one in each style, separated as well or as badly.
+    """
+
+    mixes: tuple[tuple[MixRecipe, MixRecipe], ...]
+
+    def recipe(self, row: int, number: int) -> Recipe:
+        """Return one of four examples; the first two begin with different songs and styles."""
+        song, style = (number ^ number >> 1) & 1, number & 1
+        given, answer = self.mixes[song][style], self.mixes[song][1 - style]
+        return Recipe(row, given, answer, self.mixes[1 - song][1 - style])
 
 
 class RecipeReader(Dataset[list[Recipe]]):
@@ -212,44 +238,72 @@ class RecipeReader(Dataset[list[Recipe]]):
 
     def __getitem__(self, step: int) -> list[Recipe]:
         """Draw the recipes of a step."""
-        groups: dict[int, _Group] = {}
+        groups: dict[int, _Group | _Grid] = {}
         recipes = []
         for row in range(self._rows.start, self._rows.stop):
-            number = row // self._config.examples_per_style
+            number, place = divmod(row, self._config.examples_per_style)
             if number not in groups:
                 groups[number] = self._group(step, number)
-            recipes.append(self._recipe(step, row, groups[number]))
+            recipes.append(self._recipe(step, row, place, groups[number]))
         return recipes
 
-    def _group(self, step: int, number: int) -> _Group:
+    def _group(self, step: int, number: int) -> _Group | _Grid:
         """Draw a style, or two, and its reference."""
         config, generator = self._config, self._generator("style", step, number)
         styles = [draw_style(generator, config.draws)]
+        is_restyled = False
         if uniform(generator) < config.mix_to_mix_share:
-            styles.append(draw_style(generator, config.redraws))
+            is_restyled = uniform(generator) < config.restyled_share
+            draws = config.draws if is_restyled else config.redraws
+            styles.append(draw_style(generator, draws))
         stems = draw_submixed(generator, config.segments)
         place = integer(generator, self._pool.size), integer(generator, 2)
+        if is_restyled:
+            places = (place, self._other(place, generator))
+            return _Grid(tuple(self._pair(step, p, styles, stems, generator) for p in places))
         segment = submixed(self._cut(step, *place, generator, with_lead=True), stems)
-        return _Group(tuple(styles), stems, place, self._mix(segment, tuple(styles), generator))
+        reference = self._mix(segment, tuple(styles), generator)
+        *given, answer = styles
+        return _Group(given[0] if given else None, answer, stems, place, reference)
 
-    def _recipe(self, step: int, row: int, group: _Group) -> Recipe:
+    def _pair(
+        self,
+        step: int,
+        place: tuple[int, int],
+        styles: Sequence[Style],
+        stems: frozenset[str],
+        generator: torch.Generator,
+    ) -> tuple[MixRecipe, MixRecipe]:
+        """Return a song in two styles."""
+        segment = submixed(self._cut(step, *place, generator, with_lead=True), stems)
+        one = self._mix(segment, tuple(styles[:1]), generator)
+        return one, replace(one, styles=tuple(styles[1:]))
+
+    def _other(self, place: tuple[int, int], generator: torch.Generator) -> tuple[int, int]:
+        """Draw song and half beside those of a reference."""
+        (song, half), size = place, self._pool.size
+        if uniform(generator) < self._config.same_song_share:
+            return song, 1 - half
+        song = (song + 1 + integer(generator, max(size - 1, 1))) % size
+        return song, integer(generator, 2)
+
+    def _recipe(self, step: int, row: int, number: int, group: _Group | _Grid) -> Recipe:
         config, generator = self._config, self._generator("row", step, row)
-        (song, half), size = group.place, self._pool.size
-        if uniform(generator) < config.same_song_share:
-            half = 1 - half
+        if isinstance(group, _Grid):
+            recipe = group.recipe(row, number)
         else:
-            song = (song + 1 + integer(generator, max(size - 1, 1))) % size
-            half = integer(generator, 2)
-        *mixed_in, style = group.styles
-        given: Segment | MixRecipe
-        dry = self._cut(step, song, half, generator, with_lead=bool(mixed_in))
-        dry = submixed(dry, group.submixed)
-        if mixed_in:
-            given = self._mix(dry, tuple(mixed_in), generator)
-        else:
-            given = varied(dry, generator, config.segments)
-        has_reference = uniform(generator) >= config.reference_dropout
-        return Recipe(row, given, style, group.reference if has_reference else None)
+            place = self._other(group.place, generator)
+            dry = self._cut(step, *place, generator, with_lead=group.given is not None)
+            dry = submixed(dry, group.submixed)
+            given: Segment | MixRecipe
+            if group.given is None:
+                given = varied(dry, generator, config.segments)
+            else:
+                given = self._mix(dry, (group.given,), generator)
+            recipe = Recipe(row, given, group.answer, group.reference)
+        if uniform(generator) < config.reference_dropout:
+            return replace(recipe, reference=None)
+        return recipe
 
     def _mix(
         self, segment: Segment, styles: tuple[Style, ...], generator: torch.Generator
@@ -331,47 +385,62 @@ class ExampleMaker:
             else _Given(recipe.given, recipe.given)
             for recipe in recipes
         ]
+        neutral = neutral_style()
         settings = [
-            _settings(each.tracks, recipe.style)
+            _settings(each.tracks, recipe.answer if isinstance(recipe.answer, Style) else neutral)
             for each, recipe in zip(given, recipes, strict=True)
         ]
-        truths: Sequence[Tensor | None] = [None] * len(recipes)
-        if self._with_truth:
-            truths = self._mixed(
-                [
-                    Mixing(each.true.tracks_NCT, wanted)
-                    for each, wanted in zip(given, settings, strict=True)
-                ]
-            )
+        truths = self._truths(recipes, given, settings, heard)
         return [
-            self._example(each, wanted, truth_NCT, recipe.reference, heard)
+            self._example(each, wanted, truth_NCT, recipe, heard)
             for each, wanted, truth_NCT, recipe in zip(
                 given, settings, truths, recipes, strict=True
             )
         ]
+
+    def _truths(
+        self,
+        recipes: Sequence[Recipe],
+        given: Sequence[_Given],
+        settings: Sequence[Settings],
+        heard: Mapping[int, _Heard],
+    ) -> list[Tensor | None]:
+        """Return the tracks as they shall sound: as the answer sounds, or, if asked for, mixed."""
+        truths: list[Tensor | None] = [None] * len(recipes)
+        for place, recipe in enumerate(recipes):
+            if isinstance(recipe.answer, MixRecipe):
+                stems_SCT = heard[id(recipe.answer)].stems_SCT
+                truths[place] = stems_SCT[[STEMS.index(n) for n in given[place].tracks.names]]
+        if self._with_truth:
+            places = [place for place, truth_NCT in enumerate(truths) if truth_NCT is None]
+            made = self._mixed([Mixing(given[p].true.tracks_NCT, settings[p]) for p in places])
+            for place, mixed_NCT in zip(places, made, strict=True):
+                truths[place] = self._without_lead(mixed_NCT)
+        return truths
 
     def _example(
         self,
         given: _Given,
         settings: Settings,
         truth_NCT: Tensor | None,
-        reference: MixRecipe | None,
+        recipe: Recipe,
         heard: Mapping[int, _Heard],
     ) -> Example:
         mix_CT, parts_SCT, stems = None, None, ""
-        if reference is not None:
-            known = heard[id(reference)]
-            mix_CT, parts_SCT, stems = known.mix_CT, known.stems_SCT, reference.stems
+        if recipe.reference is not None:
+            known = heard[id(recipe.reference)]
+            mix_CT, parts_SCT, stems = known.mix_CT, known.stems_SCT, recipe.reference.stems
         tracks = given.tracks
         return Example(
             self._without_lead(tracks.tracks_NCT).to(self._device),
             tracks.names,
             tracks.roles,
             settings,
-            None if truth_NCT is None else self._without_lead(truth_NCT),
+            truth_NCT,
             mix_CT,
             parts_SCT,
             stems,
+            knows_settings=isinstance(recipe.answer, Style),
         )
 
     def _mixes(self, recipes: Sequence[Recipe]) -> dict[int, _Heard]:
@@ -379,7 +448,7 @@ class ExampleMaker:
         keyed = {
             id(mix): mix
             for recipe in recipes
-            for mix in (recipe.given, recipe.reference)
+            for mix in (recipe.given, recipe.answer, recipe.reference)
             if isinstance(mix, MixRecipe)
         }
         mixes = list(keyed.values())

@@ -1,5 +1,7 @@
 """Losses of a controller's training, beside the likelihood of the settings.
 
+- how far the levels of tracks and mix lie from the true ones, as estimated without any audio
+  (`level_loss`);
 - the distance to the truth of what the console makes of the predicted settings (`truth_loss`);
 - where there is no truth, the distance of audio features to a reference of other music
   (`reference_loss`), with the distance from the prior.
@@ -8,7 +10,7 @@ Gates are half open while it learns: a setting that a gate of 0.5 lets through i
 neutral. The ratios of a room's times in low and high bands, which cost more than they change, are
 neutral here, and learned by their likelihood alone.
 
-Shape suffixes: N track, C channel, T sample, K field, G gate.
+Shape suffixes: B song, N track, C channel, T sample, D number of a descriptor, K field, G gate.
 """
 
 import torch
@@ -16,9 +18,12 @@ from torch import Tensor
 
 from mixprint.console.mixing import Console, Values
 from mixprint.controller.audio_features import audio_feature_terms
-from mixprint.controller.model import ControllerNetwork, Outputs
-from mixprint.controller.targets import TRACK, Targets
+from mixprint.controller.heads import StripTarget
+from mixprint.controller.levels import Levels, estimated_levels, level_distance, true_levels
+from mixprint.controller.model import ControllerNetwork, Inputs, Outputs
+from mixprint.controller.targets import MASTER, TRACK, Targets
 from mixprint.dsp.spectral_distance import FEW_FRAMES_PER_WINDOW, multi_resolution_stft
+from mixprint.stems import SAMPLE_RATE_HZ
 
 # Rooms are heard for so long.
 ROOM_S = 1.5
@@ -97,6 +102,61 @@ def reference_loss(mixed_NCT: Tensor, reference_CT: Tensor, sample_rate_hz: int)
     """Return the distance of audio features of a mix to a reference of other music."""
     terms = audio_feature_terms(mixed_NCT.sum(dim=0)[None], reference_CT[None], sample_rate_hz)
     return torch.stack(list(terms.values())).sum()
+
+
+def level_loss(
+    found: Outputs,
+    inputs: Inputs,
+    track: StripTarget,
+    master: StripTarget,
+    truth_BND: Tensor,
+    has_truth_B: Tensor,
+) -> Tensor:
+    """Return by how much levels under predicted settings differ from the true ones, loss_B in dB.
+
+    The true levels are those under the true settings, or as the truth was described.
+
+    Args:
+        found: predicted settings.
+        inputs: of the songs.
+        track: the true settings of all rows B x N, padding included.
+        master: the true settings of the masters.
+        truth_BND: descriptors of the tracks as they shall sound.
+        has_truth_B: in which songs these are known.
+    """
+    num_songs, num_tracks = inputs.is_track_BN.shape
+    place_N = inputs.is_track_BN.flatten().nonzero()[:, 0]
+    song_N = place_N // num_tracks
+    descriptor_ND = inputs.track_BND.flatten(0, 1)[place_N]
+
+    def levels(
+        track_NK: Tensor, track_gate_NG: Tensor, master_BK: Tensor, master_gate_BG: Tensor
+    ) -> Levels:
+        values = Values(
+            TRACK.values(TRACK.gated(track_NK[place_N], track_gate_NG[place_N])),
+            MASTER.values(MASTER.gated(master_BK, master_gate_BG)),
+            "inserts",
+            SAMPLE_RATE_HZ,
+        )
+        return estimated_levels(descriptor_ND, values, song_N, num_songs)
+
+    predicted = levels(
+        found.track.position_NK,
+        torch.sigmoid(found.track.gate_logit_NG),
+        found.master.position_NK,
+        torch.sigmoid(found.master.gate_logit_NG),
+    )
+    with torch.no_grad():
+        set_so = levels(track.position_NK, track.gate_NG, master.position_NK, master.gate_NG)
+        described = true_levels(truth_BND.flatten(0, 1)[place_N])
+        is_described_N = has_truth_B[song_N]
+        true = Levels(
+            *(
+                torch.where(is_described_N.view(-1, *[1] * (one.ndim - 1)), one, other)
+                for one, other in zip(described, set_so, strict=True)
+            )
+        )
+    return level_distance(predicted, true, song_N, num_songs)
 
 
 def prior_loss(network: ControllerNetwork, targets: Targets, role_N: Tensor) -> Tensor:

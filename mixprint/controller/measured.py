@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixprint.checkpoints.torchfile import write_tensors
-from mixprint.controller.descriptors import NUM_DESCRIPTORS
+from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
 from mixprint.controller.examples import Example
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import describe_tracks, role_numbers
@@ -75,6 +75,8 @@ class MeasuredExample:
         stem_SD: descriptors of the reference's stems; of none where there is no reference.
         mid_side_2D: descriptors of its mid and side, likewise.
         embedding_E: its embedding; of no numbers where there is none.
+        truth_ND: descriptors of the tracks as they shall sound, where the settings that lead there
+            are unknown and weigh nothing; else of none.
         track_NK: positions of the true settings.
         track_gate_NG: their gates.
         track_weight_NK: how much they are heard.
@@ -89,6 +91,7 @@ class MeasuredExample:
     stem_SD: Tensor
     mid_side_2D: Tensor
     embedding_E: Tensor
+    truth_ND: Tensor
     track_NK: Tensor
     track_gate_NG: Tensor
     track_weight_NK: Tensor
@@ -195,6 +198,11 @@ def _measured(example: Example, reference: MeasuredReference) -> MeasuredExample
     trim_db = [strip[TRIM] for strip in settings.tracks.values()]
     targets = Targets.of(settings)
     track_weight_NK, master_weight_K = heard(tracks_NCT, settings, SAMPLE_RATE_HZ)
+    truth_ND = torch.zeros(0, NUM_DESCRIPTORS)
+    if not example.knows_settings:
+        assert example.truth_NCT is not None
+        truth_ND = describe_audio(example.truth_NCT, SAMPLE_RATE_HZ)
+        track_weight_NK, master_weight_K = 0 * track_weight_NK, 0 * master_weight_K
     found = MeasuredExample(
         track_ND=describe_tracks(tracks_NCT, trim_db, SAMPLE_RATE_HZ),
         role_N=role_numbers(example.roles, ROLES),
@@ -202,6 +210,7 @@ def _measured(example: Example, reference: MeasuredReference) -> MeasuredExample
         stem_SD=reference.stem_SD,
         mid_side_2D=reference.mid_side_2D,
         embedding_E=reference.embedding_E,
+        truth_ND=truth_ND,
         track_NK=targets.track_NK,
         track_gate_NG=targets.track_gate_NG,
         track_weight_NK=track_weight_NK,

@@ -97,6 +97,9 @@ class TrainParameters(NetworkShape, StepConfig):
         num_valid: examples of the validation, of other songs.
         context_s: what of an example is heard by the console and not compared.
         gate_weight: of the gates beside the settings, in the likelihood.
+        levels_weight: of each dB by which estimated levels differ (`levels.py`), in phases of
+            likelihood; 0: they are not compared, and nothing is learned from examples whose
+            settings are unknown.
         track_weight: of the tracks' distances beside the mix's, in phases of audio.
         reference_dropout: part of the examples without any reference.
         stems_dropout: part of the references that are heard as mid and side alone.
@@ -129,6 +132,7 @@ class TrainParameters(NetworkShape, StepConfig):
     num_valid: Annotated[int, Range(1)]
     context_s: Annotated[float, Range(0.0)]
     gate_weight: _Weight
+    levels_weight: _Weight
     track_weight: _Weight
     reference_dropout: Part
     stems_dropout: Part

@@ -2,7 +2,8 @@
 
 Examples are drawn and measured once: descriptors of the dry tracks and of the reference, the true
 settings, and how much each is heard. Phases of likelihood learn from these alone, thousands of
-steps in minutes. Phases of audio (`mixprint.controller.settings.Objective`) send the predicted
+steps in minutes, and from levels that are estimated without audio (`mixprint.controller.levels`).
+Phases of audio (`mixprint.controller.settings.Objective`) send the predicted
 settings through the differentiable console and compare what it makes: with the truth, with the
 second half of the same song (Diff-MST's method 1), or by audio features with the mix of another
 song (method 2), held by the prior.
@@ -27,6 +28,7 @@ from mixprint.controller.data import Batch, ExampleReader, Heard
 from mixprint.controller.heads import StripPrediction
 from mixprint.controller.losses import (
     console_mix,
+    level_loss,
     prior_loss,
     reference_loss,
     soft_targets,
@@ -284,13 +286,15 @@ class ControllerTask(Task[Batch | None]):
             return torch.zeros(num_songs, device=self.device)
         with update.autocast():
             tokens = self.network.encode(inputs)
+        track, master = batch.track.to(self.device), batch.master.to(self.device)
         loss_B = weight * self.network.likelihood(
-            tokens,
-            inputs.is_track_BN,
-            batch.track.to(self.device),
-            batch.master.to(self.device),
-            self.config.gate_weight,
+            tokens, inputs.is_track_BN, track, master, self.config.gate_weight
         )
+        if phase.objective == "likelihood" and self.config.levels_weight > 0:
+            known = (value.to(self.device) for value in (batch.truth_BND, batch.has_truth_B))
+            found = self.network.predicted(tokens)
+            levels_B = level_loss(found, inputs, track, master, *known)
+            loss_B = loss_B + self.config.levels_weight * levels_B
         update.backward(loss_B.sum() / phase.batch_size)
         return loss_B.detach()
 

@@ -119,17 +119,38 @@ def response(sections: Sections, num_fft: int) -> Tensor:
     Returns:
         response_BF, complex128.
     """
-    delay_F3 = _delays(num_fft).to(sections.b_BK3.device)
+    return _behind(sections, _bin_delays(num_fft))
+
+
+def response_at(sections: Sections, angle_F: Tensor) -> Tensor:
+    """Return the complex response at some frequencies.
+
+    Args:
+        sections: of the tracks.
+        angle_F: the frequencies, radians per sample, float64.
+
+    Returns:
+        response_BF, complex128.
+    """
+    return _behind(sections, _delays(angle_F))
+
+
+def _behind(sections: Sections, delay_F3: Tensor) -> Tensor:
+    delay_F3 = delay_F3.to(sections.b_BK3.device)
     above_BKF = sections.b_BK3.to(delay_F3.dtype) @ delay_F3.mT
     below_BKF = sections.a_BK3.to(delay_F3.dtype) @ delay_F3.mT
     return (above_BKF / below_BKF).prod(dim=1)
 
 
 @functools.lru_cache(maxsize=4)
-def _delays(num_fft: int) -> Tensor:
-    """Return what delays of 0, 1 and 2 samples do at the bins of a transform."""
+def _bin_delays(num_fft: int) -> Tensor:
     bin_F = torch.arange(num_fft // 2 + 1, dtype=torch.float64)
-    delay_F = torch.polar(torch.ones_like(bin_F), -2 * math.pi * bin_F / num_fft)
+    return _delays(2 * math.pi * bin_F / num_fft)
+
+
+def _delays(angle_F: Tensor) -> Tensor:
+    """Return what delays of 0, 1 and 2 samples do at some frequencies."""
+    delay_F = torch.polar(torch.ones_like(angle_F), -angle_F)
     return torch.stack([torch.ones_like(delay_F), delay_F, delay_F.square()], dim=-1)
 
 

@@ -72,6 +72,7 @@ CONFIG = ExampleConfig(
     examples_per_style=2,
     same_song_share=0.3,
     mix_to_mix_share=0.0,
+    restyled_share=0.0,
     masked_share=0.0,
     separated_share=0.0,
     reference_dropout=0.0,
@@ -103,6 +104,11 @@ def _dry(recipe: Recipe) -> Segment:
     return recipe.given
 
 
+def _style(recipe: Recipe) -> Style:
+    assert isinstance(recipe.answer, Style)
+    return recipe.answer
+
+
 def _mixed_by_hand(segment: Segment, *styles: Style) -> Segment:
     """Mix, and mix the stems again in the next style, as tracks named as the stems."""
     for style in styles:
@@ -129,23 +135,25 @@ def test_a_reference_is_the_sum_of_its_stems_in_the_style_of_the_answer(
     maker = ExampleMaker(CONFIG, CPU)
     for recipe, example in zip(recipes[:2], maker(recipes[:2]), strict=True):
         assert recipe.reference is not None
-        assert recipe.reference.styles == (recipe.style,)
-        assert example.settings == _settings(_dry(recipe), recipe.style)
+        assert recipe.reference.styles == (recipe.answer,)
+        assert example.settings == _settings(_dry(recipe), recipe.answer)
         torch.testing.assert_close(example.stems_SCT.sum(dim=0), example.reference_CT)
-        whole = _mixed_by_hand(recipe.reference.segment, recipe.style)
+        whole = _mixed_by_hand(recipe.reference.segment, recipe.answer)
         expected_CT = whole.tracks_NCT.sum(dim=0)[:, -NUM_SAMPLES:]
         torch.testing.assert_close(example.reference_CT, expected_CT, rtol=0, atol=1e-4)
     # Those of one style share the reference; the next ones have another.
     assert recipes[0].reference is recipes[1].reference is not recipes[2].reference
-    assert recipes[0].style is not recipes[2].style
+    assert recipes[0].answer is not recipes[2].answer
 
 
 def test_mixes_made_side_by_side_are_those_made_one_by_one(pool: MadePool[DrySong]) -> None:
     """As tracks and as stems: the first is how a GPU works, the second how a processor does."""
     first, second = _recipes(pool)[1:3]
     mixings = [
-        Mixing(_dry(first).tracks_NCT, _settings(_dry(first), first.style)),
-        Mixing(_dry(second).tracks_NCT, _settings(_dry(second), second.style), _dry(second).roles),
+        Mixing(_dry(first).tracks_NCT, _settings(_dry(first), _style(first))),
+        Mixing(
+            _dry(second).tracks_NCT, _settings(_dry(second), _style(second)), _dry(second).roles
+        ),
     ]
     together, alone = mixed_together(mixings, CPU, ROOM_S), mixed(mixings, CPU, ROOM_S)
     assert [len(parts) for parts in alone] == [len(_dry(first).names), NUM_STEMS]
@@ -157,7 +165,7 @@ def test_mix_to_mix_is_mixed_once_more_and_so_is_its_reference(pool: MadePool[Dr
     (recipe, *_) = _recipes(pool, mix_to_mix_share=1.0)
     assert isinstance(recipe.given, MixRecipe)
     assert recipe.reference is not None
-    assert recipe.reference.styles == (*recipe.given.styles, recipe.style)
+    assert recipe.reference.styles == (*recipe.given.styles, _style(recipe))
     config = replace(CONFIG, mix_to_mix_share=1.0)
     (example,) = ExampleMaker(config, CPU, with_truth=True)([recipe])
     given = _mixed_by_hand(recipe.given.segment, *recipe.given.styles)
@@ -173,13 +181,45 @@ def test_mix_to_mix_is_mixed_once_more_and_so_is_its_reference(pool: MadePool[Dr
         torch.testing.assert_close(found, expected_NCT[..., -NUM_SAMPLES:], rtol=0, atol=1e-4)
 
 
+def test_what_is_restyled_becomes_the_same_tracks_in_the_style_of_the_reference(
+    pool: MadePool[DrySong],
+) -> None:
+    config = replace(
+        CONFIG, examples_per_style=4, mix_to_mix_share=1.0, restyled_share=1.0, masked_share=1.0
+    )
+    recipes = RecipeReader(config, pool, batch_size=4, seed=5)[0]
+    made = ExampleMaker(config, CPU)(recipes)
+    mixes: dict[int, MixRecipe] = {}
+    for recipe, example in zip(recipes, made, strict=True):
+        assert isinstance(recipe.given, MixRecipe)
+        assert isinstance(recipe.answer, MixRecipe)
+        assert recipe.reference is not None
+        mixes |= {id(mix): mix for mix in (recipe.given, recipe.answer, recipe.reference)}
+        assert recipe.answer.styles[0] is recipe.reference.styles[0]
+        assert recipe.answer.styles[0] is not recipe.given.styles[0]
+        assert recipe.answer.segment is recipe.given.segment
+        assert recipe.reference.segment is not recipe.given.segment
+        assert not example.knows_settings
+        assert example.truth_NCT is not None
+        sounds = ((example.tracks_NCT, recipe.given), (example.truth_NCT, recipe.answer))
+        for found_NCT, mix in sounds:
+            expected = _mixed_by_hand(mix.segment, *mix.styles)
+            assert example.names == example.roles == expected.names
+            # What a mask takes from one stem it gives to another.
+            torch.testing.assert_close(
+                found_NCT.sum(0), expected.tracks_NCT.sum(0)[..., -NUM_SAMPLES:], rtol=0, atol=1e-4
+            )
+    # Four different examples of four mixes.
+    assert len({(id(r.given), id(r.reference)) for r in recipes}) == len(mixes) == 4
+
+
 def test_examples_follow_from_seed_and_step_alone_on_any_number_of_ranks(
     pool: MadePool[DrySong], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def drawn(steps: tuple[int, ...]) -> list[tuple[int, Settings, Tensor]]:
         reader = RecipeReader(CONFIG, pool, batch_size=4, seed=5)
         return [
-            (r.row, _settings(_dry(r), r.style), _dry(r).tracks_NCT)
+            (r.row, _settings(_dry(r), _style(r)), _dry(r).tracks_NCT)
             for step in steps
             for r in reader[step]
         ]

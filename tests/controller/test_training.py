@@ -1,4 +1,5 @@
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import torch
 
 from mixprint.controller.checkpoint import load_controller
 from mixprint.controller.data import ExampleReader, louder
+from mixprint.controller.heads import StripPrediction
 from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS
-from mixprint.controller.measured import MeasuredExamples, measure_examples
-from mixprint.controller.targets import TRACK
+from mixprint.controller.losses import level_loss
+from mixprint.controller.measured import MeasuredExample, MeasuredExamples, measure_examples
+from mixprint.controller.model import Outputs
+from mixprint.controller.targets import MASTER, TRACK
 from mixprint.controller.training import TrainingSetup, train_controller
 from mixprint.errors import ConfigError, TrainingError
 from mixprint.training.engine import Outcome
@@ -39,9 +43,11 @@ def train(out_dir: Path, *, initial: Path | None = None, **changes: Any) -> Outc
         return train_controller(setup)
 
 
-def measured(folder: Path, num_examples: int, **options: Any) -> MeasuredExamples:
+def measured(
+    folder: Path, num_examples: int, source: NoiseExamples | None = None, **options: Any
+) -> MeasuredExamples:
     given = {"num_audio": 0, "encoder": None, "num_workers": 0, "device": CPU} | options
-    return measure_examples(NoiseExamples("valid"), num_examples, folder=folder, **given)
+    return measure_examples(source or NoiseExamples("valid"), num_examples, folder=folder, **given)
 
 
 def test_what_was_measured_is_read_again_and_what_was_lost_made_anew(tmp_path: Path) -> None:
@@ -75,6 +81,42 @@ def test_louder_stems_go_with_faders_that_are_as_much_higher(tmp_path: Path) -> 
     assert fader_db_N.abs().min() > 0.01
     assert moved_NK.count_nonzero() == 3
     assert louder(item, random.Random(0), 0.0) is item
+
+
+def test_an_answer_that_can_only_be_heard_is_compared_by_its_levels(tmp_path: Path) -> None:
+    settings_are_known, sound_is = (
+        measured(tmp_path / name, 4, source=NoiseExamples("valid", knows_settings=known))
+        for name, known in (("settings", True), ("sound", False))
+    )
+    for item in sound_is.items:
+        assert item.track_weight_NK.count_nonzero() == item.master_weight_K.count_nonzero() == 0
+        assert item.truth_ND.shape == item.track_ND.shape
+    assert all(len(item.truth_ND) == 0 for item in settings_are_known.items)
+    used = config(phases=(phase("likelihood", 1, batch_size=4),), level_noise_db=0.0)
+    reader = ExampleReader(used, sound_is, 1)
+    batch = reader[0]
+    assert batch is not None
+    assert bool(batch.has_truth_B.all())
+    answers = [settings_are_known.items[number] for _, number in reader.numbers(0)]
+    num_tracks = batch.inputs.is_track_BN.shape[1]
+
+    def distance(items: Sequence[MeasuredExample | None]) -> float:
+        """Compare levels under the settings of examples, or under neutral ones."""
+        strips = [TRACK.neutral_K.repeat(num_tracks, 1) for _ in items]
+        for strip_NK, item in zip(strips, items, strict=True):
+            if item is not None:
+                strip_NK[: len(item.track_NK)] = item.track_NK
+        open_NG = torch.full((len(items) * num_tracks, len(TRACK.gates)), 20.0)
+        master_BK = MASTER.neutral_K.repeat(len(items), 1)
+        track_NK = torch.cat(strips)
+        found = Outputs(
+            StripPrediction(track_NK, torch.zeros_like(track_NK), open_NG),
+            StripPrediction(master_BK, master_BK, open_NG[: len(items), : len(MASTER.gates)]),
+        )
+        truth = (batch.track, batch.master, batch.truth_BND, batch.has_truth_B)
+        return float(level_loss(found, batch.inputs, *truth).mean())
+
+    assert distance(answers) < 0.5 * distance([None] * len(answers))
 
 
 def test_each_objective_hears_what_it_learns_from(tmp_path: Path) -> None:

@@ -43,9 +43,12 @@ class NoiseExamples(Dataset[int]):
 
     batch_size = 2
 
-    def __init__(self, split: str, duration_s: float = EXAMPLE_S) -> None:
+    def __init__(
+        self, split: str, duration_s: float = EXAMPLE_S, *, knows_settings: bool = True
+    ) -> None:
         self.split, self.num_samples = split, round(duration_s * RATE_HZ)
-        self.fingerprint = f"{split} {duration_s}"
+        self.knows_settings = knows_settings
+        self.fingerprint = f"{split} {duration_s} {knows_settings}"
 
     def recipes(self) -> "NoiseExamples":
         return self
@@ -88,6 +91,7 @@ class NoiseExamples(Dataset[int]):
             reference_CT=stems_SCT.sum(dim=0),
             stems_SCT=stems_SCT,
             stems="true",
+            knows_settings=self.knows_settings,
         )
 
 
@@ -126,6 +130,7 @@ def _tiny_config() -> ControllerTrainConfig:
         reference_excerpts=2,
         context_s=0.1,
         gate_weight=0.3,
+        levels_weight=0.1,
         track_weight=0.3,
         reference_dropout=0.2,
         stems_dropout=0.3,
