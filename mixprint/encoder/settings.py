@@ -249,7 +249,9 @@ class Objective:
 
 
 # Parameters of `TrainConfig` that say which chains are drawn and what is predicted of them.
-_OF_CHAINS = frozenset({"augmentation", "chain_lengths", "held_out_effects", "prediction_weight"})
+_OF_CHAINS = frozenset(
+    {"augmentation", "chain_lengths", "held_out_effects", "valid_chains", "prediction_weight"}
+)
 # Parameters of `TrainConfig` that do not change what a training computes.
 _INDIFFERENT = frozenset(
     {
@@ -284,6 +286,7 @@ class TrainConfig(StepConfig):
         chain_lengths: fewest and most effects in such a chain of a stem.
         held_out_effects: names of effects that are never drawn; `default` stands for
             `mixprint.chains.HELD_OUT`.
+        valid_chains: drawn chains, each on two songs, that the validation asks for; 0: none.
         save_steps: steps from one saved state to the next inside an epoch; 0 saves only after
             epochs.
         keep_checkpoints: encoders of so many of the last epochs are kept; 0 writes none.
@@ -315,6 +318,7 @@ class TrainConfig(StepConfig):
     augmentation: str
     chain_lengths: tuple[int, ...]
     held_out_effects: tuple[str, ...]
+    valid_chains: int
     seed: int
     num_processes: int
     num_workers: int
@@ -368,6 +372,7 @@ class TrainConfig(StepConfig):
             "patience": 0,
             "siblings_per_batch": 1,
             "max_valid_tracks": 2,
+            "valid_chains": 0,
             "save_steps": 0,
             "keep_checkpoints": 0,
             "log_steps": 1,

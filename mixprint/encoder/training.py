@@ -67,8 +67,8 @@ STANDARDISATION_NAME = "standardisation.json"
 
 # Bounds the memory of feature extraction and of validation.
 _ITEMS_AT_ONCE = {"cpu": 4, "cuda": 32}
-# A chain costs more than an embedding, so that few and short segments have to do.
-_NUM_VALID_CHAINS, _VALID_CHAIN_S = 12, 5.0
+# A chain costs more than an embedding, so that short segments have to do.
+_VALID_CHAIN_S = 5.0
 
 
 class Contrastive(nn.Module):
@@ -360,10 +360,15 @@ class EncoderTask(Task[Batch]):
         return rank_rows(size, rank, self.world_size)
 
     def _partners(self, pairs: Sequence[Pair]) -> list[int] | None:
-        """Pair those that share a chain; None where no chain is shared."""
+        """Pair those that share a chain; None where no chain is shared.
+
+        The fixed chain has few effects, and the rest of the mix has to be alike, too. Random chains
+        are to be heard whatever a song was mixed like before.
+        """
         if self.config.contrast_weight == 0 or self.objective.shared_chain_weight == 0:
             return None
-        return chain_partners(pairs, same_style=self.objective.knows_styles)
+        same_style = self.objective.knows_styles and not self.config.draws_chains
+        return chain_partners(pairs, same_style=same_style)
 
     @torch.no_grad()
     def _views(self, batch: Batch, chains: AnyChains | None, rows: slice) -> tuple[Tensor, Tensor]:
@@ -403,7 +408,7 @@ class EncoderTask(Task[Batch]):
         if self.objective.knows_styles:
             metrics |= style_retrieval_metrics(embedding_QE, self.valid_tracks)
         if self.config.draws_chains:
-            found = pairs_to_chain(self.valid_tracks, _NUM_VALID_CHAINS)
+            found = pairs_to_chain(self.valid_tracks, self.config.valid_chains)
             number_Q = torch.arange(len(found)).repeat(2)
             chains = self.augmentation.draw_shared(len(found), number_Q, "valid chains")
             processed = [pair[place] for place in (0, 1) for pair in found]
@@ -459,14 +464,17 @@ class EncoderTask(Task[Batch]):
 
     @override
     def score(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Compare by retrieval: of styles, where the training is told them, else of chains.
+        """Compare by retrieval of styles, where the training is told them, and of chains.
 
-        Without either of tracks; where that is equal, as it is soon, by the loss.
+        Where it draws both, by the mean of the two; without either by retrieval of tracks, and
+        where that is equal, as it is soon, by the loss.
         """
-        if "style_mrr" in metrics:
-            return metrics["style_mrr"], metrics["style_recall_at_1"]
-        if "chain_mrr" in metrics:
-            return metrics["chain_mrr"], metrics["chain_recall_at_1"]
+        found = [name for name in ("style", "chain") if f"{name}_mrr" in metrics]
+        if found:
+            return tuple(
+                sum(metrics[f"{name}_{measure}"] for name in found) / len(found)
+                for measure in ("mrr", "recall_at_1")
+            )
         return metrics["recall_at_1"], -metrics["loss"]
 
     @override

@@ -93,13 +93,13 @@ def test_the_loss_falls_where_embeddings_tell_what_was_done() -> None:
 
 
 def test_a_training_predicts_beside_contrast_or_alone_and_leaves_no_head(
-    make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(training, "_NUM_VALID_CHAINS", 2)
     data: Any = make_set(
         tmp_path / "songs", dict.fromkeys("ab", "train") | dict.fromkeys("cd", "valid")
     )
     chains = {"augmentation": "chains", "chain_lengths": (0, 2), "prediction_weight": 0.5}
+    chains |= {"valid_chains": 2}
     with quick_input():
         both = run(make_config(epochs=1, **chains), data, tmp_path / "both")
         alone = make_config(epochs=1, contrast_weight=0.0, **chains)
