@@ -165,14 +165,14 @@ def write_songs(folder: Path) -> None:
 
 
 def as_method(way: Hyperparameters, encoder: Encoder, num_steps: int) -> Method:
-    """Make a method of the benchmark."""
+    """Make a method of the benchmark: what the command writes, from stems that are given."""
 
     def transfer(input_SCT: Tensor, target_SCT: Tensor) -> Tensor:
         output_SCT = fit(way, encoder, input_SCT, target_SCT, num_steps).stems_SCT
         source, processed = (stream_levels([x_SCT.sum(0)]) for x_SCT in (input_SCT, output_SCT))
         target_lufs = loudness_lufs(target_SCT.sum(0), SAMPLE_RATE_HZ)
-        gain_db = Controls(loudness=LOUDNESS).gain_db(source, processed, target_lufs)
-        return output_SCT * amplitude(gain_db)
+        gains_db = Controls(loudness=LOUDNESS).gains_db(source, processed, target_lufs)
+        return output_SCT * amplitude(sum(gains_db))
 
     return transfer
 
@@ -194,6 +194,7 @@ def fit(
         standardisation=encoder.standardisation,
         encoder=encoder,
         model=next(iter(models.values()), None),
+        reference_SCT=target_SCT,
         device=input_SCT.device,
     )
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.levels import MAX_TRUE_PEAK_DBTP
-from mixprint.audio.streamed_levels import LevelMeter, MixLevels, peak_safe_gain_db
+from mixprint.audio.streamed_levels import LevelMeter, MixLevels
 from mixprint.dsp.decibels import amplitude
 from mixprint.errors import DataError
 from mixprint.separation.nulltest import NullTest
-from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.storage.atomic import TEMPORARY_PREFIX
 from mixprint.transfer.effect import Effect, Running, apply_to_blocks
 from mixprint.transfer.excerpts import Segment
@@ -99,10 +99,9 @@ def write_output(
     shutil.rmtree(draft, ignore_errors=True)
     try:
         found = _write_draft(song, out_dir, draft, controls, effect, device=device, notes=notes)
-        loudness_gain_db = controls.gain_db(found.source, found.processed, target_lufs)
-        is_input = len(controls.kept) == len(STEMS) and loudness_gain_db == 0
-        loud_dbtp = found.processed.true_peak_dbtp + loudness_gain_db
-        peak_gain_db = 0.0 if is_input else peak_safe_gain_db(loud_dbtp)
+        loudness_gain_db, peak_gain_db = controls.gains_db(
+            found.source, found.processed, target_lufs
+        )
         if peak_gain_db < 0:
             notes.append(
                 f"output lowered by {-peak_gain_db:.2f} dB to keep its true peak at "

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.levels import SILENT_PEAK_DB
-from mixprint.audio.streamed_levels import MixLevels
+from mixprint.audio.streamed_levels import MixLevels, peak_safe_gain_db
 from mixprint.errors import ConfigError
 from mixprint.stems import STEMS
 from mixprint.transfer.effect import check_amount
@@ -158,14 +158,27 @@ class Controls:
         """The amounts in the order of `STEMS`, as amount_S."""
         return torch.tensor([float(self.amount[stem]) for stem in STEMS])
 
-    def gain_db(self, source: MixLevels, processed: MixLevels, target_lufs: float) -> float:
-        """Say how much louder the output is to be made.
+    def gains_db(
+        self, source: MixLevels, processed: MixLevels, target_lufs: float
+    ) -> tuple[float, float]:
+        """Return with which gains the output is written: that of its loudness, and of its peak.
+
+        The second lowers a true peak that would be too high, but for an input that is left as it
+        is.
 
         Args:
             source: levels of the stems' sum before the effect, so that no effect is no gain.
             processed: levels after it.
             target_lufs: loudness of the style.
         """
+        loudness_db = self._loudness_gain_db(source, processed, target_lufs)
+        if loudness_db == 0 and len(self.kept) == len(STEMS):
+            return 0.0, 0.0
+        return loudness_db, peak_safe_gain_db(processed.true_peak_dbtp + loudness_db)
+
+    def _loudness_gain_db(
+        self, source: MixLevels, processed: MixLevels, target_lufs: float
+    ) -> float:
         if processed.true_peak_dbtp <= SILENT_PEAK_DB:
             return 0.0
         keep_db = source.loudness_lufs - processed.loudness_lufs

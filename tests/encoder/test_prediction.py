@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from mixprint.chains import Chains, described, draw_chains
-from mixprint.encoder import training
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.prediction import PredictionHead, prediction_losses

@@ -111,13 +111,23 @@ def test_nothing_done_is_no_gain_and_silence_is_not_raised() -> None:
     silent = stream_levels([torch.zeros(2, 44_100)])
     # With the input's peak it would be 2.5 LU louder than the input.
     style_db = -3.0 + LOUDNESS_AT_PEAK_SHARE * 2.5
-    wanted = {"free": 0.0, "style": style_db, "keep": -3.0, "match": 1.0}
+    wanted = {"free": 0.0, "style": style_db, "keep": -3.0, "match": -0.5}
     for loudness, gain_db in wanted.items():
         controls = Controls(loudness=loudness)  # type: ignore[arg-type]
-        assert controls.gain_db(source, louder, target_lufs=-10.0) == pytest.approx(gain_db)
-        assert controls.gain_db(source, silent, target_lufs=-10.0) == 0
+        found = controls.gains_db(source, louder, target_lufs=-11.5)
+        assert found == pytest.approx((gain_db, 0.0))
+        assert controls.gains_db(source, silent, target_lufs=-11.5) == (0, 0)
         if loudness != "match":
-            assert controls.gain_db(source, source, target_lufs=-10.0) == 0
+            assert controls.gains_db(source, source, target_lufs=-11.5) == (0, 0)
+
+
+def test_a_true_peak_is_lowered_but_that_of_an_untouched_input() -> None:
+    hot = MixLevels(loudness_lufs=-14.0, true_peak_dbtp=3.0, peak_dbfs=2.0)
+    assert Controls(loudness="keep").gains_db(hot, hot, -14.0) == (0, pytest.approx(-4.0))
+    quiet = Controls(loudness="match").gains_db(hot, hot, -20.0)
+    assert quiet == (pytest.approx(-6.0), 0)
+    untouched = Controls(amount=parse_amounts(["0"]), loudness="keep")
+    assert untouched.gains_db(hot, hot, -14.0) == (0, 0)
 
 
 @pytest.mark.parametrize(

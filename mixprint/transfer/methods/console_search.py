@@ -55,9 +55,10 @@ SPREADS_PER_LR = 4_000.0
 DIFFERENCE = 0.2
 DERIVATIVES_S = 4.0
 _MASTER_SLOPE = "comp.slope"
-# A controller may be surer than it should be: a spread is at least this part of how far settings
-# move from one style to another, and at most that.
-_LEAST_SHARE = 0.1
+# A controller may be surer than it should be, most of all of the stems of a mix: a spread is at
+# least this part of how far settings move from one style to another, and at most that, see
+# docs/decisions.md.
+_LEAST_SHARE = 0.5
 # A plateau: the objective fell by less than this fraction within so many steps.
 PLATEAU_IMPROVEMENT, PATIENCE = 0.01, 3
 
