@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixprint.api.arrays import Audio, SongPath, is_path, stereo
-from mixprint.api.mixing import check_steps, excerpt_of, fit, predict
+from mixprint.api.mixing import check_steps, excerpt_of, find_settings
 from mixprint.api.models import controller_of
 from mixprint.api.references import ReferenceAudio, read_reference
 from mixprint.audio.files import probe
@@ -194,14 +194,20 @@ def mix(
             separator_config=separator_config,
         )
     heard = excerpt_of(tracks_NCT, rate_hz)
-    settings, spread = predict(used, heard, list(named), wanted, encoder=encoder, device=where)
     kept = Settings.neutral(list(named)) if start is None else start.in_order(list(named))
-    if wanted is not None and num_steps:
-        begun = settings.lock(kept, locked)
-        found = fit(begun, spread, heard, wanted, num_steps, locked=locked, device=where)
-        settings, spread = found.settings, found.spread
-    settings = settings.scaled(amount).lock(kept, locked)
-    return _mixed(tracks_NCT, replace(settings, sample_rate_hz=rate_hz), rate_hz, spread)
+    found = find_settings(
+        used,
+        heard,
+        list(named),
+        wanted,
+        num_steps=num_steps,
+        kept=kept,
+        locked=locked,
+        encoder=encoder,
+        device=where,
+    )
+    settings = found.settings.scaled(amount).lock(kept, locked)
+    return _mixed(tracks_NCT, replace(settings, sample_rate_hz=rate_hz), rate_hz, found.spread)
 
 
 def _mixed(

@@ -4,7 +4,7 @@ Shape suffixes: N track, C channel, T sample.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,14 +13,17 @@ from torch import Tensor
 from mixprint.api import models
 from mixprint.api.models import fitting
 from mixprint.api.references import Excerpt, Reference, busiest, embedding_of
+from mixprint.audio.levels import SILENT_PEAK_DB
 from mixprint.audio.resampling import resample_tracks
+from mixprint.audio.streamed_levels import stream_levels
 from mixprint.console.levels import working_trim_db
-from mixprint.console.schema import TRACK_FIELDS_BY_NAME
+from mixprint.console.rendering import render
+from mixprint.console.schema import MASTER, TRACK_FIELDS_BY_NAME
 from mixprint.console.settings import Settings
 from mixprint.console.spread import Spread
 from mixprint.controller.checkpoint import Controller
 from mixprint.controller.hearing import predict_for_embedding
-from mixprint.controller.roles import guess_role
+from mixprint.controller.roles import guess_role, stem_of
 from mixprint.errors import ConfigError
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.transfer.methods.result import check_duration
@@ -29,6 +32,7 @@ from mixprint.transfer.style import Style
 
 # A track that needs so much more in the excerpt than in the whole song hardly sounds there.
 _FAINT_DB = 20.0
+_OUTPUT = f"{MASTER}.output_db"
 
 
 def predict(
@@ -85,18 +89,77 @@ def predict(
 
 
 @dataclass(frozen=True, eq=False)
-class Fitted:
-    """Settings that a fit has found from predicted ones on.
+class Found:
+    """Settings that were found for tracks.
 
     Attributes:
         settings: the settings.
-        spread: what is left of the spread.
-        words: what the fit came to, in sentences.
+        spread: how sure they are.
+        words: what a fit came to, in sentences.
     """
 
     settings: Settings
     spread: Spread
     words: tuple[str, ...]
+
+
+def find_settings(
+    controller: Controller,
+    heard: Excerpt,
+    names: Sequence[str],
+    reference: Reference | None = None,
+    *,
+    num_steps: int = 0,
+    kept: Settings,
+    locked: Sequence[str] = (),
+    encoder: str | Path = "",
+    device: torch.device,
+) -> Found:
+    """Find settings with which tracks sound like a reference, at its true peak.
+
+    Args:
+        controller: predicts them.
+        heard: of the dry tracks.
+        names: of the tracks.
+        reference: see `predict`.
+        num_steps: most steps of a fit that goes on from there; 0: none.
+        kept: settings from which what is locked is taken, in a fit.
+        locked: what the fit leaves as it is there; the result has its own settings there.
+        encoder: see `predict`.
+        device: where networks and fit compute.
+
+    Raises:
+        AudioError, TrainingError: see `fit`.
+        CheckpointError, DataError: see `predict`.
+    """
+    settings, spread = predict(controller, heard, names, reference, encoder=encoder, device=device)
+    found = Found(settings, spread, ())
+    if reference is None:
+        return found
+    if num_steps:
+        begun = settings.lock(kept, locked)
+        found = fit(begun, spread, heard, reference, num_steps, locked=locked, device=device)
+    return replace(found, settings=_at_peak_of(reference, found.settings, heard))
+
+
+def _at_peak_of(reference: Reference, settings: Settings, heard: Excerpt) -> Settings:
+    """Bring a mix to the true peak of its reference, by the output of the master.
+
+    A controller hears how loud stems are beside each other better than how loud the whole is made.
+    A saved style has no peak; and what is part of a mix, a voice alone, is not as loud as one.
+    """
+    stems = {stem_of(guess_role(name)) for name in settings.tracks}
+    if reference.mix_CT is None or len(stems) < 2:
+        return settings
+    made_CT = render(heard.audio_NCT, settings, SAMPLE_RATE_HZ).sum(dim=0)
+    made_dbtp, wanted_dbtp = (
+        stream_levels([audio_CT.float().cpu()]).true_peak_dbtp
+        for audio_CT in (made_CT, reference.mix_CT)
+    )
+    if min(made_dbtp, wanted_dbtp) <= SILENT_PEAK_DB:
+        return settings
+    output_db = settings[_OUTPUT] + wanted_dbtp - made_dbtp
+    return settings.edit({_OUTPUT: settings.master.field("output_db").held(output_db)})
 
 
 def check_steps(num_steps: int, *, has_reference: bool) -> None:
@@ -122,7 +185,7 @@ def fit(
     *,
     locked: Sequence[str] = (),
     device: torch.device,
-) -> Fitted:
+) -> Found:
     """Fit a console from predicted settings on; see `mixprint.transfer.methods.track_fit`.
 
     Args:
@@ -165,7 +228,7 @@ def fit(
         f"{found.after:.2f} after {found.num_steps} steps",
         *found.notes,
     )
-    return Fitted(found.settings, Spread(found.settings, found.spread), words)
+    return Found(found.settings, Spread(found.settings, found.spread), words)
 
 
 def excerpt_of(tracks_NCT: Tensor, sample_rate_hz: int) -> Excerpt:

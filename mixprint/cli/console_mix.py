@@ -81,7 +81,7 @@ class ControllerOptions:
         Returns:
             settings, their spread, and sentences: what the fit came to, and what the mix is.
         """
-        from mixprint.api.mixing import fit, predict
+        from mixprint.api.mixing import find_settings
         from mixprint.api.references import busiest_of_files, read_reference
         from mixprint.controller.shipped import load_named
         from mixprint.machine.device import resolve_device
@@ -94,17 +94,19 @@ class ControllerOptions:
                 reference, where, separator=self.scnet_model, separator_config=self.scnet_config
             )
         excerpt = busiest_of_files(list(tracks.values()))
-        settings, spread = predict(
-            controller, excerpt, list(tracks), heard, encoder=self.mixing_checkpoint, device=where
+        found = find_settings(
+            controller,
+            excerpt,
+            list(tracks),
+            heard,
+            num_steps=num_steps,
+            kept=kept,
+            locked=locked,
+            encoder=self.mixing_checkpoint,
+            device=where,
         )
-        if heard is None:
-            return settings, spread, ["a good mix of these tracks"]
-        words: tuple[str, ...] = ()
-        if num_steps:
-            begun = settings.lock(kept, locked)
-            found = fit(begun, spread, excerpt, heard, num_steps, locked=locked, device=where)
-            settings, spread, words = found.settings, found.spread, found.words
-        return settings, spread, [*words, f"mixed like {heard.title}"]
+        what = "a good mix of these tracks" if heard is None else f"mixed like {heard.title}"
+        return found.settings, found.spread, [*found.words, what]
 
 
 def mix(

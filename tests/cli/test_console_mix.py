@@ -11,13 +11,14 @@ from typer.testing import CliRunner
 from mixprint import describe, mix, render
 from mixprint.api import models
 from mixprint.api.mixing import excerpt_of, predict
-from mixprint.api.references import Excerpt, busiest_of_files
+from mixprint.api.references import Excerpt, busiest_of_files, read_reference
 from mixprint.audio.files import read_audio, write_audio
+from mixprint.audio.streamed_levels import stream_levels
 from mixprint.cli import app
 from mixprint.console.settings import Settings
 from mixprint.controller import shipped
 from mixprint.controller.checkpoint import load_controller
-from mixprint.stems import STEMS
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.transfer.methods import console_search
 from mixprint.transfer.style import Style
 from tests.api.tiny_controller import write_controller
@@ -77,6 +78,32 @@ def test_tracks_are_mixed_like_a_reference(tmp_path: Path, tracks: Path) -> None
     assert mixed.spread is not None
     again = render(tracks, found)
     assert np.allclose(again.audio, read_audio(out / "mix.wav").numpy(), atol=1e-5)
+
+
+def test_a_mix_has_the_peak_of_its_reference_and_a_voice_alone_has_not(
+    tmp_path: Path, tracks: Path
+) -> None:
+    controller = write_controller(tmp_path / "controller")
+    reference_CT = read_audio(tmp_path / "reference.wav")
+    voice_CT = read_audio(tracks / "vocals.wav")
+    for gain in (0.5, 0.1):
+        stems = dict.fromkeys(STEMS, gain / len(STEMS) * reference_CT)
+        mixed = mix(tracks, stems, controller=controller)
+        found, wanted = (
+            stream_levels([torch.as_tensor(x)]).true_peak_dbtp
+            for x in (mixed.audio, gain * reference_CT)
+        )
+        assert found == pytest.approx(wanted, abs=0.2)
+        alone = mix({"vocals": voice_CT}, stems, controller=controller)
+        read = read_reference(stems, torch.device("cpu"))
+        predicted, _ = predict(
+            load_controller(controller),
+            excerpt_of(voice_CT[None], SAMPLE_RATE_HZ),
+            ["vocals"],
+            read,
+            device=torch.device("cpu"),
+        )
+        assert alone.settings.master == predicted.master
 
 
 def test_without_a_reference_or_with_a_saved_style(
