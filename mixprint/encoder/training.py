@@ -360,15 +360,10 @@ class EncoderTask(Task[Batch]):
         return rank_rows(size, rank, self.world_size)
 
     def _partners(self, pairs: Sequence[Pair]) -> list[int] | None:
-        """Pair those that share a chain; None where no chain is shared.
-
-        The fixed chain has few effects, and the rest of the mix has to be alike, too. Random chains
-        are to be heard whatever a song was mixed like before.
-        """
+        """Pair those that share a chain; None where no chain is shared."""
         if self.config.contrast_weight == 0 or self.objective.shared_chain_weight == 0:
             return None
-        same_style = self.objective.knows_styles and not self.config.draws_chains
-        return chain_partners(pairs, same_style=same_style)
+        return chain_partners(pairs, same_style=self.objective.knows_styles)
 
     @torch.no_grad()
     def _views(self, batch: Batch, chains: AnyChains | None, rows: slice) -> tuple[Tensor, Tensor]:
