@@ -34,8 +34,9 @@ _FOLLOWED_DB, _OF_CREST, _OF_ATTACK, _OF_RELEASE = -1.1, 0.24, -1.46, 1.01
 _CREST_OF_MIX_DB = 36.0
 # A release holds the reduction between loud moments: it varies less than the levels do.
 _VARIES = 0.3
-# Bands so far below the loudest one of a song are alike, and balances beyond this.
-_FAINT_DB, _MOST_BALANCE_DB = 50.0, 24.0
+# Bands so far below the loudest one of a song are alike, and so are sides so far below mid and side
+# together, which make a track no wider; and balances beyond this.
+_FAINT_DB, _NARROW_DB, _MOST_BALANCE_DB = 50.0, 20.0, 24.0
 # Weights of what is compared beside the bands.
 _MIX_WEIGHT, _BALANCE_WEIGHT, _RANGE_WEIGHT = 1.0, 0.25, 0.5
 # Of a band: its lower half, its centre, its upper half.
@@ -122,8 +123,8 @@ def estimated_levels(
 def level_distance(found: Levels, true: Levels, song_N: Tensor, num_songs: int) -> Tensor:
     """Return by how much levels differ in each song, distance_db_B.
 
-    Compared are the bands of tracks and of their sum, in mid and side, down to `_FAINT_DB` below
-    the loudest band of the true song; the tracks' balance; and how much their loudness varies.
+    Compared are the bands of tracks and of their sum, in mid and side, down to what can hardly be
+    heard beside the rest; the tracks' balance; and how much their loudness varies.
 
     Args:
         found: predicted levels.
@@ -139,8 +140,10 @@ def level_distance(found: Levels, true: Levels, song_N: Tensor, num_songs: int) 
     def sums(value_N: Tensor) -> Tensor:
         return value_N.new_zeros(num_songs, *value_N.shape[1:]).index_add(0, song_N, value_N)
 
-    def apart(a_N2K: Tensor, b_N2K: Tensor, floor_N: Tensor) -> Tensor:
-        a_db, b_db = (10 * torch.log10(x + floor_N[:, None, None]) for x in (a_N2K, b_N2K))
+    def apart(found_N2K: Tensor, true_N2K: Tensor, floor_N: Tensor) -> Tensor:
+        narrow_N1K = 10 ** (-_NARROW_DB / 10) * true_N2K.sum(dim=1, keepdim=True)
+        floor_N1K = floor_N[:, None, None] + narrow_N1K
+        a_db, b_db = (10 * torch.log10(x_N2K + floor_N1K) for x_N2K in (found_N2K, true_N2K))
         return functional.smooth_l1_loss(a_db, b_db, reduction="none").mean(dim=(1, 2))
 
     bands_N = apart(found.power_N2K, true.power_N2K, floor_B[song_N])

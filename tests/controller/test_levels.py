@@ -29,12 +29,18 @@ def _tracks() -> Tensor:
 
 
 TRACKS_NCT = _tracks()
+NEARLY_MONO_NCT = TRACKS_NCT.clone()
+NEARLY_MONO_NCT[0, 1] *= 0.95  # the side is 32 dB below mid
 SONG_N = torch.zeros(len(NAMES), dtype=torch.long)
+
+
+def _values(changes: Mapping[str, float]) -> Values:
+    return Values.of(Settings.neutral(NAMES).edit(changes), SAMPLE_RATE_HZ)
 
 
 def _levels(changes: Mapping[str, float]) -> tuple[Levels, Levels]:
     """Return estimated and true levels of the tracks under settings."""
-    values = Values.of(Settings.neutral(NAMES).edit(changes), SAMPLE_RATE_HZ)
+    values = _values(changes)
     made_NCT = Console(TRACKS_NCT, ROOM_S)(values)
     estimated = estimated_levels(describe_audio(TRACKS_NCT, SAMPLE_RATE_HZ), values, SONG_N, 1)
     return estimated, true_levels(describe_audio(made_NCT, SAMPLE_RATE_HZ))
@@ -76,7 +82,7 @@ def test_compressors_are_estimated_to_a_part_of_what_they_do(strip: str) -> None
 def test_distance_is_zero_at_the_truth_and_leads_there() -> None:
     estimated, _ = _levels({"kick.fader_db": -9.0})
     assert float(level_distance(estimated, estimated, SONG_N, 1)) == 0.0
-    values = Values.of(Settings.neutral(NAMES), SAMPLE_RATE_HZ)
+    values = _values({})
     fader_N = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     looked_for = Values(
         {**values.track_N, "fader_db": fader_N}, values.master_1, values.rooms, SAMPLE_RATE_HZ
@@ -91,13 +97,26 @@ def test_distance_is_zero_at_the_truth_and_leads_there() -> None:
     assert distance_B > 1.0
 
 
+def test_a_side_that_nobody_hears_counts_little() -> None:
+    """Both are 12 dB of side: of a kick that is nearly mono, and of a wide voice."""
+    descriptor_ND = describe_audio(NEARLY_MONO_NCT, SAMPLE_RATE_HZ)
+    true = estimated_levels(descriptor_ND, _values({}), SONG_N, 1)
+    kick, voice = (
+        level_distance(
+            estimated_levels(descriptor_ND, _values({f"{name}.width": 0.25}), SONG_N, 1),
+            true,
+            SONG_N,
+            1,
+        )
+        for name in NAMES
+    )
+    assert kick < 0.2 * voice
+
+
 def test_songs_of_a_batch_are_estimated_as_alone() -> None:
     descriptor_ND = describe_audio(TRACKS_NCT, SAMPLE_RATE_HZ)
     changes = {"master.comp.slope": 0.5, "master.comp.threshold_db": -40.0, "voice.pan": 0.5}
-    several = [
-        Values.of(Settings.neutral(NAMES), SAMPLE_RATE_HZ),
-        Values.of(Settings.neutral(NAMES).edit(changes), SAMPLE_RATE_HZ),
-    ]
+    several = [_values({}), _values(changes)]
     song_N = torch.tensor([0, 0, 1, 1])
     together = estimated_levels(descriptor_ND.repeat(2, 1), Values.joined(several), song_N, 2)
     for song, values in enumerate(several):
