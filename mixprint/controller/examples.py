@@ -13,7 +13,7 @@ Shape suffixes: N track, S stem, C channel, T sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, NamedTuple
 
 import torch
@@ -22,7 +22,8 @@ from torch.utils.data import Dataset
 
 from mixprint.console.settings import Settings
 from mixprint.controller.draws import DrawConfig, Style, draw_style
-from mixprint.controller.mixes import Mixing, mixed, separated_by_mask
+from mixprint.controller.mixes import Mixing, mixed, separated_by_mask, stem_sums
+from mixprint.controller.roles import ROLES
 from mixprint.controller.segments import (
     Segment,
     SegmentConfig,
@@ -137,12 +138,42 @@ class Recipe:
         given: the dry tracks, or of mix-to-mix a mix, whose stems are given.
         style: in which that shall be mixed.
         reference: in the same style; examples may share it; None: there is none.
+        submixed: stems that come as one track, in what is mixed.
     """
 
     row: int
     given: Segment | MixRecipe
     style: Style
     reference: MixRecipe | None
+    submixed: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Tracks of a reference as they sound in it.
+
+    Attributes:
+        tracks_NCT: their sound; the sum is the reference.
+        roles: theirs.
+        settings: in which they were mixed.
+    """
+
+    tracks_NCT: Tensor
+    roles: tuple[str, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Style of which an example is one of many.
+
+    Attributes:
+        style: settings for a track of each role, named by it.
+        submixed: stems that come as one track.
+    """
+
+    style: Settings
+    submixed: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +189,8 @@ class Example:
         reference_CT: a mix in the same style; None: there is none.
         stems_SCT: of the reference, true or separated.
         stems: how they are known: `true`, `masked` or `separated`; empty without a reference.
+        parts: what the reference was mixed of; None: it is not known, or there is no reference.
+        origin: where any dry tracks could be given in the same style; None: they could not.
     """
 
     tracks_NCT: Tensor
@@ -168,6 +201,8 @@ class Example:
     reference_CT: Tensor | None
     stems_SCT: Tensor | None
     stems: str
+    parts: Parts | None = None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +285,8 @@ class RecipeReader(Dataset[list[Recipe]]):
         else:
             given = varied(dry, generator, config.segments)
         has_reference = uniform(generator) >= config.reference_dropout
-        return Recipe(row, given, style, group.reference if has_reference else None)
+        reference = group.reference if has_reference else None
+        return Recipe(row, given, style, reference, group.submixed)
 
     def _mix(
         self, segment: Segment, styles: tuple[Style, ...], generator: torch.Generator
@@ -286,11 +322,12 @@ class _Given(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """Mix without its lead: its sound, its stems as they are known, and these as tracks."""
+    """Mix without its lead: its sound, its stems as they are known, these as tracks, its parts."""
 
     mix_CT: Tensor
     stems_SCT: Tensor
     given: _Given
+    parts: Parts
 
 
 class ExampleMaker:
@@ -345,7 +382,7 @@ class ExampleMaker:
                 ]
             )
         return [
-            self._example(each, wanted, truth_NCT, recipe.reference, heard)
+            self._example(each, wanted, truth_NCT, recipe, heard)
             for each, wanted, truth_NCT, recipe in zip(
                 given, settings, truths, recipes, strict=True
             )
@@ -356,13 +393,19 @@ class ExampleMaker:
         given: _Given,
         settings: Settings,
         truth_NCT: Tensor | None,
-        reference: MixRecipe | None,
+        recipe: Recipe,
         heard: Mapping[int, _Heard],
     ) -> Example:
-        mix_CT, parts_SCT, stems = None, None, ""
-        if reference is not None:
-            known = heard[id(reference)]
-            mix_CT, parts_SCT, stems = known.mix_CT, known.stems_SCT, reference.stems
+        mix_CT, stems_SCT, stems, parts = None, None, "", None
+        if recipe.reference is not None:
+            known = heard[id(recipe.reference)]
+            mix_CT, stems_SCT, stems = known.mix_CT, known.stems_SCT, recipe.reference.stems
+            parts = known.parts
+        origin = None
+        if isinstance(recipe.given, Segment):
+            no_trims = [0.0] * len(ROLES)
+            style = recipe.style.settings(ROLES, ROLES, no_trims, SAMPLE_RATE_HZ)
+            origin = Origin(style, recipe.submixed)
         tracks = given.tracks
         return Example(
             self._without_lead(tracks.tracks_NCT).to(self._device),
@@ -371,8 +414,10 @@ class ExampleMaker:
             settings,
             None if truth_NCT is None else self._without_lead(truth_NCT),
             mix_CT,
-            parts_SCT,
+            stems_SCT,
             stems,
+            parts,
+            origin,
         )
 
     def _mixes(self, recipes: Sequence[Recipe]) -> dict[int, _Heard]:
@@ -384,20 +429,25 @@ class ExampleMaker:
             if isinstance(mix, MixRecipe)
         }
         mixes = list(keyed.values())
-        made = self._stems([(mix.segment, mix.styles[0]) for mix in mixes])
+        made = self._parts([(mix.segment, mix.styles[0]) for mix in mixes])
         twice = [n for n, mix in enumerate(mixes) if len(mix.styles) > 1]
-        again = self._stems([(_stem_tracks(made[n]), mixes[n].styles[1]) for n in twice])
+        again = self._parts([(_stem_tracks(_stems(made[n])), mixes[n].styles[1]) for n in twice])
         made_last = dict(enumerate(made)) | dict(zip(twice, again, strict=True))
         return {key: self._heard(mix, made_last[n]) for n, (key, mix) in enumerate(keyed.items())}
 
-    def _stems(self, wanted: Sequence[tuple[Segment, Style]]) -> list[Tensor]:
-        """Mix songs, each in a style: stems_SCT of each, with the lead."""
-        return self._mixed(
+    def _parts(self, wanted: Sequence[tuple[Segment, Style]]) -> list[Parts]:
+        """Mix songs, each in a style: the tracks of each, with the lead."""
+        settings = [_settings(segment, style) for segment, style in wanted]
+        made = self._mixed(
             [
-                Mixing(segment.tracks_NCT, _settings(segment, style), segment.roles)
-                for segment, style in wanted
+                Mixing(segment.tracks_NCT, own)
+                for (segment, _), own in zip(wanted, settings, strict=True)
             ]
         )
+        return [
+            Parts(mixed_NCT, segment.roles, own)
+            for mixed_NCT, (segment, _), own in zip(made, wanted, settings, strict=True)
+        ]
 
     def _mixed(self, mixings: Sequence[Mixing]) -> list[Tensor]:
         """Mix songs; those of one length side by side."""
@@ -410,8 +460,9 @@ class ExampleMaker:
             made |= dict(zip(places, results, strict=True))
         return [made[place] for place in range(len(mixings))]
 
-    def _heard(self, mix: MixRecipe, true_SCT: Tensor) -> _Heard:
+    def _heard(self, mix: MixRecipe, parts: Parts) -> _Heard:
         """Return the sound of a mix without its lead, and its stems as they are known."""
+        true_SCT = _stems(parts)
         mix_CT, stems_SCT = true_SCT.sum(dim=0), true_SCT
         if mix.stems == "masked":
             generator = torch.Generator().manual_seed(mix.seed)
@@ -423,10 +474,15 @@ class ExampleMaker:
         places = [STEMS.index(name) for name in true.names]
         known_SCT = self._without_lead(stems_SCT)
         known = Segment(known_SCT[places], true.names, true.roles)
-        return _Heard(self._without_lead(mix_CT), known_SCT, _Given(known, true))
+        sounding = replace(parts, tracks_NCT=self._without_lead(parts.tracks_NCT))
+        return _Heard(self._without_lead(mix_CT), known_SCT, _Given(known, true), sounding)
 
     def _without_lead(self, audio_T: Tensor) -> Tensor:
         return audio_T[..., -self._config.excerpt_samples :]
+
+
+def _stems(parts: Parts) -> Tensor:
+    return stem_sums(parts.tracks_NCT, parts.roles)
 
 
 def _stem_tracks(stems_SCT: Tensor) -> Segment:

@@ -23,6 +23,8 @@ BUTTERWORTH_Q = math.sqrt(0.5)
 NUM_BINS = 1 << 16
 _REFERENCE_RATE_HZ = 44_100
 HIGHEST_FREQUENCY = 0.45  # of the sample rate
+# Of a section where it lets nothing pass.
+_LEAST_POWER = 1e-12
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,22 @@ def response(sections: Sections, num_fft: int) -> Tensor:
     above_BKF = sections.b_BK3.to(delay_F3.dtype) @ delay_F3.mT
     below_BKF = sections.a_BK3.to(delay_F3.dtype) @ delay_F3.mT
     return (above_BKF / below_BKF).prod(dim=1)
+
+
+def power_response(sections: Sections, freq_hz_F: Tensor, sample_rate_hz: int) -> Tensor:
+    """Return the factor of power of all sections together: power_BF, float64."""
+    omega_F = 2 * math.pi * freq_hz_F.double() / sample_rate_hz
+    cosine_3F = torch.stack([torch.ones_like(omega_F), omega_F.cos(), (2 * omega_F).cos()])
+
+    def powers(c_BK3: Tensor) -> Tensor:
+        """Return |c0 + c1 z^-1 + c2 z^-2|^2 on the unit circle."""
+        c0_BK, c1_BK, c2_BK = c_BK3.unbind(dim=-1)
+        terms_BK3 = torch.stack(
+            [c_BK3.square().sum(dim=-1), 2 * c1_BK * (c0_BK + c2_BK), 2 * c0_BK * c2_BK], dim=-1
+        )
+        return (terms_BK3 @ cosine_3F).clamp_min(_LEAST_POWER)
+
+    return (powers(sections.b_BK3) / powers(sections.a_BK3)).prod(dim=1)
 
 
 @functools.lru_cache(maxsize=4)
