@@ -5,7 +5,7 @@ recursion itself, a track that is the same left and right is worked on once, equ
 computed once, and nothing is done for what is neutral. On a GPU the console is faster.
 
 Shape suffixes: N track, C channel, T sample, K section, R row (a channel of a track), P room,
-J tap, G group.
+J tap.
 """
 
 from collections.abc import Sequence
@@ -32,26 +32,16 @@ from mixprint.dsp.room import Rooms
 
 
 @torch.no_grad()
-def mix_once(
-    tracks_NCT: Tensor,
-    values: Values,
-    room_s: float = FITTED_ROOM_S,
-    *,
-    group_N: Tensor | None = None,
-    num_groups: int = 0,
-) -> Tensor:
+def mix_once(tracks_NCT: Tensor, values: Values, room_s: float = FITTED_ROOM_S) -> Tensor:
     """Mix.
 
     Args:
         tracks_NCT: two channels each, full scale at +-1, on the processor.
         values: of one mix.
         room_s: how long rooms are heard.
-        group_N: number of the group that each track belongs to; None: the tracks stay apart.
-        num_groups: how many groups there are.
 
     Returns:
-        mixed_NCT: the tracks, or the sums of the groups, as they sound in the mix, which is the
-        sum of all.
+        mixed_NCT: the tracks as they sound in the mix, which is their sum.
     """
     trim_N11 = amplitude(values.track_N["trim_db"])[:, None, None]
     audio_NCT = tracks_NCT * trim_N11.to(tracks_NCT.dtype)
@@ -69,9 +59,6 @@ def mix_once(
     audio_NCT = changed(audio_NCT, values, "room.send_db", OFF_DB, in_rooms)
     if values.rooms != "sends":
         audio_NCT = matrix_NCC @ audio_NCT
-    if group_N is not None:
-        group_GCT = audio_NCT.new_zeros(num_groups, *audio_NCT.shape[1:])
-        audio_NCT = group_GCT.index_add(0, group_N, audio_NCT)
     if has_equaliser(values.master_1):
         master = values.master_sections()
         sections = (of.expand(len(audio_NCT), -1, -1) for of in (master.b_BK3, master.a_BK3))

@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from mixprint.controller.descriptors import shifted
+from mixprint.controller.exchange import exchangeable, exchanged
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import (
     MID_SIDE_KINDS,
@@ -33,6 +34,7 @@ from mixprint.controller.model import Inputs
 from mixprint.controller.references import MeasuredReference, MeasuredReferences
 from mixprint.controller.roles import ROLES, UNKNOWN, stem_of
 from mixprint.controller.settings import TrainParameters
+from mixprint.controller.style_noise import StyleNoise, with_style_noise
 from mixprint.controller.targets import TRACK
 from mixprint.errors import TrainingError
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
@@ -108,6 +110,7 @@ class ExampleReader(Dataset[Batch | None]):
         """
         self._config, self._measured, self._embedding_dim = config, measured, embedding_dim
         self._references = references
+        self._exchangeable = exchangeable(measured.items)
         self._rank, self._world_size = rank_and_world()
         with_audio = range(config.num_audio)
         # What each objective can learn from.
@@ -139,24 +142,70 @@ class ExampleReader(Dataset[Batch | None]):
     def __getitem__(self, step: int) -> Batch | None:
         """Read the batch of a step."""
         songs, items, heard = [], [], []
-        for row, number in self.numbers(step):
-            song, item, audio = self._example(step, row, number)
+        drawn = self.numbers(step)
+        for (row, number), varied in zip(drawn, self._varied(step, drawn), strict=True):
+            song, item, audio = self._example(step, row, number, varied)
             songs.append(song)
             items.append(item)
             heard += audio
         return stacked(songs, items, heard, self._embedding_dim) if songs else None
 
+    def _varied(self, step: int, drawn: Sequence[tuple[int, int]]) -> list[MeasuredExample]:
+        """Return the examples of a step, in phases of likelihood with other tracks and styles."""
+        items = [self._measured.items[number] for _, number in drawn]
+        if self._config.phase(step)[0].objective != "likelihood":
+            return items
+        rngs = [self._rng("varied", step, row) for row, _ in drawn]
+        return self._in_other_styles(self._with_other_tracks(items, rngs), rngs)
+
+    def _with_other_tracks(
+        self, items: list[MeasuredExample], rngs: Sequence[random.Random]
+    ) -> list[MeasuredExample]:
+        """Exchange the tracks of a part of the examples."""
+        chosen = [
+            place
+            for place, (item, rng) in enumerate(zip(items, rngs, strict=True))
+            if rng.random() < self._config.exchange_share and len(item.style_RK)
+        ]
+        others = [
+            self._measured.items[rngs[place].choice(self._exchangeable[int(items[place].kind)])]
+            for place in chosen
+        ]
+        found = exchanged([items[place] for place in chosen], others)
+        return _replaced(items, chosen, found)
+
+    def _in_other_styles(
+        self, items: list[MeasuredExample], rngs: Sequence[random.Random]
+    ) -> list[MeasuredExample]:
+        """Change the styles of a part of the examples, and only levels of the others."""
+        config = self._config
+        chosen = [
+            place
+            for place, (item, rng) in enumerate(zip(items, rngs, strict=True))
+            if rng.random() < config.style_noise_share and len(item.part_role_P)
+        ]
+        noise = StyleNoise(
+            config.level_noise_db,
+            config.tone_noise_db,
+            config.tone_noise_octaves,
+            config.image_noise,
+        )
+        seeds = [rngs[place].getrandbits(62) for place in chosen]
+        found = with_style_noise([items[place] for place in chosen], seeds, noise)
+        louder_items = [
+            louder(item, rng, config.level_noise_db) for item, rng in zip(items, rngs, strict=True)
+        ]
+        return _replaced(louder_items, chosen, found)
+
     def _rng(self, *key: object) -> random.Random:
         return random.Random(derive_seed(self._config.seed, *key))
 
     def _example(
-        self, step: int, row: int, number: int
+        self, step: int, row: int, number: int, item: MeasuredExample
     ) -> tuple[SongInputs, MeasuredExample, list[Heard]]:
-        item = self._measured.items[number]
         objective = self._config.phase(step)[0].objective
         rng = self._rng("inputs", step, row)
         if objective == "likelihood":
-            item = louder(item, rng, self._config.level_noise_db)
             return self._song(rng, item, item), item, []
         audio = self._measured.audio(number)
         none_0CT = audio.tracks_NCT[:0]
@@ -224,6 +273,14 @@ class ExampleReader(Dataset[Batch | None]):
         if is_alone:
             song = song.without_reference()
         return replace(song, embedding_E=embedding_E)
+
+
+def _replaced(
+    items: Sequence[MeasuredExample], places: Sequence[int], found: Sequence[MeasuredExample]
+) -> list[MeasuredExample]:
+    """Put others in the places of some examples."""
+    others = dict(zip(places, found, strict=True))
+    return [others.get(place, item) for place, item in enumerate(items)]
 
 
 def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> MeasuredExample:

@@ -310,9 +310,14 @@ def _drawn(
 def _deviations(generator: torch.Generator, table: _Table) -> Tensor:
     """Draw deviations of unit variance, which roles of a stem, and all roles, share in part."""
     num_rows, num_fields = table.centre_RF.shape
-    own_RF = _randn(generator, num_rows, num_fields)
     if not table.is_track:
-        return own_RF
+        return _randn(generator, num_rows, num_fields)
+    return shared_deviations(generator, num_fields)
+
+
+def shared_deviations(generator: torch.Generator, num_fields: int) -> Tensor:
+    """Draw deviation_RF of unit variance, which roles of a stem, and all roles, share in part."""
+    own_RF = _randn(generator, len(ROLES), num_fields)
     mix_1F, stem_SF = _randn(generator, 1, num_fields), _randn(generator, len(STEMS), num_fields)
     stem_R = torch.tensor([STEMS.index(stem_of(role)) for role in ROLES])
     own_variance = 1.0 - _SHARED_VARIANCE - _STEM_VARIANCE

@@ -24,7 +24,8 @@ from torch.utils.data import Dataset
 
 from mixprint.console.settings import Settings
 from mixprint.controller.draws import DrawConfig, Style, draw_style, neutral_style
-from mixprint.controller.mixes import Mixing, mixed, separated_by_mask
+from mixprint.controller.mixes import Mixing, mixed, separated_by_mask, stem_sums
+from mixprint.controller.roles import ROLES
 from mixprint.controller.segments import (
     Segment,
     SegmentConfig,
@@ -140,12 +141,42 @@ class Recipe:
         given: the dry tracks, or of mix-to-mix a mix, whose stems are given.
         answer: style in which that shall be mixed, or the mix that it shall become.
         reference: in that style; examples may share it; None: there is none.
+        submixed: stems that come as one track, in what is mixed.
     """
 
     row: int
     given: Segment | MixRecipe
     answer: Style | MixRecipe
     reference: MixRecipe | None
+    submixed: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Tracks of a reference as they sound in it.
+
+    Attributes:
+        tracks_NCT: their sound; the sum is the reference.
+        roles: theirs.
+        settings: in which they were mixed.
+    """
+
+    tracks_NCT: Tensor
+    roles: tuple[str, ...]
+    settings: Settings
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Style of which an example is one of many.
+
+    Attributes:
+        style: settings for a track of each role, named by it.
+        submixed: stems that come as one track.
+    """
+
+    style: Settings
+    submixed: frozenset[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +193,8 @@ class Example:
         reference_CT: a mix in the same style; None: there is none.
         stems_SCT: of the reference, true or separated.
         stems: how they are known: `true`, `masked` or `separated`; empty without a reference.
+        parts: what the reference was mixed of; None: it is not known, or there is no reference.
+        origin: where any dry tracks could be given in the same style; None: they could not.
         knows_settings: whether it is known which settings lead to the truth.
     """
 
@@ -173,6 +206,8 @@ class Example:
     reference_CT: Tensor | None
     stems_SCT: Tensor | None
     stems: str
+    parts: Parts | None = None
+    origin: Origin | None = None
     knows_settings: bool = True
 
 
@@ -201,15 +236,17 @@ class _Grid:
 
     Attributes:
         mixes: of each song, one in each style, separated as well or as badly.
+        submixed: stems that come as one track.
     """
 
     mixes: tuple[tuple[MixRecipe, MixRecipe], ...]
+    submixed: frozenset[str]
 
     def recipe(self, row: int, number: int) -> Recipe:
         """Return one of four examples; the first two begin with different songs and styles."""
         song, style = (number ^ number >> 1) & 1, number & 1
         given, answer = self.mixes[song][style], self.mixes[song][1 - style]
-        return Recipe(row, given, answer, self.mixes[1 - song][1 - style])
+        return Recipe(row, given, answer, self.mixes[1 - song][1 - style], self.submixed)
 
 
 class RecipeReader(Dataset[list[Recipe]]):
@@ -260,7 +297,8 @@ class RecipeReader(Dataset[list[Recipe]]):
         place = integer(generator, self._pool.size), integer(generator, 2)
         if is_restyled:
             places = (place, self._other(place, generator))
-            return _Grid(tuple(self._pair(step, p, styles, stems, generator) for p in places))
+            pairs = (self._pair(step, each, styles, stems, generator) for each in places)
+            return _Grid(tuple(pairs), stems)
         segment = submixed(self._cut(step, *place, generator, with_lead=True), stems)
         reference = self._mix(segment, tuple(styles), generator)
         *given, answer = styles
@@ -300,7 +338,7 @@ class RecipeReader(Dataset[list[Recipe]]):
                 given = varied(dry, generator, config.segments)
             else:
                 given = self._mix(dry, (group.given,), generator)
-            recipe = Recipe(row, given, group.answer, group.reference)
+            recipe = Recipe(row, given, group.answer, group.reference, group.submixed)
         if uniform(generator) < config.reference_dropout:
             return replace(recipe, reference=None)
         return recipe
@@ -339,11 +377,12 @@ class _Given(NamedTuple):
 
 
 class _Heard(NamedTuple):
-    """Mix without its lead: its sound, its stems as they are known, and these as tracks."""
+    """Mix without its lead: its sound, its stems as they are known, these as tracks, its parts."""
 
     mix_CT: Tensor
     stems_SCT: Tensor
     given: _Given
+    parts: Parts
 
 
 class ExampleMaker:
@@ -426,10 +465,17 @@ class ExampleMaker:
         recipe: Recipe,
         heard: Mapping[int, _Heard],
     ) -> Example:
-        mix_CT, parts_SCT, stems = None, None, ""
+        mix_CT, stems_SCT, stems, parts = None, None, "", None
         if recipe.reference is not None:
             known = heard[id(recipe.reference)]
-            mix_CT, parts_SCT, stems = known.mix_CT, known.stems_SCT, recipe.reference.stems
+            mix_CT, stems_SCT, stems = known.mix_CT, known.stems_SCT, recipe.reference.stems
+            # Where only the sound of the answer is known, another style would have another one.
+            parts = known.parts if isinstance(recipe.answer, Style) else None
+        origin = None
+        if isinstance(recipe.answer, Style) and isinstance(recipe.given, Segment):
+            no_trims = [0.0] * len(ROLES)
+            style = recipe.answer.settings(ROLES, ROLES, no_trims, SAMPLE_RATE_HZ)
+            origin = Origin(style, recipe.submixed)
         tracks = given.tracks
         return Example(
             self._without_lead(tracks.tracks_NCT).to(self._device),
@@ -438,8 +484,10 @@ class ExampleMaker:
             settings,
             truth_NCT,
             mix_CT,
-            parts_SCT,
+            stems_SCT,
             stems,
+            parts=parts,
+            origin=origin,
             knows_settings=isinstance(recipe.answer, Style),
         )
 
@@ -452,20 +500,25 @@ class ExampleMaker:
             if isinstance(mix, MixRecipe)
         }
         mixes = list(keyed.values())
-        made = self._stems([(mix.segment, mix.styles[0]) for mix in mixes])
+        made = self._parts([(mix.segment, mix.styles[0]) for mix in mixes])
         twice = [n for n, mix in enumerate(mixes) if len(mix.styles) > 1]
-        again = self._stems([(_stem_tracks(made[n]), mixes[n].styles[1]) for n in twice])
+        again = self._parts([(_stem_tracks(_stems(made[n])), mixes[n].styles[1]) for n in twice])
         made_last = dict(enumerate(made)) | dict(zip(twice, again, strict=True))
         return {key: self._heard(mix, made_last[n]) for n, (key, mix) in enumerate(keyed.items())}
 
-    def _stems(self, wanted: Sequence[tuple[Segment, Style]]) -> list[Tensor]:
-        """Mix songs, each in a style: stems_SCT of each, with the lead."""
-        return self._mixed(
+    def _parts(self, wanted: Sequence[tuple[Segment, Style]]) -> list[Parts]:
+        """Mix songs, each in a style: the tracks of each, with the lead."""
+        settings = [_settings(segment, style) for segment, style in wanted]
+        made = self._mixed(
             [
-                Mixing(segment.tracks_NCT, _settings(segment, style), segment.roles)
-                for segment, style in wanted
+                Mixing(segment.tracks_NCT, own)
+                for (segment, _), own in zip(wanted, settings, strict=True)
             ]
         )
+        return [
+            Parts(mixed_NCT, segment.roles, own)
+            for mixed_NCT, (segment, _), own in zip(made, wanted, settings, strict=True)
+        ]
 
     def _mixed(self, mixings: Sequence[Mixing]) -> list[Tensor]:
         """Mix songs; those of one length side by side."""
@@ -478,8 +531,9 @@ class ExampleMaker:
             made |= dict(zip(places, results, strict=True))
         return [made[place] for place in range(len(mixings))]
 
-    def _heard(self, mix: MixRecipe, true_SCT: Tensor) -> _Heard:
+    def _heard(self, mix: MixRecipe, parts: Parts) -> _Heard:
         """Return the sound of a mix without its lead, and its stems as they are known."""
+        true_SCT = _stems(parts)
         mix_CT, stems_SCT = true_SCT.sum(dim=0), true_SCT
         if mix.stems == "masked":
             generator = torch.Generator().manual_seed(mix.seed)
@@ -491,10 +545,15 @@ class ExampleMaker:
         places = [STEMS.index(name) for name in true.names]
         known_SCT = self._without_lead(stems_SCT)
         known = Segment(known_SCT[places], true.names, true.roles)
-        return _Heard(self._without_lead(mix_CT), known_SCT, _Given(known, true))
+        sounding = replace(parts, tracks_NCT=self._without_lead(parts.tracks_NCT))
+        return _Heard(self._without_lead(mix_CT), known_SCT, _Given(known, true), sounding)
 
     def _without_lead(self, audio_T: Tensor) -> Tensor:
         return audio_T[..., -self._config.excerpt_samples :]
+
+
+def _stems(parts: Parts) -> Tensor:
+    return stem_sums(parts.tracks_NCT, parts.roles)
 
 
 def _stem_tracks(stems_SCT: Tensor) -> Segment:

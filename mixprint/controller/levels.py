@@ -10,7 +10,6 @@ Shape suffixes: N track of any song, B song, 2 is mid and side, K band, G point 
 of loudness, S step of time, C channel.
 """
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,7 +21,7 @@ from mixprint.console.mixing import Values
 from mixprint.controller.descriptors import STEREO_CORNERS_HZ, DescribedLevels, described_levels
 from mixprint.dsp.compressor import Compressors, above_threshold_db
 from mixprint.dsp.decibels import amplitude
-from mixprint.dsp.equaliser import Sections, response_at
+from mixprint.dsp.equaliser import Sections, power_response
 from mixprint.dsp.room import DAMPING_HZ, echoes
 from mixprint.stems import SAMPLE_RATE_HZ
 
@@ -159,12 +158,7 @@ def level_distance(found: Levels, true: Levels, song_N: Tensor, num_songs: int) 
 def _shape(sections: Sections) -> Tensor:
     """Return what an equaliser does to the power of bands, shape_NK."""
     hz_KG = _points().to(sections.b_BK3.device)
-    power_NKG = (
-        response_at(sections, 2 * math.pi * hz_KG.flatten() / SAMPLE_RATE_HZ)
-        .abs()
-        .square()
-        .unflatten(-1, hz_KG.shape)
-    )
+    power_NKG = power_response(sections, hz_KG.flatten(), SAMPLE_RATE_HZ).unflatten(-1, hz_KG.shape)
     return power_NKG @ torch.tensor(_POINT_WEIGHTS, dtype=power_NKG.dtype, device=hz_KG.device)
 
 

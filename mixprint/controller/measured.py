@@ -6,7 +6,8 @@
 Each batch is drawn from its number, so what was lost is measured again, and equal.
 
 Shape suffixes: N track, M strip of any example, S stem, C channel, T sample, D number of a
-descriptor, E embedding, K field, G gate; 2 is mid and side.
+descriptor, E embedding, K field, G gate, A number of `Sounds`, R role (in the order of `ROLES`), P
+track of the reference; 2 is mid and side, 3 both and their product, in mels M.
 """
 
 import logging
@@ -21,21 +22,30 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from mixprint.checkpoints.torchfile import write_tensors
-from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.console.mixing import Values, stereo_matrix
+from mixprint.controller.descriptors import (
+    NUM_DESCRIPTORS,
+    NUM_MELS,
+    describe_audio,
+    part_powers,
+)
 from mixprint.controller.examples import Example
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import describe_tracks, role_numbers
-from mixprint.controller.measures import heard
+from mixprint.controller.measures import Weights, heard
 from mixprint.controller.references import MeasuredReference, measure_reference, read_measured
 from mixprint.controller.roles import ROLES
-from mixprint.controller.targets import TRIM, Targets
+from mixprint.controller.targets import TRACK, TRIM, Targets
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.progress import Progress
-from mixprint.stems import SAMPLE_RATE_HZ
+from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import load_batches
 from mixprint.training.ranks import barrier, rank_and_world
 
 log = logging.getLogger("mixprint.controller")
+
+# What a pan or a width has turned down further says no more what was there.
+_LEAST_GAIN = 0.02
 
 
 class Source(Protocol):
@@ -83,6 +93,17 @@ class MeasuredExample:
         master_K: the same of the master: positions,
         master_gate_G: gates,
         master_weight_K: and weights.
+        track_sound_NA: what the weights of the tracks follow from (`Sounds`).
+        master_sound_A: what those of the master follow from.
+        style_RK: positions of the settings that a track of each role would have; of no roles where
+            other tracks cannot be given.
+        style_gate_RG: their gates.
+        kind: number of the kind of tracks, by the stems that come as one.
+        has_true_stems: whether the stems of the reference are true ones, not separated.
+        part_P3M: powers of the tracks of the reference (`part_powers`) before width, pan and fader;
+            of none where they are not known.
+        part_role_P: their roles.
+        part_PK: positions of their settings.
     """
 
     track_ND: Tensor
@@ -98,6 +119,15 @@ class MeasuredExample:
     master_K: Tensor
     master_gate_G: Tensor
     master_weight_K: Tensor
+    track_sound_NA: Tensor
+    master_sound_A: Tensor
+    style_RK: Tensor
+    style_gate_RG: Tensor
+    kind: Tensor
+    has_true_stems: Tensor
+    part_P3M: Tensor
+    part_role_P: Tensor
+    part_PK: Tensor
 
     @property
     def targets(self) -> Targets:
@@ -178,12 +208,36 @@ def measure_batch(made: Sequence[Example], encoder: Encoder | None) -> list[Meas
         made: the examples.
         encoder: embeds the references; None: no embeddings.
     """
-    references: dict[int, MeasuredReference] = {}
+    references: dict[int, tuple[MeasuredReference, _Parts]] = {}
     for example in made:
         key = id(example.stems_SCT)
         if key not in references:
-            references[key] = _described(example, encoder)
-    return [_measured(example, references[id(example.stems_SCT)]) for example in made]
+            references[key] = _described(example, encoder), _measured_parts(example)
+    return [_measured(example, *references[id(example.stems_SCT)]) for example in made]
+
+
+class _Parts(NamedTuple):
+    """Tracks of a reference as in `MeasuredExample`."""
+
+    part_P3M: Tensor
+    part_role_P: Tensor
+    part_PK: Tensor
+
+
+def _measured_parts(example: Example) -> _Parts:
+    parts = example.parts
+    if parts is None:
+        return _Parts(
+            torch.zeros(0, 3, NUM_MELS), role_numbers((), ROLES), TRACK.neutral_K.expand(0, -1)
+        )
+    matrix_PCC = stereo_matrix(Values.of(parts.settings, SAMPLE_RATE_HZ))
+    # Back to what width, pan and fader were applied to.
+    inverse_PCC = torch.linalg.pinv(matrix_PCC, rtol=_LEAST_GAIN).to(parts.tracks_NCT)
+    return _Parts(
+        part_powers(inverse_PCC @ parts.tracks_NCT),
+        role_numbers(parts.roles, ROLES),
+        TRACK.positions(list(parts.settings.tracks.values())),
+    )
 
 
 def _described(example: Example, encoder: Encoder | None) -> MeasuredReference:
@@ -193,16 +247,19 @@ def _described(example: Example, encoder: Encoder | None) -> MeasuredReference:
     return measure_reference(example.reference_CT, example.stems_SCT, encoder)
 
 
-def _measured(example: Example, reference: MeasuredReference) -> MeasuredExample:
+def _measured(example: Example, reference: MeasuredReference, parts: _Parts) -> MeasuredExample:
     tracks_NCT, settings = example.tracks_NCT, example.settings
     trim_db = [strip[TRIM] for strip in settings.tracks.values()]
     targets = Targets.of(settings)
-    track_weight_NK, master_weight_K = heard(tracks_NCT, settings, SAMPLE_RATE_HZ)
+    weights = heard(tracks_NCT, settings, SAMPLE_RATE_HZ)
+    style = [] if example.origin is None else list(example.origin.style.tracks.values())
+    submixed = () if example.origin is None else example.origin.submixed
     truth_ND = torch.zeros(0, NUM_DESCRIPTORS)
     if not example.knows_settings:
         assert example.truth_NCT is not None
         truth_ND = describe_audio(example.truth_NCT, SAMPLE_RATE_HZ)
-        track_weight_NK, master_weight_K = 0 * track_weight_NK, 0 * master_weight_K
+        nothing = (0 * weights.track_NK, 0 * weights.master_K)
+        weights = Weights(*nothing, weights.track_sound_NA, weights.master_sound_A)
     found = MeasuredExample(
         track_ND=describe_tracks(tracks_NCT, trim_db, SAMPLE_RATE_HZ),
         role_N=role_numbers(example.roles, ROLES),
@@ -213,10 +270,17 @@ def _measured(example: Example, reference: MeasuredReference) -> MeasuredExample
         truth_ND=truth_ND,
         track_NK=targets.track_NK,
         track_gate_NG=targets.track_gate_NG,
-        track_weight_NK=track_weight_NK,
+        track_weight_NK=weights.track_NK,
         master_K=targets.master_K,
         master_gate_G=targets.master_gate_G,
-        master_weight_K=master_weight_K,
+        master_weight_K=weights.master_K,
+        track_sound_NA=weights.track_sound_NA,
+        master_sound_A=weights.master_sound_A,
+        style_RK=TRACK.positions(style).view(len(style), len(TRACK.fields)),
+        style_gate_RG=TRACK.gate_states(style),
+        kind=torch.tensor(sum(1 << STEMS.index(stem) for stem in submixed)),
+        has_true_stems=torch.tensor(example.stems == "true"),
+        **parts._asdict(),
     )
     return MeasuredExample(*(getattr(found, name).cpu() for name in _NAMES))
 

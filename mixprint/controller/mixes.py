@@ -31,13 +31,10 @@ class Mixing:
     Attributes:
         tracks_NCT: dry tracks at 44.1 kHz, two channels each.
         settings: what is done to them.
-        roles: theirs; None: the tracks as they sound in the mix are wanted, else the sums of the
-            stems.
     """
 
     tracks_NCT: Tensor
     settings: Settings
-    roles: tuple[str, ...] | None = None
 
 
 @torch.no_grad()
@@ -52,11 +49,13 @@ def mixed(
         room_s: how long rooms are heard.
 
     Returns:
-        mixed_NCT of each, there, or stems_SCT in the order of `STEMS`, silent where there is none.
-        Both add up to the mix.
+        mixed_NCT of each, there: the tracks as they sound in the mix, which is their sum.
     """
     if device.type == "cpu":
-        return [_mixed_here(mixing, room_s) for mixing in mixings]
+        return [
+            mix_once(mixing.tracks_NCT, Values.of(mixing.settings, SAMPLE_RATE_HZ), room_s)
+            for mixing in mixings
+        ]
     return mixed_together(mixings, device, room_s) if mixings else []
 
 
@@ -68,27 +67,14 @@ def mixed_together(
     mix_N = torch.repeat_interleave(torch.tensor(counts)).to(device)
     values = Values.joined([Values.of(mixing.settings, SAMPLE_RATE_HZ) for mixing in mixings])
     tracks_NCT = torch.cat([mixing.tracks_NCT.to(device) for mixing in mixings])
-    parts = Console(tracks_NCT, room_s, mix_N)(values.to(device)).split(counts)
-    return [
-        part_NCT if mixing.roles is None else stem_sums(part_NCT, mixing.roles)
-        for mixing, part_NCT in zip(mixings, parts, strict=True)
-    ]
-
-
-def _mixed_here(mixing: Mixing, room_s: float) -> Tensor:
-    values = Values.of(mixing.settings, SAMPLE_RATE_HZ)
-    group_N = None if mixing.roles is None else _stem_numbers(mixing.roles)
-    return mix_once(mixing.tracks_NCT, values, room_s, group_N=group_N, num_groups=NUM_STEMS)
+    return list(Console(tracks_NCT, room_s, mix_N)(values.to(device)).split(counts))
 
 
 def stem_sums(mixed_NCT: Tensor, roles: Sequence[str]) -> Tensor:
     """Add up the tracks of each stem: stems_SCT, silent where there is none."""
     stems_SCT = mixed_NCT.new_zeros(NUM_STEMS, *mixed_NCT.shape[1:])
-    return stems_SCT.index_add(0, _stem_numbers(roles).to(mixed_NCT.device), mixed_NCT)
-
-
-def _stem_numbers(roles: Sequence[str]) -> Tensor:
-    return torch.tensor([STEMS.index(stem_of(role)) for role in roles])
+    number_N = torch.tensor([STEMS.index(stem_of(role)) for role in roles])
+    return stems_SCT.index_add(0, number_N.to(mixed_NCT.device), mixed_NCT)
 
 
 def separated_by_mask(stems_SCT: Tensor, generator: torch.Generator) -> Tensor:

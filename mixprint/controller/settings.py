@@ -110,6 +110,13 @@ class TrainParameters(NetworkShape, StepConfig):
         embedding_noise: length of the noise that is added to embeddings of length 1.
         level_noise_db: by which levels of references are changed in phases of likelihood, with the
             faders that answer to them.
+        exchange_share: part of the examples in phases of likelihood that get the dry tracks of
+            another one, as far as their style is known.
+        style_noise_share: part of the examples in phases of likelihood whose style is changed, as
+            far as the tracks of their reference are known; they have no embedding, then.
+        tone_noise_db: by which gains of equalisers are changed there,
+        tone_noise_octaves: their frequencies and Qs,
+        image_noise: and widths and pans, by factors of this natural logarithm.
         prior_shrinkage: part of the correlations of settings that is not believed.
         warmup_fraction: part of each phase in which the rate rises.
         weight_decay: of AdamW.
@@ -141,6 +148,11 @@ class TrainParameters(NetworkShape, StepConfig):
     role_dropout: Part
     embedding_noise: _Weight
     level_noise_db: _Weight
+    exchange_share: Part
+    style_noise_share: Part
+    tone_noise_db: _Weight
+    tone_noise_octaves: _Weight
+    image_noise: _Weight
     prior_shrinkage: Part
     warmup_fraction: Annotated[float, Range(0.0, 0.99)]
     weight_decay: _Weight

@@ -23,6 +23,8 @@ BUTTERWORTH_Q = math.sqrt(0.5)
 NUM_BINS = 1 << 16
 _REFERENCE_RATE_HZ = 44_100
 HIGHEST_FREQUENCY = 0.45  # of the sample rate
+# Of a section where it lets nothing pass.
+_LEAST_POWER = 1e-12
 
 
 @dataclass(frozen=True)
@@ -119,38 +121,33 @@ def response(sections: Sections, num_fft: int) -> Tensor:
     Returns:
         response_BF, complex128.
     """
-    return _behind(sections, _bin_delays(num_fft))
-
-
-def response_at(sections: Sections, angle_F: Tensor) -> Tensor:
-    """Return the complex response at some frequencies.
-
-    Args:
-        sections: of the tracks.
-        angle_F: the frequencies, radians per sample, float64.
-
-    Returns:
-        response_BF, complex128.
-    """
-    return _behind(sections, _delays(angle_F))
-
-
-def _behind(sections: Sections, delay_F3: Tensor) -> Tensor:
-    delay_F3 = delay_F3.to(sections.b_BK3.device)
+    delay_F3 = _delays(num_fft).to(sections.b_BK3.device)
     above_BKF = sections.b_BK3.to(delay_F3.dtype) @ delay_F3.mT
     below_BKF = sections.a_BK3.to(delay_F3.dtype) @ delay_F3.mT
     return (above_BKF / below_BKF).prod(dim=1)
 
 
+def power_response(sections: Sections, freq_hz_F: Tensor, sample_rate_hz: int) -> Tensor:
+    """Return the factor of power of all sections together: power_BF, float64."""
+    omega_F = 2 * math.pi * freq_hz_F.double() / sample_rate_hz
+    cosine_3F = torch.stack([torch.ones_like(omega_F), omega_F.cos(), (2 * omega_F).cos()])
+
+    def powers(c_BK3: Tensor) -> Tensor:
+        """Return |c0 + c1 z^-1 + c2 z^-2|^2 on the unit circle."""
+        c0_BK, c1_BK, c2_BK = c_BK3.unbind(dim=-1)
+        terms_BK3 = torch.stack(
+            [c_BK3.square().sum(dim=-1), 2 * c1_BK * (c0_BK + c2_BK), 2 * c0_BK * c2_BK], dim=-1
+        )
+        return (terms_BK3 @ cosine_3F).clamp_min(_LEAST_POWER)
+
+    return (powers(sections.b_BK3) / powers(sections.a_BK3)).prod(dim=1)
+
+
 @functools.lru_cache(maxsize=4)
-def _bin_delays(num_fft: int) -> Tensor:
+def _delays(num_fft: int) -> Tensor:
+    """Return what delays of 0, 1 and 2 samples do at the bins of a transform."""
     bin_F = torch.arange(num_fft // 2 + 1, dtype=torch.float64)
-    return _delays(2 * math.pi * bin_F / num_fft)
-
-
-def _delays(angle_F: Tensor) -> Tensor:
-    """Return what delays of 0, 1 and 2 samples do at some frequencies."""
-    delay_F = torch.polar(torch.ones_like(angle_F), -angle_F)
+    delay_F = torch.polar(torch.ones_like(bin_F), -2 * math.pi * bin_F / num_fft)
     return torch.stack([torch.ones_like(delay_F), delay_F, delay_F.square()], dim=-1)
 
 

@@ -178,6 +178,15 @@ def k_weighting_filters(sample_rate_hz: int) -> tuple[tuple[float, ...], ...]:
     return tuple(filters)
 
 
+def k_weighting_response(num_bins: int, sample_rate_hz: int) -> Tensor:
+    """Return the response of both filters at bins from 0 Hz to half the rate: complex128."""
+    z_F = torch.exp(-1j * torch.linspace(0, math.pi, num_bins, dtype=torch.float64))
+    response_F = torch.ones_like(z_F)
+    for b0, b1, b2, a1, a2 in k_weighting_filters(sample_rate_hz):
+        response_F = response_F * (b0 + z_F * (b1 + z_F * b2)) / (1 + z_F * (a1 + z_F * a2))
+    return response_F
+
+
 def _change_rate(c0: float, c1: float, c2: float, ratio: float) -> tuple[float, float, float]:
     """Move `c0 + c1 z^-1 + c2 z^-2` through the analogue domain to another bilinear constant."""
     constant, linear, quadratic = c0 + c1 + c2, 2 * (c0 - c2) * ratio, (c0 - c1 + c2) * ratio**2
@@ -197,10 +206,7 @@ def _k_weighting_kernel(
     num_taps = round(_IMPULSE_RESPONSE_S * sample_rate_hz)
     fft_size = 1 << math.ceil(math.log2(3 * num_taps))
     # Sampling the response this finely folds only what rings after seconds into the taps.
-    z_F = torch.exp(-1j * torch.linspace(0, math.pi, 4 * fft_size + 1, dtype=torch.float64))
-    response_F = torch.ones_like(z_F)
-    for b0, b1, b2, a1, a2 in k_weighting_filters(sample_rate_hz):
-        response_F = response_F * (b0 + z_F * (b1 + z_F * b2)) / (1 + z_F * (a1 + z_F * a2))
+    response_F = k_weighting_response(4 * fft_size + 1, sample_rate_hz)
     impulse_T = torch.fft.irfft(response_F)[:num_taps]
     kernel_F = torch.fft.rfft(impulse_T, n=fft_size)
     return kernel_F.to(device=device, dtype=dtype.to_complex()), fft_size, num_taps

@@ -2,7 +2,15 @@ import math
 
 import torch
 
-from mixprint.controller.descriptors import NUM_DESCRIPTORS, NUM_MELS, describe_audio, shifted
+from mixprint.controller.descriptors import (
+    NUM_DESCRIPTORS,
+    NUM_MELS,
+    describe_audio,
+    part_powers,
+    remixed,
+    shifted,
+)
+from mixprint.features.schema import STEM_FEATURES
 
 RATE_HZ = 44_100
 _FALLS = 4 * NUM_MELS + 40
@@ -54,3 +62,39 @@ def test_a_room_is_heard_in_the_falls_and_a_beat_in_the_onsets() -> None:
     )
     onsets = _FALLS + 84 + 16
     assert 1.5 < float(dry_D[onsets]) < 3.0
+
+
+def test_powers_of_parts_are_those_of_mid_and_side_and_of_what_they_share() -> None:
+    left_1T, right_1T = noise(RATE_HZ)[:, 0], noise(RATE_HZ, seed=1)[:, 0]
+    audio_NCT = torch.stack(
+        [
+            torch.cat([left_1T, left_1T]),
+            torch.cat([left_1T, -left_1T]),
+            torch.cat([left_1T, 0 * left_1T]),
+            torch.cat([left_1T, right_1T]),
+        ]
+    )
+    power_N3 = (
+        part_powers(audio_NCT)[..., 8:].mean(dim=-1) / part_powers(audio_NCT)[0, 0, 8:].mean()
+    )
+    expected_N3 = torch.tensor([[1, 0, 0], [0, 1, 0], [0.25, 0.25, 0.25], [0.5, 0.5, 0.0]])
+    torch.testing.assert_close(power_N3, expected_N3, atol=0.03, rtol=0)
+
+
+def test_other_powers_are_described_as_what_has_them() -> None:
+    """Louder on the left, with more lows on the right."""
+    before_1CT = noise(3 * RATE_HZ)
+    lows_1CT = (before_1CT + before_1CT.roll(1, dims=-1)) / 2
+    after_1CT = torch.stack([2 * before_1CT[:, 0], lows_1CT[:, 1]], dim=1)
+    before_1D, expected_1D = (describe_audio(x, RATE_HZ) for x in (before_1CT, after_1CT))
+    found_1D = remixed(before_1D, part_powers(before_1CT), part_powers(after_1CT))
+    mean_powers = slice(4 * NUM_MELS, 4 * NUM_MELS + 40)
+    torch.testing.assert_close(
+        found_1D[:, mean_powers], expected_1D[:, mean_powers], atol=0.1, rtol=0
+    )
+    error_F = (found_1D - expected_1D)[0, -len(STEM_FEATURES) :].abs()
+    limits = {"correlation": 0.02, "spectral_flatness": 0.05}
+    for name, error in zip(STEM_FEATURES, error_F.tolist(), strict=True):
+        # How sounds change over time is not in their powers.
+        if not name.startswith(("crest", "dynamic")):
+            assert error < limits.get(name, 0.3), name

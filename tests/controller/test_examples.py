@@ -138,6 +138,11 @@ def test_a_reference_is_the_sum_of_its_stems_in_the_style_of_the_answer(
         assert recipe.reference.styles == (recipe.answer,)
         assert example.settings == _settings(_dry(recipe), recipe.answer)
         torch.testing.assert_close(example.stems_SCT.sum(dim=0), example.reference_CT)
+        assert example.parts is not None
+        torch.testing.assert_close(example.parts.tracks_NCT.sum(dim=0), example.reference_CT)
+        reference = recipe.reference.segment
+        assert example.parts.settings == _settings(reference, recipe.answer)
+        assert example.parts.roles == reference.roles
         whole = _mixed_by_hand(recipe.reference.segment, recipe.answer)
         expected_CT = whole.tracks_NCT.sum(dim=0)[:, -NUM_SAMPLES:]
         torch.testing.assert_close(example.reference_CT, expected_CT, rtol=0, atol=1e-4)
@@ -147,16 +152,11 @@ def test_a_reference_is_the_sum_of_its_stems_in_the_style_of_the_answer(
 
 
 def test_mixes_made_side_by_side_are_those_made_one_by_one(pool: MadePool[DrySong]) -> None:
-    """As tracks and as stems: the first is how a GPU works, the second how a processor does."""
-    first, second = _recipes(pool)[1:3]
-    mixings = [
-        Mixing(_dry(first).tracks_NCT, _settings(_dry(first), _style(first))),
-        Mixing(
-            _dry(second).tracks_NCT, _settings(_dry(second), _style(second)), _dry(second).roles
-        ),
-    ]
+    """The first is how a GPU works, the second how a processor does."""
+    recipes = _recipes(pool)[1:3]
+    mixings = [Mixing(_dry(r).tracks_NCT, _settings(_dry(r), _style(r))) for r in recipes]
     together, alone = mixed_together(mixings, CPU, ROOM_S), mixed(mixings, CPU, ROOM_S)
-    assert [len(parts) for parts in alone] == [len(_dry(first).names), NUM_STEMS]
+    assert [len(parts) for parts in alone] == [len(_dry(r).names) for r in recipes]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
 

@@ -27,8 +27,8 @@ def test_settings_weigh_as_much_as_they_are_heard() -> None:
     }
     names = ["noise", "bass", "silent"]
     settings = Settings.neutral(names).edit(changes)
-    weight_NK, weight_K = heard(tracks_NCT, settings, RATE_HZ)
-    noise, bass, silent = (dict(zip(NAMES, row, strict=True)) for row in weight_NK.tolist())
+    weights = heard(tracks_NCT, settings, RATE_HZ)
+    noise, bass, silent = (dict(zip(NAMES, row, strict=True)) for row in weights.track_NK.tolist())
     assert set(silent.values()) == {0.0}
     assert noise["comp.attack_ms"] == 1.0
     assert bass["comp.attack_ms"] == 0.0 < bass["comp.slope"] < 0.5
@@ -41,4 +41,4 @@ def test_settings_weigh_as_much_as_they_are_heard() -> None:
     assert noise["eq.bell2.freq_hz"] == 0.0
     assert noise["width"] == 1.0
     assert bass["width"] == 0.0
-    assert noise["fader_db"] == bass["pan"] == float(weight_K[-1]) == 1.0
+    assert noise["fader_db"] == bass["pan"] == float(weights.master_K[-1]) == 1.0

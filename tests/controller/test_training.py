@@ -9,6 +9,7 @@ import torch
 
 from mixprint.controller.checkpoint import load_controller
 from mixprint.controller.data import ExampleReader, louder
+from mixprint.controller.descriptors import NUM_MELS
 from mixprint.controller.heads import StripPrediction
 from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS
 from mixprint.controller.losses import level_loss
@@ -117,6 +118,31 @@ def test_an_answer_that_can_only_be_heard_is_compared_by_its_levels(tmp_path: Pa
         return float(level_loss(found, batch.inputs, *truth).mean())
 
     assert distance(answers) < 0.5 * distance([None] * len(answers))
+
+
+def test_styles_change_as_often_as_asked_for_where_the_tracks_of_a_reference_are_known(
+    tmp_path: Path,
+) -> None:
+    items = list(measured(tmp_path, 4).items)
+    for number in (0, 1):
+        item = items[number]
+        power_P3M = torch.tensor([2.0, 1.0, 0.5])[:, None].repeat(len(item.role_N), 1, NUM_MELS)
+        items[number] = replace(
+            item, part_P3M=power_P3M, part_role_P=item.role_N, part_PK=item.track_NK
+        )
+    gain = next(n for n, each in enumerate(TRACK.fields) if each.name == "eq.low.gain_db")
+    for share in (0.0, 1.0):
+        used = config(
+            phases=(phase("likelihood", 1, batch_size=16),), num_audio=1, style_noise_share=share
+        )
+        reader = ExampleReader(used, MeasuredExamples(items, tmp_path), 1)
+        batch = reader[0]
+        assert batch is not None
+        learned_B = batch.track.position_NK.view(16, -1, len(TRACK.fields))[:, 0, gain]
+        numbers = [number for _, number in reader.numbers(0)]
+        assert set(numbers) == {0, 1, 2, 3}
+        true_B = torch.stack([items[number].track_NK[0, gain] for number in numbers])
+        assert (learned_B != true_B).tolist() == [share == 1 and n < 2 for n in numbers]
 
 
 def test_each_objective_hears_what_it_learns_from(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mixprint.dsp.equaliser import (
     convolved,
     cut,
     impulse_response,
+    power_response,
     response,
     shelf,
 )
@@ -64,6 +65,14 @@ def test_response_is_that_of_scipy() -> None:
     for track in (0, 1):
         _, expected_F = sosfreqz(sos(sections, track), 2 * math.pi * np.arange(2049) / 4096)
         np.testing.assert_allclose(found_BF[track], expected_F, atol=1e-9, rtol=1e-9)
+
+
+def test_power_response_is_the_square_of_the_response() -> None:
+    sections = chain()
+    hz_F = torch.arange(1, 2049) * RATE_HZ / 4096
+    expected_BF = response(sections, 4096)[:, 1:].abs().square()
+    found_BF = power_response(sections, hz_F, RATE_HZ)
+    torch.testing.assert_close(found_BF, expected_BF, atol=1e-5, rtol=1e-5)
 
 
 def test_gains_are_where_they_are_said() -> None:
