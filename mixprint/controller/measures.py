@@ -54,7 +54,7 @@ _TINY = 1e-20
 
 
 class Sounds(NamedTuple):
-    """What of some tracks decides how much settings are heard.
+    """Sound of tracks, as far as it decides how much settings are heard.
 
     Attributes:
         octave_db_NO: energy of the octave around `_GRID_HZ`, beside that of the loudest.
@@ -166,7 +166,7 @@ class Sounds(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """How much the settings of a mix are heard.
+    """Weights of the settings of a mix: how much each is heard.
 
     Attributes:
         track_NK: those of the tracks.
