@@ -172,7 +172,8 @@ class ExampleReader(Dataset[Batch | None]):
             for place in chosen
         ]
         found = exchanged([items[place] for place in chosen], others)
-        return _replaced(items, chosen, found)
+        changed = dict(zip(chosen, found, strict=True))
+        return [changed.get(place, item) for place, item in enumerate(items)]
 
     def _in_other_styles(
         self, items: list[MeasuredExample], rngs: Sequence[random.Random]
@@ -192,10 +193,11 @@ class ExampleReader(Dataset[Batch | None]):
         )
         seeds = [rngs[place].getrandbits(62) for place in chosen]
         found = with_style_noise([items[place] for place in chosen], seeds, noise)
-        louder_items = [
-            louder(item, rng, config.level_noise_db) for item, rng in zip(items, rngs, strict=True)
+        changed = dict(zip(chosen, found, strict=True))
+        return [
+            changed[place] if place in changed else louder(item, rng, config.level_noise_db)
+            for place, (item, rng) in enumerate(zip(items, rngs, strict=True))
         ]
-        return _replaced(louder_items, chosen, found)
 
     def _rng(self, *key: object) -> random.Random:
         return random.Random(derive_seed(self._config.seed, *key))
@@ -273,14 +275,6 @@ class ExampleReader(Dataset[Batch | None]):
         if is_alone:
             song = song.without_reference()
         return replace(song, embedding_E=embedding_E)
-
-
-def _replaced(
-    items: Sequence[MeasuredExample], places: Sequence[int], found: Sequence[MeasuredExample]
-) -> list[MeasuredExample]:
-    """Put others in the places of some examples."""
-    others = dict(zip(places, found, strict=True))
-    return [others.get(place, item) for place, item in enumerate(items)]
 
 
 def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> MeasuredExample:

@@ -7,7 +7,7 @@ neglected: drives, the time constants of compressors, and that power in one band
 may be related otherwise than in all bands together.
 
 Shape suffixes: N track of any song, B song, 2 is mid and side, K band, G point of a band, H class
-of loudness, S step of time, C channel.
+of loudness, S step of time, C channel; 3 is mid, side and their product.
 """
 
 from functools import lru_cache
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mixprint.console.mixing import Values
+from mixprint.console.mixing import Values, stereo_matrix
 from mixprint.controller.descriptors import STEREO_CORNERS_HZ, DescribedLevels, described_levels
 from mixprint.dsp.compressor import Compressors, above_threshold_db
 from mixprint.dsp.decibels import amplitude
@@ -83,40 +83,41 @@ def estimated_levels(
     equalised_N2K = power_N2K * _shape(values.track_sections())[:, None].to(power_N2K)
     change_db_N = _level_db(equalised_N2K) - _level_db(power_N2K)
     reduction_db_NH = _reduction(values, dry, change_db_N)
-    loud_NH = dry.share_NH * torch.pow(10.0, dry.relative_db_H / 10)
-    kept_N = (loud_NH * torch.pow(10.0, -reduction_db_NH / 10)).sum(dim=-1)
-    kept_N = kept_N / loud_NH.sum(dim=-1).clamp_min(_TINY)
-    power_N2K = equalised_N2K * kept_N[:, None, None]
-    # What left and right have in common beside mid and side: their difference in power.
+    kept_N1 = _loud_mean(dry, torch.pow(10.0, -reduction_db_NH / 10))
+    power_N2K = equalised_N2K * kept_N1[:, None]
     ratio_N = torch.pow(10.0, dry.balance_db_N / 10)
-    cross_NK = ((ratio_N - 1) / (ratio_N + 1) / 2)[:, None] * power_N2K.sum(dim=1)
+    product_NK = ((ratio_N - 1) / (ratio_N + 1) / 2)[:, None] * power_N2K.sum(dim=1)
     mid_NK, side_NK = power_N2K.unbind(dim=1)
     room_NK = mid_NK * _room(track_N["room.send_db"], track_N["room.time_s"]).to(mid_NK) / 2
-    mid_NK, side_NK = mid_NK + room_NK, side_NK + room_NK
-    width_N1 = track_N["width"][:, None].to(mid_NK)
-    side_NK, cross_NK = width_N1.square() * side_NK, width_N1 * cross_NK
-    sides_NC = torch.stack([1 - track_N["pan"], 1 + track_N["pan"]], dim=-1).clamp_max(1.0)
-    left_N1, right_N1 = (sides_NC[:, c, None].to(mid_NK) for c in range(2))
-    own_N1, other_N1 = (left_N1 + right_N1) / 2, (left_N1 - right_N1) / 2
-    both_NK = 2 * own_N1 * other_N1 * cross_NK
-    placed_N2K = torch.stack(
-        [
-            own_N1.square() * mid_NK + other_N1.square() * side_NK + both_NK,
-            other_N1.square() * mid_NK + own_N1.square() * side_NK + both_NK,
-        ],
-        dim=1,
-    ).clamp_min(_TINY)
-    all_N, cross_N = (mid_NK + side_NK).sum(dim=-1), 2 * cross_NK.sum(dim=-1)
-    left_N = left_N1[:, 0].square() * (all_N + cross_N).clamp_min(_TINY)
-    right_N = right_N1[:, 0].square() * (all_N - cross_N).clamp_min(_TINY)
+    power_N3K = torch.stack([mid_NK + room_NK, side_NK + room_NK, product_NK], dim=1)
+    placed_N3K = squared(stereo_matrix(values)).to(power_N3K) @ power_N3K
+    mid_N, side_N, product_N = placed_N3K.sum(dim=-1).unbind(dim=1)
+    left_N, right_N = ((mid_N + side_N + sign * 2 * product_N).clamp_min(0.0) for sign in (1, -1))
     balance_db_N = 10 * torch.log10((left_N + _TINY) / (right_N + _TINY))
-    faded_N2K = placed_N2K * amplitude(track_N["fader_db"]).square()[:, None, None].to(placed_N2K)
+    faded_N2K = placed_N3K[:, :2].clamp_min(_TINY)
     gain_BK = _master(values, faded_N2K, song_N, num_songs)
     return Levels(
         faded_N2K * gain_BK[song_N][:, None],
         _limited(balance_db_N),
         _range(dry, dry.relative_db_H - reduction_db_NH),
     )
+
+
+def squared(matrix_NCC: Tensor) -> Tensor:
+    """Return what matrices of left and right do to powers of mid and side, and to their product.
+
+    Args:
+        matrix_NCC: see `mixprint.console.mixing.stereo_matrix`.
+
+    Returns:
+        matrix_N33.
+    """
+    mid_side_CC = torch.tensor(
+        [[0.5, 0.5], [0.5, -0.5]], dtype=matrix_NCC.dtype, device=matrix_NCC.device
+    )
+    (a, b), (c, d) = (2 * mid_side_CC @ matrix_NCC @ mid_side_CC).permute(1, 2, 0)
+    rows = ((a * a, b * b, 2 * a * b), (c * c, d * d, 2 * c * d), (a * c, b * d, a * d + b * c))
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def level_distance(found: Levels, true: Levels, song_N: Tensor, num_songs: int) -> Tensor:
@@ -185,11 +186,16 @@ def _reduction(values: Values, dry: DescribedLevels, change_db_N: Tensor) -> Ten
         compressors.threshold_db_B,
         compressors.knee_db_B,
     )
-    loud_NH = dry.share_NH * torch.pow(10.0, dry.relative_db_H / 10)
-    mean_N1 = (loud_NH * above_NH).sum(dim=-1, keepdim=True)
-    mean_N1 = mean_N1 / loud_NH.sum(dim=-1, keepdim=True).clamp_min(_TINY)
+    mean_N1 = _loud_mean(dry, above_NH)
     above_NH = mean_N1 + _VARIES * (above_NH - mean_N1)
     return (compressors.slope_B[:, None] * above_NH).to(change_db_N)
+
+
+def _loud_mean(dry: DescribedLevels, value_NH: Tensor) -> Tensor:
+    """Return the mean over the classes of loudness by their energy: mean_N1."""
+    energy_NH = dry.share_NH * torch.pow(10.0, dry.relative_db_H / 10)
+    sum_N1 = (energy_NH * value_NH).sum(dim=-1, keepdim=True)
+    return sum_N1 / energy_NH.sum(dim=-1, keepdim=True).clamp_min(_TINY)
 
 
 def _followed(compressors: Compressors, crest_db: Tensor | float) -> Tensor:

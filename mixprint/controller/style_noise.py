@@ -22,6 +22,7 @@ from torch import Tensor
 from mixprint.console.mixing import Values, stereo_matrix
 from mixprint.controller.descriptors import NUM_MELS, mel_points_hz, remixed, total_power
 from mixprint.controller.draws import shared_deviations
+from mixprint.controller.levels import squared
 from mixprint.controller.measured import MeasuredExample
 from mixprint.controller.measures import weights_of
 from mixprint.controller.roles import ROLES, stem_of
@@ -230,15 +231,7 @@ def _powers(parts: _Strips, master_BK: Tensor) -> _Powers:
         .float()
         for sections in (values.track_sections(), values.master_sections())
     )
-    return _Powers(eq_PM, master_BM, _squared(stereo_matrix(values)).float())
-
-
-def _squared(matrix_PCC: Tensor) -> Tensor:
-    """Return what a matrix of left and right does to the powers of mid and side: matrix_P33."""
-    mid_side_CC = torch.tensor([[0.5, 0.5], [0.5, -0.5]], dtype=matrix_PCC.dtype)
-    (a, b), (c, d) = (2 * mid_side_CC @ matrix_PCC @ mid_side_CC).permute(1, 2, 0)
-    rows = ((a * a, b * b, 2 * a * b), (c * c, d * d, 2 * c * d), (a * c, b * d, a * d + b * c))
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+    return _Powers(eq_PM, master_BM, squared(stereo_matrix(values)).float())
 
 
 def _stem_powers(part_P3M: Tensor, powers: _Powers, parts: _Strips) -> Tensor:
