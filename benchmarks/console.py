@@ -43,6 +43,7 @@ from benchmarks.transfer import (
     START_S,
     WAYS,
     as_method,
+    networks_of,
     write_songs,
 )
 from mixprint.encoder.checkpoint import load_checkpoint
@@ -75,7 +76,7 @@ from mixprint.evaluation.transfer_benchmark import (
     run_benchmark,
     summarise,
 )
-from mixprint.fingerprint import code_version, file_sha256
+from mixprint.fingerprint import code_version, file_sha256, fingerprint
 from mixprint.log import setup_logging
 from mixprint.machine.memory import keep_freed_memory
 from mixprint.progress import progress
@@ -153,7 +154,12 @@ def quality(args: argparse.Namespace) -> dict[str, Any]:
         blind(
             name,
             as_method(WAYS[name], encoder, args.num_steps),
-            {"way": asdict(WAYS[name]), "num_steps": args.num_steps, "code": code},
+            {
+                "way": asdict(WAYS[name]),
+                "num_steps": args.num_steps,
+                "code": code,
+                **networks_of(WAYS[name], encoder),
+            },
         )
         for name in args.ways
     ]
@@ -165,7 +171,10 @@ def quality(args: argparse.Namespace) -> dict[str, Any]:
         separate=separator.separate,
         segment=SEGMENT,
         finished=finished,
-        made_with={"encoder": encoder.fingerprint, "separator": separator.fingerprint},
+        made_with={
+            "standardisation": fingerprint(encoder.standardisation.to_values()),
+            "separator": separator.fingerprint,
+        },
     )
     return {
         "medians": [plain(row) for row in summarise(rows)],
@@ -201,12 +210,15 @@ def rivals(args: argparse.Namespace) -> list[dict[str, Any]]:
     code = code_version("mixprint.api.transfers", "mixprint.evaluation.rivals")
     clips = rival_clips(args.rivals)
     rows = []
-    methods = {
-        f"mixprint, {name}": partial(by_command, name, args.num_steps)
-        for name in args.ways
-        if name in METHODS
+    asked = [name for name in args.ways if name in METHODS]
+    methods = {f"mixprint, {name}": partial(by_command, name, args.num_steps) for name in asked}
+    encoder = load_checkpoint(SHIPPED_ENCODER)
+    made_with = {
+        "methods": {name: networks_of(WAYS[name], encoder) for name in asked},
+        "num_steps": args.num_steps,
+        "code": code,
+        "separator": load_separator().fingerprint,
     }
-    made_with = {"methods": list(methods), "num_steps": args.num_steps, "code": code}
     for clip in progress(clips, len(clips), "measured", "clips", log):
         key = {**made_with, "clip": file_sha256(clip / f"{TARGET}.mp3")}
         found = finished.result(key, partial(clip_rows, clip, methods))

@@ -45,7 +45,12 @@ from mixprint.progress import progress
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 from mixprint.synthesis.style_benchmark import SplitSize, StyleBenchmark, generate_benchmark
 from mixprint.transfer.fit import fit_style
-from mixprint.transfer.methods.registry import METHODS, load_models_of, shipped_methods
+from mixprint.transfer.methods.registry import (
+    METHODS,
+    load_models_of,
+    model_fingerprints,
+    shipped_methods,
+)
 from mixprint.transfer.methods.result import TransferResult
 from mixprint.transfer.methods.tcn import KERNEL_SIZE, NUM_STEM_CHANNELS, TCN
 from mixprint.transfer.settings import Controls, Hyperparameters, Loudness
@@ -197,6 +202,15 @@ def fit(
         reference_SCT=target_SCT,
         device=input_SCT.device,
     )
+
+
+def networks_of(way: Hyperparameters, encoder: Encoder) -> dict[str, str | None]:
+    """Return the fingerprints of the networks that a method listens with, by their names."""
+    models = load_models_of([way.method], {}, "cpu")
+    return {
+        "encoder": encoder.fingerprint if way.embeds else None,
+        **model_fingerprints(way.method, next(iter(models.values()), None)),
+    }
 
 
 def steps(args: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Augmented views of a batch: which chains are drawn for a step, and what they make of stems.
 
 There are two kinds: one fixed chain of six effects (`mixprint.encoder.augment`), and random chains
-of the many effects of `mixprint.chains`.
+of the many effects of `mixprint.chains`. A training has the one, the other, or both in turn.
 
 Shape suffixes: B segment, S stem, C channel, T sample, L place in a chain, G pair of all ranks.
 """
@@ -31,7 +31,7 @@ class Augmentation:
     """Chains of a training, which follow from its seed and the step alone.
 
     Attributes:
-        effects: names of the effects that are drawn; none where the chain is fixed.
+        effects: names of the effects of random chains; none where none are drawn.
     """
 
     def __init__(self, config: TrainConfig) -> None:
@@ -41,6 +41,7 @@ class Augmentation:
             ConfigError: an effect to be held out is unknown, or too few are left.
         """
         self._seed, self._ranges = config.seed, config.augment_ranges()
+        self._in_turn = config.augmentation == "alternating"
         fewest, most = config.chain_lengths
         self._lengths = range(fewest, most + 1)
         self.effects = trained_effects(config) if config.draws_chains else ()
@@ -51,15 +52,21 @@ class Augmentation:
         return sum(self._lengths) / len(self._lengths) / len(self.effects)
 
     def draw(self, step: int, num_pairs: int, partners: Sequence[int] | None) -> AnyChains:
-        """Draw the chains of a step for the whole batch; partners share those of the first."""
+        """Draw the chains of a step for the whole batch; partners share those of the first.
+
+        In turn, even steps have the fixed chain.
+        """
         index_G = torch.arange(num_pairs)
         if partners is not None:
             partner_G = torch.tensor(partners)
             index_G = torch.where(partner_G == NO_PARTNER, index_G, index_G.minimum(partner_G))
-        return self.draw_shared(num_pairs, index_G, "chains", step)
+        if self.effects and not (self._in_turn and step % 2 == 0):
+            return self.draw_effects(num_pairs, index_G, "chains", step)
+        generator = self._generator("chains", step)
+        return draw_chains(num_pairs, self._ranges, generator).take(index_G)
 
-    def draw_shared(self, num_chains: int, index_B: Tensor, *purpose: object) -> AnyChains:
-        """Draw chains and give them to segments.
+    def draw_effects(self, num_chains: int, index_B: Tensor, *purpose: object) -> EffectChains:
+        """Draw random chains and give them to segments.
 
         Args:
             num_chains: how many are drawn.
@@ -67,11 +74,12 @@ class Augmentation:
                 for what is no style, such as phases.
             purpose: from which, with the seed of the training, the draw follows.
         """
-        generator = torch.Generator().manual_seed(derive_seed(self._seed, *purpose))
-        if not self.effects:
-            return draw_chains(num_chains, self._ranges, generator).take(index_B)
+        generator = self._generator(*purpose)
         chains = draw_effects(num_chains, generator, lengths=self._lengths, effects=self.effects)
         return chains.take(index_B).at_other_times(generator)
+
+    def _generator(self, *purpose: object) -> torch.Generator:
+        return torch.Generator().manual_seed(derive_seed(self._seed, *purpose))
 
     def apply(self, stems_BSCT: Tensor, chains: AnyChains, sample_rate_hz: int) -> Tensor:
         """Put each segment's stems through its chains: stems_BSCT, new."""

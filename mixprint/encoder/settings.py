@@ -16,7 +16,7 @@ MAX_FRAME_OVERLAP = 32  # the memory of a spectrogram grows with it
 MAX_DECAY_S = 1.5  # of the reverb
 NEGATIVES = ("songs", "siblings", "augmented")
 SAME_STYLE = ("negative", "ignored", "positive")
-AUGMENTATIONS = ("fixed", "chains")
+AUGMENTATIONS = ("fixed", "chains", "alternating")
 MAX_CHAIN_LENGTH = 8  # see `mixprint.chains`, which loads torch
 VIEWS = ("anchor", "positive", "augmented")
 
@@ -281,8 +281,8 @@ class TrainConfig(StepConfig):
         negatives: see `Objective`, and there same_style and the two weights.
         contrast_weight: weight of the whole contrastive loss; 0: prediction alone.
         prediction_weight: weight of the prediction of what chains did; 0: off.
-        augmentation: what makes augmented views: `fixed`, the chain of `AugmentRanges`, or
-            `chains`, random ones of the effects of `mixprint.chains`.
+        augmentation: what makes augmented views: `fixed`, the chain of `AugmentRanges`; `chains`,
+            random ones of the effects of `mixprint.chains`; `alternating`, the two in turn.
         chain_lengths: fewest and most effects in such a chain of a stem.
         held_out_effects: names of effects that are never drawn; `default` stands for
             `mixprint.chains.HELD_OUT`.
@@ -417,14 +417,14 @@ class TrainConfig(StepConfig):
             )
         if self.prediction_weight > 0 and not self.draws_chains:
             raise ConfigError(
-                "train.prediction_weight above 0 needs train.augmentation: chains, got "
-                f"{self.augmentation!r}"
+                "train.prediction_weight above 0 needs train.augmentation: chains or alternating, "
+                f"got {self.augmentation!r}"
             )
 
     @property
     def draws_chains(self) -> bool:
         """Tell whether augmented views come from random chains of many effects."""
-        return self.augmentation == "chains"
+        return self.augmentation != "fixed"
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -451,8 +451,10 @@ class TrainConfig(StepConfig):
         were several kinds.
         """
         values = {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
-        unused = {f"augment_{f.name}" for f in fields(AugmentRanges)}
-        if not self.draws_chains:
+        unused: set[str] = set()
+        if self.augmentation == "chains":
+            unused = {f"augment_{f.name}" for f in fields(AugmentRanges)}
+        elif self.augmentation == "fixed":
             unused = set(_OF_CHAINS)
         if self.contrast_weight == 1:
             unused.add("contrast_weight")

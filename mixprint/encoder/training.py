@@ -304,8 +304,7 @@ class EncoderTask(Task[Batch]):
             loss_B = contrastive_loss(views, rows, scale, self.objective)
             losses["contrast_loss"] = loss_B.sum() / len(pairs)
             total = total + self.config.contrast_weight * losses["contrast_loss"]
-        if self.model.head is not None:
-            assert isinstance(chains, EffectChains)
+        if self.model.head is not None and isinstance(chains, EffectChains):
             logits_BSP = self.model.head(local_PBE[0], local_PBE[-1])
             parts = prediction_losses(self.model.head, logits_BSP, chains, rows)
             losses["presence_loss"], losses["parameter_loss"] = parts
@@ -315,7 +314,7 @@ class EncoderTask(Task[Batch]):
         loss = update.step("encoder")
         self.model.temperature.limit()
         figures = {"loss": loss, "temperature": 1.0 / float(self.model.temperature().detach())}
-        if self.model.head is not None:
+        if "prediction_loss" in losses:
             sums = sum_over_ranks(torch.stack([each.detach() for each in losses.values()]))
             figures |= dict(zip(losses, sums.tolist(), strict=True))
         return figures
@@ -405,7 +404,7 @@ class EncoderTask(Task[Batch]):
         if self.config.draws_chains:
             found = pairs_to_chain(self.valid_tracks, self.config.valid_chains)
             number_Q = torch.arange(len(found)).repeat(2)
-            chains = self.augmentation.draw_shared(len(found), number_Q, "valid chains")
+            chains = self.augmentation.draw_effects(len(found), number_Q, "valid chains")
             processed = [pair[place] for place in (0, 1) for pair in found]
             metrics |= chain_retrieval_metrics(self._embed(step, processed, chains))
         return metrics

@@ -382,7 +382,7 @@ def run_benchmark(
         separate: takes a mixture apart; None leaves out the separated stems.
         segment: what is heard of all songs.
         finished: keeps each row; what is there is not asked again.
-        made_with: what all rows follow from: fingerprints of encoder and separator.
+        made_with: what all rows follow from: fingerprints of standardisation and separator.
 
     Returns:
         one row per kind, kind of stems, case and answer: `kind`, `stems`, `case`, `song`, `method`,

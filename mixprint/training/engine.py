@@ -38,8 +38,9 @@ from mixprint.training.ranks import (
 from mixprint.training.recorder import (
     MetricsCallback,
     Recorder,
+    Sums,
     add_to,
-    divided,
+    means_of,
     prefixed,
     rank_progress,
 )
@@ -76,7 +77,6 @@ class _Status:
         step: number of steps taken.
         elapsed_s: time of work, up to the last state.
         sums: figures of the steps of the epoch under way.
-        num_steps: how many these are.
         history: entries of all finished epochs.
         best: weights of the best epoch so far.
         best_epoch: its number; 0: none.
@@ -86,8 +86,7 @@ class _Status:
 
     step: int = 0
     elapsed_s: float = 0.0
-    sums: dict[str, float] = field(default_factory=dict)
-    num_steps: int = 0
+    sums: Sums = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     best_epoch: int = 0
@@ -226,7 +225,6 @@ class _Training:
             while status.step < end and (done := self._done()) < 1:
                 values = self._step(batches, done)
                 add_to(status.sums, values)
-                status.num_steps += 1
                 status.step += 1
                 shown.advance(note=_figures(values, ("loss", "learning_rate")))
                 if self._recorder is not None:
@@ -276,12 +274,12 @@ class _Training:
             "epoch": len(status.history) + 1,
             "step": status.step,
             "minutes": round(self._elapsed_s() / SECONDS_PER_MINUTE, 2),
-            **prefixed("train", divided(status.sums, status.num_steps)),
+            **prefixed("train", means_of(status.sums)),
             **prefixed("valid", metrics),
             "valid.time_s": time.monotonic() - started_s,
         }
         status.history.append(of_first_rank(entry, self._device))
-        status.sums, status.num_steps = {}, 0
+        status.sums = {}
         self._keep_best(task.score(metrics))
         if self._recorder is not None:
             self._recorder.epoch(self._state(), entry)

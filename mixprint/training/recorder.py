@@ -30,6 +30,8 @@ TIMES = frozenset({"minutes", "train.step_s", "valid.time_s"})
 # Called on the first rank with a step and what was measured there: a point of the curves `train.*`,
 # or the entry of an epoch less these.
 MetricsCallback = Callable[[int, Mapping[str, float]], None]
+# Figure -> its sum over steps, and over how many.
+Sums = dict[str, tuple[float, int]]
 
 
 class Recorder:
@@ -45,25 +47,23 @@ class Recorder:
     ) -> None:
         self._task, self._outputs, self._curves = task, outputs, curves
         self._on_metrics, self._log = on_metrics, log
-        self._sums: dict[str, float] = {}
-        self._num_steps = 0
+        self._sums: Sums = {}
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Take in a step that was taken, and log the mean of the last ones when it is time."""
         add_to(self._sums, values)
-        self._num_steps += 1
         if step % self._task.plan.log_steps == 0:
             self._log_steps(step)
 
     def _log_steps(self, step: int) -> None:
         """Log the mean of the steps since the point before, if there were any."""
-        if self._num_steps == 0:
+        if not self._sums:
             return
-        means = prefixed("train", divided(self._sums, self._num_steps))
+        means = prefixed("train", means_of(self._sums))
         self._curves.add(step, means)
         if self._on_metrics is not None:
             self._on_metrics(step, means)
-        self._sums, self._num_steps = {}, 0
+        self._sums = {}
 
     def save(self, state: TrainingState) -> None:
         """Save a state."""
@@ -132,15 +132,16 @@ def rank_progress(
     )
 
 
-def add_to(sums: dict[str, float], values: Mapping[str, float]) -> None:
+def add_to(sums: Sums, values: Mapping[str, float]) -> None:
     """Add values up by name, in place."""
     for name, value in values.items():
-        sums[name] = sums.get(name, 0.0) + value
+        total, number = sums.get(name, (0.0, 0))
+        sums[name] = total + value, number + 1
 
 
-def divided(sums: Mapping[str, float], number: int) -> dict[str, float]:
-    """Return the means of sums of so many values."""
-    return {name: total / number for name, total in sums.items()}
+def means_of(sums: Sums) -> dict[str, float]:
+    """Return the means; a step that did not measure a figure counts for nothing in it."""
+    return {name: total / number for name, (total, number) in sums.items()}
 
 
 def prefixed(prefix: str, values: Mapping[str, float]) -> dict[str, float]:

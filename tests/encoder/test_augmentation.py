@@ -55,6 +55,20 @@ def test_random_chains_follow_from_seed_and_step_and_partners_share_theirs(
     assert length_BS.max() <= 2
 
 
+def test_the_two_kinds_alternate(make_config: MakeConfig) -> None:
+    def draw(kind: str, step: int) -> Chains | EffectChains:
+        return Augmentation(make_config(augmentation=kind)).draw(step, 3, PARTNERS)
+
+    even, fixed = draw("alternating", 4), draw("fixed", 4)
+    assert isinstance(even, Chains)
+    assert isinstance(fixed, Chains)
+    assert torch.equal(even.values["gain_db"], fixed.values["gain_db"])
+    odd, drawn = draw("alternating", 5), draw("chains", 5)
+    assert isinstance(odd, EffectChains)
+    assert isinstance(drawn, EffectChains)
+    assert torch.equal(odd.position_BSLP, drawn.position_BSLP)
+
+
 def test_an_empty_chain_is_known(make_config: MakeConfig) -> None:
     config = make_config(augmentation="chains", chain_lengths=(0, 1))
     chains = Augmentation(config).draw(0, 200, None)
@@ -93,6 +107,9 @@ def test_what_is_not_used_decides_nothing(make_config: MakeConfig) -> None:
     drawn = make_config(augmentation="chains").identity()
     assert make_config(augmentation="chains", augment_pan=(0.0, 0.0)).identity() == drawn
     assert make_config(augmentation="chains", chain_lengths=(1, 2)).identity() != drawn
+    both = make_config(augmentation="alternating").identity()
+    for changes in ({"augment_pan": (0.0, 0.0)}, {"chain_lengths": (1, 2)}):
+        assert make_config(augmentation="alternating", **changes).identity() != both
     assert make_config(contrast_weight=2.0).identity() != fixed
 
 
