@@ -41,8 +41,7 @@ from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import rank_and_world
 
-_FADER = next(place for place, each in enumerate(TRACK.fields) if each.name == "fader_db")
-_FADER_RANGE_DB = TRACK.fields[_FADER].high - TRACK.fields[_FADER].low
+_FADER = TRACK.place("fader_db")
 # Number of the stem that tracks of each role are part of; the first role is the unknown one.
 _STEM_OF_ROLE_R = torch.tensor([STEMS.index(stem_of(role)) for role in (UNKNOWN, *ROLES)])
 
@@ -293,7 +292,7 @@ def louder(item: MeasuredExample, rng: random.Random, level_noise_db: float) -> 
     change_S = torch.tensor([whole_db + each_db for each_db in own_db])
     change_N = change_S[_STEM_OF_ROLE_R[item.role_N]]
     track_NK = item.track_NK.clone()
-    track_NK[:, _FADER] += change_N / _FADER_RANGE_DB
+    track_NK[:, _FADER] += change_N / TRACK.span("fader_db")
     return replace(
         item,
         stem_SD=shifted(item.stem_SD, change_S),

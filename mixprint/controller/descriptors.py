@@ -285,7 +285,7 @@ _LIMITS = tuple(
 
 
 class _Reading(NamedTuple):
-    """What is read from powers in mels, by matrices of `K` rows.
+    """Matrices of `K` rows that read powers in mels.
 
     Attributes:
         stereo_KK: 20 mels.

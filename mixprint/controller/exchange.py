@@ -19,7 +19,7 @@ from mixprint.controller.measured import MeasuredExample
 from mixprint.controller.measures import weights_of
 from mixprint.controller.targets import TRACK
 
-_PAN = next(place for place, each in enumerate(TRACK.fields) if each.name == "pan")
+_PAN = TRACK.place("pan")
 
 
 def exchangeable(items: Sequence[MeasuredExample]) -> Mapping[int, list[int]]:

@@ -122,19 +122,13 @@ class _Change:
             sizes.append(size / (each.on_scale(each.high) - each.on_scale(each.low)))
         moved_TK = position_TK + is_used_TK * torch.tensor(sizes) * noise_TK
         if layout is TRACK:
-            moved_TK[:, _FADER] += self._noise.level_db / _span(TRACK, _FADER) * noise_TK[:, _FADER]
+            moved_TK[:, _FADER] += (
+                self._noise.level_db / TRACK.span("fader_db") * noise_TK[:, _FADER]
+            )
         return moved_TK.clamp(0.0, 1.0)
 
 
-def _place(layout: Layout, name: str) -> int:
-    return next(place for place, each in enumerate(layout.fields) if each.name == name)
-
-
-def _span(layout: Layout, place: int) -> float:
-    return layout.fields[place].high - layout.fields[place].low
-
-
-_PAN, _WIDTH, _FADER = (_place(TRACK, name) for name in ("pan", "width", "fader_db"))
+_PAN, _WIDTH, _FADER = map(TRACK.place, ("pan", "width", "fader_db"))
 
 
 def with_style_noise(
@@ -249,15 +243,14 @@ def _level_db(power_3M: Tensor) -> Tensor:
 
 def _follow(layout: Layout, position_TK: Tensor, level_T: Tensor) -> None:
     """Move thresholds and drives by what the level before them has changed."""
-    names = [each.name for each in layout.fields]
     for own, name, sign in (
         ("comp.slope", "comp.threshold_db", 1.0),
         ("drive.mix", "drive.drive_db", -1.0),
     ):
-        if own in names:
-            place, weigher = names.index(name), names.index(own)
+        if own in layout:
+            place, weigher = layout.place(name), layout.place(own)
             is_used_T = position_TK[:, weigher] != layout.neutral_K[weigher]
-            moved_T = position_TK[:, place] + sign * is_used_T * level_T / _span(layout, place)
+            moved_T = position_TK[:, place] + sign * is_used_T * level_T / layout.span(name)
             position_TK[:, place] = moved_T.clamp(0.0, 1.0)
 
 

@@ -69,16 +69,29 @@ class Layout:
             for each in own
         )
         numbers = {name: number for number, name in enumerate(self.gates)}
-        names = [each.name for each in self.fields]
+        self._places = {each.name: place for place, each in enumerate(self.fields)}
         # On the CPU, also where a network is built without memory.
         with torch.device("cpu"):
             self.neutral_K = torch.tensor([f.position(f.neutral) for f in self.fields])
             self.gate_K = torch.tensor([numbers.get(f.group, -1) for f in self.fields])
             is_own_K = torch.tensor([not f.weighed_by for f in self.fields])
             self.weigher_K = torch.tensor(
-                [names.index(f.weighed_by or f.name) for f in self.fields]
+                [self._places[f.weighed_by or f.name] for f in self.fields]
             )
         self.is_gated_K = is_own_K & (self.gate_K >= 0)
+
+    def place(self, name: str) -> int:
+        """Return the place of a setting among the fields."""
+        return self._places[name]
+
+    def span(self, name: str) -> float:
+        """Return the width of the range of a setting, in its unit."""
+        each = self.fields[self._places[name]]
+        return each.high - each.low
+
+    def __contains__(self, name: str) -> bool:
+        """Tell whether a setting is one of the fields."""
+        return name in self._places
 
     def positions(self, strips: Sequence[Strip]) -> Tensor:
         """Return position_NK of strips."""
