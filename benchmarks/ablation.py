@@ -67,6 +67,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "prediction_weight": 1.0,
         "contrast_weight": 0.0,
     },
+    "chains and the fixed chain in turn": {"augmentation": "alternating", "prediction_weight": 1.0},
 }
 METHODS = ("features", "log_mel", "untrained", "chance")
 MEASURES = {
