@@ -33,13 +33,14 @@ from mixprint.controller.examples import Example
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import describe_tracks, role_numbers
 from mixprint.controller.measures import Weights, heard
-from mixprint.controller.references import MeasuredReference, measure_reference, read_measured
+from mixprint.controller.references import MeasuredReference, measure_reference
 from mixprint.controller.roles import ROLES
 from mixprint.controller.targets import TRACK, TRIM, Targets
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import load_batches
+from mixprint.training.measured import read_measured
 from mixprint.training.ranks import barrier, rank_and_world
 
 log = logging.getLogger("mixprint.controller")

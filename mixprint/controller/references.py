@@ -31,14 +31,14 @@ import torch
 from torch import Tensor
 
 from mixprint.audio.inspection import InspectionRules, inspect_audio
-from mixprint.checkpoints.torchfile import read_tensors, write_tensors
+from mixprint.checkpoints.torchfile import write_tensors
 from mixprint.collection.locations import Collection, collection
 from mixprint.collection.sources import MIXTURE, Refusal, find_songs
 from mixprint.console.tracks import read_in_step
 from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
 from mixprint.controller.inputs import describe_reference, embed_stems
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.errors import AudioError, CheckpointError, DataError, TrainingError
+from mixprint.errors import AudioError, DataError
 from mixprint.features.schema import MIN_DURATION_S
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
@@ -377,18 +377,3 @@ def _left_out(name: str, reason: str, detail: str) -> dict[str, str]:
 
 def _audio_path(folder: Path, key: str, number: int) -> Path:
     return folder / f"{key}-{number}.safetensors"
-
-
-def read_measured(path: Path, names: Sequence[str]) -> Mapping[str, Tensor]:
-    """Read what was measured.
-
-    Raises:
-        TrainingError: a file is broken, or one of the names is missing.
-    """
-    try:
-        tensors = read_tensors(path)
-        if not tensors.keys() >= set(names):
-            raise CheckpointError(f"{path}: expected {names[0]} and others in it")
-    except CheckpointError as error:
-        raise TrainingError(f"{path}: expected what was measured, found: {error}") from error
-    return tensors

@@ -57,6 +57,7 @@ from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
 from mixprint.training.loading import derive_seed
+from mixprint.training.measured import MEASURED_FOLDER
 from mixprint.training.outputs import STATE_FOLDER
 from mixprint.training.recorder import TIMES, MetricsCallback
 from mixprint.training.schedules import warmed_up_rate
@@ -65,7 +66,6 @@ from mixprint.training.updates import Update
 
 log = logging.getLogger("mixprint.controller")
 
-MEASURED_FOLDER = "measured"  # among the states
 REFERENCES_FOLDER = "references"  # in it
 PART = "network"
 # Without an encoder there are no embeddings to read; the network keeps a place for them.

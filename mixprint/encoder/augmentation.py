@@ -60,10 +60,24 @@ class Augmentation:
         if partners is not None:
             partner_G = torch.tensor(partners)
             index_G = torch.where(partner_G == NO_PARTNER, index_G, index_G.minimum(partner_G))
-        if self.effects and not (self._in_turn and step % 2 == 0):
+        if self.is_random(step):
             return self.draw_effects(num_pairs, index_G, "chains", step)
         generator = self._generator("chains", step)
         return draw_chains(num_pairs, self._ranges, generator).take(index_G)
+
+    def draw_mix(self, block: int, mix: int, num_segments: int) -> AnyChains:
+        """Draw a chain of a block of measured views, and give it to all its segments.
+
+        In turn, even mixes have the fixed chain.
+        """
+        index_B = torch.zeros(num_segments, dtype=torch.long)
+        if self.is_random(mix):
+            return self.draw_effects(1, index_B, "block", block, mix)
+        return draw_chains(1, self._ranges, self._generator("block", block, mix)).take(index_B)
+
+    def is_random(self, number: int) -> bool:
+        """Tell whether a step, or a mix of a block, has random chains, not the fixed one."""
+        return bool(self.effects) and not (self._in_turn and number % 2 == 0)
 
     def draw_effects(self, num_chains: int, index_B: Tensor, *purpose: object) -> EffectChains:
         """Draw random chains and give them to segments.

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from mixprint.checkpoints.form import CheckpointFiles, Form
-from mixprint.encoder.model import MixEncoder
+from mixprint.encoder.building import AnyEncoder, build_encoder
+from mixprint.encoder.descriptor_model import DescriptorEncoder
 from mixprint.encoder.settings import EncoderConfig
 from mixprint.errors import CheckpointError
 from mixprint.features import FEATURE_NAMES, Standardisation, extract
@@ -42,7 +43,7 @@ class Encoder:
 
     def __init__(
         self,
-        model: MixEncoder,
+        model: AnyEncoder,
         standardisation: Standardisation,
         *,
         metadata: Mapping[str, Any],
@@ -60,7 +61,7 @@ class Encoder:
         return self
 
     def embed(self, stems_BSCT: Tensor, sample_rate_hz: int) -> Tensor:
-        """Embed segments; gradients reach the audio both as spectrogram and as features.
+        """Embed segments; gradients reach the audio.
 
         Args:
             stems_BSCT: stems in the order of `mixprint.stems.STEMS`, stereo, full scale at +-1,
@@ -76,13 +77,17 @@ class Encoder:
         expected_hz = self.model.config.sample_rate_hz
         if sample_rate_hz != expected_hz:
             raise ValueError(f"the encoder hears {expected_hz} Hz, got {sample_rate_hz} Hz")
+        embedding_BE: Tensor
+        if isinstance(self.model, DescriptorEncoder):
+            embedding_BE = self.model(stems_BSCT)
+            return embedding_BE
         features_BD = extract(stems_BSCT, sample_rate_hz)
-        embedding_BE: Tensor = self.model(stems_BSCT, self.standardisation.apply(features_BD))
+        embedding_BE = self.model(stems_BSCT, self.standardisation.apply(features_BD))
         return embedding_BE
 
 
 def save_checkpoint(
-    folder: Path, model: MixEncoder, standardisation: Standardisation, metadata: Mapping[str, Any]
+    folder: Path, model: AnyEncoder, standardisation: Standardisation, metadata: Mapping[str, Any]
 ) -> None:
     """Write an encoder, see `mixprint.checkpoints.form`.
 
@@ -124,7 +129,7 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Encoder
             f"found {len(standardisation.mean_D)}"
         )
     return Encoder(
-        checkpoint.restored(lambda: MixEncoder(known.architecture)),
+        checkpoint.restored(lambda: build_encoder(known.architecture)),
         standardisation,
         metadata=known.metadata,
         fingerprint=checkpoint.fingerprint("architecture", "standardisation"),

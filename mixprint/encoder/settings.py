@@ -8,6 +8,7 @@ from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.schema import SAMPLE_RATES_HZ, Range
 
+BACKBONES = ("bands", "descriptors")
 CONDITIONINGS = ("film", "prepend", "none")
 MIN_SEGMENT_S = 3.0
 PRECISIONS = ("float32", "bfloat16")
@@ -54,6 +55,12 @@ class EncoderConfig:
         film_dropout: dropout inside the MLPs that the features pass.
         feature_skip: the features also reach the embedding by an MLP of their own.
         dropped_families: keys of `FEATURE_FAMILIES` that the encoder does not see.
+        backbone: `bands` (convolutions on a spectrogram, with features: all of the above but the
+            rate and `embedding_dim` counts for it alone) or `descriptors` (a network on descriptors
+            of each stem: the rest counts for it alone).
+        descriptor_hidden: width of its layers.
+        descriptor_dropout: dropout of its inputs and layers.
+        descriptor_noise: noise on its inputs while it learns, in standard deviations.
     """
 
     sample_rate_hz: Annotated[int, SAMPLE_RATES_HZ]
@@ -68,6 +75,10 @@ class EncoderConfig:
     film_dropout: float
     feature_skip: bool = False
     dropped_families: tuple[str, ...] = ()
+    backbone: str = "bands"
+    descriptor_hidden: Annotated[int, Range(1, 1 << 14)] = 512
+    descriptor_dropout: float = 0.2
+    descriptor_noise: float = 0.1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, by name.
@@ -75,6 +86,13 @@ class EncoderConfig:
         Raises:
             ConfigError: a value is out of range or unknown.
         """
+        if self.backbone not in BACKBONES:
+            raise ConfigError(f"encoder backbone must be one of {BACKBONES}, got {self.backbone!r}")
+        if not 0.0 <= self.descriptor_dropout < 1.0 or not self.descriptor_noise >= 0.0:
+            raise ConfigError(
+                "encoder descriptor_dropout must lie in 0..1 and descriptor_noise must be >= 0, "
+                f"got {self.descriptor_dropout} and {self.descriptor_noise}"
+            )
         for name in (
             "sample_rate_hz",
             "n_fft",
@@ -252,6 +270,35 @@ class Objective:
 _OF_CHAINS = frozenset(
     {"augmentation", "chain_lengths", "held_out_effects", "valid_chains", "prediction_weight"}
 )
+# Parameters of `TrainConfig` that one backbone alone has.
+_OF_DESCRIPTORS = frozenset(
+    {
+        "backbone",
+        "descriptor_hidden",
+        "descriptor_dropout",
+        "descriptor_noise",
+        "num_blocks",
+        "block_songs",
+        "block_chains",
+        "steps_per_epoch",
+    }
+)
+_OF_BANDS = frozenset(
+    {
+        "n_fft",
+        "hop_samples",
+        "num_mels",
+        "band_mels",
+        "band_hop_mels",
+        "conv_channels",
+        "conditioning",
+        "film_dropout",
+        "feature_skip",
+        "dropped_families",
+        "siblings_per_batch",
+        "segment_weight",
+    }
+)
 # Parameters of `TrainConfig` that do not change what a training computes.
 _INDIFFERENT = frozenset(
     {
@@ -297,6 +344,10 @@ class TrainConfig(StepConfig):
         cache_gib: memory, per reading process, that keeps the segments read last.
         precision: `float32` or `bfloat16` (autocast).
         compile: whether the network goes through `torch.compile`.
+        num_blocks: blocks of measured views that the backbone `descriptors` learns from.
+        block_songs: songs of a block.
+        block_chains: mixes of each song in a block: as it is, and behind so many chains less one.
+        steps_per_epoch: steps between validations of that backbone.
     """
 
     section: ClassVar[str] = "train"
@@ -343,6 +394,14 @@ class TrainConfig(StepConfig):
     film_dropout: float
     feature_skip: bool
     dropped_families: tuple[str, ...]
+    backbone: str
+    descriptor_hidden: int
+    descriptor_dropout: float
+    descriptor_noise: float
+    num_blocks: int
+    block_songs: int
+    block_chains: int
+    steps_per_epoch: int
     augment_probability: float
     augment_gain_db: tuple[float, ...]
     augment_tilt_db: tuple[float, ...]
@@ -376,6 +435,10 @@ class TrainConfig(StepConfig):
             "save_steps": 0,
             "keep_checkpoints": 0,
             "log_steps": 1,
+            "num_blocks": 1,
+            "block_songs": 2,
+            "block_chains": 2,
+            "steps_per_epoch": 1,
         }
         lowest |= {"segment_s": MIN_SEGMENT_S, "weight_decay": 0, "cache_gib": 0}
         for name, low in lowest.items():
@@ -391,6 +454,8 @@ class TrainConfig(StepConfig):
                 f"train.precision must be one of {PRECISIONS}, got {self.precision!r}"
             )
         self._check_augmentation()
+        if self.backbone == "descriptors":
+            self._check_blocks()
         self.augment_ranges()
         self.objective()
 
@@ -421,6 +486,21 @@ class TrainConfig(StepConfig):
                 f"got {self.augmentation!r}"
             )
 
+    def _check_blocks(self) -> None:
+        """Refuse what blocks of measured views do not have."""
+        if self.segment_weight > 0:
+            raise ConfigError(
+                "train.segment_weight must be 0 with train.backbone: descriptors, which learns "
+                f"from songs behind shared chains, got {self.segment_weight}"
+            )
+        if self.augmentation == "alternating" and self.block_chains < 3:
+            raise ConfigError(
+                "train.block_chains must be at least 3 with train.augmentation: alternating, got "
+                f"{self.block_chains}"
+            )
+        if self.compile:
+            raise ConfigError("train.compile must be false with train.backbone: descriptors")
+
     @property
     def draws_chains(self) -> bool:
         """Tell whether augmented views come from random chains of many effects."""
@@ -447,8 +527,8 @@ class TrainConfig(StepConfig):
     def identity(self) -> dict[str, Any]:
         """Return the values that decide what is learned: the others may change in between.
 
-        Those of augmentations that are not used count for nothing, as in trainings before there
-        were several kinds.
+        Those of augmentations and of a backbone that are not used count for nothing, as in trainings
+        before there were several kinds.
         """
         values = {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
         unused: set[str] = set()
@@ -458,6 +538,7 @@ class TrainConfig(StepConfig):
             unused = set(_OF_CHAINS)
         if self.contrast_weight == 1:
             unused.add("contrast_weight")
+        unused |= _OF_DESCRIPTORS if self.backbone == "bands" else _OF_BANDS
         return {k: v for k, v in values.items() if k not in unused}
 
     def objective(self) -> Objective:

@@ -5,88 +5,49 @@ T sample, D features, E embedding, Q segment of the validation.
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from typing_extensions import override
 
 from mixprint.chains import Chains as EffectChains
 from mixprint.collection.catalogue import Track
-from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment
-from mixprint.collection.tracks import TrackSegments, tracks_of_split
-from mixprint.encoder.augmentation import AnyChains, Augmentation, is_changed
-from mixprint.encoder.checkpoint import save_checkpoint
+from mixprint.collection.shards import SegmentRef
+from mixprint.encoder.augmentation import AnyChains, is_changed
 from mixprint.encoder.data import (
     NO_PARTNER,
     Batch,
     BatchReader,
     Epochs,
     Pair,
-    SegmentSource,
     chain_partners,
-    whole_songs,
 )
 from mixprint.encoder.losses import (
-    Temperature,
     Views,
     contrastive_loss,
     gather_rows,
     numbered,
     relations,
 )
-from mixprint.encoder.model import MixEncoder
-from mixprint.encoder.prediction import PredictionHead, prediction_losses
+from mixprint.encoder.prediction import prediction_losses
+from mixprint.encoder.descriptor_training import DescriptorTask
 from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.validation import (
-    chain_retrieval_metrics,
-    pairs_to_chain,
-    retrieval_metrics,
-    style_retrieval_metrics,
-)
-from mixprint.errors import DataError, TrainingError
-from mixprint.features import Standardisation, extract
-from mixprint.features.table import read_features
-from mixprint.fingerprint import code_version
+from mixprint.encoder.task import VALID_CHAIN_S, Contrastive, EncoderTask, length, segment_name
+from mixprint.errors import TrainingError
+from mixprint.features import extract
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
-from mixprint.training.loading import derive_seed, rank_rows
-from mixprint.training.ranks import rank_and_world, sum_over_ranks
-from mixprint.training.recorder import TIMES, MetricsCallback, rank_progress
-from mixprint.training.schedules import warmed_up_rate
-from mixprint.training.task import Length, Plan, Task, Weights
-from mixprint.training.updates import Update, listed
+from mixprint.training.ranks import sum_over_ranks
+from mixprint.training.recorder import MetricsCallback, rank_progress
+from mixprint.training.task import Length, Plan
+from mixprint.training.updates import Update
 
 log = logging.getLogger("mixprint.encoder")
 
-TABLE_NAME = "features.parquet"
-STANDARDISATION_NAME = "standardisation.json"
-
 # Bounds the memory of feature extraction and of validation.
 _ITEMS_AT_ONCE = {"cpu": 4, "cuda": 32}
-# A chain costs more than an embedding, so that short segments have to do.
-_VALID_CHAIN_S = 5.0
-
-
-class Contrastive(nn.Module):
-    """The encoder with the temperature of its loss: all that is trained, in one forward.
-
-    Attributes:
-        head: what reads embeddings of pairs beside that; None where nothing is predicted.
-    """
-
-    def __init__(
-        self, encoder: MixEncoder, temperature: Temperature, head: PredictionHead | None = None
-    ) -> None:
-        super().__init__()
-        self.encoder, self.temperature, self.head = encoder, temperature, head
-
-    def forward(self, stems_BSCT: Tensor, features_BD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return embedding_BE and the scale of the similarities."""
-        return self.encoder(stems_BSCT, features_BD), self.temperature()
 
 
 def train(
@@ -120,17 +81,24 @@ def train(
         DataError: shards and features do not fit each other, or a segment cannot be read.
     """
 
-    def build(device: torch.device) -> EncoderTask:
-        return EncoderTask(config, tracks, stems_dir, features_dir, data_fingerprint, device)
+    def build_bands(device: torch.device) -> BandTask:
+        return BandTask(config, tracks, stems_dir, features_dir, data_fingerprint, device)
 
+    def build_descriptors(device: torch.device) -> DescriptorTask:
+        return DescriptorTask(
+            config, tracks, stems_dir, features_dir, data_fingerprint, device, out_dir
+        )
+
+    build = build_descriptors if config.backbone == "descriptors" else build_bands
     return engine.train(build, out_dir, device=device, on_metrics=on_metrics)
 
 
-class EncoderTask(Task[Batch]):
+class BandTask(EncoderTask[Batch]):
     """Segments of one mix attract each other, and what the objective names repels."""
 
-    name = "encoder"
+    model: Contrastive
 
+    @override
     def __init__(
         self,
         config: TrainConfig,
@@ -140,40 +108,7 @@ class EncoderTask(Task[Batch]):
         data_fingerprint: str,
         device: torch.device,
     ) -> None:
-        self.config, self.device = config, device
-        self.data_fingerprint = data_fingerprint
-        self.objective, self.augmentation = config.objective(), Augmentation(config)
-        self.rank, self.world_size = rank_and_world()
-        references = read_index(stems_dir)
-        self.train_tracks = tracks_of_split(references, tracks, "train")
-        self.valid_tracks = self._tracks_to_validate(references, tracks)
-        if len(self.train_tracks) < 2:
-            raise TrainingError(
-                f"{stems_dir}: expected at least 2 tracks of two segments in the train split, "
-                f"found {len(self.train_tracks)}"
-            )
-        first = self.train_tracks[0].references[0]
-        sample_rate_hz = read_row(first)["sample_rate_hz"]
-        if not isinstance(sample_rate_hz, int):
-            raise DataError(f"{first.shard_path}: sample_rate_hz must be int: {sample_rate_hz!r}")
-        self.sample_rate_hz = sample_rate_hz
-        self.stored_s = read_segment(first, stems=("vocals",)).shape[-1] / sample_rate_hz
-        self.standardisation = Standardisation.load(features_dir / STANDARDISATION_NAME)
-        self.source = SegmentSource(
-            read_features(features_dir / TABLE_NAME),
-            segment_s=config.segment_s,
-            sample_rate_hz=sample_rate_hz,
-            cache_gib=config.cache_gib,
-        )
-        torch.manual_seed(derive_seed(config.seed, "weights"))
-        encoder = MixEncoder(config.encoder_config(sample_rate_hz))
-        temperature = Temperature(config.temperature, learned=config.learn_temperature)
-        head = None
-        if config.prediction_weight > 0:
-            effects, presence = self.augmentation.effects, self.augmentation.mean_presence
-            head = PredictionHead(config.embedding_dim, effects, presence)
-        self.model = Contrastive(encoder, temperature, head).to(device)
-        self.parts = {"encoder": self.model}
+        super().__init__(config, tracks, stems_dir, features_dir, data_fingerprint, device)
         self.epochs = Epochs(
             self.train_tracks,
             batch_size=config.batch_size,
@@ -199,19 +134,6 @@ class EncoderTask(Task[Batch]):
             precision=config.precision,
             compile=config.compile,
         )
-
-    def _tracks_to_validate(
-        self, references: Iterable[SegmentRef], tracks: Sequence[Track]
-    ) -> list[TrackSegments]:
-        found = tracks_of_split(references, tracks, "valid")
-        if len(found) < 2:
-            log.warning(
-                "expected at least 2 tracks of two segments in the valid split, found %d: "
-                "the train split chooses the best epoch",
-                len(found),
-            )
-            found = self.train_tracks
-        return whole_songs(found, self.config.max_valid_tracks, self.config.seed)
 
     def _check_batches(self) -> None:
         """Refuse batches that cannot be divided, and those from which nothing is learned."""
@@ -253,33 +175,6 @@ class EncoderTask(Task[Batch]):
         return bool((candidate_GG & ~positive_GG).any())
 
     @override
-    def identity(self) -> Mapping[str, Any]:
-        return {
-            "config": self.config.identity(),
-            "data": self.data_fingerprint,
-            "code": code_version(__name__),
-        }
-
-    @override
-    def summary(self) -> str:
-        songs = {track.song for track in self.train_tracks}
-        return f"{len(self.train_tracks)} tracks of {len(songs)} songs"
-
-    @override
-    def optimizers(self) -> Mapping[str, Sequence[Optimizer]]:
-        weights, decay = self.model.parameters(), self.config.weight_decay
-        return {"encoder": [torch.optim.AdamW(weights, lr=1.0, weight_decay=decay)]}
-
-    @override
-    def rate(self, part: str, step: int, done: float) -> float:
-        return warmed_up_rate(
-            step,
-            self.plan.length.steps,
-            highest=self.config.learning_rate,
-            warmup_fraction=self.config.warmup_fraction,
-        )
-
-    @override
     def examples(self) -> BatchReader:
         return BatchReader(self.source, self.epochs, self.rank, self.world_size)
 
@@ -287,7 +182,7 @@ class EncoderTask(Task[Batch]):
     def learn(self, step: int, batch: Batch, update: Update) -> Mapping[str, float]:
         pairs = self.epochs.batch(step)
         rows = self._rows(len(pairs), self.rank)
-        sizes = [_length(self._rows(len(pairs), rank)) for rank in range(self.world_size)]
+        sizes = [length(self._rows(len(pairs), rank)) for rank in range(self.world_size)]
         partners = self._partners(pairs)
         chains = None
         if "augmented" in self.config.views:
@@ -353,10 +248,7 @@ class EncoderTask(Task[Batch]):
         reference = pair.track.references[pair.positive if is_positive else pair.anchor]
         crop = pair.positive_crop if is_positive else pair.anchor_crop
         start_s = reference.start_s + crop * (self.stored_s - self.config.segment_s)
-        return f"{_segment_name(reference, start_s)} ({view})"
-
-    def _rows(self, size: int, rank: int) -> slice:
-        return rank_rows(size, rank, self.world_size)
+        return f"{segment_name(reference, start_s)} ({view})"
 
     def _partners(self, pairs: Sequence[Pair]) -> list[int] | None:
         """Pair those that share a chain; None where no chain is shared."""
@@ -393,34 +285,8 @@ class EncoderTask(Task[Batch]):
         return _ITEMS_AT_ONCE[self.device.type]
 
     @override
-    def validate(self, step: int, parts: Mapping[str, nn.Module]) -> Mapping[str, float]:
-        """Embed every segment of the validation tracks, the work divided over the ranks."""
-        references = [r for t in self.valid_tracks for r in t.references]
-        embedding_QE = self._embed(step, references)
-        scale = self.model.temperature().cpu()
-        metrics = retrieval_metrics(embedding_QE, self.valid_tracks, self.stored_s, scale)
-        if self.objective.knows_styles:
-            metrics |= style_retrieval_metrics(embedding_QE, self.valid_tracks)
-        if self.config.draws_chains:
-            found = pairs_to_chain(self.valid_tracks, self.config.valid_chains)
-            number_Q = torch.arange(len(found)).repeat(2)
-            chains = self.augmentation.draw_effects(len(found), number_Q, "valid chains")
-            processed = [pair[place] for place in (0, 1) for pair in found]
-            metrics |= chain_retrieval_metrics(self._embed(step, processed, chains))
-        return metrics
-
-    def _embed(
-        self, step: int, references: Sequence[SegmentRef], chains: AnyChains | None = None
-    ) -> Tensor:
-        """Embed whole segments, or the starts of some behind a chain each; ranks share the work.
-
-        Returns:
-            embedding_QE, on the CPU.
-
-        Raises:
-            TrainingError: an embedding is not finite.
-        """
-        sizes = [_length(self._rows(len(references), rank)) for rank in range(self.world_size)]
+    def _embed(self, references: Sequence[SegmentRef], chains: AnyChains | None) -> Tensor:
+        sizes = [length(self._rows(len(references), rank)) for rank in range(self.world_size)]
         own = range(len(references))[self._rows(len(references), self.rank)]
         parts = [torch.empty(0, self.config.embedding_dim, device=self.device)]
         with rank_progress(log, "embedded", len(own), "segments", has_lines=False) as shown:
@@ -429,22 +295,13 @@ class EncoderTask(Task[Batch]):
                 some_chains = None if chains is None else chains.take(torch.tensor(some))
                 parts.append(self._embed_some([references[q] for q in some], some_chains))
                 shown.advance(len(some))
-        embedding_QE = gather_rows(torch.cat(parts), sizes).cpu()
-        finite_Q = embedding_QE.isfinite().all(dim=-1)
-        if not finite_Q.all():
-            numbers = (~finite_Q).nonzero().flatten().tolist()
-            bad = [_segment_name(references[q], references[q].start_s) for q in numbers]
-            raise TrainingError(
-                f"step {step}: expected finite embeddings of the segments for validation, found "
-                f"others; {listed(bad)}"
-            )
-        return embedding_QE
+        return gather_rows(torch.cat(parts), sizes).cpu()
 
     def _embed_some(self, references: Sequence[SegmentRef], chains: AnyChains | None) -> Tensor:
         read = [(r, *self.source.stems(r)) for r in references]
         stems_BSCT = torch.stack([stems for _, stems, _ in read]).to(self.device)
         if chains is not None:
-            start_BSCT = stems_BSCT[..., : round(_VALID_CHAIN_S * self.sample_rate_hz)]
+            start_BSCT = stems_BSCT[..., : round(VALID_CHAIN_S * self.sample_rate_hz)]
             stems_BSCT = self.augmentation.apply(start_BSCT, chains, self.sample_rate_hz)
         if chains is None and all(whole for *_, whole in read):
             features_BD = torch.stack([self.source.features(r) for r, *_ in read])
@@ -455,48 +312,3 @@ class EncoderTask(Task[Batch]):
             stems_BSCT, self.standardisation.apply(features_BD)
         )
         return embedding_BE
-
-    @override
-    def score(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
-        """Compare by retrieval of styles, where the training is told them, and of chains.
-
-        Where it draws both, by the mean of the two; without either by retrieval of tracks, and
-        where that is equal, as it is soon, by the loss.
-        """
-        found = [name for name in ("style", "chain") if f"{name}_mrr" in metrics]
-        if found:
-            return tuple(
-                sum(metrics[f"{name}_{measure}"] for name in found) / len(found)
-                for measure in ("mrr", "recall_at_1")
-            )
-        return metrics["recall_at_1"], -metrics["loss"]
-
-    @override
-    def export(self, folder: Path, weights: Weights, entry: Mapping[str, float]) -> None:
-        encoder = MixEncoder(self.model.encoder.config)
-        prefix = "encoder."
-        named = weights["encoder"].items()
-        encoder.load_state_dict(
-            {name.removeprefix(prefix): v for name, v in named if name.startswith(prefix)}
-        )
-        # Equal trainings give equal files, so how long they took stays in the history.
-        measured = {n: v for n, v in entry.items() if "." in n and n not in TIMES}
-        metadata = {
-            "data_fingerprint": self.data_fingerprint,
-            "train": self.config.identity(),
-            "num_train_tracks": len(self.train_tracks),
-            "num_valid_tracks": len(self.valid_tracks),
-            "epoch": entry["epoch"],
-            "metrics": measured,
-        }
-        if self.augmentation.effects:
-            metadata["effects"] = list(self.augmentation.effects)
-        save_checkpoint(folder, encoder, self.standardisation, metadata)
-
-
-def _segment_name(reference: SegmentRef, start_s: float) -> str:
-    return f"track {reference.track_id} segment {reference.segment} at {start_s:.1f} s"
-
-
-def _length(rows: slice) -> int:
-    return int(rows.stop - rows.start)

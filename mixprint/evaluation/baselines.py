@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from mixprint.encoder.checkpoint import Encoder
-from mixprint.encoder.model import MixEncoder, mel_filterbank
+from mixprint.encoder.building import build_encoder
+from mixprint.encoder.model import mel_filterbank
 
 N_FFT, HOP_SAMPLES, NUM_MELS = 2048, 1024, 64
 # Below this a level says nothing but that a stem rests.
@@ -67,7 +68,11 @@ def untrained_encoder(encoder: Encoder, seed: int) -> Encoder:
     # Weights are drawn on the CPU: they do not depend on the device.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MixEncoder(encoder.model.config)
+        model = build_encoder(encoder.model.config)
+    with torch.no_grad():
+        # What inputs usually are is measured, not trained.
+        for fresh, own in zip(model.buffers(), encoder.model.buffers(), strict=True):
+            fresh.copy_(own)
     return Encoder(
         model.to(device),
         encoder.standardisation,

@@ -37,6 +37,7 @@ from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
 from mixprint.training.loading import derive_seed
+from mixprint.training.measured import MEASURED_FOLDER
 from mixprint.training.outputs import STATE_FOLDER
 from mixprint.training.recorder import TIMES, MetricsCallback, prefixed
 from mixprint.training.schedules import warmed_up_rate
@@ -57,7 +58,6 @@ from mixprint.zero_shot.validation import Validation
 
 log = logging.getLogger("mixprint.zero_shot")
 
-MEASURED_FOLDER = "measured"  # among the states
 PART = "network"
 # A network is surer of the styles that it has learned than others deserve.
 STRENGTHS = (1.0, 0.85, 0.7, 0.55)
