@@ -7,7 +7,7 @@
 | cepstrum | 40 | mid, then mid and side: 20 classes of quefrency, 0.2 to 17.7 ms: log RMS |
 | flatness | 16 | 8 bands: spectral flatness of frames, then of the mean spectrum: log |
 | waveform | 10 | of mid, see below |
-| crests | 14 | of mid, in blocks of 10 ms, then of 100 ms: 3 quantiles of the crest, 4 of the level |
+| crests | 14 | of mid, blocks of 10 ms, then of 100 ms: 3 quantiles of the crest, 4 of the level |
 
 The cepstrum shows delays shorter than a frame: a comb filter is a line at its quefrency, a
 resonance a slope. Flatness falls with each partial and rises with noise and distortion. Of the
