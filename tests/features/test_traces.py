@@ -137,7 +137,8 @@ def test_pulses_lean_to_one_side() -> None:
 
 def test_crests_are_those_of_what_sounds_and_levels_those_of_all() -> None:
     audio_T = sine(100.0)
-    audio_T[NUM_SAMPLES // 2 :] *= 0.01 * audio_T[NUM_SAMPLES // 2 :].sign()
+    # 40 dB below the sine, of a square's crest of 0 dB.
+    audio_T[NUM_SAMPLES // 2 :] = audio_T[NUM_SAMPLES // 2 :].sign() * 0.01 * math.sqrt(0.5)
     crests = traces(audio_T)["crests"].view(2, 7)
     # A block of 10 ms is one period.
     torch.testing.assert_close(crests[:, :3], torch.full((2, 3), 3.0103), atol=0.01, rtol=0)
