@@ -105,14 +105,14 @@ class Spectra(NamedTuple):
     Attributes:
         audio_N2T: left and right, at 44.1 kHz.
         part_N2T: mid and side.
-        spectrum_N2MF: their complex spectra, see `spectral.spectrogram`.
-        power_N2MF: their powers; both add up to the channels' mean power.
+        power_N2MF: their powers, see `spectral.spectrogram`; both add up to the channels' mean.
+        product_NF: the product of their spectra, real part, averaged over time.
     """
 
     audio_N2T: Tensor
     part_N2T: Tensor
-    spectrum_N2MF: Tensor
     power_N2MF: Tensor
+    product_NF: Tensor
 
 
 def mid_side_spectra(audio_N2T: Tensor) -> Spectra:
@@ -120,7 +120,10 @@ def mid_side_spectra(audio_N2T: Tensor) -> Spectra:
     mid_NT, side_NT = audio_N2T.mean(dim=1), (audio_N2T[:, 0] - audio_N2T[:, 1]) / 2
     part_N2T = torch.stack([mid_NT, side_NT], dim=1)
     spectrum_N2MF = spectral.spectrogram(part_N2T, SAMPLE_RATE_HZ)
-    return Spectra(audio_N2T, part_N2T, spectrum_N2MF, spectral.power(spectrum_N2MF))
+    # Kept alive, the complex spectra would make what follows half as slow again on a CPU.
+    mid_NMF, side_NMF = torch.view_as_real(spectrum_N2MF).flatten(-2).unbind(dim=1)
+    product_NF = (mid_NMF * side_NMF).mean(dim=1).unflatten(-1, (-1, 2)).sum(dim=-1)
+    return Spectra(audio_N2T, part_N2T, spectral.power(spectrum_N2MF), product_NF)
 
 
 def measured(measure: Callable[[Spectra], Tensor], audio_N2T: Tensor, num_numbers: int) -> Tensor:

@@ -115,7 +115,7 @@ def measure_traces(spectra: Spectra) -> Tensor:
     square_NT = mid_NT.square()
     return torch.cat(
         [
-            *_stereo_image(spectra.spectrum_N2MF, mean_N2F),
+            *_stereo_image(mean_N2F, spectra.product_NF),
             _cepstrum(torch.stack([mean_N2F[:, 0], mean_N2F.sum(dim=1)], dim=1)).flatten(1),
             _flatness(both_NMF),
             _waveform(mid_NT, square_NT),
@@ -149,14 +149,12 @@ def _masks(device: torch.device) -> _Masks:
     return _Masks(*masks)
 
 
-def _stereo_image(spectrum_N2MF: Tensor, mean_N2F: Tensor) -> tuple[Tensor, Tensor]:
+def _stereo_image(mean_N2F: Tensor, product_NF: Tensor) -> tuple[Tensor, Tensor]:
     """Return the level of left over right in dB, and their correlation, in mels."""
     bank_FK = mel_banks(mean_N2F.device).stereo_FK
-    # |mid +- side|^2 = |mid|^2 + |side|^2 +- 2 Re(mid side*) is the power of left, and of right.
-    mid_NMF, side_NMF = torch.view_as_real(spectrum_N2MF).flatten(-2).unbind(dim=1)
-    product_NF = (mid_NMF * side_NMF).mean(dim=1).unflatten(-1, (-1, 2)).sum(dim=-1)
     mid_NK, side_NK = (mean_N2F @ bank_FK).unbind(dim=1)
     both_NK, product_NK = mid_NK + side_NK, product_NF @ bank_FK
+    # |mid +- side|^2 = |mid|^2 + |side|^2 +- 2 Re(mid side*) is the power of left, and of right.
     floor_NK = both_NK * _RATIO_FLOOR + FLOOR_POWER
     left_NK = both_NK + 2 * product_NK + floor_NK
     right_NK = both_NK - 2 * product_NK + floor_NK
