@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from mixprint.controller.descriptors import shifted
 from mixprint.controller.exchange import exchangeable, exchanged
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import (
@@ -37,6 +36,7 @@ from mixprint.controller.settings import TrainParameters
 from mixprint.controller.style_noise import StyleNoise, with_style_noise
 from mixprint.controller.targets import TRACK
 from mixprint.errors import TrainingError
+from mixprint.features.descriptors import shifted
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import rank_and_world

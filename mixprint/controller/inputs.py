@@ -13,11 +13,12 @@ from torch import Tensor
 from mixprint.audio.resampling import resample_tracks
 from mixprint.console.levels import working_trim_db
 from mixprint.console.schema import TRACK_FIELDS_BY_NAME
-from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.descriptors import describe_audio
 from mixprint.controller.model import REFERENCE_KINDS, Inputs
 from mixprint.dsp.decibels import amplitude
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.encoder.settings import MIN_SEGMENT_S
+from mixprint.features.descriptors import NUM_DESCRIPTORS
 from mixprint.stems import NUM_STEMS
 
 STEM_KINDS = tuple(range(NUM_STEMS))

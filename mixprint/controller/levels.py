@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixprint.console.mixing import Values, stereo_matrix
-from mixprint.controller.descriptors import STEREO_CORNERS_HZ, DescribedLevels, described_levels
+from mixprint.controller.descriptors import DescribedLevels, described_levels
 from mixprint.dsp.compressor import Compressors, above_threshold_db
 from mixprint.dsp.decibels import amplitude
 from mixprint.dsp.equaliser import Sections, power_response
 from mixprint.dsp.room import DAMPING_HZ, echoes
+from mixprint.features.descriptors import STEREO_CORNERS_HZ
 from mixprint.stems import SAMPLE_RATE_HZ
 
 # By how much what a compressor follows, the peaks of short blocks, lies above the loudness of

@@ -23,12 +23,7 @@ from torch.utils.data import Dataset
 
 from mixprint.checkpoints.torchfile import write_tensors
 from mixprint.console.mixing import Values, stereo_matrix
-from mixprint.controller.descriptors import (
-    NUM_DESCRIPTORS,
-    NUM_MELS,
-    describe_audio,
-    part_powers,
-)
+from mixprint.controller.descriptors import describe_audio, part_powers
 from mixprint.controller.examples import Example
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import describe_tracks, role_numbers
@@ -37,6 +32,7 @@ from mixprint.controller.references import MeasuredReference, measure_reference
 from mixprint.controller.roles import ROLES
 from mixprint.controller.targets import TRACK, TRIM, Targets
 from mixprint.encoder.checkpoint import Encoder
+from mixprint.features.descriptors import NUM_DESCRIPTORS, NUM_MELS
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import load_batches

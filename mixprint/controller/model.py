@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixprint.controller.descriptors import NUM_DESCRIPTORS
 from mixprint.controller.heads import (
     SettingsHead,
     StripPrediction,
@@ -28,6 +27,7 @@ from mixprint.controller.roles import stem_of
 from mixprint.controller.settings import ControllerConfig
 from mixprint.controller.targets import MASTER, TRACK
 from mixprint.errors import ConfigError
+from mixprint.features.descriptors import NUM_DESCRIPTORS
 from mixprint.stems import STEMS
 
 # Parts of a reference, by number.

@@ -35,10 +35,11 @@ from mixprint.checkpoints.torchfile import write_tensors
 from mixprint.collection.locations import Collection, collection
 from mixprint.collection.sources import MIXTURE, Refusal, find_songs
 from mixprint.console.tracks import read_in_step
-from mixprint.controller.descriptors import NUM_DESCRIPTORS, describe_audio
+from mixprint.controller.descriptors import describe_audio
 from mixprint.controller.inputs import describe_reference, embed_stems
 from mixprint.encoder.checkpoint import Encoder
 from mixprint.errors import AudioError, DataError
+from mixprint.features.descriptors import NUM_DESCRIPTORS
 from mixprint.features.schema import MIN_DURATION_S
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.progress import Progress
@@ -46,6 +47,7 @@ from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import read_json, write_json
 from mixprint.storage.bucket import is_bucket
 from mixprint.text import first_of, shown
+from mixprint.training.measured import read_measured
 from mixprint.training.ranks import barrier, rank_and_world
 
 log = logging.getLogger("mixprint.controller")

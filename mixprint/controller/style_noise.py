@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mixprint.console.mixing import Values, stereo_matrix
-from mixprint.controller.descriptors import NUM_MELS, mel_points_hz, remixed, total_power
+from mixprint.controller.descriptors import mel_points_hz, remixed, total_power
 from mixprint.controller.draws import shared_deviations
 from mixprint.controller.levels import squared
 from mixprint.controller.measured import MeasuredExample
@@ -28,6 +28,7 @@ from mixprint.controller.measures import weights_of
 from mixprint.controller.roles import ROLES, stem_of
 from mixprint.controller.targets import MASTER, TRACK, Layout
 from mixprint.dsp.equaliser import power_response
+from mixprint.features.descriptors import NUM_MELS
 from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ, STEMS
 
 # A master's gains are changed by this part of a track's: so much less they differ between styles.

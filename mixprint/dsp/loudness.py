@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mixprint.dsp.quantiles import sorted_quantiles
+
 # BS.1770-4, tables 1 and 2: b0 b1 b2 a1 a2 at 48 kHz of the head's shelf and the high-pass.
 _REFERENCE_RATE_HZ = 48_000
 _REFERENCE_FILTERS = (
@@ -144,10 +146,8 @@ def dynamic_range_from_energy(energy_BK: Tensor) -> Tensor:
     # Windows outside the gate sort behind all others and are never reached by a quartile.
     loudness_BK = torch.where(gate_BK, to_lufs(window_BK), 1e3).sort(dim=-1).values
     last_B = gate_BK.sum(dim=-1).sub(1).clamp_min(0)
-    range_B = _sorted_quantile(loudness_BK, last_B, 0.75) - _sorted_quantile(
-        loudness_BK, last_B, 0.25
-    )
-    return torch.where(gate_BK.any(dim=-1), range_B, 0.0)
+    low_B, high_B = sorted_quantiles(loudness_BK, last_B, (0.25, 0.75)).unbind(dim=-1)
+    return torch.where(gate_BK.any(dim=-1), high_B - low_B, 0.0)
 
 
 def k_weighting_filters(sample_rate_hz: int) -> tuple[tuple[float, ...], ...]:
@@ -243,13 +243,3 @@ def to_lufs(energy: Tensor) -> Tensor:
 
 def _to_energy(loudness_lufs: float) -> float:
     return 10 ** ((loudness_lufs - _CHANNEL_SUM_OFFSET_LU) / 10)
-
-
-def _sorted_quantile(sorted_BK: Tensor, last_B: Tensor, quantile: float) -> Tensor:
-    """Interpolate a quantile of the entries 0 to `last_B` of rows in ascending order."""
-    position_B = last_B * quantile
-    below_B = position_B.floor().long()
-    above_B = torch.minimum(below_B + 1, last_B)
-    low_B = sorted_BK.gather(-1, below_B.unsqueeze(-1)).squeeze(-1)
-    high_B = sorted_BK.gather(-1, above_B.unsqueeze(-1)).squeeze(-1)
-    return torch.lerp(low_B, high_B, (position_B - below_B).to(low_B.dtype))

@@ -15,12 +15,14 @@ from torch.nn import functional
 
 from mixprint.encoder.settings import MIN_SEGMENT_S, EncoderConfig
 from mixprint.errors import ConfigError
-from mixprint.features.descriptors import LOUDNESS, NUM_DESCRIPTORS, shifted
-from mixprint.features.traces import NUM_TRACES, describe_effects
+from mixprint.features.descriptors import NUM_DESCRIPTORS, PLACES, shifted
+from mixprint.features.schema import STEM_FEATURES
+from mixprint.features.traces import NUM_EFFECT_DESCRIPTORS, describe_effects
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
 
 # Descriptors and traces; how loud the stem is in the mix, and how loud the mix.
-NUM_INPUTS = NUM_DESCRIPTORS + NUM_TRACES + 2
+NUM_INPUTS = NUM_EFFECT_DESCRIPTORS + 2
+_LOUDNESS = PLACES["stem_features"].start + tuple(STEM_FEATURES).index("loudness_lufs")
 _FAINTEST_LU = -40.0
 # What lies far out is bent to this, in standard deviations.
 _MAX_DEVIATION = 5.0
@@ -84,8 +86,8 @@ class DescriptorEncoder(nn.Module):
         shape = stems_BSCT.shape[:2]
         with torch.autocast(stems_BSCT.device.type, enabled=False):
             described_ND = describe_effects(stems_BSCT.float().flatten(0, 1))
-            loudness_BS = described_ND[:, LOUDNESS].view(shape)
-            level_ND = shifted(described_ND[:, :NUM_DESCRIPTORS], -described_ND[:, LOUDNESS])
+            loudness_BS = described_ND[:, _LOUDNESS].view(shape)
+            level_ND = shifted(described_ND[:, :NUM_DESCRIPTORS], -described_ND[:, _LOUDNESS])
             described_ND = torch.cat([level_ND, described_ND[:, NUM_DESCRIPTORS:]], dim=-1)
             # The loudness of the mix, as if its stems had nothing in common.
             whole_B1 = 10 * torch.pow(10.0, loudness_BS / 10).sum(dim=1, keepdim=True).log10()

@@ -527,8 +527,8 @@ class TrainConfig(StepConfig):
     def identity(self) -> dict[str, Any]:
         """Return the values that decide what is learned: the others may change in between.
 
-        Those of augmentations and of a backbone that are not used count for nothing, as in trainings
-        before there were several kinds.
+        Those of augmentations and of a backbone that are not used count for nothing, as in
+        trainings before there were several kinds.
         """
         values = {k: v for k, v in self.to_values().items() if k not in _INDIFFERENT}
         unused: set[str] = set()

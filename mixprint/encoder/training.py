@@ -7,6 +7,7 @@ T sample, D features, E embedding, Q segment of the validation.
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from mixprint.encoder.data import (
     Pair,
     chain_partners,
 )
+from mixprint.encoder.descriptor_training import DescriptorTask
 from mixprint.encoder.losses import (
     Views,
     contrastive_loss,
@@ -32,7 +34,6 @@ from mixprint.encoder.losses import (
     relations,
 )
 from mixprint.encoder.prediction import prediction_losses
-from mixprint.encoder.descriptor_training import DescriptorTask
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.task import VALID_CHAIN_S, Contrastive, EncoderTask, length, segment_name
 from mixprint.errors import TrainingError
@@ -81,15 +82,13 @@ def train(
         DataError: shards and features do not fit each other, or a segment cannot be read.
     """
 
-    def build_bands(device: torch.device) -> BandTask:
-        return BandTask(config, tracks, stems_dir, features_dir, data_fingerprint, device)
+    inputs = (config, tracks, stems_dir, features_dir, data_fingerprint)
 
-    def build_descriptors(device: torch.device) -> DescriptorTask:
-        return DescriptorTask(
-            config, tracks, stems_dir, features_dir, data_fingerprint, device, out_dir
-        )
+    def build(device: torch.device) -> EncoderTask[Any]:
+        if config.backbone == "descriptors":
+            return DescriptorTask(*inputs, device, out_dir)
+        return BandTask(*inputs, device)
 
-    build = build_descriptors if config.backbone == "descriptors" else build_bands
     return engine.train(build, out_dir, device=device, on_metrics=on_metrics)
 
 

@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from mixprint.encoder.checkpoint import Encoder
+from mixprint.dsp.mel import mel_filterbank
 from mixprint.encoder.building import build_encoder
-from mixprint.encoder.model import mel_filterbank
+from mixprint.encoder.checkpoint import Encoder
 
 N_FFT, HOP_SAMPLES, NUM_MELS = 2048, 1024, 64
 # Below this a level says nothing but that a stem rests.

@@ -52,6 +52,11 @@ class SpectralConstants(NamedTuple):
     """Weights that turn levels into the slope over octaves by least squares."""
 
 
+def window_samples(sample_rate_hz: int) -> int:
+    """Return the length of a window, two hops long."""
+    return 1 << round(math.log2(_WINDOW_S * sample_rate_hz))
+
+
 def power_spectrogram(audio_CT: Tensor, sample_rate_hz: int) -> Tensor:
     """Measure the power per frame and bin, averaged over the channels.
 
@@ -65,15 +70,32 @@ def power_spectrogram(audio_CT: Tensor, sample_rate_hz: int) -> Tensor:
         (..., N, F) one-sided power; over the bins it adds up to the frame's mean square (weighted
         by the window).
     """
-    window_T = spectral_constants(sample_rate_hz, audio_CT.device, audio_CT.dtype).window_T
+    return power(spectrogram(audio_CT, sample_rate_hz)).mean(dim=-3)
+
+
+def spectrogram(audio_T: Tensor, sample_rate_hz: int) -> Tensor:
+    """Compute the complex spectrum of each frame, of which `power` adds up to the mean square.
+
+    Args:
+        audio_T: (..., T) audio, full scale at +-1.
+        sample_rate_hz: sample rate.
+
+    Returns:
+        (..., N, F) one-sided spectra, of the windows that `power_spectrogram` describes.
+    """
+    window_T = spectral_constants(sample_rate_hz, audio_T.device, audio_T.dtype).window_T
     hop_samples = window_T.shape[0] // 2
-    num_hops = audio_CT.shape[-1] // hop_samples
-    hops = audio_CT[..., : num_hops * hop_samples].unflatten(-1, (num_hops, hop_samples))
+    num_hops = audio_T.shape[-1] // hop_samples
+    hops = audio_T[..., : num_hops * hop_samples].unflatten(-1, (num_hops, hop_samples))
     # A window is two neighbouring hops: cheaper than unfold, whose backward scatters.
-    frames_CNT = torch.cat([hops[..., :-1, :], hops[..., 1:, :]], dim=-1).mul_(window_T)
-    spectrum_CNF = torch.fft.rfft(frames_CNT)
+    frames_NT = torch.cat([hops[..., :-1, :], hops[..., 1:, :]], dim=-1).mul_(window_T)
+    return torch.fft.rfft(frames_NT)
+
+
+def power(spectrum_F: Tensor) -> Tensor:
+    """Return the squared magnitude of complex values."""
     # Three times faster than abs().square(), and smooth at zero.
-    return (spectrum_CNF.real.square() + spectrum_CNF.imag.square()).mean(dim=-3)
+    return spectrum_F.real.square() + spectrum_F.imag.square()
 
 
 def band_levels_db(spectrum_F: Tensor, constants: SpectralConstants) -> Tensor:
@@ -138,7 +160,7 @@ def spectral_constants(
             f"features up to {MEL_HIGH_HZ:.0f} Hz need a sample rate of "
             f"{2 * MEL_HIGH_HZ:.0f} Hz or more, got {sample_rate_hz}"
         )
-    window_size = 1 << round(math.log2(_WINDOW_S * sample_rate_hz))
+    window_size = window_samples(sample_rate_hz)
     window_T = torch.hann_window(window_size, dtype=torch.float64)
     # One-sided power: the factor 2 stands for the negative frequencies (DC is used by no feature).
     window_T = window_T * math.sqrt(2 / (window_size * window_T.square().sum().item()))

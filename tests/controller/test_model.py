@@ -3,13 +3,13 @@ import torch
 from torch import Tensor
 
 from mixprint.config import load_params
-from mixprint.controller.descriptors import NUM_DESCRIPTORS
 from mixprint.controller.heads import StripTarget
 from mixprint.controller.inputs import SongInputs, batched
 from mixprint.controller.model import ControllerNetwork, Inputs
 from mixprint.controller.roles import ROLES
 from mixprint.controller.settings import ControllerTrainConfig
 from mixprint.controller.targets import MASTER, TRACK
+from mixprint.features.descriptors import NUM_DESCRIPTORS
 from tests.controller.trials import network
 from tests.encoder.conftest import REPOSITORY
 

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from mixprint.console.levels import working_trim_db
 from mixprint.console.settings import Settings
-from mixprint.controller.descriptors import NUM_MELS, describe_audio
+from mixprint.controller.descriptors import describe_audio
 from mixprint.controller.examples import Example, Parts
 from mixprint.controller.inputs import describe_reference
 from mixprint.controller.measured import MeasuredExample, measure_batch
 from mixprint.controller.mixes import Mixing, mixed, stem_sums
 from mixprint.controller.style_noise import StyleNoise, with_style_noise
 from mixprint.controller.targets import MASTER, TRACK, Targets
+from mixprint.features.descriptors import NUM_MELS
 from mixprint.features.schema import STEM_FEATURES
 from mixprint.stems import SAMPLE_RATE_HZ
 

@@ -9,7 +9,6 @@ import torch
 
 from mixprint.controller.checkpoint import load_controller
 from mixprint.controller.data import ExampleReader, louder
-from mixprint.controller.descriptors import NUM_MELS
 from mixprint.controller.heads import StripPrediction
 from mixprint.controller.inputs import MID_SIDE_KINDS, STEM_KINDS
 from mixprint.controller.losses import level_loss
@@ -18,6 +17,7 @@ from mixprint.controller.model import Outputs
 from mixprint.controller.targets import MASTER, TRACK
 from mixprint.controller.training import TrainingSetup, train_controller
 from mixprint.errors import ConfigError, TrainingError
+from mixprint.features.descriptors import NUM_MELS
 from mixprint.training.engine import Outcome
 from tests.controller.trials import (
     EXAMPLE_S,

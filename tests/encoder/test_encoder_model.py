@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixprint.encoder.model import Film, LogMel, MixEncoder, mel_filterbank
+from mixprint.encoder.model import Film, LogMel, MixEncoder
 from mixprint.encoder.settings import FEATURE_FAMILIES, EncoderConfig, TrainConfig
 from mixprint.errors import ConfigError
 from mixprint.features import FEATURE_NAMES
@@ -37,15 +37,6 @@ def test_every_mel_belongs_to_a_band(
     banded = dataclasses.replace(config, num_mels=num_mels, band_mels=20, band_hop_mels=10)
     assert banded.band_starts == starts
     assert {m for s in starts for m in range(s, s + 20)} == set(range(num_mels))
-
-
-@pytest.mark.parametrize(("num_mels", "n_fft"), [(128, 1024), (80, 2048), (24, 512)])
-def test_no_mel_filter_is_empty_and_each_is_a_mean(num_mels: int, n_fft: int) -> None:
-    filters = mel_filterbank(num_mels, n_fft, 44_100)
-    assert filters.shape == (num_mels, n_fft // 2 + 1)
-    torch.testing.assert_close(filters.sum(dim=1), torch.ones(num_mels))
-    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float32)
-    assert ((filters @ bins).diff() > 0).all()  # the centres of mass rise
 
 
 def test_levels_follow_gain_and_silence_is_the_floor(config: EncoderConfig) -> None:
