@@ -46,7 +46,7 @@ log = logging.getLogger("mixprint.encoder")
 # Pairs of a batch that come from one block: they are what is hardest to tell apart.
 _PAIRS_PER_BLOCK = 4
 # How often nothing is done to a stem, and to a whole pair, of which then the style is shared alone.
-_UNTOUCHED_STEMS = 0.1
+_UNTOUCHED_STEMS = 0.2
 _UNTOUCHED_PAIRS = 0.15
 
 

@@ -81,7 +81,6 @@ def train(
         CheckpointError: there are states to go on from, and none of them is whole.
         DataError: shards and features do not fit each other, or a segment cannot be read.
     """
-
     inputs = (config, tracks, stems_dir, features_dir, data_fingerprint)
 
     def build(device: torch.device) -> EncoderTask[Any]:
