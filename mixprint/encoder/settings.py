@@ -480,6 +480,11 @@ class TrainConfig(StepConfig):
                 "train.contrast_weight and train.prediction_weight must be >= 0, one of them "
                 f"above, got {weights}"
             )
+        if self.contrast_weight == 0 and self.augmentation == "alternating":
+            raise ConfigError(
+                "train.contrast_weight must be above 0 with train.augmentation: alternating, for "
+                "nothing is predicted of the fixed chain"
+            )
         if self.prediction_weight > 0 and not self.draws_chains:
             raise ConfigError(
                 "train.prediction_weight above 0 needs train.augmentation: chains or alternating, "

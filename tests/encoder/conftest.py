@@ -31,11 +31,16 @@ class TinySet:
     tracks: list[Track]
 
 
-def make_stems(seed: int, num_segments: int, seconds: float = SEGMENT_S) -> Tensor:
+def make_stems(
+    seed: int,
+    num_segments: int,
+    seconds: float = SEGMENT_S,
+    sample_rate_hz: int = SAMPLE_RATE_HZ,
+) -> Tensor:
     """Make noise stems_BSCT whose channel levels and colour depend on the seed alone."""
     generator = torch.Generator().manual_seed(seed)
     level_SC1 = 10 ** (-1.5 * torch.rand(4, 2, 1, generator=generator) - 0.5)
-    shape = (num_segments, 4, 2, round(seconds * SAMPLE_RATE_HZ))
+    shape = (num_segments, 4, 2, round(seconds * sample_rate_hz))
     return level_SC1 * torch.randn(shape, generator=generator).clamp(-3, 3) / 3
 
 
@@ -56,12 +61,13 @@ def make_track(track_id: str, song: str, split: str) -> Track:
     )
 
 
-def make_set(root: Path, splits: dict[str, str]) -> TinySet:
+def make_set(root: Path, splits: dict[str, str], sample_rate_hz: int = SAMPLE_RATE_HZ) -> TinySet:
     """Write songs in two mixes each, two segments a track.
 
     Args:
         root: an empty folder.
         splits: song -> split.
+        sample_rate_hz: of their stems.
     """
     stems_dir, features_dir = root / "stems", root / "features"
     tracks = [
@@ -73,15 +79,15 @@ def make_set(root: Path, splits: dict[str, str]) -> TinySet:
     with write_shard(
         stems_dir / shard_name(0, 1),
         fingerprint="tiny",
-        sample_rate_hz=SAMPLE_RATE_HZ,
+        sample_rate_hz=sample_rate_hz,
         separator=separator,
     ) as writer:
         for seed, track in enumerate(tracks):
-            stems_BSCT = make_stems(seed, 2)
+            stems_BSCT = make_stems(seed, 2, sample_rate_hz=sample_rate_hz)
             for segment, stems_SCT in enumerate(stems_BSCT):
                 writer.write(track.track_id, segment, segment * SEGMENT_S, stems_SCT)
                 rows.append((track.track_id, segment))
-            features.append(extract(stems_BSCT, SAMPLE_RATE_HZ))
+            features.append(extract(stems_BSCT, sample_rate_hz))
     features_BD = torch.cat(features)
     ids, segments = zip(*rows, strict=True)
     write_features(features_dir / "features.parquet", ids, segments, features_BD)
@@ -106,6 +112,24 @@ def longer_set(tmp_path_factory: pytest.TempPathFactory) -> TinySet:
 def tiny_config(**changes: object) -> TrainConfig:
     """Return the parameters of `params.yaml` with a network of a few thousand weights."""
     return dataclasses.replace(_tiny_config(), **changes)
+
+
+def descriptor_config(**changes: object) -> TrainConfig:
+    """Return the same for an encoder on descriptors."""
+    values: dict[str, object] = {
+        "backbone": "descriptors",
+        "epochs": 2,
+        "segment_weight": 0.0,
+        "augmentation": "alternating",
+        "chain_lengths": (1, 1),
+        "valid_chains": 2,
+        "num_blocks": 2,
+        "block_songs": 3,
+        "block_chains": 3,
+        "steps_per_epoch": 3,
+        "descriptor_hidden": 8,
+    }
+    return tiny_config(**(values | changes))
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mixprint.encoder import augmentation, training
+from mixprint.encoder import augmentation, task
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import TrainConfig
@@ -228,7 +228,7 @@ def train_rounding_rank(rank: int, folder: str, config: TrainConfig, tiny_set: A
         losses = itertools.count(0, 1) if rank == 1 else itertools.count(0, -1)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                training,
+                task,
                 "retrieval_metrics",
                 lambda *_: {"recall_at_1": 1.0, "mrr": 1.0, "loss": next(losses)},
             )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from mixprint.encoder.descriptor_model import NUM_INPUTS, DescriptorEncoder
 from mixprint.encoder.model import LogMel
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.training import train
@@ -37,4 +38,16 @@ def quick_input() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LogMel, "forward", levels)
+        yield
+
+
+@contextmanager
+def quick_descriptions() -> Iterator[None]:
+    """Describe stems by their first samples, where it does not matter what is heard."""
+
+    def describe(encoder: DescriptorEncoder, stems_BSCT: Tensor) -> Tensor:
+        return stems_BSCT[..., 0, :NUM_INPUTS]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DescriptorEncoder, "describe", describe)
         yield

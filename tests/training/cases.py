@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from mixprint.controller.training import ControllerTask, TrainingSetup
-from mixprint.encoder.training import EncoderTask
+from mixprint.encoder.descriptor_training import DescriptorTask
+from mixprint.encoder.training import BandTask
 from mixprint.separation import build_scnet
 from mixprint.separation.scnet.data import songs_of_folder
 from mixprint.separation.scnet.training import SeparatorTask
@@ -23,8 +24,8 @@ from mixprint.training.task import Length, Task
 from mixprint.zero_shot.training import ZeroShotTask
 from tests.controller.trials import NoiseExamples, quick_console
 from tests.controller.trials import config as controller_config
-from tests.encoder.conftest import TinySet, make_set, tiny_config
-from tests.encoder.trials import quick_input
+from tests.encoder.conftest import TinySet, descriptor_config, make_set, tiny_config
+from tests.encoder.trials import quick_descriptions, quick_input
 from tests.separation.trials import TINY_MODEL, make_songs, separator_config
 from tests.training.toys import AdversarialToy, AveragedToy, plan
 from tests.zero_shot.trials import Collection, encoder_of, make_collection, quick_validation, ranges
@@ -82,7 +83,26 @@ def _encoder(data: TinySet, device: torch.device, is_random: bool) -> Task[Any]:
         negatives=("songs", "siblings"),
         shared_chain_weight=0.0,
     )
-    return EncoderTask(config, data.tracks, data.stems_dir, data.features_dir, "tiny", device)
+    return BandTask(config, data.tracks, data.stems_dir, data.features_dir, "tiny", device)
+
+
+def _descriptors_data(folder: Path) -> TinySet:
+    splits = dict.fromkeys("abc", "train") | {"d": "valid"}
+    return make_set(folder, splits, sample_rate_hz=44_100)
+
+
+def _descriptors(data: TinySet, device: torch.device, is_random: bool) -> Task[Any]:
+    config = descriptor_config(
+        descriptor_dropout=0.2 if is_random else 0.0,
+        descriptor_noise=0.1 if is_random else 0.0,
+        prediction_weight=0.3,
+        learn_temperature=True,
+    )
+    # What is measured is the same for all.
+    shared = data.stems_dir.parent / "measured"
+    return DescriptorTask(
+        config, data.tracks, data.stems_dir, data.features_dir, "tiny", device, shared
+    )
 
 
 def _separator_data(folder: Path) -> Path:
@@ -138,6 +158,9 @@ CASES = {
         torch.optim.AdamW,
         quick=quick_console,
         named=r"example \d",
+    ),
+    "descriptors": Case(
+        _descriptors_data, _descriptors, torch.optim.AdamW, quick=quick_descriptions
     ),
     "encoder": Case(_encoder_data, _encoder, torch.optim.AdamW, quick=quick_input),
     "separator": Case(
