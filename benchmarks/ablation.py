@@ -21,6 +21,7 @@ from benchmarks.pipeline import machine
 from benchmarks.publish import publish
 from components.layout import (
     CATALOGUE_FOLDER,
+    ENCODER_FOLDER,
     EVALUATION_FOLDER,
     FEATURES_FOLDER,
     METRICS_FILE,
@@ -30,6 +31,8 @@ from mixprint.config import load_params
 from mixprint.log import setup_logging
 from mixprint.storage.atomic import atomic_path, read_json
 from mixprint.synthesis.style_benchmark import generate_benchmark
+from mixprint.training.measured import MEASURED_FOLDER
+from mixprint.training.outputs import STATE_FOLDER
 
 log = logging.getLogger("mixprint.ablation")
 
@@ -38,9 +41,33 @@ ROOT = Path("results/ablation")
 PARAMS_FILE = "params.yaml"
 SHARED_FOLDERS = (CATALOGUE_FOLDER, STEMS_FOLDER, FEATURES_FOLDER)
 DEFAULT = "default"
+# What turns the profile into a training of the other backbone.
+BANDS: Mapping[str, Any] = {
+    "backbone": "bands",
+    "augmentation": "fixed",
+    "batch_size": 16,
+    "learning_rate": 3.0e-3,
+    "segment_s": 10.0,
+    "segment_weight": 1.0,
+    "temperature": 0.1,
+}
 # What a variant changes in the section `train` of the profile.
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
+OF_DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
     DEFAULT: {},
+    "and prediction": {"prediction_weight": 0.3},
+    "random chains alone": {"augmentation": "chains"},
+    "random chains, and prediction": {"augmentation": "chains", "prediction_weight": 0.3},
+    "random chains, prediction alone": {
+        "augmentation": "chains",
+        "prediction_weight": 1.0,
+        "contrast_weight": 0.0,
+    },
+    "the fixed chain alone": {"augmentation": "fixed"},
+    "a low temperature": {"temperature": 0.1},
+    "any styles behind a chain": {"same_style": "negative"},
+}
+OF_BANDS: Mapping[str, Mapping[str, Any]] = {
+    "bands": {},
     "FiLM alone": {"feature_skip": False},
     "features prepended": {"conditioning": "prepend", "feature_skip": False},
     "features join late alone": {"conditioning": "none"},
@@ -68,6 +95,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "contrast_weight": 0.0,
     },
     "chains and the fixed chain in turn": {"augmentation": "alternating", "prediction_weight": 1.0},
+}
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    **OF_DESCRIPTORS,
+    **{name: {**BANDS, **changes} for name, changes in OF_BANDS.items()},
 }
 METHODS = ("features", "log_mel", "untrained", "chance")
 MEASURES = {
@@ -114,6 +145,13 @@ def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> None:
         link = folder / shared
         if not link.is_symlink():
             link.symlink_to((root / shared).resolve(), target_is_directory=True)
+    # Views that were measured for one variant serve all that need the same.
+    measured = folder / ENCODER_FOLDER / STATE_FOLDER / MEASURED_FOLDER
+    if not measured.is_symlink():
+        shared = (root / MEASURED_FOLDER).resolve()
+        shared.mkdir(exist_ok=True)
+        measured.parent.mkdir(parents=True, exist_ok=True)
+        measured.symlink_to(shared, target_is_directory=True)
     log.info("variant: %s", name)
     changed = {**params, "train": {**params["train"], **VARIANTS[name]}}
     run_step("train", folder, changed)

@@ -30,12 +30,13 @@ from mixprint.encoder.blocks import (
     measure_blocks,
     plan_blocks,
 )
-from mixprint.encoder.descriptor_model import DescriptorEncoder
+from mixprint.encoder.descriptor_model import NUM_INPUTS, DescriptorEncoder
 from mixprint.encoder.losses import gather_rows, info_nce
 from mixprint.encoder.prediction import prediction_losses
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.task import VALID_CHAIN_S, EncoderTask, length, segment_name
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.stems import NUM_STEMS
 from mixprint.training.loading import derive_seed
 from mixprint.training.measured import MEASURED_FOLDER, read_measured
 from mixprint.training.outputs import STATE_FOLDER
@@ -225,7 +226,7 @@ class DescriptorTask(EncoderTask[Tensor]):
         path = self._measured_folder / f"{name}.safetensors"
         if not path.exists():
             own = range(len(references))[self._rows(len(references), self.rank)]
-            parts = []
+            parts = [torch.zeros(0, NUM_STEMS, NUM_INPUTS, dtype=torch.half, device=self.device)]
             for number in own:
                 stems_1SCT = self.source.stems(references[number])[0][None].to(self.device)
                 if chains is not None:
