@@ -176,6 +176,7 @@ class DescriptorTask(EncoderTask[Tensor]):
         num_pairs = self.config.batch_size
         sizes = [length(self._rows(num_pairs, rank)) for rank in range(self.world_size)]
         view_2GE = gather_rows(embedding_2NE.transpose(0, 1), sizes).transpose(0, 1)
+        query_LE, keys_VE = embedding_2NE.flatten(0, 1), view_2GE.flatten(0, 1)
         number_2G = torch.arange(2 * num_pairs).view(2, num_pairs)
         own_L, partner_L = (x_2G[:, rows].flatten() for x_2G in (number_2G, number_2G.flip(0)))
         identity_V = pairs.identity_N.repeat(2)
@@ -188,15 +189,19 @@ class DescriptorTask(EncoderTask[Tensor]):
             candidate_LV &= same_song_LV
         if not {"siblings", "augmented"} & set(negatives):
             candidate_LV &= ~same_song_LV
-        loss_L = info_nce(
-            embedding_2NE.flatten(0, 1),
-            view_2GE.flatten(0, 1),
-            positive_LV.to(self.device),
-            (candidate_LV | positive_LV).to(self.device),
-            self.model.temperature(),
-            None,
-        )
-        return loss_L.sum() / (2 * num_pairs)
+        candidate_LV |= positive_LV
+        scale = self.model.temperature()
+        masks = (positive_LV.to(self.device), candidate_LV.to(self.device))
+        loss = info_nce(query_LE, keys_VE, *masks, scale, None).sum()
+        if self.config.style_weight > 0:
+            style_V = self.blocks.style_B[pairs.block_N].repeat(2)
+            same_style_LV = (style_V[own_L, None] == style_V) & ~same_song_LV
+            # Partners at least have the style of each view.
+            masks = (same_style_LV.to(self.device), (~same_song_LV).to(self.device))
+            scale = torch.tensor(1 / self.config.style_temperature, device=self.device)
+            style_loss = info_nce(query_LE, keys_VE, *masks, scale, None).sum()
+            loss = loss + self.config.style_weight * style_loss
+        return loss / (2 * num_pairs)
 
     @override
     def describe(self, step: int, batch: Tensor) -> Sequence[str]:

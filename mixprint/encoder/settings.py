@@ -281,6 +281,8 @@ _OF_DESCRIPTORS = frozenset(
         "block_songs",
         "block_chains",
         "steps_per_epoch",
+        "style_weight",
+        "style_temperature",
     }
 )
 _OF_BANDS = frozenset(
@@ -348,6 +350,9 @@ class TrainConfig(StepConfig):
         block_songs: songs of a block.
         block_chains: mixes of each song in a block: as it is, and behind so many chains less one.
         steps_per_epoch: steps between validations of that backbone.
+        style_weight: weight of its term in which songs of one known style attract each other,
+            whatever was done to them; 0: off.
+        style_temperature: of that term.
     """
 
     section: ClassVar[str] = "train"
@@ -402,6 +407,8 @@ class TrainConfig(StepConfig):
     block_songs: int
     block_chains: int
     steps_per_epoch: int
+    style_weight: float
+    style_temperature: float
     augment_probability: float
     augment_gain_db: tuple[float, ...]
     augment_tilt_db: tuple[float, ...]
@@ -502,6 +509,16 @@ class TrainConfig(StepConfig):
             raise ConfigError(
                 "train.block_chains must be at least 3 with train.augmentation: alternating, got "
                 f"{self.block_chains}"
+            )
+        if self.style_weight < 0 or self.style_temperature <= 0:
+            raise ConfigError(
+                "train.style_weight must be >= 0 and train.style_temperature > 0, got "
+                f"{self.style_weight} and {self.style_temperature}"
+            )
+        if self.style_weight > 0 and self.same_style != "positive":
+            raise ConfigError(
+                "train.style_weight above 0 needs train.same_style: positive, got "
+                f"{self.same_style!r}"
             )
         if self.compile:
             raise ConfigError("train.compile must be false with train.backbone: descriptors")

@@ -54,6 +54,7 @@ def test_it_finds_chains_on_songs_that_it_has_not_met(songs: TinySet, tmp_path: 
         {"negatives": ("songs",)},
         {"negatives": ("siblings",)},
         {"same_style": "positive"},
+        {"same_style": "positive", "style_weight": 1.0},
         {"temperature": 0.5},
         {"descriptor_noise": 1.0},
         {"descriptor_dropout": 0.7},
@@ -108,7 +109,8 @@ def test_a_loss_that_is_not_finite_names_the_segments(
         return original(encoder, described_BSD) * math.nan
 
     monkeypatch.setattr(DescriptorEncoder, "embed_described", broken)
-    message = r"step 0: expected a finite loss, found nan; track [a-d][01] segment [01] at .* s \(block [01]\), "
+    named = r"track [a-d][01] segment [01] at .* s \(block [01]\), "
+    message = f"step 0: expected a finite loss, found nan; {named}"
     with quick_descriptions(), pytest.raises(Exception, match=message):
         run(descriptor_config(), songs, tmp_path)
 
@@ -121,6 +123,7 @@ def test_a_loss_that_is_not_finite_names_the_segments(
         ({"compile": True}, "compile must be false"),
         ({"block_chains": 2}, "block_chains must be at least 3"),
         ({"block_songs": 1}, "block_songs must be >= 2"),
+        ({"style_weight": 1.0}, "style_weight above 0 needs train.same_style: positive"),
         ({"num_blocks": 0}, "num_blocks must be >= 1"),
     ],
     ids=str,
