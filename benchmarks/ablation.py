@@ -36,38 +36,14 @@ from mixprint.training.outputs import STATE_FOLDER
 
 log = logging.getLogger("mixprint.ablation")
 
-PROFILE = "representation"
+PROFILE, DESCRIPTORS_PROFILE = "representation", "descriptors"
 ROOT = Path("results/ablation")
 PARAMS_FILE = "params.yaml"
 SHARED_FOLDERS = (CATALOGUE_FOLDER, STEMS_FOLDER, FEATURES_FOLDER)
 DEFAULT = "default"
-# What turns the profile into a training of the other backbone.
-BANDS: Mapping[str, Any] = {
-    "backbone": "bands",
-    "augmentation": "fixed",
-    "batch_size": 16,
-    "learning_rate": 3.0e-3,
-    "segment_s": 10.0,
-    "segment_weight": 1.0,
-    "temperature": 0.1,
-}
 # What a variant changes in the section `train` of the profile.
-OF_DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
     DEFAULT: {},
-    "and prediction": {"prediction_weight": 0.3},
-    "random chains alone": {"augmentation": "chains"},
-    "random chains, and prediction": {"augmentation": "chains", "prediction_weight": 0.3},
-    "random chains, prediction alone": {
-        "augmentation": "chains",
-        "prediction_weight": 1.0,
-        "contrast_weight": 0.0,
-    },
-    "the fixed chain alone": {"augmentation": "fixed"},
-    "a low temperature": {"temperature": 0.1},
-    "any styles behind a chain": {"same_style": "negative"},
-}
-OF_BANDS: Mapping[str, Mapping[str, Any]] = {
-    "bands": {},
     "FiLM alone": {"feature_skip": False},
     "features prepended": {"conditioning": "prepend", "feature_skip": False},
     "features join late alone": {"conditioning": "none"},
@@ -96,9 +72,23 @@ OF_BANDS: Mapping[str, Mapping[str, Any]] = {
     },
     "chains and the fixed chain in turn": {"augmentation": "alternating", "prediction_weight": 1.0},
 }
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    **OF_DESCRIPTORS,
-    **{name: {**BANDS, **changes} for name, changes in OF_BANDS.items()},
+# What one changes in that of the profile of the other backbone.
+DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
+    "descriptors": {},
+    "descriptors, and prediction": {"prediction_weight": 0.3},
+    "descriptors, random chains": {"augmentation": "chains"},
+    "descriptors, random chains and prediction": {
+        "augmentation": "chains",
+        "prediction_weight": 0.3,
+    },
+    "descriptors, prediction alone": {
+        "augmentation": "chains",
+        "prediction_weight": 1.0,
+        "contrast_weight": 0.0,
+    },
+    "descriptors, the fixed chain": {"augmentation": "fixed"},
+    "descriptors, styles do not attract": {"style_weight": 0.0},
+    "descriptors, any styles behind a chain": {"same_style": "negative", "style_weight": 0.0},
 }
 METHODS = ("features", "log_mel", "untrained", "chance")
 MEASURES = {
@@ -113,16 +103,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
+    names = [*VARIANTS, *DESCRIPTORS]
+    parser.add_argument("--variants", nargs="*", default=names, choices=names)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     args = parser.parse_args()
     setup_logging()
-    params = load_params(Path(PARAMS_FILE), PROFILE, args.set)
+    params, of_descriptors = (
+        load_params(Path(PARAMS_FILE), profile, args.set)
+        for profile in (PROFILE, DESCRIPTORS_PROFILE)
+    )
     # Its runs and models must not stand among those of real runs.
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{args.root.resolve()}/mlflow.db"
     prepare(args.root, params)
     for name in args.variants:
-        train_variant(args.root, name, params)
+        if name in DESCRIPTORS:
+            train_variant(args.root, name, of_descriptors, DESCRIPTORS[name])
+        else:
+            train_variant(args.root, name, params, VARIANTS[name])
     metrics = finished(args.root)
     values = {"machine": machine(), "overrides": args.set, "metrics": metrics}
     publish(args.out, "ablation", values, table(metrics))
@@ -137,7 +134,9 @@ def prepare(root: Path, params: Mapping[str, Any]) -> None:
     run_step("features", root, params)
 
 
-def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> None:
+def train_variant(
+    root: Path, name: str, params: Mapping[str, Any], changes: Mapping[str, Any]
+) -> None:
     """Train and evaluate one variant in a folder of its own."""
     folder = folder_of(root, name)
     folder.mkdir(parents=True, exist_ok=True)
@@ -148,12 +147,12 @@ def train_variant(root: Path, name: str, params: Mapping[str, Any]) -> None:
     # Views that were measured for one variant serve all that need the same.
     measured = folder / ENCODER_FOLDER / STATE_FOLDER / MEASURED_FOLDER
     if not measured.is_symlink():
-        shared = (root / MEASURED_FOLDER).resolve()
-        shared.mkdir(exist_ok=True)
+        target = (root / MEASURED_FOLDER).resolve()
+        target.mkdir(exist_ok=True)
         measured.parent.mkdir(parents=True, exist_ok=True)
-        measured.symlink_to(shared, target_is_directory=True)
+        measured.symlink_to(target, target_is_directory=True)
     log.info("variant: %s", name)
-    changed = {**params, "train": {**params["train"], **VARIANTS[name]}}
+    changed = {**params, "train": {**params["train"], **changes}}
     run_step("train", folder, changed)
     run_step("evaluate", folder, changed)
 
@@ -164,7 +163,10 @@ def folder_of(root: Path, name: str) -> Path:
 
 def finished(root: Path) -> dict[str, Any]:
     """Read the metrics of all variants that were evaluated, now or before."""
-    paths = {name: folder_of(root, name) / EVALUATION_FOLDER / METRICS_FILE for name in VARIANTS}
+    paths = {
+        name: folder_of(root, name) / EVALUATION_FOLDER / METRICS_FILE
+        for name in (*VARIANTS, *DESCRIPTORS)
+    }
     return {name: read_json(path) for name, path in paths.items() if path.exists()}
 
 

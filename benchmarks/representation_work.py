@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.ablation import BANDS
 from benchmarks.looped_bands import looped_bands
 from benchmarks.training_rank import NO_ROOM, RankJob, figures_path
 from components.layout import CATALOGUE_FOLDER, FEATURES_FILES, FEATURES_FOLDER, STEMS_FOLDER
@@ -177,8 +176,9 @@ def timed(work: Callable[[], object], job: Job) -> float:
 
 
 def train_values(job: Job) -> dict[str, Any]:
-    """Return the section `train` of the job's profile, with the backbone that is timed: bands."""
-    return {**load_params(PARAMS_PATH, job.profile)["train"], **BANDS}
+    """Return the section `train` of the job's profile."""
+    values: dict[str, Any] = load_params(PARAMS_PATH, job.profile)["train"]
+    return values
 
 
 def encoder_config(job: Job) -> EncoderConfig:
