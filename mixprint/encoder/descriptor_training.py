@@ -54,11 +54,9 @@ _MEASURED_WITH = (
     "block_songs",
     "chain_lengths",
     "held_out_effects",
-    "max_valid_tracks",
     "same_style",
     "seed",
     "segment_s",
-    "valid_chains",
 )
 
 
@@ -227,7 +225,9 @@ class DescriptorTask(EncoderTask[Tensor]):
 
     def _measured(self, references: Sequence[SegmentRef], chains: AnyChains | None) -> Tensor:
         """Describe the segments of the validation, or read what was measured before."""
-        name = "valid" if chains is None else "valid-chains"
+        name = f"valid-{self.config.max_valid_tracks}-tracks"
+        if chains is not None:
+            name += f"-{self.config.valid_chains}-chains"
         path = self._measured_folder / f"{name}.safetensors"
         if not path.exists():
             own = range(len(references))[self._rows(len(references), self.rank)]
