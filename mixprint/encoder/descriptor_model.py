@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixprint.encoder.settings import MIN_SEGMENT_S, EncoderConfig
+from mixprint.encoder.inputs import check_stems
+from mixprint.encoder.settings import EncoderConfig
 from mixprint.errors import ConfigError
 from mixprint.features.descriptors import NUM_DESCRIPTORS, PLACES, shifted
 from mixprint.features.schema import STEM_FEATURES
 from mixprint.features.traces import NUM_EFFECT_DESCRIPTORS, describe_effects
-from mixprint.stems import NUM_CHANNELS, NUM_STEMS, SAMPLE_RATE_HZ
+from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ
 
 # Descriptors and traces; how loud the stem is in the mix, and how loud the mix.
 NUM_INPUTS = NUM_EFFECT_DESCRIPTORS + 2
@@ -82,7 +83,7 @@ class DescriptorEncoder(nn.Module):
         Raises:
             ValueError: the shape does not fit.
         """
-        self._check(stems_BSCT)
+        check_stems(stems_BSCT, self.config.min_samples)
         shape = stems_BSCT.shape[:2]
         with torch.autocast(stems_BSCT.device.type, enabled=False):
             described_ND = describe_effects(stems_BSCT.float().flatten(0, 1))
@@ -119,15 +120,3 @@ class DescriptorEncoder(nn.Module):
         self.mean_D.copy_(described_ND.mean(dim=0))
         deviation_D = described_ND.std(dim=0, correction=0)
         self.deviation_D.copy_(deviation_D.clamp_min(_LEAST_DEVIATION))
-
-    def _check(self, stems_BSCT: Tensor) -> None:
-        if stems_BSCT.ndim != 4 or stems_BSCT.shape[1:3] != (NUM_STEMS, NUM_CHANNELS):
-            raise ValueError(
-                f"stems_BSCT must be (B, {NUM_STEMS}, {NUM_CHANNELS}, T), "
-                f"got {tuple(stems_BSCT.shape)}"
-            )
-        if stems_BSCT.shape[-1] < self.config.min_samples:
-            raise ValueError(
-                f"stems_BSCT must last at least {MIN_SEGMENT_S} s "
-                f"({self.config.min_samples} samples), got {stems_BSCT.shape[-1]}"
-            )

@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from mixprint.checkpoints.torchfile import write_tensors
-from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SegmentRef
 from mixprint.encoder.augmentation import AnyChains
 from mixprint.encoder.blocks import (
@@ -34,14 +33,19 @@ from mixprint.encoder.descriptor_model import NUM_INPUTS, DescriptorEncoder
 from mixprint.encoder.losses import gather_rows, info_nce
 from mixprint.encoder.prediction import prediction_losses
 from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.task import VALID_CHAIN_S, EncoderTask, length, segment_name
+from mixprint.encoder.task import (
+    VALID_CHAIN_S,
+    EncoderTask,
+    TrainingData,
+    length,
+    segment_name,
+)
 from mixprint.fingerprint import code_version, fingerprint
 from mixprint.stems import NUM_STEMS
 from mixprint.training.loading import derive_seed
 from mixprint.training.measured import MEASURED_FOLDER, read_measured
 from mixprint.training.outputs import STATE_FOLDER
 from mixprint.training.ranks import barrier, sum_over_ranks
-from mixprint.training.task import Length, Plan
 from mixprint.training.updates import Update
 
 _IDENTITY_DIGITS = 16
@@ -64,16 +68,9 @@ class DescriptorTask(EncoderTask[Tensor]):
     """Songs behind the same chains attract each other, and all other views of the batch repel."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        tracks: Sequence[Track],
-        stems_dir: Path,
-        features_dir: Path,
-        data_fingerprint: str,
-        device: torch.device,
-        out_dir: Path,
+        self, config: TrainConfig, data: TrainingData, device: torch.device, out_dir: Path
     ) -> None:
-        super().__init__(config, tracks, stems_dir, features_dir, data_fingerprint, device)
+        super().__init__(config, data, device)
         assert isinstance(self.model.encoder, DescriptorEncoder)
         self.encoder = self.model.encoder
         self._measured_folder = out_dir / STATE_FOLDER / MEASURED_FOLDER / self._measured_identity()
@@ -96,16 +93,8 @@ class DescriptorTask(EncoderTask[Tensor]):
         usual_NSD = self.blocks.measured.described_ICSD[:_STANDARD_BLOCKS].flatten(0, 2)
         self.encoder.standardise(usual_NSD.flatten(0, 1).float().to(device))
         self._described: dict[bool, Tensor] = {}
-        self.plan = Plan(
-            length=Length(steps=config.epochs * config.steps_per_epoch, patience=config.patience),
-            valid_steps=config.steps_per_epoch,
-            seed=config.seed,
-            max_grad_norm=config.max_grad_norm,
-            save_steps=config.save_steps,
-            log_steps=config.log_steps,
-            keep_checkpoints=config.keep_checkpoints,
-            num_workers=config.num_workers,
-            precision=config.precision,
+        self.plan = self.plan_of(
+            steps=config.epochs * config.steps_per_epoch, steps_per_epoch=config.steps_per_epoch
         )
 
     def _measured_identity(self) -> str:

@@ -21,7 +21,8 @@ from torch.nn import functional
 
 from mixprint.dsp.mel import mel_filterbank
 from mixprint.encoder.bands import BandBlock
-from mixprint.encoder.settings import FEATURE_FAMILIES, MIN_SEGMENT_S, POOL, EncoderConfig
+from mixprint.encoder.inputs import check_stems
+from mixprint.encoder.settings import FEATURE_FAMILIES, POOL, EncoderConfig
 from mixprint.features import FEATURE_NAMES
 from mixprint.stems import NUM_CHANNELS, NUM_STEMS
 
@@ -199,16 +200,7 @@ class MixEncoder(nn.Module):
 
     def _check(self, stems_BSCT: Tensor, features_BD: Tensor) -> None:
         B = stems_BSCT.shape[0]
-        if stems_BSCT.ndim != 4 or stems_BSCT.shape[1:3] != (NUM_STEMS, NUM_CHANNELS):
-            raise ValueError(
-                f"stems_BSCT must be (B, {NUM_STEMS}, {NUM_CHANNELS}, T), "
-                f"got {tuple(stems_BSCT.shape)}"
-            )
-        if stems_BSCT.shape[-1] < self.config.min_samples:
-            raise ValueError(
-                f"stems_BSCT must last at least {MIN_SEGMENT_S} s "
-                f"({self.config.min_samples} samples), got {stems_BSCT.shape[-1]}"
-            )
+        check_stems(stems_BSCT, self.config.min_samples)
         if features_BD.shape != (B, len(FEATURE_NAMES)):
             raise ValueError(
                 f"standardised_features_BD must be ({B}, {len(FEATURE_NAMES)}), "

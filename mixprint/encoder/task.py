@@ -7,6 +7,7 @@ validation.
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import rank_and_world
 from mixprint.training.recorder import TIMES
 from mixprint.training.schedules import warmed_up_rate
-from mixprint.training.task import Task, Weights
+from mixprint.training.task import Length, Plan, Task, Weights
 from mixprint.training.updates import listed
 
 log = logging.getLogger("mixprint.encoder")
@@ -72,30 +73,40 @@ class Contrastive(nn.Module):
         return self.encoder(stems_BSCT, features_BD), self.temperature()
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Separated and measured songs that an encoder learns from.
+
+    Attributes:
+        tracks: the catalogue: splits and songs. Styles are never looked at, unless `same_style`
+            asks for it.
+        stems_dir: stem shards.
+        features_dir: `features.parquet` and `standardisation.json`.
+        fingerprint: of the stems and features, kept in the checkpoint.
+    """
+
+    tracks: Sequence[Track]
+    stems_dir: Path
+    features_dir: Path
+    fingerprint: str
+
+
 class EncoderTask(Task[Batch]):
     """A training of an encoder, whatever it learns from."""
 
     name = "encoder"
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        tracks: Sequence[Track],
-        stems_dir: Path,
-        features_dir: Path,
-        data_fingerprint: str,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, config: TrainConfig, data: TrainingData, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.data_fingerprint = data_fingerprint
+        self.data_fingerprint = data.fingerprint
         self.objective, self.augmentation = config.objective(), Augmentation(config)
         self.rank, self.world_size = rank_and_world()
-        references = read_index(stems_dir)
-        self.train_tracks = tracks_of_split(references, tracks, "train")
-        self.valid_tracks = self._tracks_to_validate(references, tracks)
+        references = read_index(data.stems_dir)
+        self.train_tracks = tracks_of_split(references, data.tracks, "train")
+        self.valid_tracks = self._tracks_to_validate(references, data.tracks)
         if len(self.train_tracks) < 2:
             raise TrainingError(
-                f"{stems_dir}: expected at least 2 tracks of two segments in the train split, "
+                f"{data.stems_dir}: expected at least 2 tracks of two segments in the train split, "
                 f"found {len(self.train_tracks)}"
             )
         first = self.train_tracks[0].references[0]
@@ -104,9 +115,9 @@ class EncoderTask(Task[Batch]):
             raise DataError(f"{first.shard_path}: sample_rate_hz must be int: {sample_rate_hz!r}")
         self.sample_rate_hz = sample_rate_hz
         self.stored_s = read_segment(first, stems=("vocals",)).shape[-1] / sample_rate_hz
-        self.standardisation = Standardisation.load(features_dir / STANDARDISATION_NAME)
+        self.standardisation = Standardisation.load(data.features_dir / STANDARDISATION_NAME)
         self.source = SegmentSource(
-            read_features(features_dir / TABLE_NAME),
+            read_features(data.features_dir / TABLE_NAME),
             segment_s=config.segment_s,
             sample_rate_hz=sample_rate_hz,
             cache_gib=config.cache_gib,
@@ -120,6 +131,22 @@ class EncoderTask(Task[Batch]):
             head = PredictionHead(config.embedding_dim, effects, presence)
         self.model = Contrastive(encoder, temperature, head).to(device)
         self.parts = {"encoder": self.model}
+
+    def plan_of(self, *, steps: int, steps_per_epoch: int) -> Plan:
+        """Plan a training of so many steps, as the configuration says."""
+        config = self.config
+        return Plan(
+            length=Length(steps=steps, patience=config.patience),
+            valid_steps=steps_per_epoch,
+            seed=config.seed,
+            max_grad_norm=config.max_grad_norm,
+            save_steps=config.save_steps,
+            log_steps=config.log_steps,
+            keep_checkpoints=config.keep_checkpoints,
+            num_workers=config.num_workers,
+            precision=config.precision,
+            compile=config.compile,
+        )
 
     def _tracks_to_validate(
         self, references: Iterable[SegmentRef], tracks: Sequence[Track]

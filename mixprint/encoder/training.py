@@ -35,14 +35,20 @@ from mixprint.encoder.losses import (
 )
 from mixprint.encoder.prediction import prediction_losses
 from mixprint.encoder.settings import TrainConfig
-from mixprint.encoder.task import VALID_CHAIN_S, Contrastive, EncoderTask, length, segment_name
+from mixprint.encoder.task import (
+    VALID_CHAIN_S,
+    Contrastive,
+    EncoderTask,
+    TrainingData,
+    length,
+    segment_name,
+)
 from mixprint.errors import TrainingError
 from mixprint.features import extract
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
 from mixprint.training.ranks import sum_over_ranks
 from mixprint.training.recorder import MetricsCallback, rank_progress
-from mixprint.training.task import Length, Plan
 from mixprint.training.updates import Update
 
 log = logging.getLogger("mixprint.encoder")
@@ -81,12 +87,17 @@ def train(
         CheckpointError: there are states to go on from, and none of them is whole.
         DataError: shards and features do not fit each other, or a segment cannot be read.
     """
-    inputs = (config, tracks, stems_dir, features_dir, data_fingerprint)
+    data = TrainingData(
+        tracks=tracks,
+        stems_dir=stems_dir,
+        features_dir=features_dir,
+        fingerprint=data_fingerprint,
+    )
 
     def build(device: torch.device) -> EncoderTask[Any]:
         if config.backbone == "descriptors":
-            return DescriptorTask(*inputs, device, out_dir)
-        return BandTask(*inputs, device)
+            return DescriptorTask(config, data, device, out_dir)
+        return BandTask(config, data, device)
 
     return engine.train(build, out_dir, device=device, on_metrics=on_metrics)
 
@@ -96,17 +107,8 @@ class BandTask(EncoderTask[Batch]):
 
     model: Contrastive
 
-    @override
-    def __init__(
-        self,
-        config: TrainConfig,
-        tracks: Sequence[Track],
-        stems_dir: Path,
-        features_dir: Path,
-        data_fingerprint: str,
-        device: torch.device,
-    ) -> None:
-        super().__init__(config, tracks, stems_dir, features_dir, data_fingerprint, device)
+    def __init__(self, config: TrainConfig, data: TrainingData, device: torch.device) -> None:
+        super().__init__(config, data, device)
         self.epochs = Epochs(
             self.train_tracks,
             batch_size=config.batch_size,
@@ -116,21 +118,9 @@ class BandTask(EncoderTask[Batch]):
             seed=config.seed,
         )
         self._check_batches()
-        self.plan = self._plan()
-
-    def _plan(self) -> Plan:
-        config, steps_per_epoch = self.config, self.epochs.steps_per_epoch
-        return Plan(
-            length=Length(steps=config.epochs * steps_per_epoch, patience=config.patience),
-            valid_steps=steps_per_epoch,
-            seed=config.seed,
-            max_grad_norm=config.max_grad_norm,
-            save_steps=config.save_steps,
-            log_steps=config.log_steps,
-            keep_checkpoints=config.keep_checkpoints,
-            num_workers=config.num_workers,
-            precision=config.precision,
-            compile=config.compile,
+        self.plan = self.plan_of(
+            steps=config.epochs * self.epochs.steps_per_epoch,
+            steps_per_epoch=self.epochs.steps_per_epoch,
         )
 
     def _check_batches(self) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from mixprint.controller.training import ControllerTask, TrainingSetup
 from mixprint.encoder.descriptor_training import DescriptorTask
+from mixprint.encoder.task import TrainingData
 from mixprint.encoder.training import BandTask
 from mixprint.separation import build_scnet
 from mixprint.separation.scnet.data import songs_of_folder
@@ -74,6 +75,15 @@ def _encoder_data(folder: Path) -> TinySet:
     return make_set(folder, dict.fromkeys("abcdef", "train") | {"g": "valid"})
 
 
+def _training_data(data: TinySet) -> TrainingData:
+    return TrainingData(
+        tracks=data.tracks,
+        stems_dir=data.stems_dir,
+        features_dir=data.features_dir,
+        fingerprint="tiny",
+    )
+
+
 def _encoder(data: TinySet, device: torch.device, is_random: bool) -> Task[Any]:
     config = tiny_config(
         epochs=STEPS // STEPS_PER_EPOCH,
@@ -83,7 +93,7 @@ def _encoder(data: TinySet, device: torch.device, is_random: bool) -> Task[Any]:
         negatives=("songs", "siblings"),
         shared_chain_weight=0.0,
     )
-    return BandTask(config, data.tracks, data.stems_dir, data.features_dir, "tiny", device)
+    return BandTask(config, _training_data(data), device)
 
 
 def _descriptors_data(folder: Path) -> TinySet:
@@ -100,9 +110,7 @@ def _descriptors(data: TinySet, device: torch.device, is_random: bool) -> Task[A
     )
     # What is measured is the same for all.
     shared = data.stems_dir.parent / "measured"
-    return DescriptorTask(
-        config, data.tracks, data.stems_dir, data.features_dir, "tiny", device, shared
-    )
+    return DescriptorTask(config, _training_data(data), device, shared)
 
 
 def _separator_data(folder: Path) -> Path:
