@@ -87,8 +87,8 @@ DESCRIPTORS: Mapping[str, Mapping[str, Any]] = {
         "contrast_weight": 0.0,
     },
     "descriptors, the fixed chain": {"augmentation": "fixed"},
-    "descriptors, styles do not attract": {"style_weight": 0.0},
-    "descriptors, any styles behind a chain": {"same_style": "negative", "style_weight": 0.0},
+    "descriptors, styles attract": {"style_weight": 1.0},
+    "descriptors, any styles behind a chain": {"same_style": "negative"},
 }
 METHODS = ("features", "log_mel", "untrained", "chance")
 MEASURES = {

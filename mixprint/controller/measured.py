@@ -36,8 +36,8 @@ from mixprint.features.descriptors import NUM_DESCRIPTORS, NUM_MELS
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.training.loading import load_batches
-from mixprint.training.measured import read_measured
-from mixprint.training.ranks import barrier, rank_and_world
+from mixprint.training.measured import own_share, read_measured
+from mixprint.training.ranks import barrier
 
 log = logging.getLogger("mixprint.controller")
 
@@ -337,8 +337,7 @@ def measure_examples(
         if not _path(folder, part).exists()
         or not all(_audio_path(folder, n).exists() for n in part if n < num_audio)
     ]
-    rank, world_size = rank_and_world()
-    if own := missing[rank::world_size]:
+    if own := own_share(missing):
         with (
             Progress(log, "measured", total=len(own) * size, unit="examples") as shown,
             source.running(own[0]) as reached,

@@ -47,7 +47,7 @@ from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import read_json, write_json
 from mixprint.storage.bucket import is_bucket
 from mixprint.text import first_of, shown
-from mixprint.training.measured import read_measured
+from mixprint.training.measured import own_share, read_measured
 from mixprint.training.ranks import barrier, rank_and_world
 
 log = logging.getLogger("mixprint.controller")
@@ -218,8 +218,7 @@ def measure_references(
         versions = {str(path): version for path, *version in origin.listing()}
         keys = [_key(song, root, location, versions, made_with) for song in songs]
         missing = [n for n, key in enumerate(keys) if not (folder / f"{key}.json").exists()]
-        rank, world_size = rank_and_world()
-        if own := missing[rank::world_size]:
+        if own := own_share(missing):
             cutter = _Cutter(origin, round(excerpt_s * SAMPLE_RATE_HZ), num_excerpts)
             with Progress(log, "measured", total=len(own), unit="references") as progress:
                 for n in own:

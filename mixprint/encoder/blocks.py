@@ -38,8 +38,8 @@ from mixprint.errors import TrainingError
 from mixprint.progress import Progress
 from mixprint.stems import NUM_STEMS
 from mixprint.training.loading import derive_seed
-from mixprint.training.measured import read_measured
-from mixprint.training.ranks import barrier, rank_and_world
+from mixprint.training.measured import own_share, read_measured
+from mixprint.training.ranks import barrier
 
 log = logging.getLogger("mixprint.encoder")
 
@@ -279,9 +279,7 @@ def measure_blocks(plan: Sequence[Sequence[Segment]], maker: BlockMaker, folder:
     Raises:
         TrainingError: a file cannot be read.
     """
-    missing = [number for number in range(len(plan)) if not _path(folder, number).exists()]
-    rank, world_size = rank_and_world()
-    if own := missing[rank::world_size]:
+    if own := own_share(n for n in range(len(plan)) if not _path(folder, n).exists()):
         with Progress(log, "measured", total=len(own), unit="blocks") as shown:
             for number in own:
                 made = maker.made(number, plan[number])

@@ -31,7 +31,6 @@ from mixprint.encoder.blocks import (
 )
 from mixprint.encoder.descriptor_model import NUM_INPUTS, DescriptorEncoder
 from mixprint.encoder.losses import gather_rows, info_nce
-from mixprint.encoder.prediction import prediction_losses
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.task import (
     VALID_CHAIN_S,
@@ -45,7 +44,7 @@ from mixprint.stems import NUM_STEMS
 from mixprint.training.loading import derive_seed
 from mixprint.training.measured import MEASURED_FOLDER, read_measured
 from mixprint.training.outputs import STATE_FOLDER
-from mixprint.training.ranks import barrier, sum_over_ranks
+from mixprint.training.ranks import barrier
 from mixprint.training.updates import Update
 
 _IDENTITY_DIGITS = 16
@@ -126,37 +125,25 @@ class DescriptorTask(EncoderTask[Tensor]):
 
     @override
     def learn(self, step: int, batch: Tensor, update: Update) -> Mapping[str, float]:
-        config, pairs = self.config, self.pairs(step)
-        rows = self._rows(config.batch_size, self.rank)
+        pairs = self.pairs(step)
+        rows = self._rows(self.config.batch_size, self.rank)
         with update.autocast():
-            seen_VNSD = batch.to(self.device) if self._predicts(step) else batch[:2].to(self.device)
+            seen_VNSD = batch[: self._num_views(step)].to(self.device)
             embedding_NE = self.encoder.embed_described(seen_VNSD.flatten(0, 1))
         update.inspect(embedding_NE)
         embedding_VNE = embedding_NE.unflatten(0, seen_VNSD.shape[:2])
         losses: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self.device)
-        if config.contrast_weight > 0:
+        if self.config.contrast_weight > 0:
             losses["contrast_loss"] = self._contrast(embedding_VNE[:2], pairs, rows)
-            total = total + config.contrast_weight * losses["contrast_loss"]
-        if self._predicts(step):
-            assert self.model.head is not None
-            logits_NSP = self.model.head(embedding_VNE[2], embedding_VNE[0])
+        if self.model.head is not None and len(embedding_VNE) > 2:
             chains = chains_of(self.blocks, pairs, self.augmentation.effects)
-            parts = prediction_losses(self.model.head, logits_NSP, chains, rows)
-            losses["presence_loss"], losses["parameter_loss"] = parts
-            losses["prediction_loss"] = parts[0] + parts[1]
-            total = total + config.prediction_weight * losses["prediction_loss"]
-        update.backward(total)
-        loss = update.step("encoder")
-        self.model.temperature.limit()
-        figures = {"loss": loss, "temperature": 1.0 / float(self.model.temperature().detach())}
-        if "prediction_loss" in losses:
-            sums = sum_over_ranks(torch.stack([each.detach() for each in losses.values()]))
-            figures |= dict(zip(losses, sums.tolist(), strict=True))
-        return figures
+            first_NE, _, untreated_NE = embedding_VNE
+            losses |= self.predicted(self.model.head, untreated_NE, first_NE, chains, rows)
+        return self.moved(update, losses)
 
-    def _predicts(self, step: int) -> bool:
-        return self.model.head is not None and self.augmentation.is_random(step)
+    def _num_views(self, step: int) -> int:
+        """Count the views that are seen: untreated ones only where chains are predicted."""
+        return 3 if self.model.head is not None and self.augmentation.is_random(step) else 2
 
     def _contrast(self, embedding_2NE: Tensor, pairs: Pairs, rows: slice) -> Tensor:
         """Find each view's partner among the views of all pairs: this rank's share of the mean."""
@@ -194,7 +181,7 @@ class DescriptorTask(EncoderTask[Tensor]):
     def describe(self, step: int, batch: Tensor) -> Sequence[str]:
         pairs, rows = self.pairs(step), self._rows(self.config.batch_size, self.rank)
         names = []
-        for place_N in (*pairs.place_2N, pairs.place_2N[0])[: 3 if self._predicts(step) else 2]:
+        for place_N in (*pairs.place_2N, pairs.place_2N[0])[: self._num_views(step)]:
             for block, place in zip(
                 pairs.block_N[rows].tolist(), place_N[rows].tolist(), strict=True
             ):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
+from mixprint.chains import Chains as EffectChains
 from mixprint.collection.catalogue import Track
 from mixprint.collection.shards import SegmentRef, read_index, read_row, read_segment
 from mixprint.collection.tracks import TrackSegments, tracks_of_split
@@ -24,7 +25,7 @@ from mixprint.encoder.building import AnyEncoder, build_encoder
 from mixprint.encoder.checkpoint import save_checkpoint
 from mixprint.encoder.data import SegmentSource, whole_songs
 from mixprint.encoder.losses import Temperature
-from mixprint.encoder.prediction import PredictionHead
+from mixprint.encoder.prediction import PredictionHead, prediction_losses
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.validation import (
     chain_retrieval_metrics,
@@ -37,11 +38,11 @@ from mixprint.features import Standardisation
 from mixprint.features.table import read_features
 from mixprint.fingerprint import code_version
 from mixprint.training.loading import derive_seed, rank_rows
-from mixprint.training.ranks import rank_and_world
+from mixprint.training.ranks import rank_and_world, sum_over_ranks
 from mixprint.training.recorder import TIMES
 from mixprint.training.schedules import warmed_up_rate
 from mixprint.training.task import Length, Plan, Task, Weights
-from mixprint.training.updates import listed
+from mixprint.training.updates import Update, listed
 
 log = logging.getLogger("mixprint.encoder")
 
@@ -187,6 +188,38 @@ class EncoderTask(Task[Batch]):
             highest=self.config.learning_rate,
             warmup_fraction=self.config.warmup_fraction,
         )
+
+    def predicted(
+        self,
+        head: PredictionHead,
+        original_BE: Tensor,
+        processed_BE: Tensor,
+        chains: EffectChains,
+        rows: slice,
+    ) -> dict[str, Tensor]:
+        """Predict what was done to this rank's pairs: its shares of the losses."""
+        presence, parameter = prediction_losses(head, head(original_BE, processed_BE), chains, rows)
+        return {
+            "presence_loss": presence,
+            "parameter_loss": parameter,
+            "prediction_loss": presence + parameter,
+        }
+
+    def moved(self, update: Update, losses: Mapping[str, Tensor]) -> dict[str, float]:
+        """Move the weights by this rank's losses: figures over all ranks."""
+        total = torch.zeros((), device=self.device)
+        if "contrast_loss" in losses:
+            total = total + self.config.contrast_weight * losses["contrast_loss"]
+        if "prediction_loss" in losses:
+            total = total + self.config.prediction_weight * losses["prediction_loss"]
+        update.backward(total)
+        loss = update.step("encoder")
+        self.model.temperature.limit()
+        figures = {"loss": loss, "temperature": 1.0 / float(self.model.temperature().detach())}
+        if "prediction_loss" in losses:
+            sums = sum_over_ranks(torch.stack([each.detach() for each in losses.values()]))
+            figures |= dict(zip(losses, sums.tolist(), strict=True))
+        return figures
 
     def _rows(self, size: int, rank: int) -> slice:
         return rank_rows(size, rank, self.world_size)

@@ -33,11 +33,9 @@ from mixprint.encoder.losses import (
     numbered,
     relations,
 )
-from mixprint.encoder.prediction import prediction_losses
 from mixprint.encoder.settings import TrainConfig
 from mixprint.encoder.task import (
     VALID_CHAIN_S,
-    Contrastive,
     EncoderTask,
     TrainingData,
     length,
@@ -47,7 +45,6 @@ from mixprint.errors import TrainingError
 from mixprint.features import extract
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
-from mixprint.training.ranks import sum_over_ranks
 from mixprint.training.recorder import MetricsCallback, rank_progress
 from mixprint.training.updates import Update
 
@@ -104,8 +101,6 @@ def train(
 
 class BandTask(EncoderTask[Batch]):
     """Segments of one mix attract each other, and what the objective names repels."""
-
-    model: Contrastive
 
     def __init__(self, config: TrainConfig, data: TrainingData, device: torch.device) -> None:
         super().__init__(config, data, device)
@@ -181,26 +176,13 @@ class BandTask(EncoderTask[Batch]):
         update.inspect(embedding_BE)
         local_PBE = embedding_BE.unflatten(0, (len(self.config.views), -1))
         losses: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self.device)
         if self.config.contrast_weight > 0:
             views = self._gathered(local_PBE, sizes, pairs, partners, chains)
             loss_B = contrastive_loss(views, rows, scale, self.objective)
             losses["contrast_loss"] = loss_B.sum() / len(pairs)
-            total = total + self.config.contrast_weight * losses["contrast_loss"]
         if self.model.head is not None and isinstance(chains, EffectChains):
-            logits_BSP = self.model.head(local_PBE[0], local_PBE[-1])
-            parts = prediction_losses(self.model.head, logits_BSP, chains, rows)
-            losses["presence_loss"], losses["parameter_loss"] = parts
-            losses["prediction_loss"] = parts[0] + parts[1]
-            total = total + self.config.prediction_weight * losses["prediction_loss"]
-        update.backward(total)
-        loss = update.step("encoder")
-        self.model.temperature.limit()
-        figures = {"loss": loss, "temperature": 1.0 / float(self.model.temperature().detach())}
-        if "prediction_loss" in losses:
-            sums = sum_over_ranks(torch.stack([each.detach() for each in losses.values()]))
-            figures |= dict(zip(losses, sums.tolist(), strict=True))
-        return figures
+            losses |= self.predicted(self.model.head, local_PBE[0], local_PBE[-1], chains, rows)
+        return self.moved(update, losses)
 
     def _gathered(
         self,

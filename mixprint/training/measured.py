@@ -1,12 +1,13 @@
 """Files of what a training has measured once, beside its states."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from mixprint.checkpoints.torchfile import read_tensors
 from mixprint.errors import CheckpointError, TrainingError
+from mixprint.training.ranks import barrier, rank_and_world
 
 MEASURED_FOLDER = "measured"  # among the states
 
@@ -24,3 +25,14 @@ def read_measured(path: Path, names: Sequence[str]) -> Mapping[str, Tensor]:
     except CheckpointError as error:
         raise TrainingError(f"{path}: expected what was measured, found: {error}") from error
     return tensors
+
+
+def own_share(missing: Iterable[int]) -> list[int]:
+    """Divide what has to be measured over the ranks; all of them call it before any measures.
+
+    A rank that looked later would miss what another one has measured meanwhile, and divide fewer.
+    """
+    numbers = list(missing)
+    barrier()
+    rank, world_size = rank_and_world()
+    return numbers[rank::world_size]

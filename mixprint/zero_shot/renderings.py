@@ -30,7 +30,8 @@ from mixprint.errors import CheckpointError, TrainingError
 from mixprint.progress import Progress
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import derive_seed, load_batches
-from mixprint.training.ranks import barrier, rank_and_world
+from mixprint.training.measured import own_share
+from mixprint.training.ranks import barrier
 from mixprint.zero_shot.model import ZeroShotNetwork
 
 log = logging.getLogger("mixprint.zero_shot")
@@ -234,12 +235,10 @@ def measure_renderings(
     Raises:
         TrainingError: a file cannot be read.
     """
-    rank, world_size = rank_and_world()
     parts = [range(i, min(i + _PER_FILE, len(items))) for i in range(0, len(items), _PER_FILE)]
     paths = [folder / f"{number:05d}.safetensors" for number in range(len(parts))]
-    missing = [n for n, path in enumerate(paths) if not path.exists()][rank::world_size]
-    if missing:
-        numbers = [number for n in missing for number in parts[n]]
+    if own := own_share(n for n, path in enumerate(paths) if not path.exists()):
+        numbers = [number for n in own for number in parts[n]]
         stems = load_batches(
             RenderingReader(items, ranges),
             numbers,
@@ -247,7 +246,7 @@ def measure_renderings(
             pinned=device.type == "cuda",
         )
         with Progress(log, "measured", total=len(numbers), unit="renderings") as shown:
-            for n in missing:
+            for n in own:
                 embeddings, levels = [], []
                 for _ in parts[n]:
                     stems_1SCT = next(stems).unsqueeze(0).to(device)
