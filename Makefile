@@ -66,6 +66,12 @@ REFERENCES ?=
 PAIRS ?=
 export CONFIG SONGS RECIPE MINUTES PROCESSES INITIAL REFERENCES PAIRS
 
+# make join-encoders
+BANDS ?=
+DESCRIPTORS ?=
+SHARE ?= 0.6
+export BANDS DESCRIPTORS SHARE
+
 # make benchmark-console
 CASES ?=
 export CASES
@@ -219,6 +225,10 @@ train-zero-shot: ## train the network of the zero-shot transfer on a run and its
 train-encoder train-zero-shot: $(INSTALLED)
 	@arguments=(); if [ -n "$$ROOT" ]; then arguments+=(--root "$$ROOT"); fi; \
 	$(TRAIN)
+
+.PHONY: join-encoders
+join-encoders: $(INSTALLED) ## put two trained encoders side by side, one of each backbone: BANDS= DESCRIPTORS= OUT= [SHARE=]
+	@$(BIN)/python -m components.train.join --bands "$$BANDS" --descriptors "$$DESCRIPTORS" --out "$$OUT" --share "$$SHARE"
 
 .PHONY: train-separator
 train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= RECIPE= MINUTES= PROCESSES= PROFILE= CONFIG= SET=]

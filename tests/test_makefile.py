@@ -30,6 +30,7 @@ TARGETS = {
     "transfer": ("INPUT", "TARGET", "OUT", "CHECKPOINT", "METHOD", "STEPS", "LR", "APPLY_TO"),
     "pipeline-run": ("DATA", "MIXED", "NAME", "ROOT", "SET", "PROFILE", "NETWORK"),
     "pipeline-submit": ("KFP_HOST", "DATA", "SOURCE", "MIXED", "ROOT", "NAME", "SET"),
+    "join-encoders": ("BANDS", "DESCRIPTORS", "OUT", "SHARE"),
     "train-controller": ("INITIAL", "REFERENCES", "CONFIG", "PAIRS", "MIXED"),
     "train-encoder": ("ROOT", "PROFILE", "CONFIG"),
     "train-separator": ("SONGS", "RECIPE", "CONFIG"),

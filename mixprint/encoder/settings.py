@@ -8,7 +8,8 @@ from mixprint.config import StepConfig
 from mixprint.errors import ConfigError
 from mixprint.schema import SAMPLE_RATES_HZ, Range
 
-BACKBONES = ("bands", "descriptors")
+TRAINED_BACKBONES = ("bands", "descriptors")
+BACKBONES = (*TRAINED_BACKBONES, "joined")
 CONDITIONINGS = ("film", "prepend", "none")
 MIN_SEGMENT_S = 3.0
 PRECISIONS = ("float32", "bfloat16")
@@ -56,11 +57,13 @@ class EncoderConfig:
         feature_skip: the features also reach the embedding by an MLP of their own.
         dropped_families: keys of `FEATURE_FAMILIES` that the encoder does not see.
         backbone: `bands` (convolutions on a spectrogram, with features: all of the above but the
-            rate and `embedding_dim` counts for it alone) or `descriptors` (a network on descriptors
-            of each stem: the rest counts for it alone).
+            rate and `embedding_dim` counts for it alone), `descriptors` (a network on descriptors
+            of each stem: the next three count for it alone) or `joined` (both of them side by
+            side, each with half of the embedding).
         descriptor_hidden: width of its layers.
         descriptor_dropout: dropout of its inputs and layers.
         descriptor_noise: noise on its inputs while it learns, in standard deviations.
+        descriptor_share: its part in the similarity of two joined embeddings.
     """
 
     sample_rate_hz: Annotated[int, SAMPLE_RATES_HZ]
@@ -79,6 +82,7 @@ class EncoderConfig:
     descriptor_hidden: Annotated[int, Range(1, 1 << 14)] = 512
     descriptor_dropout: float = 0.2
     descriptor_noise: float = 0.1
+    descriptor_share: float = 0.6
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, by name.
@@ -92,6 +96,10 @@ class EncoderConfig:
             raise ConfigError(
                 "encoder descriptor_dropout must lie in 0..1 and descriptor_noise must be >= 0, "
                 f"got {self.descriptor_dropout} and {self.descriptor_noise}"
+            )
+        if not 0.0 < self.descriptor_share < 1.0:
+            raise ConfigError(
+                f"encoder descriptor_share must lie between 0 and 1, got {self.descriptor_share}"
             )
         for name in (
             "sample_rate_hz",
@@ -461,6 +469,10 @@ class TrainConfig(StepConfig):
                 f"train.precision must be one of {PRECISIONS}, got {self.precision!r}"
             )
         self._check_augmentation()
+        if self.backbone not in TRAINED_BACKBONES:
+            raise ConfigError(
+                f"train.backbone must be one of {TRAINED_BACKBONES}, got {self.backbone!r}"
+            )
         if self.backbone == "descriptors":
             self._check_blocks()
         self.augment_ranges()
@@ -542,7 +554,7 @@ class TrainConfig(StepConfig):
 
     def encoder_config(self, sample_rate_hz: int) -> EncoderConfig:
         """Return the architecture; it checks its values."""
-        names = {f.name for f in fields(EncoderConfig)} - {"sample_rate_hz"}
+        names = {f.name for f in fields(EncoderConfig)} - {"sample_rate_hz", "descriptor_share"}
         values = {name: getattr(self, name) for name in names}
         return EncoderConfig(sample_rate_hz=sample_rate_hz, **values)
 
