@@ -39,7 +39,8 @@ from mixprint.listening.analyse import KIND, read_session
 from mixprint.separation import export_separator, load_separator
 from mixprint.separation.material.songs import _composition
 from mixprint.separation.report import REPORT_NAME, earlier_report
-from mixprint.separation.scnet.model import SCNet, SCNetConfig, build_scnet
+from mixprint.separation.scnet.architecture import SCNetConfig
+from mixprint.separation.scnet.model import SCNet, build_scnet
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.storage.atomic import read_json, write_json
 from mixprint.synthesis.mixing import named_style

@@ -16,7 +16,7 @@ from mixprint.checkpoints.form import (
 from mixprint.errors import CheckpointError, DataError
 from mixprint.machine.device import resolve_device
 from mixprint.schema import WithOthers, read_mapping, shortened
-from mixprint.separation.network import FORM, Network
+from mixprint.separation.network import DEFAULT_WEIGHTS, FORM, Network
 from mixprint.separation.scnet import checkpoint as scnet
 from mixprint.separation.separator import Separator
 from mixprint.storage.download import MAX_BYTES, fetch, is_url
@@ -26,7 +26,6 @@ from mixprint.storage.download import MAX_BYTES, fetch, is_url
 KINDS: dict[str, Callable[[Checkpoint], Network]] = {scnet.KIND: scnet.load_own}
 
 DEFAULT = "default"
-DEFAULT_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "separator.safetensors"
 MAX_CONFIG_BYTES = 1 << 20  # published ones have a few kB
 
 

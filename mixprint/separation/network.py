@@ -4,6 +4,7 @@ Shape suffixes: B window of a batch, S stem, C channel, T sample.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -16,6 +17,11 @@ FORM = Form(
     "mixprint-separator",
     unstated={"format": "mixprint-separator", "format_version": 1, "kind": "scnet"},
 )
+
+DEFAULT_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "separator.safetensors"
+
+# audio_BCT and starts_B to stems_BSCT; see `Network.__call__`.
+Windows = Callable[[Tensor, Tensor], Tensor]
 
 
 class Network(Protocol):
@@ -49,10 +55,19 @@ class Network(Protocol):
         for.
         """
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
-        """Separate windows of one length: stems_BSCT, float32, on its device."""
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
+        """Separate windows of one length.
 
-    def compiled(self) -> Callable[[Tensor], Tensor]:
+        Args:
+            audio_BCT: float32, on its device.
+            starts_B: integers, on the CPU: the first sample of each window in its song, of which a
+                network that draws at random makes its choice there.
+
+        Returns:
+            stems_BSCT, float32, on its device.
+        """
+
+    def compiled(self) -> Windows:
         """Return its call through `torch.compile`, on a GPU as a CUDA graph, in memory of its own.
 
         Raises:

@@ -4,7 +4,6 @@ Shape suffixes: B window of a batch, S stem, C channel, T sample.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixprint.machine.memory import keep_freed_memory
+from mixprint.separation.network import Windows
 
 log = logging.getLogger("mixprint.separation")
 
@@ -53,18 +53,18 @@ class Runner:
 
     def __init__(
         self,
-        network: Callable[[Tensor], Tensor],
+        network: Windows,
         device: torch.device,
         *,
         precision: str,
         batch_size: int,
-        compiled: Callable[[Tensor], Tensor] | None = None,
+        compiled: Windows | None = None,
         window: int = 0,
     ) -> None:
         """Prepare.
 
         Args:
-            network: audio_BCT to stems_BSCT, float32, on the device.
+            network: see `Network`; its result is on the device.
             device: where it runs.
             precision: a key of `PRECISIONS`; below float32 the network runs under autocast.
             batch_size: windows per run. `AUTO_BATCH_SIZE`: on a GPU as many as its memory holds
@@ -89,11 +89,12 @@ class Runner:
         else:
             keep_freed_memory()
 
-    def start(self, audio_BCT: Tensor) -> list[Run]:
+    def start(self, audio_BCT: Tensor, starts_B: Tensor) -> list[Run]:
         """Run the network on windows, in smaller batches where memory does not suffice.
 
         Args:
             audio_BCT: float32, on the CPU.
+            starts_B: the first sample of each in its song.
 
         Returns:
             runs that are together the windows, for `finish`.
@@ -104,10 +105,12 @@ class Runner:
         runs: list[Run] = []
         num_started = 0
         while num_started < len(audio_BCT):
-            part_BCT = audio_BCT[num_started : num_started + self.batch_size]
+            part = slice(num_started, num_started + self.batch_size)
+            part_BCT, first_B = audio_BCT[part], starts_B[part]
             size = self.batch_size if self._is_to_compile(part_BCT) else len(part_BCT)
             try:
-                runs.append(self._measured(part_BCT) if self._is_to_choose else self._run(part_BCT))
+                run = self._measured if self._is_to_choose else self._run
+                runs.append(run(part_BCT, first_B))
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -134,9 +137,9 @@ class Runner:
                 run.done.synchronize()
         return torch.cat([run.stems_BSCT for run in runs])
 
-    def _run(self, audio_BCT: Tensor) -> Run:
+    def _run(self, audio_BCT: Tensor, starts_B: Tensor) -> Run:
         if not self._is_gpu:
-            return Run(self._forward(audio_BCT))
+            return Run(self._forward(audio_BCT, starts_B))
         compute = torch.cuda.current_stream(self._device)
         with torch.cuda.stream(self._upload):
             audio_BCT = audio_BCT.pin_memory().to(self._device, non_blocking=True)
@@ -145,7 +148,7 @@ class Runner:
         # Whatever the network, the result has memory of its own: a CUDA graph's outputs would be
         # overwritten by its next run while they are downloaded, and record_stream, which keeps
         # memory from being given out again, does not help against that.
-        result_BSCT = self._forward(audio_BCT)
+        result_BSCT = self._forward(audio_BCT, starts_B)
         self._download.wait_stream(compute)
         with torch.cuda.stream(self._download):
             stems_BSCT = torch.empty(result_BSCT.shape, pin_memory=True)
@@ -160,24 +163,26 @@ class Runner:
         is_full = audio_BCT.shape[-1] == self._window
         return self._compiled is not None and is_full and not self._is_to_choose
 
-    def _forward(self, audio_BCT: Tensor) -> Tensor:
+    def _forward(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         num_windows = len(audio_BCT)
         network = self._network
         if self._compiled is not None and self._is_to_compile(audio_BCT):
             network = self._compiled
-            audio_BCT = functional.pad(audio_BCT, (0, 0, 0, 0, 0, self.batch_size - num_windows))
+            missing = self.batch_size - num_windows
+            audio_BCT = functional.pad(audio_BCT, (0, 0, 0, 0, 0, missing))
+            starts_B = functional.pad(starts_B, (0, missing))
         is_reduced = self._dtype != torch.float32
         with (
             torch.inference_mode(),
             torch.autocast(self._device.type, self._dtype, enabled=is_reduced),
         ):
-            return network(audio_BCT)[:num_windows]
+            return network(audio_BCT, starts_B)[:num_windows]
 
-    def _measured(self, audio_BCT: Tensor) -> Run:
+    def _measured(self, audio_BCT: Tensor, starts_B: Tensor) -> Run:
         """Run the first window, and choose the size of the next batches by what it took."""
         torch.cuda.reset_peak_memory_stats(self._device)
         before_bytes = torch.cuda.memory_allocated(self._device)
-        run = self._run(audio_BCT)
+        run = self._run(audio_BCT, starts_B)
         window_bytes = torch.cuda.max_memory_allocated(self._device) - before_bytes
         held_bytes = torch.cuda.memory_reserved(self._device)
         free_bytes = torch.cuda.mem_get_info(self._device)[0] + held_bytes - before_bytes

@@ -6,7 +6,7 @@ Shape suffixes: B window of a batch, S stem, C channel, T sample.
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mixprint.audio.files import stream_audio
 from mixprint.errors import ConfigError
-from mixprint.separation.network import Network
+from mixprint.separation.network import Network, Windows
 from mixprint.separation.runner import PRECISIONS, Run, Runner
 from mixprint.stems import NUM_CHANNELS, STEMS
 
@@ -42,11 +42,17 @@ class Separator:
         """
         self.network = network
         self.precision = precision
-        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compiled: Windows | None = None
         # Window, batch size that was asked for, precision -> the batch size that was run.
         self._batch_sizes: dict[tuple[int, int, str], int] = {}
         # The network's order of stems becomes ours here and nowhere else.
-        self._order = [network.stems.index(stem) for stem in STEMS]
+        self._order = [network.stems.index(stem) for stem in self.stems]
+
+    @property
+    def stems(self) -> tuple[str, ...]:
+        """Names of what it gives: `STEMS`, unless the network has others."""
+        given = tuple(self.network.stems)
+        return STEMS if set(STEMS) <= set(given) else given
 
     @property
     def device(self) -> torch.device:
@@ -126,7 +132,7 @@ class Separator:
                 warning.
 
         Returns:
-            stems_SCT in the order of `STEMS`, on the CPU, as long as the audio and aligned with
+            stems_SCT in the order of `stems`, on the CPU, as long as the audio and aligned with
             it to the sample. Levels are as the network gives them.
 
         Raises:
@@ -144,7 +150,7 @@ class Separator:
             batch_size=batch_size,
             level=song_level([audio_CT]) if self.normalised else None,
         )
-        stems_SCT = torch.empty(len(STEMS), *audio_CT.shape)
+        stems_SCT = torch.empty(len(self.stems), *audio_CT.shape)
         position = 0
         for _, piece_SCT in pieces:
             stems_SCT[..., position : position + piece_SCT.shape[-1]] = piece_SCT
@@ -179,7 +185,7 @@ class Separator:
                 does not look at it.
 
         Returns:
-            iterator of pairs mixture_CT, stems_SCT in the order of `STEMS`, on the CPU, of equal
+            iterator of pairs mixture_CT, stems_SCT in the order of `stems`, on the CPU, of equal
             lengths: consecutive pieces which together are the audio. A piece comes as soon as no
             further window reaches it. Nothing, when the blocks hold nothing.
 
@@ -239,10 +245,13 @@ class Separator:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Separate in windows of `window` samples that share `fade` samples with the next."""
 
-        def ordered(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-            return lambda audio_BCT: network(audio_BCT / scale)[:, self._order].mul_(scale)
+        def ordered(network: Windows) -> Windows:
+            def run(audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
+                return network(audio_BCT / scale, starts_B)[:, self._order].mul_(scale)
 
-        song = _OverlapAdd(blocks, window, max(window - fade, 1))
+            return run
+
+        song = _OverlapAdd(blocks, window, max(window - fade, 1), len(self.stems))
         # Another batch size would be compiled anew: that of the first song, which memory may have
         # chosen or halved, stays.
         kind = (window, batch_size, self.precision)
@@ -260,7 +269,8 @@ class Separator:
             if windows:
                 log.debug("separating windows from sample %d on", windows[0].start)
                 audio_BCT = torch.stack([placed.audio_CT for placed in windows])
-                queue.append((windows, runner.start(audio_BCT)))
+                starts_B = torch.tensor([placed.start for placed in windows])
+                queue.append((windows, runner.start(audio_BCT, starts_B)))
                 if self.compiled:
                     self._batch_sizes[kind] = runner.batch_size
             if not queue:
@@ -298,7 +308,7 @@ class _OverlapAdd:
     known one sample behind its end.
     """
 
-    def __init__(self, blocks: Iterable[Tensor], window: int, hop: int) -> None:
+    def __init__(self, blocks: Iterable[Tensor], window: int, hop: int, num_stems: int) -> None:
         self._blocks = iter(blocks)
         self._window = window
         self._hop = hop
@@ -308,7 +318,7 @@ class _OverlapAdd:
         self._start = 0  # first sample that is held
         self._mixture_CT = torch.empty(NUM_CHANNELS, 0)
         # What the windows gave so far, times their fades, and the sum of the fades.
-        self._stems_SCT = torch.empty(len(STEMS), NUM_CHANNELS, 0)
+        self._stems_SCT = torch.empty(num_stems, NUM_CHANNELS, 0)
         self._weight_T = torch.empty(0)
 
     @property

@@ -1,11 +1,11 @@
 """Networks that stand for trained ones."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mixprint.separation.network import Windows
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 
@@ -31,10 +31,10 @@ class ToyNetwork:
     def fingerprint(self) -> dict[str, Any]:
         return {"model": "toy", "checkpoint_sha256": "0" * 64, "config_sha256": "0" * 64}
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         return audio_BCT.unsqueeze(1).expand(-1, len(self.stems), -1, -1).clone()
 
-    def compiled(self) -> Callable[[Tensor], Tensor]:
+    def compiled(self) -> Windows:
         return self
 
     def to(self, device: torch.device) -> None:

@@ -100,9 +100,9 @@ def test_windows_are_counted_as_they_are_placed(
     rate_hz, seen = 100, []
 
     class Noting(ToyNetwork):
-        def __call__(self, audio_BCT: Tensor) -> Tensor:
+        def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
             seen.extend(audio_BCT)
-            return super().__call__(audio_BCT)
+            return super().__call__(audio_BCT, starts_B)
 
     separator = Separator(Noting(window_s=4.0, sample_rate_hz=rate_hz))
     separator.separate(torch.ones(2, round(duration_s * rate_hz)), overlap=overlap)

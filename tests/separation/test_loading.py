@@ -38,7 +38,7 @@ class MidSideSplitter(ToyNetwork):
         super().__init__(stems=("other", "drums", "bass", "vocals"), window_s=window_s)
         self.gain = gain
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         middle_BCT = audio_BCT.mean(dim=1, keepdim=True).expand_as(audio_BCT)
         silence_BCT = torch.zeros_like(audio_BCT)
         sides_BCT = self.gain * (audio_BCT - middle_BCT)

@@ -16,6 +16,7 @@ from mixprint.separation.runner import MAX_AUTO_BATCH_SIZE, PRECISIONS, Runner, 
 from mixprint.separation.scnet.network import TrainedSCNet
 
 CPU = torch.device("cpu")
+STARTS = torch.arange(0, 800, 100)
 TINY = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
 
 
@@ -25,14 +26,16 @@ class _Network:
     def __init__(self, capacity: int = 1000) -> None:
         self.capacity = capacity
         self.batches: list[int] = []
+        self.starts: list[int] = []
         self.dtypes: list[torch.dtype | None] = []
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         self.batches.append(len(audio_BCT))
         is_reduced = torch.is_autocast_enabled("cpu")
         self.dtypes.append(torch.get_autocast_dtype("cpu") if is_reduced else None)
         if len(audio_BCT) > self.capacity:
             raise torch.OutOfMemoryError("CUDA out of memory")
+        self.starts += starts_B.tolist()
         return audio_BCT.unsqueeze(1).expand(-1, 4, -1, -1)
 
 
@@ -49,21 +52,22 @@ def test_memory_that_runs_out_halves_the_batch_and_loses_nothing(
     runner = Runner(network, CPU, precision="float32", batch_size=8)
     audio_BCT = torch.randn(8, 2, 10)
     with caplog.at_level(logging.WARNING):
-        stems_BSCT = runner.finish(runner.start(audio_BCT))
+        stems_BSCT = runner.finish(runner.start(audio_BCT, STARTS))
     assert torch.equal(stems_BSCT, audio_BCT.unsqueeze(1).expand(-1, 4, -1, -1))
     assert network.batches == [8, 4, 2, 2, 2, 2]
+    assert network.starts == STARTS.tolist()
     assert runner.batch_size == 2
     assert len(caplog.records) == 2
     assert "8 windows of 10 samples" in caplog.messages[0]
     # The next batch is cut at the size that fitted, and nothing is warned of again.
-    runner.finish(runner.start(audio_BCT[:2]))
+    runner.finish(runner.start(audio_BCT[:2], STARTS))
     assert len(caplog.records) == 2
 
 
 def test_a_window_that_does_not_fit_is_an_error() -> None:
     runner = Runner(_Network(capacity=0), CPU, precision="float32", batch_size=2)
     with pytest.raises(torch.OutOfMemoryError):
-        runner.start(torch.zeros(2, 2, 10))
+        runner.start(torch.zeros(2, 2, 10), STARTS)
 
 
 def test_a_song_survives_memory_that_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +111,7 @@ def test_queued_batches_do_not_change_the_result(
 def test_the_network_runs_in_the_asked_precision(precision: str) -> None:
     network = _Network()
     runner = Runner(network, CPU, precision=precision, batch_size=1)
-    stems_BSCT = runner.finish(runner.start(torch.ones(1, 2, 10)))
+    stems_BSCT = runner.finish(runner.start(torch.ones(1, 2, 10), STARTS))
     assert stems_BSCT.dtype == torch.float32
     assert network.dtypes == [None if precision == "float32" else PRECISIONS[precision]]
 
@@ -148,11 +152,11 @@ def test_on_the_cpu_a_batch_of_no_size_is_one_window() -> None:
 def test_a_gpu_gives_every_window_back_in_its_place() -> None:
     audio_BCT = torch.randn(5, 2, 1000, generator=torch.Generator().manual_seed(0))
     runner = Runner(
-        lambda audio_BCT: 2 * audio_BCT.unsqueeze(1),
+        lambda audio_BCT, starts_B: 2 * audio_BCT.unsqueeze(1),
         torch.device("cuda"),
         precision="float32",
         batch_size=2,
     )
-    stems_BSCT = runner.finish(runner.start(audio_BCT))
+    stems_BSCT = runner.finish(runner.start(audio_BCT, STARTS))
     assert stems_BSCT.device.type == "cpu"
     assert torch.equal(stems_BSCT, 2 * audio_BCT.unsqueeze(1))

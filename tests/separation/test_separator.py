@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mixprint.audio.files import read_audio
 from mixprint.separation.metrics import evaluate_separator
-from mixprint.separation.scnet.model import SCNET_STEMS, build_scnet
+from mixprint.separation.scnet.architecture import SCNET_STEMS
+from mixprint.separation.scnet.model import build_scnet
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.separator import Separator, song_level, window_fade
 from mixprint.stems import STEMS
@@ -28,7 +29,7 @@ class _Gains(ToyNetwork):
         super().__init__(stems=SCNET_STEMS, window_s=window_s, normalised=normalised)
         self.batches: list[int] = []
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         self.batches.append(len(audio_BCT))
         gains = torch.tensor([GAIN[name] for name in SCNET_STEMS])
         return audio_BCT.unsqueeze(1) * gains.view(1, -1, 1, 1)
@@ -40,10 +41,12 @@ class _Edges(_Gains):
     def __init__(self, window_s: float) -> None:
         super().__init__(window_s)
         self.starts: list[float] = []
+        self.told_starts: list[int] = []
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         self.starts += audio_BCT[:, 0, 0].tolist()
-        return super().__call__(audio_BCT.flip(-1))
+        self.told_starts += starts_B.tolist()
+        return super().__call__(audio_BCT.flip(-1), starts_B)
 
 
 class _Numbers(_Gains):
@@ -53,7 +56,7 @@ class _Numbers(_Gains):
         super().__init__(window_s)
         self.number = 0
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         numbers_B = torch.arange(len(audio_BCT)) % 3 + self.number
         self.number = (self.number + len(audio_BCT)) % 3
         return numbers_B.view(-1, 1, 1, 1).float().expand(-1, 4, *audio_BCT.shape[1:])
@@ -149,7 +152,7 @@ def test_windows_are_cut_in_steps_of_a_hop_and_the_last_ends_with_the_audio() ->
     # Sample n is n, so the first sample of a window tells where it was cut.
     audio_CT = torch.arange(3100.0).expand(2, -1)
     _separator(model).separate(audio_CT, overlap=0.5, batch_size=2)
-    assert model.starts == [0, 500, 1000, 1500, 2000, 2100]
+    assert model.starts == model.told_starts == [0, 500, 1000, 1500, 2000, 2100]
 
 
 def test_first_and_last_windows_are_told_apart_within_a_batch() -> None:
@@ -169,6 +172,13 @@ def test_pieces_are_the_callers_own() -> None:
         mixture_CT.zero_()
         stems_SCT.zero_()
     assert (audio_CT == 1).all()
+
+
+def test_a_network_may_have_stems_of_its_own() -> None:
+    separator = _separator(ToyNetwork(stems=("sides", "middle")))
+    assert separator.stems == ("sides", "middle")
+    assert _separator().stems == STEMS
+    assert separator.separate(torch.ones(2, 9999)).shape == (2, 2, 9999)
 
 
 def test_nothing_gives_nothing() -> None:
@@ -224,8 +234,8 @@ def test_evaluation_of_known_gains(tmp_path: Path) -> None:
 class _Bent(_Gains):
     """Bends what it is given, so that its output depends on the level."""
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
-        return super().__call__(audio_BCT.tanh())
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
+        return super().__call__(audio_BCT.tanh(), starts_B)
 
 
 def test_a_normalised_separator_does_not_look_at_the_level(

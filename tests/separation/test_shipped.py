@@ -7,8 +7,8 @@ import pytest
 from mixprint.audio.files import read_audio
 from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.separation import Separator, load_separator
-from mixprint.separation.loading import DEFAULT_WEIGHTS
 from mixprint.separation.metrics import evaluate_separator, utterance_sdr
+from mixprint.separation.network import DEFAULT_WEIGHTS
 from mixprint.stems import STEMS
 from mixprint.synthesis import DataConfig, generate
 

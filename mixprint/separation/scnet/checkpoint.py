@@ -32,7 +32,8 @@ from mixprint.schema import (
     shortened,
 )
 from mixprint.separation.network import FORM
-from mixprint.separation.scnet.model import SCNet, SCNetConfig, Variant, build_scnet
+from mixprint.separation.scnet.architecture import SCNetConfig, Variant
+from mixprint.separation.scnet.model import SCNet, build_scnet
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.stems import SAMPLE_RATE_HZ
 

@@ -61,11 +61,12 @@ class CompiledSCNet:
             estimate, fullgraph=True, dynamic=False, mode=MODES[device.type]
         )
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor | None = None) -> Tensor:
         """Separate as `SCNet.forward` does; a new shape or precision is compiled first.
 
         Args:
             audio_BCT: see `SCNet.forward`.
+            starts_B: see `mixprint.separation.network.Network`; it changes nothing here.
 
         Returns:
             stems_BSCT in memory of its own. On a GPU it may be read until it is freed, as any
@@ -75,6 +76,7 @@ class CompiledSCNet:
         Raises:
             ConfigError: torch cannot compile the network.
         """
+        del starts_B
         kind = audio_BCT.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
         wanted = (tuple(audio_BCT.shape), dtype)

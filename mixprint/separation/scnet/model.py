@@ -13,11 +13,10 @@ Source: Tong et al., "SCNet: Sparse Compression Network for Music Source Separat
 arXiv 2401.13276.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,146 +24,11 @@ from torch.nn import functional
 
 from mixprint.errors import ConfigError
 from mixprint.machine.device import cpu_has_lstm
-from mixprint.schema import checked_fields
+from mixprint.separation.scnet.architecture import VARIANTS, SCNetConfig, Variant, band_rows
 
-Variant = Literal["plain", "masked"]
-VARIANTS: tuple[str, ...] = get_args(Variant)
-SCNET_STEMS = ("drums", "bass", "other", "vocals")
+# x_BDFN of a block to what goes on in its place.
+Modulation = Callable[[Tensor], Tensor]
 MASK_CHANNELS = 64  # width of the mask head in every published masked checkpoint
-NUM_BANDS = 3  # low, mid and high
-# Many times what is published. Beyond it a configuration is a slip of the pen, or made to exhaust
-# the memory: no tensor's shape tells an STFT's size, and layers take memory even without tensors.
-MAX_SIZE = 1 << 16
-MAX_COUNT = 32
-SIZES = (
-    "dims",
-    "nfft",
-    "hop_size",
-    "win_size",
-    "band_stride",
-    "band_kernel",
-    "compress",
-    "conv_kernel",
-)
-BAND_TOLERANCE = 0.01
-MAX_FRAME_OVERLAP = 64  # 4 is published; the memory of a spectrogram grows with it
-COUNTS = ("audio_channels", "conv_depths", "num_dplayer", "expand")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SCNetConfig:
-    """The architecture, under the key names of the published configuration files.
-
-    Attributes:
-        sources: names of the stems in the order of the output.
-        audio_channels: channels of the audio; 2 in all published models.
-        dims: widths before the first and after each encoder block; the first is 2 x channels.
-        nfft: FFT size in samples.
-        hop_size: STFT hop in samples.
-        win_size: STFT window in samples.
-        normalized: whether the STFT is divided by the square root of its size.
-        band_SR: share of the frequency rows in the low, mid and high band; adds up to 1.
-        band_stride: compression of each band.
-        band_kernel: kernel along frequency of each band.
-        conv_depths: convolution modules per band.
-        compress: channels divided by hidden channels in a convolution module.
-        conv_kernel: kernel along time in a convolution module; odd.
-        num_dplayer: dual-path layers; even, as every second one works on the transform of time.
-        expand: hidden size of the LSTMs divided by their input size.
-    """
-
-    sources: tuple[str, ...] = SCNET_STEMS
-    audio_channels: int = 2
-    dims: tuple[int, ...] = (4, 32, 64, 128)
-    nfft: int = 4096
-    hop_size: int = 1024
-    win_size: int = 4096
-    normalized: bool = True
-    band_SR: tuple[float, ...] = (0.175, 0.392, 0.433)
-    band_stride: tuple[int, ...] = (1, 4, 16)
-    band_kernel: tuple[int, ...] = (3, 4, 16)
-    conv_depths: tuple[int, ...] = (3, 2, 1)
-    compress: int = 4
-    conv_kernel: int = 3
-    num_dplayer: int = 6
-    expand: int = 1
-
-    def __post_init__(self) -> None:
-        for name in ("band_SR", "band_stride", "band_kernel", "conv_depths"):
-            if len(getattr(self, name)) != NUM_BANDS:
-                raise ConfigError(
-                    f"scnet.{name}: expected {NUM_BANDS} values, found {getattr(self, name)}"
-                )
-        if self.num_dplayer < 2 or self.num_dplayer % 2:
-            raise ConfigError(
-                f"scnet.num_dplayer: expected an even number above 0, found {self.num_dplayer}"
-            )
-        if len(self.dims) < 2 or self.dims[0] != 2 * self.audio_channels:
-            raise ConfigError(
-                f"scnet.dims: expected at least 2 widths, the first {2 * self.audio_channels} "
-                f"(2 x audio_channels), found {self.dims}"
-            )
-        if min(self.dims) < self.compress:
-            # The first width is no convolution module's, but equals compress where it matters.
-            raise ConfigError(f"scnet.dims: expected widths >= {self.compress}, found {self.dims}")
-        if sorted(self.sources) != sorted(SCNET_STEMS):
-            raise ConfigError(f"scnet.sources: expected {SCNET_STEMS}, found {self.sources}")
-        if self.conv_kernel % 2 == 0:
-            raise ConfigError(
-                f"scnet.conv_kernel: expected an odd number, found {self.conv_kernel}"
-            )
-        for names, highest in ((SIZES, MAX_SIZE), (COUNTS, MAX_COUNT)):
-            for name in names:
-                _check_range(name, getattr(self, name), highest)
-        if min(self.band_SR) <= 0 or abs(sum(self.band_SR) - 1) > BAND_TOLERANCE:
-            raise ConfigError(
-                f"scnet.band_SR: expected shares above 0 that add up to 1, found {self.band_SR}"
-            )
-        if min(_band_rows(self.num_bins, self.band_SR)) < 1:
-            raise ConfigError(
-                f"scnet.band_SR: expected rows in each band, found {self.band_SR} of "
-                f"{self.num_bins}"
-            )
-        if not self.win_size / MAX_FRAME_OVERLAP <= self.hop_size <= self.win_size / 2:
-            raise ConfigError(
-                f"scnet.hop_size: expected a half to a {MAX_FRAME_OVERLAP}th of win_size "
-                f"({self.win_size}), found {self.hop_size}"
-            )
-        if len(self.dims) > MAX_COUNT:
-            raise ConfigError(
-                f"scnet.dims: expected at most {MAX_COUNT} widths, found {len(self.dims)}"
-            )
-        if self.win_size > self.nfft:
-            raise ConfigError(
-                f"scnet.win_size: expected at most nfft ({self.nfft}), found {self.win_size}"
-            )
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> "SCNetConfig":
-        """Read a configuration as published: lists become tuples, missing keys the defaults.
-
-        Args:
-            values: keys of the `model` section of a published configuration file.
-
-        Raises:
-            ConfigError: a key is unknown, or a value has the wrong type or does not fit.
-        """
-        return cls(**checked_fields("scnet", values, cls))
-
-    def to_values(self) -> dict[str, Any]:
-        """Return the configuration back as plain values, with lists in place of tuples."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-    @property
-    def num_bins(self) -> int:
-        """Frequency rows of the STFT."""
-        return self.nfft // 2 + 1
-
-
-def _check_range(name: str, value: int | tuple[int, ...], highest: int) -> None:
-    numbers = value if isinstance(value, tuple) else (value,)
-    if not all(1 <= number <= highest for number in numbers):
-        raise ConfigError(f"scnet.{name}: expected 1 to {highest}, found {value}")
 
 
 def build_scnet(config: SCNetConfig | Mapping[str, Any], variant: str) -> "SCNet":
@@ -203,13 +67,6 @@ def deepened(network: "SCNet", num_dplayer: int) -> "SCNet":
                 parameter.zero_()
     result.load_state_dict({**result.state_dict(), **network.state_dict()})
     return result
-
-
-def _band_rows(num_rows: int, shares: Sequence[float]) -> list[int]:
-    """Return how many rows the low, mid and high band have."""
-    low = math.ceil(num_rows * shares[0])
-    mid = math.ceil(num_rows * (shares[0] + shares[1]))
-    return [low, mid - low, num_rows - mid]
 
 
 def _to_rows(x_BDFN: Tensor) -> Tensor:
@@ -260,27 +117,50 @@ class _ConvModule(nn.Module):
 
 
 class _BandDown(nn.Module):
-    """Compress each band along frequency by its own stride."""
+    """Compress each band along frequency by its own stride.
 
-    def __init__(self, in_channels: int, out_channels: int, config: SCNetConfig) -> None:
+    Further channels have convolutions of their own, whose results are added: with weights of 0
+    they change not a bit of what comes of the others.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, config: SCNetConfig, extra_channels: int = 0
+    ) -> None:
         super().__init__()
         self.shares = config.band_SR
+        sizes = list(zip(config.band_kernel, config.band_stride, strict=True))
         self.convs = nn.ModuleList(
             nn.Conv2d(in_channels, out_channels, (kernel, 1), (stride, 1))
-            for kernel, stride in zip(config.band_kernel, config.band_stride, strict=True)
+            for kernel, stride in sizes
+        )
+        self.extra_convs = nn.ModuleList(
+            nn.Conv2d(extra_channels, out_channels, (kernel, 1), (stride, 1), bias=False)
+            for kernel, stride in sizes
+            if extra_channels
         )
 
-    def forward(self, x_BDFN: Tensor) -> tuple[list[Tensor], list[int]]:
+    def forward(
+        self, x_BDFN: Tensor, extra_BDFN: Tensor | None = None
+    ) -> tuple[list[Tensor], list[int]]:
         """Return the compressed bands, and the rows that each had before."""
-        bands = []
-        rows = _band_rows(x_BDFN.shape[2], self.shares)
-        for conv, band in zip(self.convs, x_BDFN.split(rows, dim=2), strict=True):
-            assert isinstance(conv, nn.Conv2d)
-            kernel, stride = conv.kernel_size[0], conv.stride[0]
-            padding = kernel - 1 if stride == 1 else -band.shape[2] % stride
-            before = padding // 2
-            bands.append(conv(functional.pad(band, (0, 0, before, padding - before))))
+        rows = band_rows(x_BDFN.shape[2], self.shares)
+        bands = _compressed(self.convs, x_BDFN, rows)
+        if extra_BDFN is not None:
+            extra = _compressed(self.extra_convs, extra_BDFN, rows)
+            bands = [band + more for band, more in zip(bands, extra, strict=True)]
         return bands, rows
+
+
+def _compressed(convs: nn.ModuleList, x_BDFN: Tensor, rows: Sequence[int]) -> list[Tensor]:
+    """Convolve each band, padded to a whole number of strides."""
+    bands = []
+    for conv, band in zip(convs, x_BDFN.split(list(rows), dim=2), strict=True):
+        assert isinstance(conv, nn.Conv2d)
+        kernel, stride = conv.kernel_size[0], conv.stride[0]
+        padding = kernel - 1 if stride == 1 else -band.shape[2] % stride
+        before = padding // 2
+        bands.append(conv(functional.pad(band, (0, 0, before, padding - before))))
+    return bands
 
 
 class _BandUp(nn.Module):
@@ -314,18 +194,22 @@ class _BandUp(nn.Module):
 class _DownBlock(nn.Module):
     """An encoder block: compression per band, convolution modules, then the full band."""
 
-    def __init__(self, in_channels: int, out_channels: int, config: SCNetConfig) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, config: SCNetConfig, extra_channels: int = 0
+    ) -> None:
         super().__init__()
-        self.SDlayer = _BandDown(in_channels, out_channels, config)
+        self.SDlayer = _BandDown(in_channels, out_channels, config, extra_channels)
         self.conv_modules = nn.ModuleList(
             _ConvModule(out_channels, depth, config.compress, config.conv_kernel)
             for depth in config.conv_depths
         )
         self.globalconv = nn.Conv2d(out_channels, out_channels, 3, padding=1)
 
-    def forward(self, x_BDFN: Tensor) -> tuple[Tensor, Tensor, list[int], list[int]]:
+    def forward(
+        self, x_BDFN: Tensor, extra_BDFN: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, list[int], list[int]]:
         """Return the output, the skip, and the rows of each band after and before."""
-        bands, rows_before = self.SDlayer(x_BDFN)
+        bands, rows_before = self.SDlayer(x_BDFN, extra_BDFN)
         done = []
         for module, band_BDFN in zip(self.conv_modules, bands, strict=True):
             rows_RD1N = functional.gelu(module(_to_rows(band_BDFN)))
@@ -420,6 +304,10 @@ def irfft_along_time(x_BFND: Tensor) -> Tensor:
     return torch.fft.irfft(torch.complex(real, imag), dim=2, norm="ortho").contiguous()
 
 
+def _unchanged(x_BDFN: Tensor) -> Tensor:
+    return x_BDFN
+
+
 class _SeparationNet(nn.Module):
     """Dual-path layers, alternately on frames and on their Fourier transform along time."""
 
@@ -431,27 +319,107 @@ class _SeparationNet(nn.Module):
         )
         self.transforms = (rfft_along_time, irfft_along_time)
 
-    def forward(self, x_BDFN: Tensor) -> Tensor:
+    def forward(self, x_BDFN: Tensor, modulated: Modulation) -> Tensor:
         # In float32 also under autocast: what the layers add up are small steps.
         x_BFND = x_BDFN.permute(0, 2, 3, 1).float()
         for index, layer in enumerate(self.dp_modules):
             x_BFND = self.transforms[index % 2](layer(x_BFND))
+            if index % 2:
+                x_BFND = modulated(x_BFND.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x_BFND.permute(0, 3, 1, 2)
 
 
-class SCNet(nn.Module):
-    """Separate audio into drums, bass, other and vocals. Use `build_scnet` to make one."""
+def mask_head(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Build what makes masks of the decoder's channels; for `masks`."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, MASK_CHANNELS, 3, padding=1),
+        nn.GELU(),
+        nn.Conv2d(MASK_CHANNELS, out_channels, 1),
+        nn.Tanh(),
+    )
 
-    stft_window: Tensor
 
-    def __init__(self, config: SCNetConfig, *, masked: bool) -> None:
+def masks(head: nn.Sequential, x_BDFN: Tensor) -> Tensor:
+    """Run a mask head."""
+    for step in head:
+        if isinstance(step, nn.Conv2d) and step.kernel_size == (1, 1):
+            # By rows: torch sends a 1x1 convolution of one image to a kernel of its own, which
+            # is slow and brings the channels to the front.
+            rows_RD1N = functional.conv2d(_to_rows(x_BDFN), step.weight, step.bias)
+            x_BDFN = _from_rows(rows_RD1N, len(x_BDFN))
+        else:
+            x_BDFN = step(x_BDFN)
+    return x_BDFN
+
+
+def real_channels(spectrum_BCFN: Tensor) -> Tensor:
+    """Return x_BDFN: real and imaginary part of each channel, channels last in memory."""
+    x_BFNCP = torch.view_as_real(spectrum_BCFN).permute(0, 2, 3, 1, 4)  # P: real, imaginary
+    return x_BFNCP.flatten(3).permute(0, 3, 1, 2)
+
+
+def complex_channels(x_BDFN: Tensor, channels: int) -> Tensor:
+    """Invert `real_channels` for each stem of so many channels: stems_BSCFN, complex64."""
+    x_BFNSCP = x_BDFN.float().permute(0, 2, 3, 1).unflatten(3, (-1, channels, 2))
+    return torch.view_as_complex(x_BFNSCP.contiguous()).permute(0, 3, 4, 1, 2)
+
+
+def analysed(audio_CT: Tensor, config: SCNetConfig, window_T: Tensor) -> Tensor:
+    """Take the STFT with an even number of frames; see `SCNet.analyse`."""
+    length = audio_CT.shape[-1]
+    num_hops = length // config.hop_size + 1
+    # Centring reflects half an FFT at either end, so the padded audio must be longer than that.
+    num_hops = max(num_hops, config.nfft // 2 // config.hop_size + 1)
+    num_hops += 1 - num_hops % 2  # a centred STFT has one frame more than hops
+    padded = functional.pad(audio_CT.flatten(0, -2), (0, num_hops * config.hop_size - length))
+    spectrum = torch.stft(
+        padded,
+        config.nfft,
+        config.hop_size,
+        config.win_size,
+        window_T,
+        normalized=config.normalized,
+        return_complex=True,
+    )
+    return spectrum.unflatten(0, audio_CT.shape[:-1])
+
+
+def synthesised(spectrum_CFN: Tensor, length: int, config: SCNetConfig, window_T: Tensor) -> Tensor:
+    """Invert `analysed`; see `SCNet.synthesise`."""
+    # In parts, for torch holds each frame three times on the way.
+    parts = [
+        torch.istft(
+            part,
+            config.nfft,
+            config.hop_size,
+            config.win_size,
+            window_T,
+            normalized=config.normalized,
+            length=length,
+        )
+        for part in spectrum_CFN.flatten(0, -3).chunk(len(config.sources))
+    ]
+    audio = torch.cat(parts)
+    return audio.unflatten(0, spectrum_CFN.shape[:-2])
+
+
+class SCNetBody(nn.Module):
+    """Encoder, dual-path layers and decoder: from a spectrum's channels to those of its stems."""
+
+    def __init__(self, config: SCNetConfig, extra_channels: int = 0) -> None:
+        """Build it with fresh weights.
+
+        Args:
+            config: the architecture.
+            extra_channels: of the input, beside the spectrum's; see `features`.
+        """
         super().__init__()
         self.config = config
-        self.masked = masked
         dims = config.dims
         out_channels = dims[0] * len(config.sources)
         self.encoder = nn.ModuleList(
-            _DownBlock(before, after, config) for before, after in pairwise(dims)
+            _DownBlock(before, after, config, 0 if index else extra_channels)
+            for index, (before, after) in enumerate(pairwise(dims))
         )
         self.separation_net = _SeparationNet(dims[-1], config)
         self.decoder = nn.ModuleList(
@@ -463,14 +431,63 @@ class SCNet(nn.Module):
             )
             for index in range(len(dims) - 1, 0, -1)
         )
+
+    def features(
+        self,
+        x_BDFN: Tensor,
+        extra_BDFN: Tensor | None = None,
+        modulated: Modulation = _unchanged,
+    ) -> Tensor:
+        """Run encoder, dual-path layers and decoder.
+
+        Args:
+            x_BDFN: real and imaginary parts of the spectrum's channels.
+            extra_BDFN: the extra channels; they are added behind the first convolutions.
+            modulated: is given what each block makes, and returns what goes on: as often as
+                `modulated_channels` says.
+
+        Returns:
+            stems_BDFN: real and imaginary parts of each stem's channels.
+        """
+        skips = []
+        # In float32 also under autocast: what bfloat16 rounds off the loud parts of a mixture is as
+        # loud as a quiet stem.
+        with torch.autocast(x_BDFN.device.type, enabled=False):
+            for block in self.encoder:
+                x_BDFN, skip, rows, wanted = block(x_BDFN, extra_BDFN)
+                x_BDFN, extra_BDFN = modulated(x_BDFN), None
+                skips.append((skip, rows, wanted))
+        x_BDFN = self.separation_net(x_BDFN, modulated)
+        for layer in self.decoder:
+            assert isinstance(layer, nn.ModuleList)
+            fusion, expand = layer
+            skip, rows, wanted = skips.pop()
+            x_BDFN = expand(modulated(fusion(x_BDFN, skip)), rows, wanted)
+        return x_BDFN
+
+    @property
+    def modulated_channels(self) -> list[int]:
+        """Channels of what `modulated` is given.
+
+        In this order: the encoder's blocks, pairs of dual-path layers (the second of a pair works
+        on the transform of time), the decoder's blocks.
+        """
+        _, *dims = self.config.dims
+        return [*dims, *[dims[-1]] * (self.config.num_dplayer // 2), *reversed(dims)]
+
+
+class SCNet(SCNetBody):
+    """Separate audio into drums, bass, other and vocals. Use `build_scnet` to make one."""
+
+    stft_window: Tensor
+
+    def __init__(self, config: SCNetConfig, *, masked: bool) -> None:
+        super().__init__(config)
+        self.masked = masked
         if masked:
+            dims, out_channels = config.dims, config.dims[0] * len(config.sources)
             self.pos_embed_f = nn.Parameter(torch.zeros(1, dims[0], config.num_bins, 1))
-            self.mask_layer = nn.Sequential(
-                nn.Conv2d(out_channels, MASK_CHANNELS, 3, padding=1),
-                nn.GELU(),
-                nn.Conv2d(MASK_CHANNELS, out_channels, 1),
-                nn.Tanh(),
-            )
+            self.mask_layer = mask_head(out_channels, out_channels)
         # The plain variant was published with a rectangular window, the masked one with Hann.
         window = torch.hann_window if masked else torch.ones
         window_T = window(config.win_size, device="cpu")  # see `restored`
@@ -501,23 +518,7 @@ class SCNet(nn.Module):
         Returns:
             spectrum_CFN, complex, with the leading dimensions of the audio.
         """
-        config = self.config
-        length = audio_CT.shape[-1]
-        num_hops = length // config.hop_size + 1
-        # Centring reflects half an FFT at either end, so the padded audio must be longer than that.
-        num_hops = max(num_hops, config.nfft // 2 // config.hop_size + 1)
-        num_hops += 1 - num_hops % 2  # a centred STFT has one frame more than hops
-        padded = functional.pad(audio_CT.flatten(0, -2), (0, num_hops * config.hop_size - length))
-        spectrum = torch.stft(
-            padded,
-            config.nfft,
-            config.hop_size,
-            config.win_size,
-            self.stft_window,
-            normalized=config.normalized,
-            return_complex=True,
-        )
-        return spectrum.unflatten(0, audio_CT.shape[:-1])
+        return analysed(audio_CT, self.config, self.stft_window)
 
     def synthesise(self, spectrum_CFN: Tensor, length: int) -> Tensor:
         """Invert `analyse`.
@@ -526,22 +527,7 @@ class SCNet(nn.Module):
             spectrum_CFN: complex; leading dimensions are free.
             length: samples of the result.
         """
-        config = self.config
-        # In parts, for torch holds each frame three times on the way.
-        parts = [
-            torch.istft(
-                part,
-                config.nfft,
-                config.hop_size,
-                config.win_size,
-                self.stft_window,
-                normalized=config.normalized,
-                length=length,
-            )
-            for part in spectrum_CFN.flatten(0, -3).chunk(len(config.sources))
-        ]
-        audio = torch.cat(parts)
-        return audio.unflatten(0, spectrum_CFN.shape[:-2])
+        return synthesised(spectrum_CFN, length, self.config, self.stft_window)
 
     def estimate(self, mixture_BCFN: Tensor) -> Tensor:
         """Estimate the stems' spectra from the mixture's.
@@ -552,38 +538,11 @@ class SCNet(nn.Module):
         Returns:
             stems_BSCFN, complex64.
         """
-        channels = mixture_BCFN.shape[1]
-        x_BFNCP = torch.view_as_real(mixture_BCFN).permute(0, 2, 3, 1, 4)  # P: real, imaginary
-        x_BDFN = x_BFNCP.flatten(3).permute(0, 3, 1, 2)
+        x_BDFN = real_channels(mixture_BCFN)
         if self.masked:
             x_BDFN = x_BDFN + self.pos_embed_f
-        skips = []
-        # In float32 also under autocast: what bfloat16 rounds off the loud parts of a mixture is as
-        # loud as a quiet stem.
-        with torch.autocast(x_BDFN.device.type, enabled=False):
-            for block in self.encoder:
-                x_BDFN, skip, rows, wanted = block(x_BDFN)
-                skips.append((skip, rows, wanted))
-        x_BDFN = self.separation_net(x_BDFN)
-        for layer in self.decoder:
-            assert isinstance(layer, nn.ModuleList)
-            fusion, expand = layer
-            skip, rows, wanted = skips.pop()
-            x_BDFN = expand(fusion(x_BDFN, skip), rows, wanted)
+        x_BDFN = self.features(x_BDFN)
         if self.masked:
-            x_BDFN = self._mask(x_BDFN)
-        x_BFNSCP = x_BDFN.float().permute(0, 2, 3, 1).unflatten(3, (-1, channels, 2))
-        stems_BSCFN = torch.view_as_complex(x_BFNSCP.contiguous()).permute(0, 3, 4, 1, 2)
+            x_BDFN = masks(self.mask_layer, x_BDFN)
+        stems_BSCFN = complex_channels(x_BDFN, mixture_BCFN.shape[1])
         return stems_BSCFN * mixture_BCFN.unsqueeze(1) if self.masked else stems_BSCFN
-
-    def _mask(self, x_BDFN: Tensor) -> Tensor:
-        """Run the mask head."""
-        for step in self.mask_layer:
-            if isinstance(step, nn.Conv2d) and step.kernel_size == (1, 1):
-                # By rows: torch sends a 1x1 convolution of one image to a kernel of its own, which
-                # is slow and brings the channels to the front.
-                rows_RD1N = functional.conv2d(_to_rows(x_BDFN), step.weight, step.bias)
-                x_BDFN = _from_rows(rows_RD1N, len(x_BDFN))
-            else:
-                x_BDFN = step(x_BDFN)
-        return x_BDFN

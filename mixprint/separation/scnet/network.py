@@ -62,8 +62,9 @@ class TrainedSCNet:
         }
         return {**self._weights, "config_sha256": fingerprint(config)}
 
-    def __call__(self, audio_BCT: Tensor) -> Tensor:
+    def __call__(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         """See `Network`."""
+        del starts_B
         stems_BSCT: Tensor = self.model(audio_BCT)
         return stems_BSCT
 

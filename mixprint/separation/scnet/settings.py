@@ -10,7 +10,7 @@ from mixprint.errors import ConfigError
 from mixprint.schema import Above, Length, Range
 from mixprint.separation.material.pool import PoolConfig
 from mixprint.separation.material.remix import RemixConfig
-from mixprint.separation.scnet.model import SCNetConfig, Variant
+from mixprint.separation.scnet.architecture import SCNetConfig, Variant
 
 # The separator that mixprint ships. Frames of half a window, not a quarter: half the work, and the
 # shipped model is small.

@@ -29,6 +29,7 @@ from mixprint.schema import WithOthers, as_record
 from mixprint.separation.loading import load_separator
 from mixprint.separation.material.pool import MadePool
 from mixprint.separation.material.remix import Remixer
+from mixprint.separation.scnet.architecture import SCNetConfig, Variant
 from mixprint.separation.scnet.checkpoint import export_separator
 from mixprint.separation.scnet.data import (
     Batch,
@@ -37,7 +38,7 @@ from mixprint.separation.scnet.data import (
     made_songs,
     songs_of_folder,
 )
-from mixprint.separation.scnet.model import SCNet, SCNetConfig, Variant, build_scnet, deepened
+from mixprint.separation.scnet.model import SCNet, build_scnet, deepened
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.scnet.settings import (
     DEFAULT_MODEL,

@@ -16,6 +16,7 @@ from mixprint.separation.scnet.compiled import CompiledSCNet, check_compiler
 from mixprint.separation.scnet.network import TrainedSCNet
 
 CPU = torch.device("cpu")
+STARTS = torch.arange(0, 40, 10)
 WINDOW = 2205
 # As few kernels as an SCNet can have.
 TINY = {
@@ -159,13 +160,15 @@ class _Networks:
         self.capacity = capacity
         self.plain: list[tuple[int, ...]] = []
         self.compiled: list[tuple[int, ...]] = []
+        self.starts: list[list[int]] = []  # of what was compiled
 
-    def run(self, audio_BCT: Tensor) -> Tensor:
+    def run(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         self.plain.append((len(audio_BCT), audio_BCT.shape[-1]))
         return audio_BCT.unsqueeze(1).repeat(1, 4, 1, 1)
 
-    def run_compiled(self, audio_BCT: Tensor) -> Tensor:
+    def run_compiled(self, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         self.compiled.append((len(audio_BCT), audio_BCT.shape[-1]))
+        self.starts.append(starts_B.tolist())
         if len(audio_BCT) > self.capacity:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return audio_BCT.unsqueeze(1).repeat(1, 4, 1, 1)
@@ -186,8 +189,9 @@ def test_short_windows_are_not_compiled_and_small_batches_are_filled_up() -> Non
     runner = networks.runner(batch_size=4)
     for num_windows, length in ((4, 10), (1, 10), (1, 7)):
         audio_BCT = _noise(num_windows, 2, length)
-        stems_BSCT = runner.finish(runner.start(audio_BCT))
+        stems_BSCT = runner.finish(runner.start(audio_BCT, STARTS[:num_windows]))
         assert torch.equal(stems_BSCT, audio_BCT.unsqueeze(1).expand(-1, 4, -1, -1))
+    assert networks.starts == [[0, 10, 20, 30], [0, 0, 0, 0]]
     assert networks.compiled == [(4, 10), (4, 10)]
     assert networks.plain == [(1, 7)]
 
@@ -197,14 +201,14 @@ def test_memory_that_runs_out_halves_what_was_run(caplog: pytest.LogCaptureFixtu
     runner = networks.runner(batch_size=8)
     audio_BCT = _noise(3, 2, 10)
     with caplog.at_level(logging.WARNING):
-        stems_BSCT = runner.finish(runner.start(audio_BCT))
+        stems_BSCT = runner.finish(runner.start(audio_BCT, STARTS[:3]))
     assert torch.equal(stems_BSCT, audio_BCT.unsqueeze(1).expand(-1, 4, -1, -1))
     # Three windows were filled up to eight; in the end the third is filled up to two.
     assert networks.compiled == [(8, 10), (4, 10), (2, 10), (2, 10)]
     assert "8 windows of 10 samples" in caplog.messages[0]
     assert networks.plain == []
     with pytest.raises(torch.OutOfMemoryError):
-        _Networks(capacity=0).runner(batch_size=1).start(audio_BCT)
+        _Networks(capacity=0).runner(batch_size=1).start(audio_BCT, STARTS[:3])
 
 
 def test_the_batch_size_of_the_first_song_stays(

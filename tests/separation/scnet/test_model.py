@@ -9,7 +9,8 @@ from safetensors import safe_open
 
 from benchmarks.plain_scnet import PlainSCNet
 from mixprint.errors import ConfigError
-from mixprint.separation.scnet.model import SCNetConfig, build_scnet, deepened
+from mixprint.separation.scnet.architecture import SCNetConfig
+from mixprint.separation.scnet.model import build_scnet, deepened
 
 TINY = {"dims": [4, 8, 8], "nfft": 512, "hop_size": 128, "win_size": 512, "num_dplayer": 2}
 
