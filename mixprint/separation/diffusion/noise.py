@@ -50,7 +50,9 @@ def gaussian_noise(
     unit = 2.0**-32
     radius_BCFN = (((bits_BCFN >> 32) & 0xFFFFFFFF).double() + 0.5).mul_(unit).log_().mul_(-2)
     angle_BCFN = (bits_BCFN & 0xFFFFFFFF).double().mul_(2 * math.pi * unit)
-    return torch.polar(radius_BCFN.sqrt_(), angle_BCFN).to(torch.complex64)
+    radius_BCFN.sqrt_()
+    real_BCFN, imag_BCFN = angle_BCFN.cos().mul_(radius_BCFN), angle_BCFN.sin_().mul_(radius_BCFN)
+    return torch.complex(real_BCFN.float(), imag_BCFN.float())
 
 
 def _mixed(number: int) -> int:
@@ -65,9 +67,10 @@ def _mixed_tensor(bits: Tensor) -> Tensor:
     """Mix like `_mixed`, without its first addition; int64 wraps around as it should."""
     for shift, factor in zip(_SHIFTS, (*_FACTORS, None), strict=True):
         # The shift of torch keeps the sign; that of the generator does not.
-        bits = bits ^ ((bits >> shift) & ((1 << (64 - shift)) - 1))
+        high = (bits >> shift).bitwise_and_((1 << (64 - shift)) - 1)
+        bits = high.bitwise_xor_(bits)
         if factor is not None:
-            bits = bits * _signed(factor)
+            bits.mul_(_signed(factor))
     return bits
 
 

@@ -475,6 +475,13 @@ class SCNetBody(nn.Module):
         _, *dims = self.config.dims
         return [*dims, *[dims[-1]] * (self.config.num_dplayer // 2), *reversed(dims)]
 
+    @property
+    def extra_weights(self) -> list[nn.Parameter]:
+        """Weights of the extra channels; where all are 0, these change nothing."""
+        first = self.encoder[0]
+        assert isinstance(first, _DownBlock)
+        return list(first.SDlayer.extra_convs.parameters())
+
 
 class SCNet(SCNetBody):
     """Separate audio into drums, bass, other and vocals. Use `build_scnet` to make one."""
