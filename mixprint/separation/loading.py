@@ -16,6 +16,7 @@ from mixprint.checkpoints.form import (
 from mixprint.errors import CheckpointError, DataError
 from mixprint.machine.device import resolve_device
 from mixprint.schema import WithOthers, read_mapping, shortened
+from mixprint.separation.diffusion import checkpoint as diffusion
 from mixprint.separation.network import DEFAULT_WEIGHTS, FORM, Network
 from mixprint.separation.scnet import checkpoint as scnet
 from mixprint.separation.separator import Separator
@@ -23,7 +24,10 @@ from mixprint.storage.download import MAX_BYTES, fetch, is_url
 
 # What loads a checkpoint of our own, by the kind that its description states. Another kind is a
 # folder like `scnet`, and an entry here.
-KINDS: dict[str, Callable[[Checkpoint], Network]] = {scnet.KIND: scnet.load_own}
+KINDS: dict[str, Callable[[Checkpoint], Network]] = {
+    scnet.KIND: scnet.load_own,
+    diffusion.KIND: diffusion.load_own,
+}
 
 DEFAULT = "default"
 MAX_CONFIG_BYTES = 1 << 20  # published ones have a few kB

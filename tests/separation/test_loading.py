@@ -83,7 +83,7 @@ def test_another_kind_of_separator_separates_files(
 
 def test_an_unknown_kind_is_refused_by_name(splitter: CheckpointFiles) -> None:
     write_json(splitter.description, read_json(splitter.description) | {"kind": "tarot"})
-    message = r"splitter\.json: kind: expected one of scnet, mid-side, found 'tarot'"
+    message = r"splitter\.json: kind: expected one of scnet, diffusion, mid-side, found 'tarot'"
     with pytest.raises(CheckpointError, match=message):
         load_separator(splitter.weights)
 

@@ -100,7 +100,8 @@ class Bands(Backbone):
         self.pos_embed_f = nn.Parameter(torch.zeros(1, SPECTRUM_CHANNELS, blocks.num_bins, 1))
         # Without the last layer, by which the masks of an SCNet are bounded.
         decoded_channels = SPECTRUM_CHANNELS * len(blocks.sources)
-        self.mask_layer = mask_head(decoded_channels, SPECTRUM_CHANNELS)[:-1]
+        *layers, _ = mask_head(decoded_channels, SPECTRUM_CHANNELS)
+        self.mask_layer = nn.Sequential(*layers)
         self.extra_film = Film(config.conditioning, extra_channels)
         self.films = nn.ModuleList(
             Film(config.conditioning, channels) for channels in self.body.modulated_channels

@@ -13,6 +13,7 @@ SamplerKind = Literal["dpm", "ddim", "ddpm"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerKind)
 # Frames of half a window, as in the shipped SCNet: half the work of a quarter.
 DEFAULT_BLOCKS = SCNetConfig(dims=(4, 16, 32, 64), hop_size=2048, num_dplayer=6)
+NUM_CHANNELS = 2  # as in `mixprint.stems`, which imports torch
 Width = Annotated[int, Range(1, 4096)]
 
 
@@ -142,6 +143,11 @@ class DiffusionConfig(_FromValues):
 
     def __post_init__(self) -> None:
         _check("diffusion", self)
+        if self.blocks.audio_channels != NUM_CHANNELS:
+            raise ConfigError(
+                f"diffusion.blocks.audio_channels: expected {NUM_CHANNELS}, found "
+                f"{self.blocks.audio_channels}"
+            )
         if self.head == "mask" and self.target != "x0":
             raise ConfigError(
                 f"diffusion.target: expected x0 with the head mask, which gives the instrumental "

@@ -112,9 +112,9 @@ def load_own(checkpoint: Checkpoint) -> TrainedSCNet:
     """
     known = checkpoint.described(_Description)
     files = checkpoint.files
-    _check_rate(known.sample_rate_hz, files.description)
+    check_rate(known.sample_rate_hz, files.description)
     model = checkpoint.restored(lambda: build_scnet(known.config, known.variant))
-    _check_memory(known.config, known.window_s, files.weights)
+    check_memory(known.config, known.window_s, files.weights)
     return TrainedSCNet(
         model,
         window_s=known.window_s,
@@ -135,7 +135,7 @@ def load_published(path: Path, config_path: Path) -> TrainedSCNet:
     variant: Variant = "masked" if MASK_TENSOR in state else "plain"
     config, window_s, rate_hz, normalised = _read_foreign_config(config_path)
     model = restored(lambda: build_scnet(config, variant), state, f"{path} with {config_path}")
-    _check_memory(config, window_s, path)
+    check_memory(config, window_s, path)
     log.info("loaded %s (%s SCNet)", path.name, variant)
     return TrainedSCNet(
         model,
@@ -219,7 +219,7 @@ def _read_foreign_config(path: Path) -> tuple[SCNetConfig, float, int, bool]:
         config = _in_trained_order(config, training.instruments, path)
         rates = (audio.sample_rate, data.samplerate, SAMPLE_RATE_HZ)
         rate_hz = next(rate for rate in rates if rate is not None)
-        _check_rate(rate_hz, path)
+        check_rate(rate_hz, path)
         window_s = FOREIGN_WINDOW_S if data.segment is None else data.segment
         if audio.chunk_size is not None:
             window_s = checked("audio.chunk_size / rate", audio.chunk_size / rate_hz, WindowSeconds)
@@ -239,14 +239,19 @@ def _section(loaded: Mapping[str, Any], name: str, cls: type[_Section], path: Pa
     return as_record(values, f"{path}: {name}", cls, CheckpointError)
 
 
-def _check_rate(rate_hz: int, path: Path) -> None:
+def check_rate(rate_hz: int, path: Path) -> None:
+    """Refuse a model for another sampling rate.
+
+    Raises:
+        CheckpointError: it is one.
+    """
     if rate_hz != SAMPLE_RATE_HZ:
         raise CheckpointError(
             f"{path}: expected a model for {SAMPLE_RATE_HZ} Hz, found one for {rate_hz} Hz"
         )
 
 
-def _check_memory(config: SCNetConfig, window_s: float, what: str | Path) -> None:
+def check_memory(config: SCNetConfig, window_s: float, what: str | Path) -> None:
     """Refuse settings that ask for memory without a tensor's shape telling of it.
 
     Raises:

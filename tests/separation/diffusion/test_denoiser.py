@@ -1,0 +1,198 @@
+"""The denoiser: its start from an SCNet, and what each option of it does."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mixprint.errors import ConfigError
+from mixprint.separation.diffusion.backbones import rotated
+from mixprint.separation.diffusion.denoiser import (
+    Denoised,
+    Denoiser,
+    Prior,
+    denoised_examples,
+    from_scnet,
+)
+from mixprint.separation.scnet.model import build_scnet
+from tests.separation.diffusion.trials import BLOCKS, HOP, config, denoiser, music, scnet, shaken
+
+LENGTH = 15 * HOP
+NUM_FRAMES = 15  # with sound in them
+BACKBONES = ("bands", "conformer", "unet")
+
+
+def _inputs(network: Denoiser) -> tuple[Tensor, Tensor]:
+    """A noisy instrumental and a mixture of two examples."""
+    mixture_BCFN = network.analyse(torch.stack([music(LENGTH), music(LENGTH, 1)]))
+    generator = torch.Generator().manual_seed(5)
+    real, imag = torch.randn(2, *mixture_BCFN.shape, generator=generator)
+    return torch.complex(real, imag), mixture_BCFN
+
+
+def _run(network: Denoiser, time: float = 0.5, prior: Prior | None = None) -> Denoised:
+    z_BCFN, mixture_BCFN = _inputs(network)
+    alpha_B, sigma_B = network.schedule.coefficients(torch.full((2,), time))
+    with torch.inference_mode():
+        return network(z_BCFN, mixture_BCFN, alpha_B, sigma_B, prior)
+
+
+@pytest.mark.parametrize("time", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_it_begins_as_the_scnet_to_the_bit(time: float) -> None:
+    network = scnet()
+    fresh = from_scnet(network, config()).eval()
+    _, mixture_BCFN = _inputs(fresh)
+    with torch.inference_mode():
+        stems_BSCFN = network.estimate(mixture_BCFN)
+    expected_BCFN = stems_BSCFN[:, network.config.sources.index("vocals")]
+    assert expected_BCFN.abs().max() > 0.01
+    prior = Prior(0.5 * mixture_BCFN, torch.tensor([1.0, 0.0]))
+    for given in (None, prior):
+        assert torch.equal(_run(fresh, time, given).vocals_BCFN, expected_BCFN)
+
+
+def test_what_is_new_in_it_learns() -> None:
+    fresh = from_scnet(scnet(), config())
+    z_BCFN, mixture_BCFN = _inputs(fresh)
+    time_B = torch.tensor([0.3, 0.8])
+    examples = denoised_examples(fresh, mixture_BCFN, 0.5 * mixture_BCFN, time_B, z_BCFN)
+    (examples.estimate.x0_BCFN - examples.x0_BCFN).abs().square().mean().backward()
+    gradients = {name: weight.grad for name, weight in fresh.named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in gradients.values())
+    moved = [name for name, grad in gradients.items() if grad is not None and grad.any()]
+    assert any("extra_convs" in name for name in moved)
+    assert any("films.0" in name for name in moved)
+
+
+def test_a_start_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ConfigError, match="found a plain one"):
+        from_scnet(build_scnet(BLOCKS, "plain"))
+    with pytest.raises(ConfigError, match="found unet with mask"):
+        from_scnet(scnet(), config(backbone="unet"))
+    with pytest.raises(ConfigError, match="found bands with free"):
+        from_scnet(scnet(), config(head="free"))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_input_counts(backbone: str) -> None:
+    network = denoiser(backbone=backbone)
+    known = _run(network).x0_BCFN
+    _, mixture_BCFN = _inputs(network)
+    prior = Prior(0.5 * mixture_BCFN, torch.tensor([1.0, 0.0]))
+    given = _run(network, prior=prior).x0_BCFN
+    assert not torch.allclose(given[0], known[0], atol=1e-4)
+    torch.testing.assert_close(given[1], known[1])  # what is not given is not looked at
+    silent = _run(network, prior=Prior(0 * mixture_BCFN, torch.ones(2))).x0_BCFN
+    assert not torch.allclose(silent, known, atol=1e-4)  # but that it is given is
+    assert not torch.allclose(_run(network, 0.1).x0_BCFN, known, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backbone": "conformer"},
+        {"backbone": "unet"},
+        {"power": 0.7},
+        {"schedule": "linear"},
+        {"head": "free"},
+    ],
+)
+def test_every_option_counts(changes: dict) -> None:
+    known, other = _run(denoiser()), _run(denoiser(**changes))
+    assert not torch.allclose(known.x0_BCFN, other.x0_BCFN, atol=1e-3)
+
+
+def test_the_target_v_is_a_skip_of_the_noisy_signal() -> None:
+    plain, skipping = (denoiser(head="free", target=target) for target in ("x0", "v"))
+    z_BCFN, _ = _inputs(plain)
+    alpha, sigma = plain.schedule.noise_at(0.5)
+    expected = alpha * z_BCFN - sigma * _run(plain).x0_BCFN
+    found = _run(skipping).x0_BCFN
+    torch.testing.assert_close(found[..., :NUM_FRAMES], expected[..., :NUM_FRAMES])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("head", ["mask", "free"])
+def test_silence_stays_silent_and_vocals_are_the_difference(backbone: str, head: str) -> None:
+    network = denoiser(backbone=backbone, head=head)
+    z_BCFN, mixture_BCFN = _inputs(network)
+    mixture_BCFN[:, :, :, 4:7] = 0
+    coefficients = network.schedule.coefficients(torch.full((2,), 0.5))
+    with torch.inference_mode():
+        found = network(z_BCFN, mixture_BCFN, *coefficients)
+    assert not found.instrumental_BCFN[..., 4:7].any()
+    assert not found.vocals_BCFN[..., 4:7].any()
+    assert found.instrumental_BCFN[..., 7:].abs().max() > 0.01
+    total_BCFN = found.instrumental_BCFN + found.vocals_BCFN
+    torch.testing.assert_close(total_BCFN, mixture_BCFN, rtol=1e-5, atol=1e-6)
+    expanded_BCFN = network.compression.expand(found.x0_BCFN)
+    torch.testing.assert_close(expanded_BCFN, found.instrumental_BCFN, rtol=1e-4, atol=1e-6)
+
+
+def test_the_mask_is_bounded() -> None:
+    network = denoiser()
+    with torch.no_grad():
+        for parameter in network.backbone.mask_layer.parameters():
+            parameter *= 1000
+    _, mixture_BCFN = _inputs(network)
+    parts = torch.view_as_real(_run(network).vocals_BCFN / mixture_BCFN)[..., :NUM_FRAMES, :]
+    assert 0.99 < parts.abs().max() < 1.001
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_examples_of_a_batch_are_on_their_own(backbone: str) -> None:
+    network = denoiser(backbone=backbone)
+    z_BCFN, mixture_BCFN = _inputs(network)
+    time_B = torch.tensor([0.2, 1.0])
+    both = denoised_examples(network, mixture_BCFN, 0.5 * mixture_BCFN, time_B, z_BCFN)
+    for row in (slice(0, 1), slice(1, 2)):
+        one = denoised_examples(
+            network, mixture_BCFN[row], 0.5 * mixture_BCFN[row], time_B[row], z_BCFN[row]
+        )
+        torch.testing.assert_close(
+            one.estimate.x0_BCFN, both.estimate.x0_BCFN[row], rtol=0, atol=1e-4
+        )
+
+
+def test_ingredients_are_those_of_the_time() -> None:
+    network = denoiser()
+    noise_BCFN, mixture_BCFN = _inputs(network)
+    found = denoised_examples(
+        network, mixture_BCFN, 0.25 * mixture_BCFN, torch.tensor([0.5, 1.0]), noise_BCFN
+    )
+    torch.testing.assert_close(found.x0_BCFN, network.compression.compress(0.25 * mixture_BCFN))
+    expected = (found.x0_BCFN + noise_BCFN) * 0.5**0.5
+    torch.testing.assert_close(found.z_BCFN[0], expected[0])
+    assert torch.equal(found.z_BCFN[1], noise_BCFN[1])
+    torch.testing.assert_close(found.vocals_BCFN, 0.75 * mixture_BCFN)
+    assert found.snr_B.tolist() == pytest.approx([1.0, 0.0])
+    assert all(value.isfinite().all() for value in found.estimate)
+
+
+def test_rotary_positions_are_relative() -> None:
+    query, key = torch.randn(2, 1, 1, 1, 6).expand(-1, -1, -1, 9, -1)
+    product_LL = (rotated(query) @ rotated(key).transpose(-1, -2))[0, 0]
+    for offset in range(9):
+        diagonal = product_LL.diagonal(offset)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+    assert not torch.allclose(product_LL[0, 0], product_LL[0, 1])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_place_follows_from_other_times_and_other_rows(backbone: str) -> None:
+    network = shaken(denoiser(backbone=backbone), seed=9)
+    z_BCFN, mixture_BCFN = _inputs(network)
+    z_BCFN.requires_grad_()
+    coefficients = network.schedule.coefficients(torch.full((2,), 0.5))
+    found = network(z_BCFN, mixture_BCFN, *coefficients)
+    found.x0_BCFN[0, 0, 30, 8].abs().backward()
+    assert z_BCFN.grad is not None
+    gradient_FN = z_BCFN.grad[0, 0].abs()
+    assert gradient_FN[30, :4].max() > 0
+    assert gradient_FN[100:, 8].max() > 0
+
+
+def test_replacing_the_blocks_takes_those_of_the_scnet() -> None:
+    other = replace(BLOCKS, dims=(4, 8))
+    assert from_scnet(scnet(), config(blocks=other)).config.blocks == BLOCKS
