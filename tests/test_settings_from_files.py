@@ -37,6 +37,10 @@ from mixprint.features import FEATURE_NAMES, Standardisation
 from mixprint.fingerprint import file_sha256
 from mixprint.listening.analyse import KIND, read_session
 from mixprint.separation import export_separator, load_separator
+from mixprint.separation.diffusion.checkpoint import export_diffusion
+from mixprint.separation.diffusion.denoiser import Denoiser
+from mixprint.separation.diffusion.separator import DiffusionSeparator
+from mixprint.separation.diffusion.settings import DiffusionConfig, SamplingSettings
 from mixprint.separation.material.songs import _composition
 from mixprint.separation.report import REPORT_NAME, earlier_report
 from mixprint.separation.scnet.architecture import SCNetConfig
@@ -117,6 +121,16 @@ def read_separator_layer(path: Path) -> SeparatorTrainConfig:
 
 def own_separator(folder: Path) -> Kind:
     path = export_separator(tiny_scnet(), folder, window_s=1.0)
+    return Kind(path.with_suffix(".json"), lambda: load_separator(path))
+
+
+def diffusion_separator(folder: Path) -> Kind:
+    blocks = SCNetConfig.from_values(TINY)
+    config = DiffusionConfig(blocks=blocks, conditioning=8)
+    separator = DiffusionSeparator(
+        Denoiser(config), window_s=1.0, sampling=SamplingSettings(steps=2)
+    )
+    path = export_diffusion(separator, folder)
     return Kind(path.with_suffix(".json"), lambda: load_separator(path))
 
 
@@ -206,6 +220,7 @@ DONE = {"recipe": "ab", "files": {"a": "cd"}, "counts": {"songs": 3, "s": 1.5}, 
 
 KINDS: dict[str, Callable[[Path], Kind]] = {
     "own separator": own_separator,
+    "diffusion separator": diffusion_separator,
     "published separator": published_separator,
     "encoder": encoder,
     "controller": controller,

@@ -92,11 +92,8 @@ def test_neither_batch_nor_cut_changes_the_result(network: DiffusionSeparator) -
     known_SCT = runner.separate(audio_CT)
     level = audio_CT.mean(dim=0).std(correction=0).item()
     for blocks, batch_size in (([1, 999, 1000], 1), ([], 4), ([333] * 7, 2)):
-        pieces = runner.stream(
-            audio_CT.split_with_sizes([*blocks, LENGTH - sum(blocks)], dim=1),
-            level=level,
-            batch_size=batch_size,
-        )
+        cut = audio_CT.split_with_sizes([*blocks, LENGTH - sum(blocks)], dim=1)
+        pieces = runner.stream(cut, level=level, batch_size=batch_size)
         found_SCT = torch.cat([stems_SCT for _, stems_SCT in pieces], dim=-1)
         assert level_db(found_SCT - known_SCT, known_SCT) < -100
 
@@ -208,6 +205,16 @@ def test_a_start_with_the_mixture_is_warned_of(caplog: pytest.LogCaptureFixture)
         separator(start="mixture", strength=0.5)
     # Halfway signal and noise have one gain, and the signal half of the deviation.
     assert "mixture at -6.0 dB above the noise" in caplog.text
+
+
+@pytest.mark.parametrize("backbone", ["bands", "conformer", "unet"])
+def test_half_precision_is_near_float32(backbone: str) -> None:
+    runner = Separator(separator(denoiser(backbone=backbone)))
+    full_SCT = runner.separate(music(LENGTH))
+    runner.precision = "bfloat16"
+    half_SCT = runner.separate(music(LENGTH))
+    assert not torch.equal(half_SCT, full_SCT)
+    assert level_db(half_SCT - full_SCT, full_SCT) < -20
 
 
 def test_what_does_not_fit_is_refused(network: DiffusionSeparator) -> None:
