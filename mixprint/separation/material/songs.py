@@ -15,11 +15,13 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
+from mixprint.audio.signatures import is_hidden
 from mixprint.collection.sources import MIXTURE, stem_files
 from mixprint.errors import DataError
 from mixprint.schema import shortened
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
 from mixprint.storage.atomic import read_json
+from mixprint.text import first_of, shown
 
 log = logging.getLogger("mixprint.separation.songs")
 
@@ -96,12 +98,13 @@ def find_songs(folder: Path, *, max_bad_fraction: float = 0.0) -> list[Song]:
 
 
 def _song_folders(folder: Path) -> list[Path]:
-    """List the folders that hold a stem, at any depth, links to folders left out."""
-    return sorted(
-        Path(path)
-        for path, _, names in os.walk(folder)
-        if names and not stem_files(Path(path)).keys().isdisjoint(STEMS)
-    )
+    """List the folders that hold a stem, at any depth, without hidden ones and links to folders."""
+    found = []
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        if names and not stem_files(Path(path)).keys().isdisjoint(STEMS):
+            found.append(Path(path))
+    return sorted(found)
 
 
 def _read_songs(folder: Path, paths: Sequence[Path], max_bad_fraction: float) -> list[Song]:
@@ -116,9 +119,27 @@ def _read_songs(folder: Path, paths: Sequence[Path], max_bad_fraction: float) ->
         log.warning("leaves out a song: %s", reason)
     if not songs:
         raise DataError(
-            f"{folder}: expected folders with {STEMS[0]}.wav or {STEMS[0]}.flac, found none"
+            f"{shown(folder)}: expected folders with {STEMS[0]}.wav or {STEMS[0]}.flac, found "
+            f"none: {_contents(folder)}"
         )
     return songs
+
+
+def _contents(folder: Path) -> str:
+    """Say what is in a folder without songs."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    files, links = [], []
+    errors: list[OSError] = []
+    for path, folders, names in os.walk(folder, onerror=errors.append):
+        files += [Path(path, name).relative_to(folder) for name in names]
+        links += [each for name in folders if (each := Path(path, name)).is_symlink()]
+    found = [f"it holds {len(files)} other files, such as {shown(min(files))}"] if files else []
+    if links:
+        named = first_of([shown(each.relative_to(folder)) for each in sorted(links)], ", ")
+        found.append(f"links to folders are not followed: {named}")
+    found += [f"{shown(error.filename)} cannot be listed: {error.strerror}" for error in errors]
+    return "; ".join(found) or "it is empty"
 
 
 def check_bad_songs(reasons: Sequence[str], num_songs: int, max_bad_fraction: float) -> None:
@@ -202,12 +223,17 @@ def training_songs(
 
     Raises:
         DataError: see `find_songs` and `split_songs`; or there are songs in `test`, and none in
-            `train` beside it.
+            `train` beside it; or all songs are of MUSDB18's validation split.
     """
     songs = _read_songs(folder, _for_training(folder, _song_folders(folder)), max_bad_fraction)
     official = [song for song in songs if song.path.name in MUSDB_VALIDATION]
     if not official or not num_valid:
         return split_songs(songs, num_valid)
+    if len(official) == len(songs):
+        raise DataError(
+            f"{shown(folder)}: expected songs beside those of MUSDB18's validation split, found "
+            f"only these {len(songs)}"
+        )
     return [song for song in songs if song not in official], official
 
 
