@@ -23,6 +23,7 @@ from mixprint.collection.sources import MIXTURE, stem_files
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
 from mixprint.stems import NUM_CHANNELS
+from mixprint.storage.archives import Archive
 from mixprint.storage.atomic import write_errors_named
 from mixprint.storage.download import cache_dir
 from mixprint.storage.folders import whole_folder
@@ -31,6 +32,14 @@ from mixprint.text import shown
 
 log = logging.getLogger("mixprint.separation.songs")
 
+# https://doi.org/10.5281/zenodo.3338373, open for research. The record publishes an MD5; torchaudio
+# (datasets/musdb_hq.py) pins the same file by this SHA-256.
+MUSDB18_HQ = Archive(
+    source="https://zenodo.org/records/3338373/files/musdb18hq.zip"
+    "#sha256=baac80d0483c61d74b2e5f3be75fa557eec52898339e6aa45c1fa48833c5d21d",
+    max_bytes=25_000_000_000,
+    unpacked_bytes=33_000_000_000,
+)
 STEM_FILE_SUFFIX = ".stem.mp4"
 # Order of the audio streams (sigsep/sigsep-mus-db, configs/mus.yaml).
 STREAMS = (MIXTURE, "drums", "bass", "other", "vocals")

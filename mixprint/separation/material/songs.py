@@ -20,6 +20,7 @@ from mixprint.collection.sources import MIXTURE, stem_files
 from mixprint.errors import DataError
 from mixprint.schema import shortened
 from mixprint.separation.material.musdb import (
+    MUSDB18_HQ,
     MUSDB_VALIDATION,
     STEM_FILE_SUFFIX,
     decoded_files,
@@ -27,7 +28,9 @@ from mixprint.separation.material.musdb import (
     title,
 )
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
-from mixprint.storage.atomic import read_json
+from mixprint.storage.archives import Archive, fetch_unpacked
+from mixprint.storage.atomic import read_json, write_errors_named
+from mixprint.storage.locks import locked
 from mixprint.text import first_of, shown
 
 log = logging.getLogger("mixprint.separation.songs")
@@ -36,6 +39,7 @@ SETTINGS_FILE = "settings.json"
 MAX_REASONS = 10
 # Of MUSDB18-HQ; their spelling differs between copies, and so do upper and lower case.
 TRAIN_FOLDER, TEST_FOLDER = "train", "test"
+_DOWNLOADED, _LOCK = "musdb18hq", ".mixprint-download"
 
 
 class UnreadableStemError(DataError):
@@ -136,6 +140,25 @@ def _contents(folder: Path) -> str:
         found.append(f"links to folders are not followed: {named}")
     found += [f"{shown(error.filename)} cannot be listed: {error.strerror}" for error in errors]
     return "; ".join(found) or "it is empty"
+
+
+def download_songs(folder: Path, archive: Archive = MUSDB18_HQ) -> None:
+    """Download songs to a folder, unless there are some; whoever else does the same waits.
+
+    Args:
+        folder: receives them, in a folder of their own.
+        archive: of songs.
+
+    Raises:
+        DataError: see `mixprint.storage.archives.fetch_unpacked`.
+    """
+    if _song_paths(folder):
+        return
+    with write_errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / _LOCK):
+            if not _song_paths(folder):
+                fetch_unpacked(archive, folder / _DOWNLOADED)
 
 
 def check_bad_songs(reasons: Sequence[str], num_songs: int, max_bad_fraction: float) -> None:

@@ -7,7 +7,9 @@ import soundfile as sf
 import torch
 
 from mixprint.errors import DataError
+from mixprint.separation.material import songs
 from mixprint.separation.material.songs import (
+    download_songs,
     find_songs,
     long_enough,
     read_mixture,
@@ -67,6 +69,25 @@ def test_a_folder_without_songs_says_what_it_holds_instead(tmp_path: Path) -> No
     other.mkdir()
     (other / "linked").symlink_to(make_songs(tmp_path / "songs", 1))
     assert reason(other) == "links to folders are not followed: linked"
+
+
+def test_songs_are_downloaded_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch_unpacked(archive: object, folder: Path) -> None:
+        make_songs(folder / "train", 2)
+
+    monkeypatch.setattr(songs, "fetch_unpacked", fetch_unpacked)
+    download_songs(tmp_path / "new")
+    assert [song.path.parent for song in training_songs(tmp_path / "new", 0)[0]] == [
+        tmp_path / "new" / "musdb18hq" / "train"
+    ] * 2
+    # A second time it would find its folder full.
+    download_songs(tmp_path / "new")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.stem.mp4").touch()
+    download_songs(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["a.stem.mp4"]
 
 
 def test_songs_of_the_validation_split_alone_are_nothing_to_train_on(tmp_path: Path) -> None:
