@@ -58,13 +58,14 @@ export MODE INPUT OUT STEPS LR CHECKPOINT METHOD APPLY_TO OVERWRITE
 # make train-controller, train-encoder, train-separator, train-zero-shot
 CONFIG ?=
 SONGS ?=
+DOWNLOAD ?=
 RECIPE ?=
 MINUTES ?=
 PROCESSES ?= 1
 INITIAL ?=
 REFERENCES ?=
 PAIRS ?=
-export CONFIG SONGS RECIPE MINUTES PROCESSES INITIAL REFERENCES PAIRS
+export CONFIG SONGS DOWNLOAD RECIPE MINUTES PROCESSES INITIAL REFERENCES PAIRS
 
 # make join-encoders
 BANDS ?=
@@ -231,9 +232,10 @@ join-encoders: $(INSTALLED) ## put two trained encoders side by side, one of eac
 	@$(BIN)/python -m components.train.join --bands "$$BANDS" --descriptors "$$DESCRIPTORS" --out "$$OUT" --share "$$SHARE"
 
 .PHONY: train-separator
-train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= RECIPE= MINUTES= PROCESSES= PROFILE= CONFIG= SET=]
+train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= DOWNLOAD= RECIPE= MINUTES= PROCESSES= PROFILE= CONFIG= SET=]
 	@arguments=(--out results/separator --processes "$$PROCESSES"); \
 	if [ -n "$$SONGS" ]; then arguments+=(--data "$$SONGS"); else arguments+=(--generate); fi; \
+	if [ -n "$$DOWNLOAD" ]; then arguments+=(--download); fi; \
 	if [ -n "$$RECIPE" ]; then arguments+=(--recipe "$$RECIPE"); fi; \
 	if [ -n "$$MINUTES" ]; then arguments+=(--set "separator.training.max_minutes=$$MINUTES"); fi; \
 	$(TRAIN)

@@ -1,7 +1,8 @@
 """Progress of long work: log lines with counts and the time left, a bar where a terminal is.
 
 The bar is the last line of the terminal: that of the innermost work, behind the counts of all work
-around it, for example `trained 1/20 epochs | took 31/80 steps, 12 s`. Whatever else is printed
+around it, for example `trained 1/20 epochs | took 31/80 steps, 12 s`. What else is known of that
+other work stands there, too, if there is room. Whatever else is printed
 meanwhile takes its place, and the bar comes back below: log lines (`mixprint.log`) and results
 (`echo`) go through `bar_cleared`.
 """
@@ -121,10 +122,13 @@ class Progress:
 
     def draw(self) -> None:
         """Draw the bar in place of the terminal's last line, no wider than the terminal."""
-        around = [bar._counts() for bar in self._bars if bar is not self]
-        text = " | ".join([*around, self.describe(time.monotonic() - self._start_s)])
+        around = [bar for bar in self._bars if bar is not self]
+        own = self.describe(time.monotonic() - self._start_s)
         # The last column stays free: some terminals go on to the next line behind it.
         room = _num_columns(self._stream) - 1
+        text = " | ".join([*(bar._counts(bar.note) for bar in around), own])
+        if len(text) > room:
+            text = " | ".join([*(bar._counts() for bar in around), own])
         cells = min(BAR_CELLS, room - len(text) - len("[] "))
         if cells >= LEAST_CELLS and self._total:
             filled = cells * self.done // self._total
@@ -139,10 +143,10 @@ class Progress:
             text += f", about {left_s:.0f} s left"
         return f"{text}, {self.note}" if self.note else text
 
-    def _counts(self) -> str:
+    def _counts(self, note: str = "") -> str:
         """Say how far the work is, beside that of work inside it."""
         text = f"{self._verb} {self._fraction()} {self._unit}"
-        return f"{text}, {self.note}" if self.note else text
+        return f"{text}, {note}" if note else text
 
     def _fraction(self) -> str:
         return f"{self.done}" if self._total is None else f"{self.done}/{self._total}"

@@ -107,3 +107,8 @@ def test_a_training_takes_several_values(folder: Path) -> None:
 
     assert found[:4] == ["-m", "components.train", "--task", "zero-shot"]
     assert found[6:10] == ["--set", "zero_shot.seed=2", "--set", "train.seed=3"]
+
+
+def test_songs_are_downloaded_on_request_alone(folder: Path) -> None:
+    assert "--download" not in make(folder, "train-separator", {"SONGS": "songs"})
+    assert "--download" in make(folder, "train-separator", {"SONGS": "songs", "DOWNLOAD": "1"})

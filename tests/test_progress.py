@@ -190,6 +190,18 @@ def test_a_bar_has_the_counts_of_the_work_around_it() -> None:
     assert last[-1] == "trained 2 epochs, 0 s, loss 0.5"
 
 
+def test_on_a_narrow_terminal_the_inner_work_keeps_its_note() -> None:
+    with (
+        on_terminal(72) as terminal,
+        Progress(log, "trained", total=None, unit="epochs", has_lines=False) as outer,
+    ):
+        outer.advance(2, note="loss 0.5")
+        with Progress(log, "took", total=4, unit="steps") as inner:
+            inner.advance(note="loss 0.25")
+            (row,) = terminal.rows()
+    assert row == "trained 2 epochs | took 1/4 steps, 0 s, about 0 s left, loss 0.25"
+
+
 def test_lines_of_long_work_are_rare(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

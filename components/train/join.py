@@ -34,7 +34,7 @@ def run(*, bands: Path, descriptors: Path, share: float, out_dir: Path) -> None:
         ConfigError: the share is out of range.
     """
     parts = {"bands": load_checkpoint(bands), "descriptors": load_checkpoint(descriptors)}
-    model = join(parts["bands"], parts["descriptors"], share)
+    model = join(parts["bands"].model, parts["descriptors"].model, share)
     told = {name: encoder.metadata for name, encoder in parts.items()}
     metadata = {
         _DATA: fingerprint({name: values.get(_DATA) for name, values in told.items()}),

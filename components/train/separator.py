@@ -17,6 +17,7 @@ from components.train.job import (
     start_ranks,
 )
 from mixprint.errors import ConfigError
+from mixprint.separation.material.songs import download_songs
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.separation.scnet.training import MODEL_FILES, OUTPUTS, WEIGHTS_FILE, train_separator
 from mixprint.training.outputs import check_own_folder
@@ -37,11 +38,16 @@ class SeparatorTask(TrainTask):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """See `TrainTask`."""
         songs = parser.add_mutually_exclusive_group(required=True)
-        songs.add_argument("--data", type=Path, help="songs in MUSDB18-HQ's layout")
+        songs.add_argument("--data", type=Path, help="songs as in MUSDB18-HQ or MUSDB18")
         songs.add_argument(
             "--generate", action="store_true", help="make songs while the training goes on"
         )
         add = parser.add_argument
+        add(
+            "--download",
+            action="store_true",
+            help="first fetch MUSDB18-HQ (23 GB, for research only) to DATA if no songs are there",
+        )
         add("--out", type=Path, required=True, help="folder for weights and state")
         for option, key, shown_help in (
             ("--processes", "num_processes", "ranks; on GPUs one each"),
@@ -54,11 +60,18 @@ class SeparatorTask(TrainTask):
         add("--initial-config", type=Path, help="its configuration")
 
     def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
-        """See `TrainTask`."""
+        """See `TrainTask`.
+
+        Raises:
+            ConfigError: there is no folder to download to.
+        """
+        if args.download and args.data is None:
+            raise ConfigError("--download: expected --data, the folder to download to, found none")
         path = run(
             out_dir=args.out,
             config=SeparatorTrainConfig.of_params(params, args.params),
             data_dir=args.data,
+            download=args.download,
             extra_valid=dict(_named_folder(text) for text in args.valid),
             initial=args.initial,
             initial_config=args.initial_config,
@@ -93,6 +106,7 @@ def run(
     out_dir: Path,
     config: SeparatorTrainConfig,
     data_dir: Path | None = None,
+    download: bool = False,
     extra_valid: Mapping[str, Path] | None = None,
     initial: Path | None = None,
     initial_config: Path | None = None,
@@ -102,7 +116,8 @@ def run(
     Args:
         out_dir: receives weights, history and state.
         config: parameters of the training.
-        data_dir: songs in MUSDB18-HQ's layout; None: they are made while the training goes on.
+        data_dir: songs as in MUSDB18-HQ or MUSDB18; None: they are made while the training goes on.
+        download: fetch MUSDB18-HQ to `data_dir` first, if no songs are there.
         extra_valid: name -> folder of more songs to validate on.
         initial: checkpoint to start from.
         initial_config: its configuration, where it needs one.
@@ -112,7 +127,8 @@ def run(
 
     Raises:
         ConfigError: the batch cannot be divided among the processes.
-        DataError: `out_dir` cannot be written, or files lie there that no training has written.
+        DataError: `out_dir` cannot be written, or files lie there that no training has written; or
+            the songs cannot be downloaded.
         TrainingError: a worker failed; the message is its own.
     """
     if config.training.batch_size % config.num_processes:
@@ -121,6 +137,8 @@ def run(
             f"{config.training.batch_size} and {config.num_processes}"
         )
     check_own_folder(out_dir, OUTPUTS)
+    if download and data_dir is not None:
+        download_songs(data_dir)
     named = {"data_dir": data_dir, "initial": initial, "initial_config": initial_config}
     inputs = {name: str(path) for name, path in named.items() if path is not None}
     valid = {f"{_VALID}{name}": str(folder) for name, folder in (extra_valid or {}).items()}

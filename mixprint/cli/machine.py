@@ -120,9 +120,14 @@ def doctor(
     Exit code: 0 if nothing is missing, 1 if something is.
     """
     from mixprint.machine.doctor import look_elsewhere, look_here
+    from mixprint.separation.material.musdb import missing_decoders
     from mixprint.weights import SHIPPED
 
-    findings = look_elsewhere("cluster") if cluster else list(look_here(Path(), SHIPPED))
+    if cluster:
+        findings = look_elsewhere("cluster")
+    else:
+        optional = {"decoder of MUSDB18": missing_decoders()}
+        findings = list(look_here(Path(), SHIPPED, optional))
     for finding in findings:
         echo(finding.to_text())
     if any(finding.is_missing for finding in findings):

@@ -8,7 +8,6 @@ Shape suffixes: B batch, S stem, C audio channel, T sample, D features, E embedd
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,6 @@ from mixprint.encoder.descriptor_model import DescriptorEncoder
 from mixprint.encoder.model import MixEncoder
 from mixprint.encoder.settings import EncoderConfig
 from mixprint.errors import CheckpointError, ConfigError
-
-if TYPE_CHECKING:
-    from mixprint.encoder.checkpoint import Encoder
 
 
 class JoinedEncoder(nn.Module):
@@ -62,22 +58,24 @@ class JoinedEncoder(nn.Module):
         return torch.cat([math.sqrt(share) * described_BE, math.sqrt(1 - share) * heard_BE], dim=-1)
 
 
-def join(bands: "Encoder", descriptors: "Encoder", share: float) -> JoinedEncoder:
-    """Put two trained encoders side by side.
+def join(bands: nn.Module, descriptors: nn.Module, share: float) -> JoinedEncoder:
+    """Put two trained networks side by side.
 
     Args:
-        bands: of the backbone `bands`.
-        descriptors: of the backbone `descriptors`.
+        bands: a `MixEncoder`.
+        descriptors: a `DescriptorEncoder`.
         share: its part in the similarity of two embeddings, between 0 and 1.
 
     Raises:
-        CheckpointError: an encoder is of another backbone, or their rates or sizes differ.
+        CheckpointError: a network is another one, or their rates or sizes differ.
         ConfigError: the share is out of range.
     """
-    for name, encoder in (("bands", bands), ("descriptors", descriptors)):
-        if (found := encoder.model.config.backbone) != name:
-            raise CheckpointError(f"expected an encoder of the backbone {name}, found {found}")
-    own, other = bands.model.config, descriptors.model.config
+    if not isinstance(bands, MixEncoder) or not isinstance(descriptors, DescriptorEncoder):
+        found = " and ".join(type(network).__name__ for network in (bands, descriptors))
+        raise CheckpointError(
+            f"expected encoders of the backbones bands and descriptors, found {found}"
+        )
+    own, other = bands.config, descriptors.config
     for name in ("sample_rate_hz", "embedding_dim"):
         if getattr(own, name) != getattr(other, name):
             raise CheckpointError(
@@ -95,6 +93,6 @@ def join(bands: "Encoder", descriptors: "Encoder", share: float) -> JoinedEncode
             descriptor_share=share,
         )
     )
-    joined.bands.load_state_dict(bands.model.state_dict())
-    joined.descriptors.load_state_dict(descriptors.model.state_dict())
+    joined.bands.load_state_dict(bands.state_dict())
+    joined.descriptors.load_state_dict(descriptors.state_dict())
     return joined

@@ -5,7 +5,7 @@ The library knows no cluster. What does offers itself as an entry point of the g
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -43,12 +43,15 @@ class Finding:
         return f"ok       {self.what}: {self.detail}"
 
 
-def look_here(folder: Path, weights: Iterable[Path]) -> Iterator[Finding]:
+def look_here(
+    folder: Path, weights: Iterable[Path], optional: Mapping[str, Sequence[str]]
+) -> Iterator[Finding]:
     """Look at this machine.
 
     Args:
         folder: where results will lie.
         weights: files that mixprint ships.
+        optional: what can be done without -> what of it is not installed, and how to install it.
     """
     import psutil
     import torch
@@ -73,6 +76,9 @@ def look_here(folder: Path, weights: Iterable[Path]) -> Iterator[Finding]:
         f"not there: {lost}" if lost else "there",
         "Install mixprint again" if lost else "",
     )
+    for what, missing in optional.items():
+        detail = f"not installed: {', '.join(missing)}" if missing else "there"
+        yield Finding(f"{what} (optional)", detail)
 
 
 def look_elsewhere(place: str) -> list[Finding]:

@@ -161,7 +161,7 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "mixprint"
 
 
-def fetch(source: str, max_bytes: int = MAX_BYTES) -> Path:
+def fetch(source: str, max_bytes: int = MAX_BYTES, folder: Path | None = None) -> Path:
     """Return the path of a file behind a URL, downloaded unless the cache has it.
 
     A download that broke off is resumed where it stopped, by a later process too. Processes that
@@ -170,6 +170,7 @@ def fetch(source: str, max_bytes: int = MAX_BYTES) -> Path:
     Args:
         source: ``https://...#sha256=`` and 64 hexadecimal digits.
         max_bytes: most that is downloaded.
+        folder: in place of the cache.
 
     Returns:
         the file in the cache, with the suffix that it has in the URL.
@@ -183,7 +184,7 @@ def fetch(source: str, max_bytes: int = MAX_BYTES) -> Path:
     url, expected = _split_pin(source)
     where = public_url(url)
     suffix = PurePosixPath(unquote(urlsplit(url).path)).suffix
-    path = cache_dir() / f"{expected}{suffix}"
+    path = (folder or cache_dir()) / f"{expected}{suffix}"
     if _is_intact(path, expected):
         return path
     try:

@@ -58,9 +58,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary, lock = _locked_temporary(final)
     try:
         yield temporary
-        for file_path in temporary.iterdir():
-            with file_path.open("rb+") as file:
-                os.fsync(file.fileno())
+        for file_path in temporary.rglob("*"):
+            if file_path.is_file():
+                with file_path.open("rb+") as file:
+                    os.fsync(file.fileno())
         _replace(final, temporary)
     finally:
         os.close(lock)

@@ -103,6 +103,20 @@ def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, data_dir: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_songs_are_downloaded_on_request_alone_and_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_dir, config = tmp_path / "songs", separator_config(VALUES)
+    there: list[bool] = []
+    monkeypatch.setattr(separator, "download_songs", lambda folder: make_songs(folder, 3))
+    monkeypatch.setattr(
+        separator, "start_ranks", lambda *_, **__: there.append((data_dir / "song2").is_dir())
+    )
+    separator.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir)
+    separator.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir, download=True)
+    assert there == [False, True]
+
+
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
 
@@ -124,6 +138,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == {
         "out_dir": Path("out"),
         "data_dir": Path("songs"),
+        "download": False,
         "extra_valid": {"real": Path("folder")},
         "initial": Path("weights.ckpt"),
         "initial_config": None,
@@ -131,6 +146,13 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "--task", "separator", "--generate", "--out", "o"])
     command.main()
     assert seen["data_dir"] is None
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--download"])
+    with pytest.raises(SystemExit, match="error: --download: expected --data"):
+        command.main()
+    line = "--task separator --data songs --download --out o"
+    monkeypatch.setattr(sys, "argv", ["train", *line.split()])
+    command.main()
+    assert (seen["data_dir"], seen["download"]) == (Path("songs"), True)
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--valid", "folder"])
     with pytest.raises(SystemExit, match="error: --valid: expected NAME=DIR"):
         command.main()

@@ -95,15 +95,15 @@ def test_an_untrained_one_knows_what_inputs_usually_are(
 
 
 def test_what_cannot_be_joined_is_refused(parts: tuple[Path, Path], tmp_path: Path) -> None:
-    bands, descriptors = map(load_checkpoint, parts)
-    with pytest.raises(CheckpointError, match="of the backbone bands, found descriptors"):
+    bands, descriptors = (load_checkpoint(folder).model for folder in parts)
+    with pytest.raises(CheckpointError, match="found DescriptorEncoder and MixEncoder"):
         join(descriptors, bands, 0.5)
     with pytest.raises(ConfigError, match="descriptor_share must lie between 0 and 1, got 1"):
         join(bands, descriptors, 1.0)
     longer = save(tmp_path, "descriptors", {}, embedding_dim=2 * EMBEDDING_DIM)
     with pytest.raises(CheckpointError, match=r"one embedding_dim .* found 16 \(bands\) and 32"):
-        join(bands, longer, 0.5)
+        join(bands, longer.model, 0.5)
     with pytest.raises(ConfigError, match="embedding_dim that is even, got 17"):
-        JoinedEncoder(dataclasses.replace(bands.model.config, embedding_dim=17))
+        JoinedEncoder(dataclasses.replace(bands.config, embedding_dim=17))
     with pytest.raises(ConfigError, match=r"train.backbone must be one of \('bands', 'desc"):
         descriptor_config(backbone="joined")

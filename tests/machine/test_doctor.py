@@ -54,11 +54,21 @@ def test_the_package_offers_to_look_at_a_cluster() -> None:
 def test_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
     lost = tmp_path / "weights.safetensors"
-    assert [each.what for each in look_here(tmp_path, [lost]) if each.is_missing] == [
+    assert [each.what for each in look_here(tmp_path, [lost], {}) if each.is_missing] == [
         "shipped weights"
     ]
     lost.touch()
     monkeypatch.setattr(doctor, "LEAST_DISK_BYTES", 10**18)
     monkeypatch.setattr(doctor, "LEAST_MEMORY_BYTES", 10**18)
-    missing = [each.what for each in look_here(tmp_path, [lost]) if each.is_missing]
+    missing = [each.what for each in look_here(tmp_path, [lost], {}) if each.is_missing]
     assert missing == ["memory", "disk"]
+
+
+def test_what_can_be_done_without_is_named_but_not_missed(tmp_path: Path) -> None:
+    optional = {"decoder": ["a (`install a`)", "b (`install b`)"], "other": []}
+    *_, decoder, other = look_here(tmp_path, [], optional)
+    assert decoder.to_text() == (
+        "ok       decoder (optional): not installed: a (`install a`), b (`install b`)"
+    )
+    assert other.to_text() == "ok       other (optional): there"
+    assert "decoder of MUSDB18 (optional)" in CliRunner().invoke(app, ["doctor"]).output

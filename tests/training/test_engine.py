@@ -1,7 +1,9 @@
 """What the engine promises to any task, on toys."""
 
+import io
 import json
 import math
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,36 @@ def test_a_training_reaches_its_aim_and_leaves_last_and_best(name: str, tmp_path
         *("weights.safetensors", "config.json", "history.json", "state", "logs"),
         *("best_model", "final_model", "checkpoint_epoch_2"),
     }
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_steps_are_shown_inside_of_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mixprint.progress.BAR_EVERY_S", 0.0)
+    monkeypatch.setattr("mixprint.progress._num_columns", lambda _: 200)
+    with redirect_stderr(Terminal()) as terminal:
+        history = run("averaged", tmp_path).history
+    loss, score = history[0]["train.loss"], -history[0]["valid.distance"]
+    (bar,) = (text for text in terminal.getvalue().split("\r\x1b[K") if "2: took 1/3" in text)
+    outer, inner = bar.partition("] ")[2].split(" | ")
+    assert outer == f"trained 1/2 epochs, train.loss {loss:.3g}, best: epoch 1 with {score:.4g}"
+    assert inner.startswith("epoch 2: took 1/3 steps, 0 s")
+
+
+def test_without_a_terminal_steps_have_lines_and_epochs_their_figures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: dict[int, dict[str, float]] = {}
+    with caplog.at_level("INFO"), redirect_stderr(io.StringIO()):
+        entry = run("averaged", tmp_path, on_metrics=seen.setdefault).history[1]
+    steps, epoch = (text for text in caplog.messages if text.startswith("epoch 2"))
+    loss, rate = seen[6]["train.loss"], seen[6]["train.learning_rate"]
+    assert steps.startswith("epoch 2: took 3/3 steps, ")
+    assert steps.endswith(f", loss {loss:.3g}, learning rate {rate:.3g}")
+    assert epoch.startswith(f"epoch 2, step 6: train.loss {entry['train.loss']:.4g}, valid.")
 
 
 class Broken(Points):

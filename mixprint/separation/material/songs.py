@@ -1,4 +1,4 @@
-"""Songs with true stems, as in MUSDB18-HQ: a folder per song with one file per stem.
+"""Songs with true stems: a folder per song as in MUSDB18-HQ, or a file per song as in MUSDB18.
 
 Shape suffixes: S stem (in the order of `STEMS`), C channel, T sample.
 """
@@ -15,11 +15,23 @@ import soundfile as sf
 import torch
 from torch import Tensor
 
+from mixprint.audio.signatures import is_hidden
 from mixprint.collection.sources import MIXTURE, stem_files
 from mixprint.errors import DataError
 from mixprint.schema import shortened
+from mixprint.separation.material.musdb import (
+    MUSDB18_HQ,
+    MUSDB_VALIDATION,
+    STEM_FILE_SUFFIX,
+    decoded_files,
+    is_stem_file,
+    title,
+)
 from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ, STEMS
-from mixprint.storage.atomic import read_json
+from mixprint.storage.archives import Archive, fetch_unpacked
+from mixprint.storage.atomic import read_json, write_errors_named
+from mixprint.storage.locks import locked
+from mixprint.text import first_of, shown
 
 log = logging.getLogger("mixprint.separation.songs")
 
@@ -27,25 +39,7 @@ SETTINGS_FILE = "settings.json"
 MAX_REASONS = 10
 # Of MUSDB18-HQ; their spelling differs between copies, and so do upper and lower case.
 TRAIN_FOLDER, TEST_FOLDER = "train", "test"
-# What the authors of MUSDB18 set aside for validation (sigsep/sigsep-mus-db, configs/mus.yaml).
-MUSDB_VALIDATION = frozenset(
-    {
-        "ANiMAL - Rockshow",
-        "Actions - One Minute Smile",
-        "Alexander Ross - Goodbye Bolero",
-        "Clara Berry And Wooldog - Waltz For My Victims",
-        "Fergessen - Nos Palpitants",
-        "James May - On The Line",
-        "Johnny Lokke - Promises & Lies",
-        "Leaf - Summerghost",
-        "Meaxic - Take A Step",
-        "Patrick Talbot - A Reason To Leave",
-        "Skelpolu - Human Mistakes",
-        "Traffic Experiment - Sirens",
-        "Triviul - Angelsaint",
-        "Young Griffo - Pennies",
-    }
-)
+_DOWNLOADED, _LOCK = "musdb18hq", ".mixprint-download"
 
 
 class UnreadableStemError(DataError):
@@ -55,7 +49,7 @@ class UnreadableStemError(DataError):
         """Keep the song apart from the message.
 
         Args:
-            song: its folder.
+            song: its folder, or its file.
             detail: names the file, what was expected and what was found.
         """
         super().__init__(detail)
@@ -67,7 +61,7 @@ class Song:
     """A song with its true stems.
 
     Attributes:
-        path: its folder.
+        path: its folder, or its file.
         composition: what the song is a mix of; all mixes of it go to one side of the split.
         num_samples: length of the shortest stem.
         files: of the four stems and, where there is one, of the mixture; see
@@ -84,24 +78,33 @@ def find_songs(folder: Path, *, max_bad_fraction: float = 0.0) -> list[Song]:
     """List the songs under a folder, at any depth, by path.
 
     Args:
-        folder: is searched for folders that hold a stem.
+        folder: is searched for folders that hold a stem, and for files of MUSDB18.
         max_bad_fraction: songs that cannot be used are left out with a warning up to this part of
             all; beyond it they are an error.
 
     Raises:
         DataError: there are no songs, or too many cannot be used: a stem is missing or
             unreadable, has another sampling rate or more than two channels.
+        ConfigError: there are files of MUSDB18, and what decodes them is not installed.
     """
-    return _read_songs(folder, _song_folders(folder), max_bad_fraction)
+    return _read_songs(folder, _song_paths(folder), max_bad_fraction)
 
 
-def _song_folders(folder: Path) -> list[Path]:
-    """List the folders that hold a stem, at any depth, links to folders left out."""
-    return sorted(
-        Path(path)
-        for path, _, names in os.walk(folder)
-        if names and not stem_files(Path(path)).keys().isdisjoint(STEMS)
-    )
+def _song_paths(folder: Path) -> list[Path]:
+    """List songs at any depth, without hidden folders and links to folders.
+
+    Returns:
+        folders that hold a stem, and files of MUSDB18.
+    """
+    if is_stem_file(folder):
+        return [folder]
+    found = []
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        if names and not stem_files(Path(path)).keys().isdisjoint(STEMS):
+            found.append(Path(path))
+        found += [each for name in names if is_stem_file(each := Path(path, name))]
+    return sorted(found)
 
 
 def _read_songs(folder: Path, paths: Sequence[Path], max_bad_fraction: float) -> list[Song]:
@@ -116,9 +119,46 @@ def _read_songs(folder: Path, paths: Sequence[Path], max_bad_fraction: float) ->
         log.warning("leaves out a song: %s", reason)
     if not songs:
         raise DataError(
-            f"{folder}: expected folders with {STEMS[0]}.wav or {STEMS[0]}.flac, found none"
+            f"{shown(folder)}: expected folders with {STEMS[0]}.wav or {STEMS[0]}.flac, or files "
+            f"*{STEM_FILE_SUFFIX}, found none: {_contents(folder)}"
         )
     return songs
+
+
+def _contents(folder: Path) -> str:
+    """Say what is in a folder without songs."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    files, links = [], []
+    errors: list[OSError] = []
+    for path, folders, names in os.walk(folder, onerror=errors.append):
+        files += [Path(path, name).relative_to(folder) for name in names]
+        links += [each for name in folders if (each := Path(path, name)).is_symlink()]
+    found = [f"it holds {len(files)} other files, such as {shown(min(files))}"] if files else []
+    if links:
+        named = first_of([shown(each.relative_to(folder)) for each in sorted(links)], ", ")
+        found.append(f"links to folders are not followed: {named}")
+    found += [f"{shown(error.filename)} cannot be listed: {error.strerror}" for error in errors]
+    return "; ".join(found) or "it is empty"
+
+
+def download_songs(folder: Path, archive: Archive = MUSDB18_HQ) -> None:
+    """Download songs to a folder, unless there are some; whoever else does the same waits.
+
+    Args:
+        folder: receives them, in a folder of their own.
+        archive: of songs.
+
+    Raises:
+        DataError: see `mixprint.storage.archives.fetch_unpacked`.
+    """
+    if _song_paths(folder):
+        return
+    with write_errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / _LOCK):
+            if not _song_paths(folder):
+                fetch_unpacked(archive, folder / _DOWNLOADED)
 
 
 def check_bad_songs(reasons: Sequence[str], num_songs: int, max_bad_fraction: float) -> None:
@@ -144,14 +184,18 @@ def check_bad_songs(reasons: Sequence[str], num_songs: int, max_bad_fraction: fl
 
 
 def read_song(path: Path) -> Song:
-    """Read the headers of a song's stems.
+    """Read the headers of a song's stems; those of a file of MUSDB18 are decoded first.
+
+    Args:
+        path: of its folder, or of its file.
 
     Raises:
         DataError: a stem is missing or unreadable, or of another kind; or the settings are no
             JSON.
+        ConfigError: see `mixprint.separation.material.musdb.decoded_files`.
     """
     lengths = []
-    files = stem_files(path)
+    files = decoded_files(path) if is_stem_file(path) else stem_files(path)
     for stem in STEMS:
         file = files.setdefault(stem, path / f"{stem}.wav")
         try:
@@ -174,7 +218,7 @@ def _composition(path: Path) -> str:
     """Read what a song is a mix of; its own name where it does not say."""
     settings = path / SETTINGS_FILE
     if not settings.exists():
-        return path.name
+        return title(path)
     values = read_json(settings)
     composition = values.get("song", path.name) if isinstance(values, dict) else None
     if not isinstance(composition, str):
@@ -191,8 +235,8 @@ def training_songs(
     """Find the songs to train on and those to validate on.
 
     Args:
-        folder: songs; or MUSDB18-HQ, at any depth, of which only `train` is looked at: `test` is
-            for what is published. Upper and lower case make no difference.
+        folder: songs; or MUSDB18, in either form and at any depth, of which only `train` is
+            looked at: `test` is for what is published. Upper and lower case make no difference.
         num_valid: how many compositions are held out, see `split_songs`. Where songs of MUSDB18's
             own validation split are among the songs, these are held out instead.
         max_bad_fraction: see `find_songs`.
@@ -202,23 +246,28 @@ def training_songs(
 
     Raises:
         DataError: see `find_songs` and `split_songs`; or there are songs in `test`, and none in
-            `train` beside it.
+            `train` beside it; or all songs are of MUSDB18's validation split.
     """
-    songs = _read_songs(folder, _for_training(folder, _song_folders(folder)), max_bad_fraction)
-    official = [song for song in songs if song.path.name in MUSDB_VALIDATION]
+    songs = _read_songs(folder, _for_training(folder, _song_paths(folder)), max_bad_fraction)
+    official = [song for song in songs if title(song.path) in MUSDB_VALIDATION]
     if not official or not num_valid:
         return split_songs(songs, num_valid)
+    if len(official) == len(songs):
+        raise DataError(
+            f"{shown(folder)}: expected songs beside those of MUSDB18's validation split, found "
+            f"only these {len(songs)}"
+        )
     return [song for song in songs if song not in official], official
 
 
 def _for_training(folder: Path, paths: Sequence[Path]) -> list[Path]:
-    """Choose from songs' folders those that MUSDB18-HQ's layout gives to the training.
+    """Choose from songs those that MUSDB18's layout gives to the training.
 
     Raises:
         DataError: there are songs for tests, and none beside them to train on.
     """
     named = {path: path.relative_to(folder).parts for path in paths}
-    # A song's own folder may be called as it likes.
+    # A song's own folder or file may be called as it likes.
     split = {
         parts[:depth]
         for parts in named.values()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import fingerprint
+from mixprint.progress import Progress
 from mixprint.separation.material.songs import Song, check_bad_songs, find_songs
 from mixprint.separation.metrics import (
     MUSEVAL_SDR,
@@ -59,25 +60,37 @@ class ValidSongs:
         """
         readable: list[Song] = []
         per_song: list[Scores] = []
-        for song in self._songs:
-            try:
-                scores = score_separator(
-                    separator, [song.path], max_duration_s=self._config.valid_s or None
-                )
-            except DataError as error:
-                self._reasons.append(str(error))
-                check_bad_songs(self._reasons, self._num_found, self._config.max_bad_fraction)
-                log.warning("left out a song to validate on: %s", error)
-                continue
-            readable.append(song)
-            per_song.append(scores)
+        with Progress(log, "validated", total=len(self._songs), unit="songs") as shown:
+            for song in self._songs:
+                if (scores := self._score_song(separator, song)) is not None:
+                    readable.append(song)
+                    per_song.append(scores)
+                average = _over_songs(per_song)[UTTERANCE_SDR].get("average")
+                shown.advance(note="" if average is None else f"SDR {average:.2f} dB")
         self._songs = readable
-        # A stem that is silent has no figure; the summaries want to see that.
-        silent = dict.fromkeys(STEMS, math.nan)
-        return {
-            measure: summary([silent | scores[measure] for scores in per_song])
-            for measure, summary in ((UTTERANCE_SDR, mean_sdr), (MUSEVAL_SDR, median_sdr))
-        }
+        return _over_songs(per_song)
+
+    def _score_song(self, separator: Separator, song: Song) -> Scores | None:
+        """Score one song; None if it cannot be read."""
+        try:
+            return score_separator(
+                separator, [song.path], max_duration_s=self._config.valid_s or None
+            )
+        except DataError as error:
+            self._reasons.append(str(error))
+            check_bad_songs(self._reasons, self._num_found, self._config.max_bad_fraction)
+            log.warning("left out a song to validate on: %s", error)
+            return None
+
+
+def _over_songs(per_song: Sequence[Scores]) -> Scores:
+    """Summarise the scores of songs as `score_separator` does."""
+    # A stem that is silent has no figure; the summaries want to see that.
+    silent = dict.fromkeys(STEMS, math.nan)
+    return {
+        measure: summary([silent | scores[measure] for scores in per_song])
+        for measure, summary in ((UTTERANCE_SDR, mean_sdr), (MUSEVAL_SDR, median_sdr))
+    }
 
 
 class Validation:

@@ -7,7 +7,9 @@ import soundfile as sf
 import torch
 
 from mixprint.errors import DataError
+from mixprint.separation.material import songs
 from mixprint.separation.material.songs import (
+    download_songs,
     find_songs,
     long_enough,
     read_mixture,
@@ -41,8 +43,6 @@ def test_mono_stems_are_read_as_stereo(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_the_data_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="found none"):
-        find_songs(tmp_path)
     make_songs(tmp_path, 1, duration_s=0.1)
     with pytest.raises(DataError, match=r"at least 0\.2 s, found 1 shorter"):
         long_enough(find_songs(tmp_path), 8_820)
@@ -52,6 +52,49 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path: Path) -> None:
     (tmp_path / "song0" / "bass.wav").unlink()
     with pytest.raises(DataError, match=r"bass\.wav"):
         find_songs(tmp_path)
+
+
+def test_a_folder_without_songs_says_what_it_holds_instead(tmp_path: Path) -> None:
+    def reason(folder: Path) -> str:
+        with pytest.raises(DataError, match=r"expected folders with vocals\.wav or ") as raised:
+            find_songs(folder)
+        return str(raised.value).partition("found none: ")[2]
+
+    assert reason(tmp_path / "misspelt") == "there is no such folder"
+    assert reason(tmp_path) == "it is empty"
+    # What a killed download has half unpacked is hidden, and no song.
+    make_songs(tmp_path / ".hidden", 1)
+    assert reason(tmp_path) == "it holds 4 other files, such as .hidden/song0/bass.wav"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "linked").symlink_to(make_songs(tmp_path / "songs", 1))
+    assert reason(other) == "links to folders are not followed: linked"
+
+
+def test_songs_are_downloaded_where_there_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch_unpacked(archive: object, folder: Path) -> None:
+        make_songs(folder / "train", 2)
+
+    monkeypatch.setattr(songs, "fetch_unpacked", fetch_unpacked)
+    download_songs(tmp_path / "new")
+    assert [song.path.parent for song in training_songs(tmp_path / "new", 0)[0]] == [
+        tmp_path / "new" / "musdb18hq" / "train"
+    ] * 2
+    # A second time it would find its folder full.
+    download_songs(tmp_path / "new")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.stem.mp4").touch()
+    download_songs(tmp_path / "other")
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["a.stem.mp4"]
+
+
+def test_songs_of_the_validation_split_alone_are_nothing_to_train_on(tmp_path: Path) -> None:
+    (make_songs(tmp_path, 1) / "song0").rename(tmp_path / "Leaf - Summerghost")
+    with pytest.raises(DataError, match=r"beside those of MUSDB18's validation split"):
+        training_songs(tmp_path, 1)
+    assert len(training_songs(tmp_path, 0)[0]) == 1
 
 
 def test_a_few_songs_that_cannot_be_used_are_left_out(

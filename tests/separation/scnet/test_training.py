@@ -329,6 +329,19 @@ def test_broken_songs_are_left_out_until_there_are_too_many(
         train_separator(data_dir, tmp_path / "strict", _recipe(), device="cpu")
 
 
+def test_a_validation_tells_the_mean_of_the_songs_so_far(
+    tmp_path: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "mixprint.separation"):
+        recipe = _recipe(num_valid=2, max_valid_songs=2)
+        train_separator(data_dir, tmp_path / "out", recipe, device="cpu")
+    history = json.loads((tmp_path / "out" / "history.json").read_text())
+    told = [text for text in caplog.messages if text.startswith("validated 2/2 songs, ")]
+    assert [text.rpartition(", ")[2] for text in told] == [
+        f"SDR {entry['valid.held_out.utterance_sdr.average']:.2f} dB" for entry in history
+    ]
+
+
 def test_broken_songs_to_validate_on_are_left_out_until_there_are_too_many(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
