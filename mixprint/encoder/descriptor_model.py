@@ -55,7 +55,8 @@ class DescriptorEncoder(nn.Module):
         self.register_buffer("mean_D", torch.zeros(NUM_INPUTS))
         self.register_buffer("deviation_D", torch.ones(NUM_INPUTS))
         self.first = nn.Linear(NUM_INPUTS, hidden)
-        self.stem = nn.Embedding(NUM_STEMS, hidden)
+        # Its own way to begin imports PyTorch's compiler where a checkpoint is loaded.
+        self.stem = nn.Embedding.from_pretrained(torch.randn(NUM_STEMS, hidden), freeze=False)
         self.second = nn.Linear(hidden, hidden)
         self.parts = nn.ModuleList([nn.Linear(hidden, part) for _ in range(NUM_STEMS)])
         self.dropout = nn.Dropout(config.descriptor_dropout)
