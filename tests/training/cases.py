@@ -17,7 +17,7 @@ from mixprint.encoder.descriptor_training import DescriptorTask
 from mixprint.encoder.task import TrainingData
 from mixprint.encoder.training import BandTask
 from mixprint.separation import build_scnet
-from mixprint.separation.scnet.data import songs_of_folder
+from mixprint.separation.material.sources import songs_of_folder
 from mixprint.separation.scnet.training import SeparatorTask
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
