@@ -32,7 +32,7 @@ from mixprint.separation.scnet.settings import (
     DEFAULT_VARIANT,
     SeparatorTrainConfig,
 )
-from mixprint.separation.scnet.validation import Validation, mean_score
+from mixprint.separation.scnet.validation import SCORED, Validation
 from mixprint.separation.separator import Separator
 from mixprint.separation.training.losses import spectral_rmse
 from mixprint.separation.training.task import (
@@ -44,7 +44,7 @@ from mixprint.separation.training.task import (
     identities_of_states,
     model_files,
 )
-from mixprint.separation.training.validation import check_names
+from mixprint.separation.training.validation import check_names, mean_score
 from mixprint.training.engine import train
 from mixprint.training.pool import SongWriter
 from mixprint.training.ranks import sum_over_ranks
@@ -126,7 +126,7 @@ class SeparatorTask(SongTask[SCNet]):
 
     def score(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
         """See `Task`; of equal ones the later is better."""
-        mean = mean_score(metrics)
+        mean = mean_score(metrics, SCORED)
         return None if mean is None else (mean, float(self._validated_step))
 
     def summary(self) -> str:

@@ -1,7 +1,7 @@
 """Validation of an SCNet in training: SDRs of the four stems."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mixprint.separation.material.songs import Song
 from mixprint.separation.metrics import (
@@ -13,10 +13,11 @@ from mixprint.separation.metrics import (
     score_separator,
 )
 from mixprint.separation.separator import Separator
-from mixprint.separation.training.validation import DIGITS, HELD_OUT, SongValidation
+from mixprint.separation.training.validation import SongValidation
 from mixprint.stems import STEMS
 
-_AVERAGE = f".{UTTERANCE_SDR}.average"
+# What validations are compared by.
+SCORED = (f"{UTTERANCE_SDR}.average",)
 
 
 class Validation(SongValidation):
@@ -52,19 +53,3 @@ def _over_songs(per_song: Sequence[Scores]) -> Scores:
 def _shown(scores: Scores) -> str:
     average = scores[UTTERANCE_SDR].get("average")
     return "" if average is None else f"SDR {average:.2f} dB"
-
-
-def mean_score(metrics: Mapping[str, float]) -> float | None:
-    """Return the figure that validations are compared by: that of held-out songs if possible.
-
-    Args:
-        metrics: of `Validation.measure`.
-
-    Returns:
-        the mean of the average utterance SDR in dB; None where no song has one.
-    """
-    averages = {name: value for name, value in metrics.items() if name.endswith(_AVERAGE)}
-    if any(name.startswith(f"{HELD_OUT}.") for name in metrics):
-        averages = {n: v for n, v in averages.items() if n == f"{HELD_OUT}{_AVERAGE}"}
-    known = [round(value, DIGITS) for value in averages.values() if not math.isnan(value)]
-    return sum(known) / len(known) if known else None

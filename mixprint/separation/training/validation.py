@@ -1,6 +1,7 @@
 """Validation of a separator in training: figures of songs that were held out, and of others."""
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -123,6 +124,23 @@ class SongValidation:
             ).items()
             for stem, value in by_stem.items()
         }
+
+
+def mean_score(metrics: Mapping[str, float], figures: Sequence[str]) -> float | None:
+    """Return what validations are compared by: figures of held-out songs if possible.
+
+    Args:
+        metrics: of a validation.
+        figures: `<measure>.<stem>`, in dB.
+
+    Returns:
+        the mean of these figures; None where no song has one.
+    """
+    known = {n: v for n, v in metrics.items() if n.endswith(tuple(f".{f}" for f in figures))}
+    if any(name.startswith(f"{HELD_OUT}.") for name in metrics):
+        known = {n: v for n, v in known.items() if n in {f"{HELD_OUT}.{f}" for f in figures}}
+    values = [round(value, DIGITS) for value in known.values() if not math.isnan(value)]
+    return sum(values) / len(values) if values else None
 
 
 def described(entry: Mapping[str, float]) -> dict[str, object]:
