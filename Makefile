@@ -231,13 +231,16 @@ train-encoder train-zero-shot: $(INSTALLED)
 join-encoders: $(INSTALLED) ## put two trained encoders side by side, one of each backbone: BANDS= DESCRIPTORS= OUT= [SHARE=]
 	@$(BIN)/python -m components.train.join --bands "$$BANDS" --descriptors "$$DESCRIPTORS" --out "$$OUT" --share "$$SHARE"
 
-.PHONY: train-separator
-train-separator: $(INSTALLED) ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= DOWNLOAD= RECIPE= MINUTES= PROCESSES= PROFILE= CONFIG= SET=]
-	@arguments=(--out results/separator --processes "$$PROCESSES"); \
+.PHONY: train-separator train-diffusion
+train-separator: ## train a separator on generated songs, or on yours in MUSDB18-HQ's layout (hours) [SONGS= DOWNLOAD= RECIPE= MINUTES= PROCESSES= INITIAL= PROFILE= CONFIG= SET=]
+train-diffusion: ## train a separator that draws instrumentals, likewise; an hour with PROFILE=representation [SONGS= DOWNLOAD= MINUTES= PROCESSES= INITIAL= PROFILE= CONFIG= SET=]
+train-separator train-diffusion: $(INSTALLED)
+	@arguments=(--out results/$(@:train-%=%) --processes "$$PROCESSES"); \
 	if [ -n "$$SONGS" ]; then arguments+=(--data "$$SONGS"); else arguments+=(--generate); fi; \
 	if [ -n "$$DOWNLOAD" ]; then arguments+=(--download); fi; \
 	if [ -n "$$RECIPE" ]; then arguments+=(--recipe "$$RECIPE"); fi; \
-	if [ -n "$$MINUTES" ]; then arguments+=(--set "separator.training.max_minutes=$$MINUTES"); fi; \
+	if [ -n "$$INITIAL" ]; then arguments+=(--initial "$$INITIAL"); fi; \
+	if [ -n "$$MINUTES" ]; then arguments+=(--set "training.max_minutes=$$MINUTES"); fi; \
 	$(TRAIN)
 
 .PHONY: train-controller

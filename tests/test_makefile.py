@@ -31,9 +31,10 @@ TARGETS = {
     "pipeline-run": ("DATA", "MIXED", "NAME", "ROOT", "SET", "PROFILE", "NETWORK"),
     "pipeline-submit": ("KFP_HOST", "DATA", "SOURCE", "MIXED", "ROOT", "NAME", "SET"),
     "join-encoders": ("BANDS", "DESCRIPTORS", "OUT", "SHARE"),
+    "train-diffusion": ("SONGS", "INITIAL", "CONFIG"),
     "train-controller": ("INITIAL", "REFERENCES", "CONFIG", "PAIRS", "MIXED"),
     "train-encoder": ("ROOT", "PROFILE", "CONFIG"),
-    "train-separator": ("SONGS", "RECIPE", "CONFIG"),
+    "train-separator": ("SONGS", "RECIPE", "INITIAL", "CONFIG"),
     "train-zero-shot": ("ROOT", "CONFIG"),
     "promote": ("VERSION", "MODEL"),
     "dvc-remote": ("URL",),
@@ -109,6 +110,10 @@ def test_a_training_takes_several_values(folder: Path) -> None:
     assert found[6:10] == ["--set", "zero_shot.seed=2", "--set", "train.seed=3"]
 
 
-def test_songs_are_downloaded_on_request_alone(folder: Path) -> None:
-    assert "--download" not in make(folder, "train-separator", {"SONGS": "songs"})
-    assert "--download" in make(folder, "train-separator", {"SONGS": "songs", "DOWNLOAD": "1"})
+@pytest.mark.parametrize("name", ["separator", "diffusion"])
+def test_songs_are_downloaded_on_request_alone(folder: Path, name: str) -> None:
+    found = make(folder, f"train-{name}", {"SONGS": "songs", "MINUTES": "9"})
+    assert found[:4] == ["-m", "components.train", "--task", name]
+    assert {f"results/{name}", "training.max_minutes=9"} < set(found)
+    assert "--download" not in found
+    assert "--download" in make(folder, f"train-{name}", {"SONGS": "songs", "DOWNLOAD": "1"})

@@ -38,7 +38,7 @@ from mixprint.fingerprint import file_sha256
 from mixprint.listening.analyse import KIND, read_session
 from mixprint.separation import export_separator, load_separator
 from mixprint.separation.diffusion.checkpoint import export_diffusion
-from mixprint.separation.diffusion.denoiser import Denoiser
+from mixprint.separation.diffusion.model import Denoiser
 from mixprint.separation.diffusion.separator import DiffusionSeparator
 from mixprint.separation.diffusion.settings import DiffusionConfig, SamplingSettings
 from mixprint.separation.material.songs import _composition

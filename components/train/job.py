@@ -28,6 +28,7 @@ WORKER = "components.train.worker"
 STATE_FOLDER = "state"
 TASKS = {
     "controller": "components.train.controller",
+    "diffusion": "components.train.diffusion",
     "encoder": "components.train.main",
     "separator": "components.train.separator",
     "zero-shot": "components.train.zero_shot",

@@ -4,89 +4,42 @@
 """
 
 import argparse
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.train.job import (
-    Job,
-    MetricsCallback,
-    TrainTask,
-    machine_at_work,
-    start_ranks,
-)
-from mixprint.errors import ConfigError
-from mixprint.separation.material.songs import download_songs
+from components.train.job import Job, MetricsCallback
+from components.train.songs import SongsTask, extra_valid
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.separation.scnet.training import MODEL_FILES, OUTPUTS, WEIGHTS_FILE, train_separator
-from mixprint.training.outputs import check_own_folder
-
-log = logging.getLogger("mixprint.train")
-
-# Before the name of a folder of songs to validate on, among the inputs of a job.
-_VALID = "valid."
 
 
-class SeparatorTask(TrainTask):
+class SeparatorTask(SongsTask):
     """Train a separator on songs with true stems."""
 
     name, step, section = "separator", "separator", SeparatorTrainConfig.section
     module = "components.train.separator"
-    files = MODEL_FILES
+    config = SeparatorTrainConfig
+    files, outputs, weights_file = MODEL_FILES, OUTPUTS, WEIGHTS_FILE
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """See `TrainTask`."""
-        songs = parser.add_mutually_exclusive_group(required=True)
-        songs.add_argument("--data", type=Path, help="songs as in MUSDB18-HQ or MUSDB18")
-        songs.add_argument(
-            "--generate", action="store_true", help="make songs while the training goes on"
-        )
-        add = parser.add_argument
-        add(
-            "--download",
-            action="store_true",
-            help="first fetch MUSDB18-HQ (23 GB, for research only) to DATA if no songs are there",
-        )
-        add("--out", type=Path, required=True, help="folder for weights and state")
-        for option, key, shown_help in (
-            ("--processes", "num_processes", "ranks; on GPUs one each"),
-            ("--device", "device", "auto, cpu or cuda"),
-        ):
-            setting = f"{self.section}.{key}={{}}".format
-            add(option, dest="set", action="append", type=setting, help=shown_help)
-        add("--valid", action="append", default=[], metavar="NAME=DIR", help="more to validate on")
-        add("--initial", type=Path, help="checkpoint to start from")
-        add("--initial-config", type=Path, help="its configuration")
+        super().add_arguments(parser)
+        parser.add_argument("--initial", type=Path, help="checkpoint to start from")
+        parser.add_argument("--initial-config", type=Path, help="its configuration")
 
-    def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
-        """See `TrainTask`.
-
-        Raises:
-            ConfigError: there is no folder to download to.
-        """
-        if args.download and args.data is None:
-            raise ConfigError("--download: expected --data, the folder to download to, found none")
-        path = run(
-            out_dir=args.out,
-            config=SeparatorTrainConfig.of_params(params, args.params),
-            data_dir=args.data,
-            download=args.download,
-            extra_valid=dict(_named_folder(text) for text in args.valid),
-            initial=args.initial,
-            initial_config=args.initial_config,
-        )
-        log.info("wrote %s", path)
+    def inputs(self, args: argparse.Namespace) -> Mapping[str, Path | None]:
+        """See `SongsTask`."""
+        return {"initial": args.initial, "initial_config": args.initial_config}
 
     def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
         """See `TrainTask`."""
-        valid = {name: path for name, path in job.inputs.items() if name.startswith(_VALID)}
         train_separator(
             job.inputs.get("data_dir"),
             job.out_dir,
             job.config(SeparatorTrainConfig),
             device=job.device,
-            extra_valid={name.removeprefix(_VALID): path for name, path in valid.items()},
+            extra_valid=extra_valid(job),
             initial=job.inputs.get("initial"),
             initial_config=job.inputs.get("initial_config"),
             on_metrics=on_metrics,
@@ -95,67 +48,7 @@ class SeparatorTask(TrainTask):
 
     def params(self, job: Job) -> Mapping[str, Any]:
         """See `TrainTask`."""
-        return {name: job.inputs.get(name, "") for name in ("data_dir", "initial")}
+        return {**super().params(job), "initial": job.inputs.get("initial", "")}
 
 
 TASK = SeparatorTask()
-
-
-def run(
-    *,
-    out_dir: Path,
-    config: SeparatorTrainConfig,
-    data_dir: Path | None = None,
-    download: bool = False,
-    extra_valid: Mapping[str, Path] | None = None,
-    initial: Path | None = None,
-    initial_config: Path | None = None,
-) -> Path:
-    """Train a separator; a run that was killed goes on after its last saved state.
-
-    Args:
-        out_dir: receives weights, history and state.
-        config: parameters of the training.
-        data_dir: songs as in MUSDB18-HQ or MUSDB18; None: they are made while the training goes on.
-        download: fetch MUSDB18-HQ to `data_dir` first, if no songs are there.
-        extra_valid: name -> folder of more songs to validate on.
-        initial: checkpoint to start from.
-        initial_config: its configuration, where it needs one.
-
-    Returns:
-        path of the weights.
-
-    Raises:
-        ConfigError: the batch cannot be divided among the processes.
-        DataError: `out_dir` cannot be written, or files lie there that no training has written; or
-            the songs cannot be downloaded.
-        TrainingError: a worker failed; the message is its own.
-    """
-    if config.training.batch_size % config.num_processes:
-        raise ConfigError(
-            f"training.batch_size: expected a multiple of the number of processes, found "
-            f"{config.training.batch_size} and {config.num_processes}"
-        )
-    check_own_folder(out_dir, OUTPUTS)
-    if download and data_dir is not None:
-        download_songs(data_dir)
-    named = {"data_dir": data_dir, "initial": initial, "initial_config": initial_config}
-    inputs = {name: str(path) for name, path in named.items() if path is not None}
-    valid = {f"{_VALID}{name}": str(folder) for name, folder in (extra_valid or {}).items()}
-    with machine_at_work(out_dir, TASK.step) as (run_folder, _):
-        start_ranks(
-            TASK,
-            run_folder,
-            run_folder.path,
-            config,
-            inputs=inputs | valid,
-            recipe=[config.identity(), inputs.get("data_dir", ""), inputs.get("initial", "")],
-        )
-    return out_dir / WEIGHTS_FILE
-
-
-def _named_folder(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    if not (name and equals and folder):
-        raise ConfigError(f"--valid: expected NAME=DIR, found {text!r}")
-    return name, Path(folder)

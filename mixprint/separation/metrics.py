@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixprint.separation.material.songs import find_songs, read_mixture, read_stems
+from mixprint.separation.material.songs import Song, find_songs, read_mixture, read_stems
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
 if TYPE_CHECKING:
@@ -134,10 +134,7 @@ def score_separator(
     """
     utterance, museval = [], []
     for song in (song for folder in song_dirs for song in find_songs(Path(folder))):
-        start, num_samples = 0, song.num_samples
-        if max_duration_s is not None:
-            num_samples = min(num_samples, round(max_duration_s * separator.sample_rate_hz))
-            start = (song.num_samples - num_samples) // 2
+        start, num_samples = middle(song, max_duration_s, separator.sample_rate_hz)
         reference_SCT = read_stems(song, start, num_samples)
         estimate_SCT = separator.separate(
             read_mixture(song, start, num_samples),
@@ -150,6 +147,16 @@ def score_separator(
         utterance.append(dict(zip(STEMS, utterance_S, strict=True)))
         museval.append(dict(zip(STEMS, museval_S, strict=True)))
     return {UTTERANCE_SDR: mean_sdr(utterance), MUSEVAL_SDR: median_sdr(museval)}
+
+
+def middle(
+    song: Song, max_duration_s: float | None, sample_rate_hz: int = SAMPLE_RATE_HZ
+) -> tuple[int, int]:
+    """Return first sample and length of a song's middle; None: of all of it."""
+    num_samples = song.num_samples
+    if max_duration_s is not None:
+        num_samples = min(num_samples, round(max_duration_s * sample_rate_hz))
+    return (song.num_samples - num_samples) // 2, num_samples
 
 
 def evaluate_separator(

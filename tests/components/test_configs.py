@@ -12,6 +12,7 @@ from components.train.main import TrainConfig
 from components.transfer.main import TransferConfig
 from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError
+from mixprint.separation.diffusion.training_settings import DiffusionTrainConfig
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.zero_shot.settings import ZeroShotTrainConfig
 
@@ -26,6 +27,7 @@ CONFIGS: list[type[StepConfig]] = [
     TransferConfig,
     ZeroShotTrainConfig,
     SeparatorTrainConfig,
+    DiffusionTrainConfig,
 ]
 
 

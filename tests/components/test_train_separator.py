@@ -9,7 +9,8 @@ import yaml
 from mlflow.tracking import MlflowClient
 
 from components.train import __main__ as command
-from components.train import separator
+from components.train import songs
+from components.train.separator import TASK
 from mixprint.errors import ConfigError, DataError
 from tests.components.workplace import REPOSITORY
 from tests.separation.trials import TINY_MODEL, make_songs, separator_config
@@ -42,7 +43,7 @@ def data_dir(tmp_path: Path) -> Path:
 def test_a_run_holds_what_the_training_was_and_gave(
     tmp_path: Path, data_dir: Path, client: MlflowClient, rank_here: None
 ) -> None:
-    separator.run(out_dir=tmp_path / "out", config=separator_config(VALUES), data_dir=data_dir)
+    TASK.run(out_dir=tmp_path / "out", config=separator_config(VALUES), data_dir=data_dir)
     experiment = client.get_experiment_by_name("mixprint-separator")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
@@ -65,7 +66,7 @@ def test_files_that_no_training_has_written_stay(tmp_path: Path, data_dir: Path,
     (out_dir / name).mkdir(parents=True)
     message = rf"out: expected a new folder or that of a training, found {name} and no state/"
     with pytest.raises(DataError, match=message):
-        separator.run(out_dir=out_dir, config=separator_config(VALUES), data_dir=data_dir)
+        TASK.run(out_dir=out_dir, config=separator_config(VALUES), data_dir=data_dir)
     assert [path.name for path in out_dir.iterdir()] == [name]
 
 
@@ -95,7 +96,7 @@ def test_a_song_that_cannot_be_used_is_all_that_the_user_is_told(
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path, data_dir: Path) -> None:
     with pytest.raises(ConfigError, match="found 4 and 3"):
-        separator.run(
+        TASK.run(
             out_dir=tmp_path / "out",
             config=separator_config({**VALUES, "num_processes": 3}),
             data_dir=data_dir,
@@ -108,12 +109,12 @@ def test_songs_are_downloaded_on_request_alone_and_before_the_training(
 ) -> None:
     data_dir, config = tmp_path / "songs", separator_config(VALUES)
     there: list[bool] = []
-    monkeypatch.setattr(separator, "download_songs", lambda folder: make_songs(folder, 3))
+    monkeypatch.setattr(songs, "download_songs", lambda folder: make_songs(folder, 3))
     monkeypatch.setattr(
-        separator, "start_ranks", lambda *_, **__: there.append((data_dir / "song2").is_dir())
+        songs, "start_ranks", lambda *_, **__: there.append((data_dir / "song2").is_dir())
     )
-    separator.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir)
-    separator.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir, download=True)
+    TASK.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir)
+    TASK.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir, download=True)
     assert there == [False, True]
 
 
@@ -125,7 +126,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return tmp_path
 
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr(separator, "run", run)
+    monkeypatch.setattr(TASK, "run", run)
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(VALUES))
     line = f"--task separator --data songs --out out --recipe {path} --processes 2"
@@ -140,8 +141,7 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "data_dir": Path("songs"),
         "download": False,
         "extra_valid": {"real": Path("folder")},
-        "initial": Path("weights.ckpt"),
-        "initial_config": None,
+        "inputs": {"initial": Path("weights.ckpt"), "initial_config": None},
     }
     monkeypatch.setattr(sys, "argv", ["train", "--task", "separator", "--generate", "--out", "o"])
     command.main()
@@ -163,7 +163,7 @@ def test_help_names_the_tasks_and_a_task_has_its_own(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "--help"])
     command.main()
-    assert "{controller,encoder,separator,zero-shot}" in capsys.readouterr().out
+    assert "{controller,diffusion,encoder,separator,zero-shot}" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["train", "--task", "separator", "--help"])
     with pytest.raises(SystemExit) as ended:
         command.main()

@@ -1,4 +1,4 @@
-"""Parameters, a network and songs for small trainings of separators."""
+"""Parameters, networks and songs for small trainings of separators."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import soundfile as sf
 import torch
 import yaml
 
+from mixprint.separation.diffusion.training_settings import DiffusionTrainConfig
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 from tests.components.workplace import REPOSITORY
@@ -51,3 +52,33 @@ def make_songs(
             composition = f"composition{index % compositions}"
             (song / "settings.json").write_text(json.dumps({"song": composition}))
     return folder
+
+
+TINY_DIFFUSION = {
+    "model": {
+        "blocks": {"dims": [4, 8, 8], "nfft": 256, "hop_size": 128, "win_size": 256}
+        | {"num_dplayer": 2},
+        "conformer": {"width": 8, "num_heads": 2, "hidden": 8, "num_layers": 2, "kernel": 3},
+        "unet": {"width": 8, "num_heads": 2},
+        "conditioning": 8,
+    },
+    "sampling": {"steps": 3},
+    "training": {
+        "segment_s": 0.1,
+        "batch_size": 2,
+        "warmup_steps": 2,
+        "max_steps": 4,
+        "log_steps": 2,
+        "save_steps": 2,
+        "valid_steps": 2,
+        "valid_s": 0.3,
+        "max_bad_fraction": 0.0,
+    },
+}
+
+
+def diffusion_config(changes: Mapping[str, Any] | None = None) -> DiffusionTrainConfig:
+    """Return the parameters of `params.yaml` for a tiny separator, with changes laid over them."""
+    layers = (TINY_DIFFUSION, changes or {})
+    texts = [f"diffusion.{key}={yaml.safe_dump(v)}" for each in layers for key, v in each.items()]
+    return DiffusionTrainConfig.load(REPOSITORY / "params.yaml", overrides=texts)

@@ -17,7 +17,9 @@ from mixprint.encoder.descriptor_training import DescriptorTask
 from mixprint.encoder.task import TrainingData
 from mixprint.encoder.training import BandTask
 from mixprint.separation import build_scnet
-from mixprint.separation.scnet.data import songs_of_folder
+from mixprint.separation.diffusion.model import Denoiser
+from mixprint.separation.diffusion.training import DiffusionTask
+from mixprint.separation.material.sources import songs_of_folder
 from mixprint.separation.scnet.training import SeparatorTask
 from mixprint.training import engine
 from mixprint.training.engine import Outcome
@@ -27,7 +29,12 @@ from tests.controller.trials import NoiseExamples, quick_console
 from tests.controller.trials import config as controller_config
 from tests.encoder.conftest import TinySet, descriptor_config, make_set, tiny_config
 from tests.encoder.trials import quick_descriptions, quick_input
-from tests.separation.trials import TINY_MODEL, make_songs, separator_config
+from tests.separation.trials import (
+    TINY_MODEL,
+    diffusion_config,
+    make_songs,
+    separator_config,
+)
 from tests.training.toys import AdversarialToy, AveragedToy, plan
 from tests.zero_shot.trials import Collection, encoder_of, make_collection, quick_validation, ranges
 from tests.zero_shot.trials import config as zero_shot_config
@@ -128,6 +135,13 @@ def _separator(data_dir: Path, device: torch.device, is_random: bool) -> Task[An
     return SeparatorTask(config, network, songs_of_folder(data_dir, config), {})
 
 
+def _diffusion(data_dir: Path, device: torch.device, is_random: bool) -> Task[Any]:
+    config = diffusion_config({"training": {"valid_steps": 3}})
+    torch.manual_seed(config.training.seed)
+    network = Denoiser(config.architecture()).to(device)
+    return DiffusionTask(config, network, songs_of_folder(data_dir, config), {})
+
+
 def _controller(folder: Path, device: torch.device, is_random: bool) -> Task[Any]:
     config = controller_config(
         dropout=0.2 if is_random else 0.0, descriptor_noise=0.1 if is_random else 0.0
@@ -169,6 +183,13 @@ CASES = {
     ),
     "descriptors": Case(
         _descriptors_data, _descriptors, torch.optim.AdamW, quick=quick_descriptions
+    ),
+    "diffusion": Case(
+        _separator_data,
+        _diffusion,
+        torch.optim.AdamW,
+        keeps_others=True,
+        named=r"example \d \(\S+/song\d from \d\.\d\d s",
     ),
     "encoder": Case(_encoder_data, _encoder, torch.optim.AdamW, quick=quick_input),
     "separator": Case(

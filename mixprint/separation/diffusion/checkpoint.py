@@ -15,7 +15,7 @@ import torch
 from mixprint.checkpoints.form import WEIGHTS_SUFFIX, Checkpoint, CheckpointFiles
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.schema import Sha256, WithOthers, shortened
-from mixprint.separation.diffusion.denoiser import Denoiser
+from mixprint.separation.diffusion.model import Denoiser
 from mixprint.separation.diffusion.separator import DiffusionSeparator, NumStems
 from mixprint.separation.diffusion.settings import DiffusionConfig, SamplingSettings
 from mixprint.separation.network import DEFAULT_WEIGHTS, FORM

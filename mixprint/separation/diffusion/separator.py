@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import fingerprint
-from mixprint.separation.diffusion.denoiser import VOCALS, Denoiser, Prior
+from mixprint.separation.diffusion.model import VOCALS, Denoiser, Prior
 from mixprint.separation.diffusion.noise import gaussian_noise
 from mixprint.separation.diffusion.sampler import sample
 from mixprint.separation.diffusion.schedule import Noise

@@ -7,37 +7,24 @@ together what one would have learned.
 Shape suffixes: B batch of this rank, S stem, C channel, T sample, F frequency row, N frame.
 """
 
-import copy
-import logging
-import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 from torch.utils.data import Dataset
 
-from mixprint.checkpoints.form import WEIGHTS_SUFFIX, CheckpointFiles, load_weights
-from mixprint.errors import CheckpointError, ConfigError
+from mixprint.checkpoints.form import WEIGHTS_SUFFIX, load_weights
+from mixprint.errors import CheckpointError
 from mixprint.machine.device import resolve_device
 from mixprint.schema import WithOthers, as_record
 from mixprint.separation.loading import load_separator
-from mixprint.separation.material.pool import MadePool
-from mixprint.separation.material.remix import Remixer
+from mixprint.separation.material.sources import Material, found_or_made
 from mixprint.separation.scnet.architecture import SCNetConfig, Variant
 from mixprint.separation.scnet.checkpoint import export_separator
-from mixprint.separation.scnet.data import (
-    Batch,
-    Examples,
-    Material,
-    made_songs,
-    songs_of_folder,
-)
+from mixprint.separation.scnet.data import Examples
 from mixprint.separation.scnet.model import SCNet, build_scnet, deepened
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.scnet.settings import (
@@ -45,59 +32,29 @@ from mixprint.separation.scnet.settings import (
     DEFAULT_VARIANT,
     SeparatorTrainConfig,
 )
-from mixprint.separation.scnet.validation import Validation, check_names, described, mean_score
+from mixprint.separation.scnet.validation import SCORED, Validation
 from mixprint.separation.separator import Separator
-from mixprint.stems import SAMPLE_RATE_HZ
-from mixprint.training.engine import train
-from mixprint.training.muon import Muon, split_parameters
-from mixprint.training.outputs import (
-    BEST_FOLDER,
-    FINAL_FOLDER,
-    HISTORY_NAME,
-    LOGS_FOLDER,
-    known_identities,
+from mixprint.separation.training.losses import spectral_rmse
+from mixprint.separation.training.task import (
+    NETWORK,
+    SONGS_FOLDER,
+    Batch,
+    SongTask,
+    all_outputs,
+    identities_of_states,
+    model_files,
 )
-from mixprint.training.pool import MakingAhead, SongWriter
-from mixprint.training.ranks import of_first_rank, rank_and_world, sum_over_ranks
+from mixprint.separation.training.validation import check_names, mean_score
+from mixprint.training.engine import train
+from mixprint.training.pool import SongWriter
+from mixprint.training.ranks import sum_over_ranks
 from mixprint.training.recorder import MetricsCallback
-from mixprint.training.task import Length, Plan, Task, Weights
 from mixprint.training.updates import Update
 
-log = logging.getLogger("mixprint.separation.training")
-
-SONGS_FOLDER = "songs"
-# The averaged weights of the best validation, and those of the last step.
-EXPORT_NAME, LAST_NAME = "separator", "separator-last"
+EXPORT_NAME = "separator"
 WEIGHTS_FILE = f"{EXPORT_NAME}{WEIGHTS_SUFFIX}"
-MODEL_FILES = (
-    *map(str, CheckpointFiles.named(Path(), EXPORT_NAME)),
-    *map(str, CheckpointFiles.named(Path(), LAST_NAME)),
-    HISTORY_NAME,
-)
-# What a training writes beside its states.
-OUTPUTS = (*MODEL_FILES, SONGS_FOLDER, BEST_FOLDER, FINAL_FOLDER, LOGS_FOLDER)
-# What a resumption may not change of the parameters, beside the optimiser.
-KEPT = ("variant", "model", "remix")
-# Keeps the gradient of a root finite where estimate and target are equal; -80 dB of full scale.
-ERROR_FLOOR = 1e-8
-_NETWORK = "network"
-
-
-def spectral_rmse(estimate: Tensor, target: Tensor) -> Tensor:
-    """Distance of complex spectra: the RMSE of each stem.
-
-    Args:
-        estimate: estimate_BSCFN, complex.
-        target: target_BSCFN, complex.
-
-    Returns:
-        rmse_BS.
-
-    Source: Tong et al., arXiv 2401.13276, training objective.
-    """
-    error = torch.view_as_real(estimate - target)
-    power_BS = error.square().mean(dim=(2, 3, 4, 5))
-    return (power_BS + ERROR_FLOOR).sqrt()
+MODEL_FILES = model_files(EXPORT_NAME)
+OUTPUTS = all_outputs(EXPORT_NAME)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +65,12 @@ class _Identity(WithOthers):
     model: SCNetConfig
 
 
-class SeparatorTask(Task[Batch]):
+class SeparatorTask(SongTask[SCNet]):
     """An SCNet that learns to separate."""
 
     name = "separator"
+    export_name = EXPORT_NAME
+    kept = ("variant", "model", "remix")
 
     def __init__(
         self,
@@ -125,71 +84,11 @@ class SeparatorTask(Task[Batch]):
         Raises:
             ConfigError: the batch cannot be divided among the ranks.
         """
-        self._config, self._training = config, config.training
-        self._network, self._material = network, material
-        self.rank, self.world_size = rank_and_world()
-        size, left = divmod(self._training.batch_size, self.world_size)
-        if left:
-            raise ConfigError(
-                f"training.batch_size: expected a multiple of {self.world_size} processes, found "
-                f"{self._training.batch_size}"
-            )
-        self._rows = range(self.rank * size, (self.rank + 1) * size)
-        self._remixer = Remixer(
-            material.pool,
-            config.remix,
-            num_samples=round(self._training.segment_s * SAMPLE_RATE_HZ),
-            seed=self._training.seed,
-            max_bad_fraction=self._training.max_bad_fraction,
-        )
-        self.parts = {_NETWORK: network}
-        self.averaged = {_NETWORK: self._training.ema_decay}
-        self.plan = Plan(
-            length=Length(
-                steps=max(self._training.max_steps, 0), minutes=self._training.max_minutes
-            ),
-            valid_steps=self._training.valid_steps,
-            seed=self._training.seed,
-            max_grad_norm=self._training.max_grad_norm,
-            save_steps=self._training.save_steps,
-            log_steps=self._training.log_steps,
-            num_workers=self._training.num_workers,
-            precision=self._training.precision,
-        )
-        self._ahead: MakingAhead | None = None
+        super().__init__(config, network, material)
+        self._training = config.training
         self._validation: Validation | None = None
-        self._validated_step = 0
         if self.rank == 0:
             self._validation = Validation(material.held_out(), extra_valid, self._training)
-
-    def identity(self) -> Mapping[str, Any]:
-        """See `Task`; length, rates and songs may change between runs."""
-        values = self._config.identity()
-        kept = {name: values[name] for name in KEPT}
-        return {**kept, "optimiser": self._training.optimiser}
-
-    def optimizers(self) -> Mapping[str, Sequence[Optimizer]]:
-        """See `Task`; Muon comes first where it takes part."""
-        config = self._training
-        matrices: list[dict[str, Any]] = []
-        others = list(self._network.parameters())
-        if config.optimiser == "muon":
-            matrices, others = split_parameters(self._network)
-        decay = config.weight_decay
-        adamw = torch.optim.AdamW(
-            others, lr=1.0, betas=config.betas, weight_decay=decay, fused=True
-        )
-        muon = [Muon(matrices, lr=config.muon_factor, weight_decay=decay)] if matrices else []
-        return {_NETWORK: [*muon, adamw]}
-
-    def rate(self, part: str, step: int, done: float) -> float:
-        """See `Task`: a linear rise, then half a cosine."""
-        del part
-        config = self._training
-        rise = min((step + 1) / max(config.warmup_steps, 1), 1.0)
-        fall = (1 + math.cos(math.pi * min(done, 1.0))) / 2
-        rate = rise * (config.final_fraction + (1 - config.final_fraction) * fall)
-        return rate * config.learning_rate
 
     def examples(self) -> Dataset[Batch]:
         """See `Task`."""
@@ -202,8 +101,7 @@ class SeparatorTask(Task[Batch]):
         Returns:
             the loss, and the loss divided by that of an estimate of silence.
         """
-        if self._ahead is not None:
-            self._ahead.reached(step)
+        self._made_up_to(step)
         stems_BSCT, gain_BSF = batch
         length, device = stems_BSCT.shape[-1], self._network.stft_window.device
         with torch.no_grad():
@@ -223,104 +121,27 @@ class SeparatorTask(Task[Batch]):
             silence = sum_over_ranks(silence_BS.mean().double())
         # Ranks have equally many examples, so the mean over ranks is that of the batch.
         update.backward(loss / self.world_size)
-        total = update.step(_NETWORK)
+        total = update.step(NETWORK)
         return {"loss": total, "relative_loss": total / (silence.item() / self.world_size)}
-
-    def validate(self, step: int, parts: Mapping[str, nn.Module]) -> Mapping[str, float]:
-        """See `Task`; the first rank does it."""
-        self._validated_step = step
-        if self._validation is None:
-            return {}
-        network = parts[_NETWORK]
-        assert isinstance(network, SCNet)
-        trained = TrainedSCNet(network, window_s=self._training.segment_s)
-        return self._validation.measure(Separator(trained))
 
     def score(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
         """See `Task`; of equal ones the later is better."""
-        mean = mean_score(metrics)
+        mean = mean_score(metrics, SCORED)
         return None if mean is None else (mean, float(self._validated_step))
-
-    def basis(self) -> str:
-        """See `Task`."""
-        return "" if self._validation is None else self._validation.basis
-
-    def describe(self, step: int, batch: Batch) -> Sequence[str]:
-        """See `Task`."""
-        del batch
-        return [self._remixer.describe(step, row) for row in self._rows]
-
-    def export(self, folder: Path, weights: Weights, entry: Mapping[str, float]) -> None:
-        """See `Task`."""
-        self._export(folder, EXPORT_NAME, weights, entry)
-
-    def export_last(self, folder: Path, weights: Weights, entry: Mapping[str, float]) -> None:
-        """See `Task`."""
-        self._export(folder, LAST_NAME, weights, entry)
-
-    def _export(
-        self, folder: Path, name: str, weights: Weights, entry: Mapping[str, float]
-    ) -> None:
-        network = copy.deepcopy(self._network)
-        network.load_state_dict(weights[_NETWORK])
-        export_separator(
-            network,
-            folder,
-            window_s=self._training.segment_s,
-            name=name,
-            training={
-                "recipe": self._config.identity(),
-                "steps": entry["step"],
-                "minutes": entry["minutes"],
-                "songs": self._material.num_songs,
-                "data_fingerprint": self._material.fingerprint,
-                "validation": described(entry),
-            },
-        )
 
     def summary(self) -> str:
         """See `Task`."""
         return f"{self._material.num_songs} songs, a {self._network.variant} SCNet"
 
-    @contextmanager
-    def running(self, step: int) -> Iterator[None]:
-        """See `Task`; on each machine processes make songs ahead, where songs are made."""
-        pool, number = self._material.pool, self._config.songs.num_generators
-        if not isinstance(pool, MadePool) or not number or os.environ.get("LOCAL_RANK", "0") != "0":
-            yield
-            return
-        with MakingAhead(pool, number, step) as self._ahead:
-            yield
+    def _measured(self, network: nn.Module) -> Mapping[str, float]:
+        assert isinstance(network, SCNet)
+        assert self._validation is not None
+        trained = TrainedSCNet(network, window_s=self._training.segment_s)
+        return self._validation.measure(Separator(trained), self._training.valid_s or None)
 
-    def saved(self, oldest_step: int) -> None:
-        """See `Task`."""
-        if isinstance(self._material.pool, MadePool):
-            self._material.pool.forget_before(oldest_step)
-
-    def memory(self) -> Mapping[str, Any]:
-        """See `Task`."""
-        return {"data": self._material.fingerprint}
-
-    def recall(self, memory: Mapping[str, Any]) -> None:
-        """See `Task`."""
-        if memory["data"] != self._material.fingerprint:
-            log.warning(
-                "the songs are others than before: it goes on, but not as an undisturbed "
-                "training would have"
-            )
-
-    def replace(self, others: Mapping[Path, Mapping[str, Any]]) -> None:
-        """See `Task`; a training of hours is never replaced.
-
-        Raises:
-            CheckpointError: there is another one.
-        """
-        for folder, known in others.items():
-            for name, expected in self.identity().items():
-                if known.get(name) != expected:
-                    raise CheckpointError(
-                        f"{folder}: expected a state of {name} {expected}, found {known.get(name)}"
-                    )
+    def _write(self, network: SCNet, folder: Path, name: str, training: dict[str, Any]) -> None:
+        window_s = self._training.segment_s
+        export_separator(network, folder, window_s=window_s, name=name, training=training)
 
 
 def train_separator(
@@ -368,14 +189,9 @@ def train_separator(
     check_names(extra_valid)
 
     def build(rank_device: torch.device) -> SeparatorTask:
-        known = known_identities(out_dir) if rank_and_world()[0] == 0 else {}
-        states = of_first_rank([dict(each) for each in known.values()], rank_device)
+        states = identities_of_states(out_dir, rank_device)
         complete, network = _network(config, states, initial, initial_config)
-        material = (
-            made_songs(out_dir / SONGS_FOLDER, complete, writer)
-            if data_dir is None
-            else songs_of_folder(Path(data_dir), complete)
-        )
+        material = found_or_made(data_dir, out_dir / SONGS_FOLDER, complete, writer)
         return SeparatorTask(complete, network.to(rank_device), material, extra_valid)
 
     train(build, out_dir, device=resolve_device(device), on_metrics=on_metrics)

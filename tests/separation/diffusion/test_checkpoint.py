@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from mixprint.errors import CheckpointError
 from mixprint.separation import Separator, export_separator, load_separator
 from mixprint.separation.diffusion.checkpoint import export_diffusion
-from mixprint.separation.diffusion.denoiser import Denoiser
+from mixprint.separation.diffusion.model import Denoiser
 from mixprint.separation.diffusion.separator import DiffusionSeparator
 from mixprint.separation.diffusion.settings import SamplingSettings
 from mixprint.separation.scnet.network import TrainedSCNet

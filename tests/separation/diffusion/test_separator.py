@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mixprint.errors import ConfigError
 from mixprint.separation import Separator
-from mixprint.separation.diffusion.denoiser import from_scnet
+from mixprint.separation.diffusion.model import from_scnet
 from mixprint.separation.diffusion.separator import DiffusionSeparator
 from mixprint.separation.diffusion.settings import SamplingSettings
 from mixprint.separation.scnet.network import TrainedSCNet

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mixprint.separation import SCNet, SCNetConfig, build_scnet
-from mixprint.separation.diffusion.denoiser import Denoiser
+from mixprint.separation.diffusion.model import Denoiser
 from mixprint.separation.diffusion.separator import DiffusionSeparator
 from mixprint.separation.diffusion.settings import (
     ConformerConfig,

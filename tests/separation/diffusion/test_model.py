@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mixprint.errors import ConfigError
 from mixprint.separation.diffusion.backbones import rotated
-from mixprint.separation.diffusion.denoiser import (
+from mixprint.separation.diffusion.model import (
     Denoised,
     Denoiser,
     Prior,
