@@ -28,6 +28,7 @@ class MixtureBaseline:
     """Gives the mixture for every stem: what a separation has to be better than."""
 
     sample_rate_hz = SAMPLE_RATE_HZ
+    stems = STEMS
 
     def separate(self, audio_CT: Tensor, **_: Any) -> Tensor:
         """Return the mixture once for each stem."""
