@@ -379,6 +379,12 @@ benchmark-retrieval: $(INSTALLED_BENCHMARK) ## find chains of effects of another
 benchmark-separation: $(INSTALLED) ## time the separator beside a plain one, and measure its memory; half an hour
 	$(BIN)/python -m benchmarks.separation
 
+.PHONY: benchmark-diffusion
+benchmark-diffusion: $(INSTALLED) ## hold the diffusion separator beside SCNet, over steps, samplers and samples, and check and time it; hours; a stopped run goes on [CHECKPOINT= SONGS=]
+	@arguments=(); if [ -n "$$CHECKPOINT" ]; then arguments+=(--checkpoint "$$CHECKPOINT"); fi; \
+	if [ -n "$$SONGS" ]; then arguments+=(--songs "songs=$$SONGS"); fi; \
+	$(BIN)/python -m benchmarks.diffusion "$${arguments[@]}"
+
 .PHONY: check-gpu
 check-gpu: ## what only a GPU does, against the CPU, in 8 minutes; takes any Python that has torch [OUT=]
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.check_gpu $(if $(OUT),--out "$(OUT)")

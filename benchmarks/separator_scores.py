@@ -28,6 +28,7 @@ class MixtureBaseline:
     """Gives the mixture for every stem: what a separation has to be better than."""
 
     sample_rate_hz = SAMPLE_RATE_HZ
+    stems = STEMS
 
     def separate(self, audio_CT: Tensor, **_: Any) -> Tensor:
         """Return the mixture once for each stem."""
@@ -44,6 +45,13 @@ def rows(name: str, folder: Path, separator: Separator, **options: Any) -> list[
     return lines
 
 
+def make_held_out(num_songs: int) -> Path:
+    """Make songs that are played by instruments of no training song; return their folder."""
+    arguments = ["--out", str(HELD_OUT_DIR), "--held-out", "--seed", str(HELD_OUT_SEED)]
+    training_songs.main([*arguments, "--songs", str(num_songs)])
+    return HELD_OUT_DIR
+
+
 def main() -> None:
     """Read the command line, score and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -56,9 +64,7 @@ def main() -> None:
     setup_logging()
     sets = dict(text.split("=", 1) for text in args.songs)
     if args.held_out:
-        sets["held out"] = str(HELD_OUT_DIR)
-        arguments = ["--out", str(HELD_OUT_DIR), "--held-out", "--seed", str(HELD_OUT_SEED)]
-        training_songs.main([*arguments, "--songs", str(args.held_out)])
+        sets["held out"] = str(make_held_out(args.held_out))
     separator = load_separator(args.checkpoint, args.config)
     print(f"| songs | estimate | measure, dB | {' | '.join(COLUMNS)} |")
     print("| --- | --- | --- |" + " ---: |" * len(COLUMNS))

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from components.layout import STEMS_FOLDER, catalogue_manifest, shard_manifest
 from components.run_folder import CLAIMS_FOLDER, MirroredRun, RunFolder
@@ -28,6 +28,7 @@ from components.step import Manifest, Sharding, clear_errors, recorded, share_co
 from mixprint.config import StepConfig, load_params
 from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, fingerprint
+from mixprint.separation.diffusion.settings import SamplingSettings
 from mixprint.stems import STEMS
 from mixprint.storage.bucket import GcsBucket, in_parallel, open_bucket
 from mixprint.storage.download import check_url, is_url
@@ -55,6 +56,7 @@ class SeparateConfig(StepConfig):
     """Parameters of the separation."""
 
     section: ClassVar[str] = "separate"
+    method: Literal["scnet", "diffusion"]
     checkpoint: str
     config: str
     segment_s: float
@@ -65,6 +67,7 @@ class SeparateConfig(StepConfig):
     precision: str
     compile: bool
     export: str
+    sampling: SamplingSettings
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -82,6 +85,8 @@ class SeparateConfig(StepConfig):
         for source in (self.checkpoint, self.config):
             if is_url(source):
                 check_url(source, is_recorded=True)
+        if self.compile and self.method == "diffusion":
+            raise ConfigError("separate.compile: expected false with the method diffusion")
         if self.export not in {"none", "wav", "flac"}:
             raise ConfigError(f"separate.export must be none, wav or flac, got {self.export!r}")
 
@@ -131,16 +136,11 @@ def _separate(
 ) -> None:
     from mixprint.collection.catalogue import read_catalogue
     from mixprint.collection.shards import SeparatorFingerprint, shard_name, shard_of
-    from mixprint.machine.device import resolve_device
-    from mixprint.separation import load_separator
+    from mixprint.separation.source import SeparatorSource, of_four_stems
     from mixprint.storage.claims import joint_work, work_through
 
     share_cores()
-    separator = load_separator(
-        config.checkpoint, config.config or None, device=resolve_device(config.device)
-    )
-    separator.precision = config.precision
-    separator.compiled = config.compile
+    separator = of_four_stems(SeparatorSource.of_step(config.to_values()).load())
     made_with = SeparatorFingerprint(
         model=separator.fingerprint["model"],
         checkpoint_sha256=separator.fingerprint["checkpoint_sha256"],

@@ -14,6 +14,7 @@ from mixprint.encoder.checkpoint import Encoder, load_checkpoint
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.features import Standardisation
 from mixprint.separation import load_separator
+from mixprint.separation.source import of_four_stems
 from mixprint.storage.outputs import temporary_folder
 from mixprint.transfer.jobs import Models
 from mixprint.transfer.methods.registry import load_models_of
@@ -57,7 +58,7 @@ def load_models(
     return Models(
         standardisation=standardisation_of(loaded),
         encoder=loaded,
-        separator=load_separator(separator, separator_config, device),
+        separator=of_four_stems(load_separator(separator, separator_config, device)),
         of_methods=load_models_of(
             (each.method for each in settings),
             {"zero_shot": zero_shot, "controller": controller},

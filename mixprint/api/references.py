@@ -19,6 +19,7 @@ from mixprint.console.tracks import find_tracks, read_in_step
 from mixprint.controller.checkpoint import EXCERPT_S
 from mixprint.errors import CheckpointError, ConfigError
 from mixprint.separation import Separator
+from mixprint.separation.source import of_four_stems
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS, pack
 from mixprint.text import shown
 from mixprint.transfer.style import Style
@@ -96,7 +97,7 @@ def read_reference(
         title, mix_CT = ARRAY_NAME, busiest(stereo(reference, sample_rate_hz)[None])[0]
     if isinstance(separator, str | Path):
         separator = models.load_separator(separator, separator_config, device)
-    return Reference(title, separator.separate(mix_CT).cpu(), mix_CT)
+    return Reference(title, of_four_stems(separator).separate(mix_CT).cpu(), mix_CT)
 
 
 def embedding_of(style: Style) -> tuple[Tensor, str]:

@@ -24,7 +24,8 @@ from mixprint.features import FEATURE_NAMES, extract
 from mixprint.machine.device import resolve_device
 from mixprint.separation import Separator, load_separator
 from mixprint.separation.runner import AUTO_BATCH_SIZE
-from mixprint.stems import SAMPLE_RATE_HZ, pack, unpack
+from mixprint.separation.source import of_four_stems
+from mixprint.stems import SAMPLE_RATE_HZ, pack
 from mixprint.transfer.settings import TRAINED_SEGMENT_S, check_segment
 from mixprint.transfer.style import segment_embedding
 from mixprint.weights import SHIPPED_ENCODER
@@ -42,12 +43,15 @@ def separate(
 ) -> dict[str, NDArray[np.float32]]:
     """Separate a song into vocals, bass, drums and other, as `mixprint separate` does.
 
+    A diffusion separator gives vocals and instrumental, or what it was configured for, see
+    `mixprint.separation.source.SeparatorSource`.
+
     Args:
         song: a file (WAV, FLAC, MP3 and others, see `mixprint.audio.files`), or audio as an array
             or tensor of shape (channels, samples) or (samples,), one channel or two, float, full
             scale at +-1.
         sample_rate_hz: rate of an array; files state theirs.
-        separator: `default` for the one that mixprint ships, another checkpoint (see
+        separator: `default` or `diffusion` for those that mixprint ships, another checkpoint (see
             `mixprint.separation.load_separator`), or one that is loaded.
         separator_config: the configuration of a published checkpoint.
         device: where the network runs: `auto`, `cpu`, `cuda` or `cuda:<index>`. Not read where the
@@ -66,7 +70,8 @@ def separate(
     network = _separator(separator, separator_config, device)
     audio_CT = stereo(song, sample_rate_hz)
     stems_SCT = network.separate(audio_CT, batch_size=AUTO_BATCH_SIZE)
-    return {stem: stem_CT.numpy() for stem, stem_CT in unpack(stems_SCT).items()}
+    named = zip(network.stems, stems_SCT, strict=True)
+    return {stem: stem_CT.numpy() for stem, stem_CT in named}
 
 
 def measure(
@@ -99,7 +104,8 @@ def measure(
         ValueError: see `separate`; also where stems are missing or of different lengths.
         AudioError: see `separate`; also where the segment reaches beyond the song's end.
         CheckpointError: see `separate`.
-        ConfigError: see `separate`; also where the segment is too short.
+        ConfigError: see `separate`; also where the segment is too short, or the separator gives no
+            four stems.
     """
     check_segment(segment_duration, segment_offset)
     segment = (segment_offset, segment_duration)
@@ -164,7 +170,7 @@ def _segment_stems(
     """Return stems_SCT of a segment, given by its start and its length in seconds."""
     if isinstance(song, Mapping):
         return pack({stem: stereo(song[stem], sample_rate_hz, segment) for stem in song})
-    network = _separator(separator, separator_config, device)
+    network = of_four_stems(_separator(separator, separator_config, device))
     return network.separate(stereo(song, sample_rate_hz, segment))
 
 

@@ -61,25 +61,20 @@ def estimate(
 
     import psutil
 
-    from mixprint.machine.device import resolve_device
-    from mixprint.separation import load_separator
     from mixprint.separation.estimate import (
         SeparationPlan,
         estimate_separation,
         measure_separation,
         survey,
     )
+    from mixprint.separation.source import SeparatorSource, of_four_stems
 
     assert task is Task.separate  # the only one there is
     sections = load_params(params, profile)
     rules, values = sections["ingest"], sections["separate"]
-    separator = load_separator(
-        checkpoint or values["checkpoint"],
-        config if checkpoint else values["config"] or None,
-        resolve_device(device or values["device"]),
-    )
-    separator.precision = values["precision"]
-    separator.compiled = values["compile"]
+    others = {"checkpoint": checkpoint, "config": config or ""} if checkpoint else {}
+    others |= {"device": device} if device else {}
+    separator = of_four_stems(SeparatorSource.of_step(values | others).load())
     # As long as a worker takes, from its first breath to here.
     start_s = time.time() - psutil.Process().create_time()
     songs, num_left_out = survey(

@@ -1,6 +1,8 @@
 """Options that several families of commands share."""
 
-from typing import Annotated
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Annotated, Any
 
 import typer
 
@@ -25,3 +27,113 @@ EncoderOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+class MethodName(StrEnum):
+    """Kinds of separators."""
+
+    scnet = "scnet"
+    diffusion = "diffusion"
+
+
+class Sampler(StrEnum):
+    """Samplers of a diffusion separator."""
+
+    dpm = "dpm"
+    ddim = "ddim"
+    ddpm = "ddpm"
+
+
+class Start(StrEnum):
+    """What a sample of a diffusion separator begins with."""
+
+    noise = "noise"
+    prior = "prior"
+    mixture = "mixture"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """Options of the kind of separator, and of how one by diffusion draws.
+
+    What is None stays as the checkpoint has it.
+    """
+
+    method: Annotated[
+        MethodName,
+        typer.Option(
+            "--method", help="Kind of separator; the options that follow are for diffusion."
+        ),
+    ] = MethodName.scnet
+    sampler: Annotated[
+        Sampler | None,
+        typer.Option("--sampler", help="Default: as in the checkpoint.", show_default=False),
+    ] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            help="Passes of the network, 1 to 1000. 1: the mean of what fits. Default: as in the "
+            "checkpoint.",
+            show_default=False,
+        ),
+    ] = None
+    eta: Annotated[
+        float | None,
+        typer.Option(
+            "--eta",
+            help="Of ddim: part of the noise that is drawn anew, 0 to 1.",
+            show_default=False,
+        ),
+    ] = None
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            help="Draw so many, and write their mean and how far they differ.",
+            show_default=False,
+        ),
+    ] = None
+    start: Annotated[
+        Start | None,
+        typer.Option(
+            "--start",
+            help="Begin with noise, or with the noisy instrumental of the SCNet (prior) or the "
+            "noisy mixture.",
+            show_default=False,
+        ),
+    ] = None
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength",
+            help="Of another start than noise: how much noise, below 1; 0.3 unless the checkpoint "
+            "has such a start.",
+            show_default=False,
+        ),
+    ] = None
+    prior: Annotated[
+        bool | None,
+        typer.Option(
+            "--prior/--no-prior",
+            help="Show the network the SCNet's instrumental at each step.",
+            show_default=False,
+        ),
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the noise.", show_default=False)
+    ] = None
+
+    @property
+    def is_diffusion(self) -> bool:
+        """Whether samples are drawn."""
+        return self.method is MethodName.diffusion
+
+    def sampling(self) -> dict[str, Any]:
+        """Return what is to be another than in the checkpoint, by name."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "method"}
+        return {
+            name: value.value if isinstance(value, StrEnum) else value
+            for name, value in given.items()
+            if value is not None
+        }

@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixprint.cli.options import DeviceOption
+from mixprint.cli.options import DeviceOption, MethodOptions
+from mixprint.errors import ConfigError
 from mixprint.progress import echo
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mixprint.separation.batch import Outcome
+    from mixprint.separation.diffusion.separator import NumStems
     from mixprint.separation.files import FileSettings
 
 
@@ -47,6 +52,7 @@ class Residual(StrEnum):
     distribute = "distribute"
 
 
+_COUNTS: "Mapping[str | None, NumStems]" = {"2": 2, "4": 4}
 # WAV keeps every level as it is; FLAC has no float.
 DEFAULT_BIT_DEPTHS = {Container.wav: BitDepth.float32, Container.flac: BitDepth.int24}
 
@@ -66,7 +72,8 @@ class FileOptions:
         str | None,
         typer.Option(
             "--stems",
-            help="Which to write, for example vocals,drums. Default: all.",
+            help="Which to write, for example vocals,drums; or, with `--method diffusion`, how "
+            "many there are: 2 (vocals and instrumental) or 4. Default: all, and 2.",
             show_default=False,
         ),
     ] = None
@@ -102,6 +109,31 @@ class FileOptions:
         ),
     ] = 0
 
+    def num_stems(self, is_diffusion: bool) -> "NumStems | None":
+        """Tell how many stems a diffusion separator is to give: two, if that is all that is asked.
+
+        Raises:
+            ConfigError: an option names stems that do not exist beside each other, or a number
+                without such a separator.
+        """
+        from mixprint.separation.diffusion.separator import INSTRUMENTAL, INSTRUMENTAL_STEMS
+
+        count = _COUNTS.get(self.stems)
+        if not is_diffusion:
+            if count is not None:
+                raise ConfigError(
+                    f"stems: expected a number with the method diffusion only, found {count}"
+                )
+            return None
+        if count is not None:
+            return count
+        named = {*(self._names() or ()), self.two_stems}
+        if not named & set(INSTRUMENTAL_STEMS):
+            return 2
+        if INSTRUMENTAL in named:
+            raise ConfigError(f"stems: expected {INSTRUMENTAL} or parts of it, found {self.stems}")
+        return 4
+
     def settings(self) -> "FileSettings":
         """Return them as the library takes them.
 
@@ -109,18 +141,22 @@ class FileOptions:
             ConfigError: a value is not known or out of range.
         """
         from mixprint.separation.files import FileSettings
-        from mixprint.stems import STEMS
 
         return FileSettings(
             container=self.container.value,
             bit_depth=(self.bit_depth or DEFAULT_BIT_DEPTHS[self.container]).value,
-            stems=tuple(stem.strip() for stem in self.stems.split(",")) if self.stems else STEMS,
+            stems=self._names(),
             two_stems=self.two_stems,
             residual=self.residual.value,
             window_s=self.window,
             overlap=self.overlap,
             batch_size=self.batch_size,
         )
+
+    def _names(self) -> tuple[str, ...] | None:
+        if self.stems is None or self.stems in _COUNTS:
+            return None
+        return tuple(stem.strip() for stem in self.stems.split(","))
 
 
 def separate(
@@ -140,6 +176,7 @@ def separate(
         typer.Option("--config", help="YAML of a published checkpoint; a file or such a URL."),
     ] = None,
     *,
+    method: MethodOptions,
     files: FileOptions,
     precision: Annotated[
         Precision, typer.Option("--precision", help="Of the network; half precision suits GPUs.")
@@ -159,25 +196,45 @@ def separate(
         bool, typer.Option("--overwrite", help="Replace what an earlier separation has written.")
     ] = False,
 ) -> None:
-    """Separate songs into vocals, bass, drums and other.
+    """Separate songs into vocals, bass, drums and other, or into vocals and instrumental.
 
     Each song gets a folder with its stems and a report, separation.json: how far their sum is
     from the song, how much they leak into each other, their levels, and the gain that was needed
     to stay within full scale (16 and 24 bits only; float32 keeps all levels). A folder that holds
     the same song, separated in the same way, is left as it is.
 
+    With `--method diffusion` the instrumental is drawn by a network, and the vocals are the rest of
+    the song. Of several `--samples` the mean is written, and how far they differ:
+    uncertainty.npz and uncertainty.png.
+
     Exit code: 0 if all songs are done, 1 if one failed, 2 if an option is wrong.
     """
-    from mixprint.separation.batch import SeparatorSource, find_jobs, separate_files
+    from mixprint.separation.batch import find_jobs, separate_files
+    from mixprint.separation.source import SeparatorSource
     from mixprint.storage.outputs import check_place
 
     settings = files.settings()
+    source = SeparatorSource(
+        checkpoint,
+        config,
+        device,
+        precision.value,
+        compiled,
+        method=method.method.value,
+        sampling=method.sampling(),
+        num_stems=files.num_stems(method.is_diffusion),
+    )
     check_place(out, is_folder=True)
-    counts = Counter[str]()
     found, failures = find_jobs(songs, out)
-    source = SeparatorSource(checkpoint, config, device, precision.value, compiled)
     done = separate_files(found, source, settings, num_processes=jobs, overwrite=overwrite)
-    for outcome in chain(failures, done):
+    if _told(chain(failures, done))["failed"]:
+        raise typer.Exit(1)
+
+
+def _told(outcomes: "Iterable[Outcome]") -> Counter[str]:
+    """Tell of each song as it is done, and count what became of them."""
+    counts = Counter[str]()
+    for outcome in outcomes:
         counts[outcome.status] += 1
         if outcome.status == "failed":
             echo(f"failed: {outcome.detail}", err=True)
@@ -188,5 +245,4 @@ def separate(
                 echo(f"note: {note}", err=True)
     summary = f"{counts['separated']} separated, {counts['present']} there already"
     echo(f"{summary}, {counts['failed']} failed", err=True)
-    if counts["failed"]:
-        raise typer.Exit(1)
+    return counts

@@ -23,8 +23,8 @@ from mixprint.machine.memory import is_out_of_memory
 from mixprint.machine.processes import ProcessEnded, side_by_side, threads_each
 from mixprint.progress import BAR_EVERY_S, Progress
 from mixprint.separation.files import FileSettings, separate_file
-from mixprint.separation.loading import load_separator
 from mixprint.separation.report import REPORT_NAME
+from mixprint.separation.source import SeparatorSource
 from mixprint.text import shown
 
 if TYPE_CHECKING:
@@ -38,24 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mixprint.separation.batch")
 
 DIGITS_IN_NAME = 8
-
-
-@dataclass(frozen=True)
-class SeparatorSource:
-    """Origin of a separator (see `load_separator`), of which each process loads its own."""
-
-    checkpoint: str = "default"
-    config: str | None = None
-    device: str = "auto"
-    precision: str = "float32"
-    compile: bool = False
-
-    def load(self) -> "Separator":
-        """Load it."""
-        separator = load_separator(self.checkpoint, self.config, self.device)
-        separator.precision = self.precision
-        separator.compiled = self.compile
-        return separator
 
 
 @dataclass(frozen=True)
@@ -142,8 +124,8 @@ def separate_files(
         an outcome per job, as they finish.
 
     Raises:
-        CheckpointError, ConfigError: the separator cannot be loaded, or several processes would
-            share a GPU.
+        CheckpointError, ConfigError: the separator cannot be loaded, lacks a stem that is to be
+            written, or several processes would share a GPU.
     """
     if overwrite:
         refused = _inputs_in_the_way(jobs)
@@ -283,7 +265,7 @@ def _side_by_side(
     overwrite: bool,
 ) -> Iterator[Outcome]:
     # Fetched and checked once, before each process loads its own.
-    replace(source, device="cpu").load()
+    settings.check_stems(replace(source, device="cpu").load().stems)
     # The longest first, so that no process is left with a long song at the end.
     lengths_s = {job: _length_s(job.song) for job in jobs}
     order = sorted(jobs, key=lambda job: lengths_s[job], reverse=True)

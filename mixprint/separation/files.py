@@ -13,7 +13,7 @@ Shape suffixes: S stem, C channel, T sample.
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ from mixprint.audio.resampling import resampling_notes
 from mixprint.audio.writing import BIT_DEPTHS, CONTAINERS, FLOAT, StereoFile, common_gain
 from mixprint.errors import ConfigError
 from mixprint.fingerprint import code_version, file_sha256
+from mixprint.separation.diffusion.separator import INSTRUMENTAL
 from mixprint.separation.nulltest import power_db
 from mixprint.separation.report import (
     REPORT_NAME,
@@ -37,7 +38,9 @@ from mixprint.separation.report import (
 )
 from mixprint.separation.runner import AUTO_BATCH_SIZE
 from mixprint.separation.separator import DEFAULT_OVERLAP
-from mixprint.stems import STEMS, unpack
+from mixprint.separation.source import diffusion_network
+from mixprint.separation.uncertainty import start_notes, watched_uncertainty
+from mixprint.stems import STEMS
 from mixprint.storage.atomic import name_digest, write_errors_named, write_json
 from mixprint.storage.folders import restore_folder, whole_folder
 from mixprint.storage.locks import IN_USE_NAME, sole_use
@@ -50,6 +53,7 @@ log = logging.getLogger("mixprint.separation.files")
 
 RESIDUAL_MODES = ("none", "stem", "distribute")
 ACCOMPANIMENT_PREFIX = "no_"
+KNOWN_STEMS = (*STEMS, INSTRUMENTAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,8 @@ class FileSettings:
     Attributes:
         container: `wav` or `flac`.
         bit_depth: `16`, `24` or, in WAV only, `float32`.
-        stems: which stems become files; the report is about all of them.
+        stems: which stems become files, all that the separator has when None; the report is about
+            all of them.
         two_stems: a stem: write it and `no_<stem>`, the mixture without it, and nothing else.
         residual: what becomes of the difference between the mixture and the stems' sum. `none`:
             it is reported and left out. `stem`: it becomes a file of its own. `distribute`: each
@@ -71,7 +76,7 @@ class FileSettings:
 
     container: str = "wav"
     bit_depth: str = FLOAT
-    stems: tuple[str, ...] = STEMS
+    stems: tuple[str, ...] | None = None
     two_stems: str | None = None
     residual: str = "none"
     window_s: float | None = None
@@ -82,13 +87,13 @@ class FileSettings:
         _check_choice("container", self.container, CONTAINERS)
         _check_choice("bit_depth", self.bit_depth, BIT_DEPTHS)
         _check_choice("residual", self.residual, RESIDUAL_MODES)
-        for stem in (*self.stems, *([self.two_stems] if self.two_stems else [])):
-            _check_choice("stems", stem, STEMS)
-        if not self.stems or len(set(self.stems)) < len(self.stems):
+        for stem in self._named_stems():
+            _check_choice("stems", stem, KNOWN_STEMS)
+        if self.stems is not None and len(set(self.stems)) < max(len(self.stems), 1):
             raise ConfigError(f"stems: expected different names, found {self.stems}")
         if self.container == "flac" and self.bit_depth == FLOAT:
             raise ConfigError(f"bit_depth: expected 16 or 24 with flac, found {FLOAT}")
-        if self.two_stems and set(self.stems) != set(STEMS):
+        if self.two_stems and self.stems is not None:
             raise ConfigError("expected either stems or two_stems, found both")
         if self.two_stems and self.residual == "stem":
             raise ConfigError(
@@ -105,11 +110,28 @@ class FileSettings:
                 f"{self.batch_size}"
             )
 
-    def outputs(self) -> tuple[str, ...]:
-        """Name the audio that is written, without suffix."""
+    def _named_stems(self) -> tuple[str, ...]:
+        return (*(self.stems or ()), *((self.two_stems,) if self.two_stems else ()))
+
+    def check_stems(self, given: Sequence[str]) -> None:
+        """Compare them with the stems that a separator gives.
+
+        Raises:
+            ConfigError: it does not give one that is to be written.
+        """
+        for stem in self._named_stems():
+            _check_choice("stems", stem, given)
+
+    def outputs(self, given: Sequence[str]) -> tuple[str, ...]:
+        """Name the audio that is written, without suffix.
+
+        Args:
+            given: the separator's stems.
+        """
         if self.two_stems:
             return (self.two_stems, ACCOMPANIMENT_PREFIX + self.two_stems)
-        return (*self.stems, *((RESIDUAL,) if self.residual == "stem" else ()))
+        stems = tuple(given) if self.stems is None else self.stems
+        return (*stems, *((RESIDUAL,) if self.residual == "stem" else ()))
 
 
 def separate_file(
@@ -139,9 +161,11 @@ def separate_file(
 
     Raises:
         AudioError: the song cannot be read.
+        ConfigError: the separator does not give a stem that is to be written.
         DataError: the folder holds something else, cannot be written, or another run is at work
             there.
     """
+    settings.check_stems(separator.stems)
     num_declared = _declared_length(path, separator.sample_rate_hz)
     recipe: dict[str, Any] = {
         "sha256": file_sha256(path),
@@ -204,8 +228,9 @@ def _fill(
     show: Callable[[Tensor, Tensor], None] | None,
 ) -> SeparationReport:
     """Write stems and report into an empty folder."""
-    measures = Measures(separator.sample_rate_hz)
+    measures = Measures(separator.sample_rate_hz, separator.stems)
     with ExitStack() as stack:
+        uncertainty = stack.enter_context(watched_uncertainty(separator))
         files = {
             name: stack.enter_context(
                 StereoFile(
@@ -215,7 +240,7 @@ def _fill(
                     num_declared=num_declared,
                 )
             )
-            for name in settings.outputs()
+            for name in settings.outputs(separator.stems)
         }
         for mixture_CT, stems_SCT in separator.stream_file(
             path,
@@ -223,7 +248,7 @@ def _fill(
             overlap=settings.overlap,
             batch_size=settings.batch_size,
         ):
-            audio = _outputs(mixture_CT, stems_SCT, settings)
+            audio = _outputs(mixture_CT, stems_SCT, settings, separator.stems)
             measures.add(mixture_CT, stems_SCT, audio)
             for name, file in files.items():
                 file.add(audio[name])
@@ -232,16 +257,23 @@ def _fill(
         gain = common_gain(settings.bit_depth, (measures.levels[name].peak for name in files))
         for file in files.values():
             file.finish(gain)
+    paths = [file.path for file in files.values()]
+    if uncertainty is not None:
+        paths += uncertainty.write(folder, title=shown(path.name))
     report = SeparationReport(
         song=shown(path.name),
         sample_rate_hz=separator.sample_rate_hz,
         duration_s=measures.num_samples / separator.sample_rate_hz,
-        files=tuple(file.path.name for file in files.values()),
-        files_sha256={file.path.name: file_sha256(file.path) for file in files.values()},
+        files=tuple(path.name for path in paths),
+        files_sha256={path.name: file_sha256(path) for path in paths},
+        uncertainty_db={} if uncertainty is None else uncertainty.relative_db(),
         gain=gain,
         gain_db=2 * power_db(gain),
-        notes=resampling_notes(
-            shown(path.name), probe(path).sample_rate_hz, separator.sample_rate_hz
+        notes=(
+            *resampling_notes(
+                shown(path.name), probe(path).sample_rate_hz, separator.sample_rate_hz
+            ),
+            *start_notes(separator, measures.levels),
         ),
         **measures.values(),
         **recipe,
@@ -264,7 +296,7 @@ def _declared_length(path: Path, sample_rate_hz: int) -> int:
     return math.ceil(info.num_frames * sample_rate_hz / info.sample_rate_hz)
 
 
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: str, known: Sequence[str]) -> None:
     if value not in known:
         raise ConfigError(f"{name}: expected one of {', '.join(known)}, found {value!r}")
 
@@ -273,17 +305,21 @@ def _recipe_settings(settings: FileSettings, separator: "Separator") -> dict[str
     """Return the settings as a report holds them; the batch size changes no stem."""
     values = asdict(settings)
     del values["batch_size"]
-    values["stems"] = list(settings.stems)
+    values["stems"] = list(settings.stems or separator.stems)
     values["window_s"] = settings.window_s or separator.window_s
     values["precision"] = separator.precision
+    if (network := diffusion_network(separator)) is not None:
+        values["sampling"] = network.sampling.to_values()
     return values
 
 
-def _outputs(mixture_CT: Tensor, stems_SCT: Tensor, settings: FileSettings) -> dict[str, Tensor]:
+def _outputs(
+    mixture_CT: Tensor, stems_SCT: Tensor, settings: FileSettings, stems: Sequence[str]
+) -> dict[str, Tensor]:
     """Name the audio of a piece: all stems, and what else is to be written."""
     if settings.residual == "distribute":
         stems_SCT = distribute_residual(stems_SCT, mixture_CT)
-    audio = unpack(stems_SCT)
+    audio = dict(zip(stems, stems_SCT, strict=True))
     if settings.residual == "stem":
         audio[RESIDUAL] = (mixture_CT.double() - stems_SCT.double().sum(dim=0)).float()
     if settings.two_stems:

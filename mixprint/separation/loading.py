@@ -17,7 +17,7 @@ from mixprint.errors import CheckpointError, DataError
 from mixprint.machine.device import resolve_device
 from mixprint.schema import WithOthers, read_mapping, shortened
 from mixprint.separation.diffusion import checkpoint as diffusion
-from mixprint.separation.network import DEFAULT_WEIGHTS, FORM, Network
+from mixprint.separation.network import DEFAULT_WEIGHTS, DIFFUSION_WEIGHTS, FORM, Network
 from mixprint.separation.scnet import checkpoint as scnet
 from mixprint.separation.separator import Separator
 from mixprint.storage.download import MAX_BYTES, fetch, is_url
@@ -29,7 +29,9 @@ KINDS: dict[str, Callable[[Checkpoint], Network]] = {
     diffusion.KIND: diffusion.load_own,
 }
 
-DEFAULT = "default"
+DEFAULT, DIFFUSION = "default", "diffusion"
+# Of what mixprint ships, by the names that checkpoints are asked for by.
+SHIPPED = {DEFAULT: DEFAULT_WEIGHTS, DIFFUSION: DIFFUSION_WEIGHTS}
 MAX_CONFIG_BYTES = 1 << 20  # published ones have a few kB
 
 
@@ -41,9 +43,10 @@ def load_separator(
     """Load a separator.
 
     Args:
-        checkpoint: `default` for the one that mixprint ships; a `.safetensors` file of our own
-            format; or a published `.ckpt`, `.th`, `.pt` or `.pth` file. Also a URL with a pinned
-            hash, see `mixprint.storage.download.fetch`.
+        checkpoint: `default` for the one that mixprint ships, `diffusion` for the diffusion
+            separator that it ships; a `.safetensors` file of our own format; or a published
+            `.ckpt`, `.th`, `.pt` or `.pth` file. Also a URL with a pinned hash, see
+            `mixprint.storage.download.fetch`.
         config_path: the YAML (or JSON) configuration of a published checkpoint, or its pinned
             URL; of our own format only where the JSON file does not lie beside the weights.
         device: a device, or its name for `mixprint.machine.device.resolve_device`.
@@ -53,9 +56,12 @@ def load_separator(
             configuration; the message names tensors that differ.
         ConfigError: a URL has no pinned hash.
     """
-    path = DEFAULT_WEIGHTS if str(checkpoint) == DEFAULT else _local(checkpoint)
+    path = SHIPPED.get(str(checkpoint)) or _local(checkpoint)
     if not path.is_file():
-        raise CheckpointError(f"{path}: expected a separator's checkpoint, found no such file")
+        expected = "a separator's checkpoint"
+        if path == DIFFUSION_WEIGHTS:
+            expected = "the diffusion separator that `make train-diffusion` makes"
+        raise CheckpointError(f"{path}: expected {expected}, found no such file")
     config_file = None if config_path is None else _local(config_path, MAX_CONFIG_BYTES)
     if path.suffix == WEIGHTS_SUFFIX and (config_file is None or _is_own(config_file)):
         description = config_file or path.with_suffix(DESCRIPTION_SUFFIX)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixprint.separation.diffusion.separator import INSTRUMENTAL, INSTRUMENTAL_STEMS
 from mixprint.separation.material.songs import Song, find_songs, read_mixture, read_stems
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
 
@@ -135,7 +136,7 @@ def score_separator(
     utterance, museval = [], []
     for song in (song for folder in song_dirs for song in find_songs(Path(folder))):
         start, num_samples = middle(song, max_duration_s, separator.sample_rate_hz)
-        reference_SCT = read_stems(song, start, num_samples)
+        reference_SCT = as_stems(read_stems(song, start, num_samples), separator.stems)
         estimate_SCT = separator.separate(
             read_mixture(song, start, num_samples),
             window_s=window_s,
@@ -144,8 +145,8 @@ def score_separator(
         )
         utterance_S = utterance_sdr(estimate_SCT, reference_SCT).tolist()
         museval_S = museval_sdr(estimate_SCT, reference_SCT, separator.sample_rate_hz)
-        utterance.append(dict(zip(STEMS, utterance_S, strict=True)))
-        museval.append(dict(zip(STEMS, museval_S, strict=True)))
+        utterance.append(dict(zip(separator.stems, utterance_S, strict=True)))
+        museval.append(dict(zip(separator.stems, museval_S, strict=True)))
     return {UTTERANCE_SDR: mean_sdr(utterance), MUSEVAL_SDR: median_sdr(museval)}
 
 
@@ -157,6 +158,19 @@ def middle(
     if max_duration_s is not None:
         num_samples = min(num_samples, round(max_duration_s * sample_rate_hz))
     return (song.num_samples - num_samples) // 2, num_samples
+
+
+def as_stems(stems_SCT: Tensor, wanted: Sequence[str]) -> Tensor:
+    """Return true stems as a separator gives them.
+
+    Args:
+        stems_SCT: in the order of `STEMS`.
+        wanted: names of them, or `instrumental` for the sum of all but the vocals.
+    """
+    named = dict(zip(STEMS, stems_SCT, strict=True))
+    if INSTRUMENTAL in wanted:
+        named[INSTRUMENTAL] = torch.stack([named[stem] for stem in INSTRUMENTAL_STEMS]).sum(dim=0)
+    return torch.stack([named[stem] for stem in wanted])
 
 
 def evaluate_separator(
@@ -180,7 +194,7 @@ def _over_songs(
     per_song: Sequence[Mapping[str, float]], summary: Callable[[list[float]], float]
 ) -> dict[str, float]:
     found = {}
-    for stem in STEMS:
+    for stem in per_song[0] if per_song else ():
         values = [song[stem] for song in per_song if not math.isnan(song[stem])]
         if values:
             found[stem] = summary(values)

@@ -18,7 +18,9 @@ FORM = Form(
     unstated={"format": "mixprint-separator", "format_version": 1, "kind": "scnet"},
 )
 
-DEFAULT_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "separator.safetensors"
+_WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+DEFAULT_WEIGHTS = _WEIGHTS / "separator.safetensors"
+DIFFUSION_WEIGHTS = _WEIGHTS / "diffusion.safetensors"
 
 # audio_BCT and starts_B to stems_BSCT; see `Network.__call__`.
 Windows = Callable[[Tensor, Tensor], Tensor]

@@ -4,7 +4,7 @@ Shape suffixes: S stem, C channel, T sample.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,14 @@ class SeparationReport:
         code_version: hash of the code that separated.
         settings: the settings that the stems depend on, the window as it was used, and the
             network's precision.
-        files: names of the audio files.
+        files: names of the audio files, and of what tells how sure they are.
         files_sha256: hash of each, by which damage is noticed.
         null_depth_db: level of the mixture less the stems' sum, relative to the mixture, of the
             stems as the separator gave them.
         final_null_depth_db: the same with what `residual` asked for, before the samples are
             rounded to the file's format.
+        uncertainty_db: of a diffusion separator that has drawn several samples: how far they differ
+            in vocals and instrumental, relative to these; see `mixprint.separation.uncertainty`.
         leakage_db: per stem, how much of its energy a copy of each other stem explains. An
             estimate with limits, see `mixprint.separation.nulltest.Leakage`. None: silent.
         levels: per stem and file `peak_dbfs`, `level_dbfs` and `clipped_samples` (beyond full
@@ -74,6 +76,7 @@ class SeparationReport:
     notes: tuple[str, ...] = ()
     # Reports of earlier versions have none.
     files_sha256: Mapping[str, str] = field(default_factory=dict)
+    uncertainty_db: Mapping[str, float] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def recipe(self) -> dict[str, Any]:
@@ -87,13 +90,14 @@ class Measures:
     """Figures of a report about the audio, gathered piece by piece."""
 
     sample_rate_hz: int
+    stems: Sequence[str] = STEMS
     num_samples: int = 0
     separated: NullTest = field(default_factory=NullTest)
     final: NullTest = field(default_factory=NullTest)
     levels: dict[str, StemLevels] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.leakage = Leakage(len(STEMS), self.sample_rate_hz)
+        self.leakage = Leakage(len(self.stems), self.sample_rate_hz)
 
     def add(self, mixture_CT: Tensor, stems_SCT: Tensor, audio: Mapping[str, Tensor]) -> None:
         """Take the next piece.
@@ -106,9 +110,9 @@ class Measures:
         """
         self.num_samples += mixture_CT.shape[-1]
         self.separated.add(stems_SCT, mixture_CT)
-        parts = [audio[name] for name in (*STEMS, RESIDUAL) if name in audio]
+        parts = [audio[name] for name in (*self.stems, RESIDUAL) if name in audio]
         self.final.add(torch.stack(parts), mixture_CT)
-        self.leakage.add(torch.stack([audio[stem] for stem in STEMS]))
+        self.leakage.add(torch.stack([audio[stem] for stem in self.stems]))
         for name, audio_CT in audio.items():
             self.levels.setdefault(name, StemLevels()).add(audio_CT)
 
@@ -120,8 +124,8 @@ class Measures:
             "null_depth_db": self.separated.depth_db,
             "final_null_depth_db": self.final.depth_db,
             "leakage_db": {
-                stem: {other: shares[a][b] for b, other in enumerate(STEMS) if a != b}
-                for a, stem in enumerate(STEMS)
+                stem: {other: shares[a][b] for b, other in enumerate(self.stems) if a != b}
+                for a, stem in enumerate(self.stems)
             },
             "levels": {
                 name: {

@@ -16,9 +16,11 @@ from mixprint.cli import app, exits
 from mixprint.encoder.checkpoint import load_checkpoint
 from mixprint.errors import AudioError, ConfigError
 from mixprint.features import FEATURE_NAMES, extract
+from mixprint.separation import Separator
 from mixprint.stems import STEMS
 from mixprint.weights import SHIPPED_ENCODER
 from tests.cli.stand_ins import QuarterSeparator
+from tests.separation.diffusion.trials import separator as diffusion_separator
 
 MakeAudio = Callable[..., Tensor]
 
@@ -49,6 +51,25 @@ def test_a_file_an_array_and_a_tensor_are_one_song(
             4 * stems["bass"], read_audio(tmp_path / "a.wav", sample_rate_hz=44_100).numpy()
         )
     assert len(loaded) == 1
+
+
+def test_stems_are_those_that_the_separator_has(make_audio: MakeAudio) -> None:
+    audio_CT = make_audio(0.2)
+    two = Separator(diffusion_separator(steps=1))
+    stems = separate(audio_CT, separator=two)
+    assert list(stems) == ["vocals", "instrumental"]
+    np.testing.assert_allclose(sum(stems.values()), audio_CT.numpy(), atol=1e-6)
+
+
+def test_what_needs_four_stems_divides_the_instrumental(make_audio: MakeAudio) -> None:
+    audio_CT = make_audio(3.0)
+    network = diffusion_separator(steps=1)
+    known = measure(
+        separate(audio_CT, separator=Separator(network.configured(num_stems=4))),
+        segment_duration=3.0,
+    )
+    found = measure(audio_CT, segment_duration=3.0, separator=Separator(network))
+    assert found == pytest.approx(known, rel=0.02, abs=0.02)
 
 
 def test_one_channel_is_on_both_sides(make_audio: MakeAudio, loaded: list[Any]) -> None:

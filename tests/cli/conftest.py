@@ -10,7 +10,7 @@ import mixprint.separation
 from mixprint.api import models
 from mixprint.cli import exits
 from mixprint.features import FEATURE_NAMES, Standardisation
-from mixprint.separation import batch
+from mixprint.separation import source
 from tests.cli.stand_ins import QuarterSeparator
 
 
@@ -21,7 +21,7 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     # Its handler would outlive the stream that the runner lends it.
     monkeypatch.setattr(exits, "setup_logging", lambda: None)
-    for module in (mixprint.separation, batch, models):
+    for module in (mixprint.separation, source, models):
         monkeypatch.setattr(module, "load_separator", load)
     ones_D = torch.ones(len(FEATURE_NAMES))
     path = tmp_path / "shipped" / "standardisation.json"

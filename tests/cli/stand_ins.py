@@ -19,6 +19,8 @@ class QuarterSeparator:
 
     sample_rate_hz = SAMPLE_RATE_HZ
     window_s = 4.0
+    stems = STEMS
+    network = None
     precision = "float32"
     compiled = False
 

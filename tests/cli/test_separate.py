@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from mixprint.audio.files import write_audio
 from mixprint.cli import app
-from mixprint.separation import batch
-from mixprint.separation.batch import SeparatorSource
+from mixprint.separation import source
+from mixprint.separation.source import SeparatorSource
 from mixprint.stems import STEMS
 from mixprint.storage.atomic import read_json
 from tests.cli.stand_ins import QuarterSeparator
@@ -126,7 +126,7 @@ def test_separate_compiles_where_asked(
     options: list[str],
 ) -> None:
     separator = QuarterSeparator()
-    monkeypatch.setattr(batch, "load_separator", lambda *_: separator)
+    monkeypatch.setattr(source, "load_separator", lambda *_: separator)
     arguments = ["separate", str(songs[0]), "--out", str(tmp_path / "stems"), *options]
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -197,7 +197,7 @@ def test_a_killed_process_fails_one_song(
 ) -> None:
     for name in ("deadly", "one", "two", "three"):
         write_song(tmp_path / "songs" / f"{name}.wav", 0.5)
-    monkeypatch.setattr(batch, "SeparatorSource", DeadlySource)
+    monkeypatch.setattr(source, "SeparatorSource", DeadlySource)
     arguments = ["separate", str(tmp_path / "songs"), "--out", str(tmp_path / "out")]
     result = runner.invoke(app, [*arguments, "--device", "cpu", "--jobs", "2"])
     assert result.exit_code == 1

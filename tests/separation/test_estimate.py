@@ -10,13 +10,12 @@ import yaml
 from torch import Tensor
 from typer.testing import CliRunner
 
-import mixprint.separation
 from mixprint.audio.files import stream_audio
 from mixprint.cli import app, exits
 from mixprint.collection.shards import SeparatorFingerprint, shard_name, write_shard
 from mixprint.config import load_params
 from mixprint.errors import DataError
-from mixprint.separation import SCNetConfig, Separator, build_scnet
+from mixprint.separation import SCNetConfig, Separator, build_scnet, source
 from mixprint.separation.estimate import (
     Measurement,
     SeparationPlan,
@@ -28,6 +27,7 @@ from mixprint.separation.estimate import (
 )
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.sharding import ShardedSong
+from mixprint.stems import STEMS
 from tests.separation.networks import ToyNetwork
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,6 +60,8 @@ class CountingSeparator:
     device = torch.device("cpu")
     sample_rate_hz = 44_100
     window_s = 0.5
+    stems = STEMS
+    network = None
     normalised = False
     precision = "float32"
     compiled = False
@@ -210,7 +212,7 @@ def test_command_line(
 ) -> None:
     monkeypatch.setattr(exits, "setup_logging", lambda: None)
     separator = CountingSeparator()
-    monkeypatch.setattr(mixprint.separation, "load_separator", lambda *_: separator)
+    monkeypatch.setattr(source, "load_separator", lambda *_: separator)
     write_song(tmp_path / "songs" / "a.wav", 3.0)
     params = load_params(REPOSITORY / "params.yaml")
     params["ingest"] |= {"min_duration_s": 1.0}

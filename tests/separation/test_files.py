@@ -33,6 +33,8 @@ class SharesSeparator:
 
     sample_rate_hz = SAMPLE_RATE_HZ
     window_s = 4.0
+    stems = STEMS
+    network = None
     precision = "float32"
     fingerprint = {"model": "shares", "checkpoint_sha256": "0"}  # noqa: RUF012 (read only)
 

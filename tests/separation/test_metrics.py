@@ -125,6 +125,7 @@ class Quarter:
     """Gives each stem a quarter of the mixture."""
 
     sample_rate_hz = 44_100
+    stems = STEMS
 
     def separate(self, audio_CT: torch.Tensor, **_: object) -> torch.Tensor:
         return (audio_CT / 4).expand(4, -1, -1)

@@ -9,7 +9,7 @@ Shape suffixes: B window of a batch, S stem, C channel, T sample, F frequency ro
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -40,14 +40,18 @@ class Drawn(NamedTuple):
     """Instrumentals that fit a mixture.
 
     Attributes:
-        mean_BCFN: mean of their spectra, at the level of the training.
-        variance_BCFN: of their spectra, unbiased; None of a single sample.
+        mixture_BCFN: spectra of the windows, at the level of the training.
+        mean_BCFN: mean of the instrumentals' spectra.
+        variance_BCFN: of the spectra of their audio, unbiased; None of a single sample.
         first_frame_B: number of each window's first frame in the song.
+        num_frames: that lie within a window; those behind it fill up the STFT.
     """
 
+    mixture_BCFN: Tensor
     mean_BCFN: Tensor
     variance_BCFN: Tensor | None
     first_frame_B: Tensor
+    num_frames: int
 
 
 class _Window(NamedTuple):
@@ -57,11 +61,13 @@ class _Window(NamedTuple):
         mixture_BCFN: spectra at the level of the training.
         prior_BSCFN: the prior's stems, where it is run.
         first_frame_B: on the device.
+        length: samples of a window and the room that its place on the frames takes.
     """
 
     mixture_BCFN: Tensor
     prior_BSCFN: Tensor | None
     first_frame_B: Tensor
+    length: int
 
 
 class DiffusionSeparator:
@@ -71,6 +77,7 @@ class DiffusionSeparator:
         denoiser: the network in evaluation mode.
         prior: another separator, for what the sampling and the number of stems need of one.
         sampling: how instrumentals are drawn.
+        on_drawn: is shown what is drawn of each batch of windows; some may come twice.
     """
 
     sample_rate_hz = SAMPLE_RATE_HZ
@@ -107,15 +114,15 @@ class DiffusionSeparator:
         self.stems = STEMS if num_stems == 4 else (VOCALS, INSTRUMENTAL)
         self._num_stems: NumStems = num_stems
         self._weights = dict(weights or {})
+        self.on_drawn: Callable[[Drawn], None] | None = None
         self._grid = denoiser.schedule.grid(sampling.steps, sampling.strength)
         self._gain = 10 ** (denoiser.config.level_dbfs / 20)
         self._check_prior()
         if sampling.start == "mixture":
-            snr_db = 20 * (math.log10(DEVIATION) + self._grid[0].half_log_snr / math.log(10))
             log.warning(
                 "sampling.start: a sample begins with the mixture at %.1f dB above the noise, and "
                 "its vocals with it",
-                snr_db,
+                self.start_snr_db,
             )
 
     def configured(
@@ -141,6 +148,11 @@ class DiffusionSeparator:
         return self._num_stems
 
     @property
+    def start_snr_db(self) -> float:
+        """Level of what a sample begins with above the noise, compressed as both are."""
+        return 20 * (math.log10(DEVIATION) + self._grid[0].half_log_snr / math.log(10))
+
+    @property
     def device(self) -> torch.device:
         """See `Network`."""
         return self.denoiser.stft_window.device
@@ -164,6 +176,8 @@ class DiffusionSeparator:
         """See `Network`; of several samples the mean."""
         window = self._window(audio_BCT, starts_B)
         drawn = self._draw(window)
+        if self.on_drawn is not None:
+            self.on_drawn(drawn)
         instrumental_BCT = self._audio(drawn.mean_BCFN, audio_BCT, starts_B)
         stems = {VOCALS: audio_BCT - instrumental_BCT, INSTRUMENTAL: instrumental_BCT}
         if self.num_stems == 4:
@@ -232,7 +246,8 @@ class DiffusionSeparator:
         prior_BSCFN = None
         if self.prior is not None and self._runs_prior:
             prior_BSCFN = self.prior.model.estimate(mixture_BCFN)
-        return _Window(mixture_BCFN, prior_BSCFN, (starts_B // hop).to(self.device))
+        first_frame_B = (starts_B // hop).to(self.device)
+        return _Window(mixture_BCFN, prior_BSCFN, first_frame_B, placed_BCT.shape[-1])
 
     def _audio(self, spectrum_BCFN: Tensor, audio_BCT: Tensor, starts_B: Tensor) -> Tensor:
         """Bring spectra back to where the audio lies, and to its level."""
@@ -253,11 +268,21 @@ class DiffusionSeparator:
         # One by one, so that memory does not grow with their number (Welford's algorithm).
         for number in range(self.sampling.samples):
             drawn_BCFN = self._one_sample(window, prior_BCFN, number)
+            if self.sampling.samples > 1:
+                # No audio has just this spectrum, and what differs in its audio is what counts.
+                audio_BCT = self.denoiser.synthesise(drawn_BCFN, window.length)
+                drawn_BCFN = self.denoiser.analyse(audio_BCT)
             before_BCFN = drawn_BCFN - mean_BCFN
             mean_BCFN = mean_BCFN + before_BCFN / (number + 1)
             squares_BCFN += (before_BCFN * (drawn_BCFN - mean_BCFN).conj()).real
         others = self.sampling.samples - 1
-        return Drawn(mean_BCFN, squares_BCFN / others if others else None, window.first_frame_B)
+        return Drawn(
+            mixture_BCFN=window.mixture_BCFN,
+            mean_BCFN=mean_BCFN,
+            variance_BCFN=squares_BCFN / others if others else None,
+            first_frame_B=window.first_frame_B,
+            num_frames=window.length // self.denoiser.config.blocks.hop_size,
+        )
 
     def _one_sample(self, window: _Window, prior_BCFN: Tensor | None, number: int) -> Tensor:
         """Draw the spectrum of one instrumental."""

@@ -14,6 +14,7 @@ SAMPLERS: tuple[str, ...] = get_args(SamplerKind)
 # Frames of half a window, as in the shipped SCNet: half the work of a quarter.
 DEFAULT_BLOCKS = SCNetConfig(dims=(4, 16, 32, 64), hop_size=2048, num_dplayer=6)
 NUM_CHANNELS = 2  # as in `mixprint.stems`, which imports torch
+DEFAULT_STRENGTH = 0.3  # of a start that is not noise alone
 Width = Annotated[int, Range(1, 4096)]
 
 
@@ -207,3 +208,23 @@ class SamplingSettings(_FromValues):
     def needs_prior(self) -> bool:
         """Whether another separator must have been run."""
         return self.prior or self.start == "prior"
+
+    def with_changes(self, changes: Mapping[str, Any]) -> Self:
+        """Return these settings with others in their place.
+
+        What is not named stays, unless it does nothing beside what is: another sampler has its
+        own `eta`, 0, and another start its own `strength`.
+
+        Args:
+            changes: name -> value.
+
+        Raises:
+            ConfigError: a name is unknown, a value does not fit, or does nothing.
+        """
+        values = self.to_values()
+        if changes.get("sampler", self.sampler) != self.sampler:
+            values["eta"] = 0.0
+        start = changes.get("start", self.start)
+        if start != self.start:
+            values["strength"] = 1.0 if start == "noise" else DEFAULT_STRENGTH
+        return self.from_values(values | dict(changes))

@@ -192,11 +192,19 @@ def test_mean_and_variance_are_those_of_the_samples(network: DiffusionSeparator)
     drawn = network.configured(sampling=sampling).draw(audio_BCT, starts_B)
     three = network.configured(sampling=sampling)
     window = three._window(audio_BCT, starts_B)
-    singles = torch.stack([three._one_sample(window, None, number) for number in range(3)])
+    singles = torch.stack(
+        [
+            three.denoiser.analyse(
+                three.denoiser.synthesise(three._one_sample(window, None, number), window.length)
+            )
+            for number in range(3)
+        ]
+    )
     torch.testing.assert_close(drawn.mean_BCFN, singles.mean(dim=0))
     assert drawn.variance_BCFN is not None
     torch.testing.assert_close(drawn.variance_BCFN, singles.var(dim=0), rtol=1e-4, atol=1e-9)
     assert drawn.first_frame_B.tolist() == [3]
+    assert drawn.num_frames == WINDOW // HOP
     assert network.draw(audio_BCT, starts_B).variance_BCFN is None
 
 
