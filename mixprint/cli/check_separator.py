@@ -6,7 +6,12 @@ from typing import Annotated
 
 import typer
 
-from mixprint.cli.options import DeviceOption, MethodOptions
+from mixprint.cli.options import (
+    CheckpointConfigOption,
+    CheckpointOption,
+    DeviceOption,
+    MethodOptions,
+)
 from mixprint.progress import echo
 
 
@@ -17,17 +22,8 @@ def check_separator(
             help="Songs with true stems: folders as of MUSDB18-HQ, or `data`.", show_default=False
         ),
     ],
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            "--checkpoint",
-            help="`default` is the shipped one; else a file, or https://...#sha256=<its hash>.",
-        ),
-    ] = "default",
-    config: Annotated[
-        str | None,
-        typer.Option("--config", help="YAML of a published checkpoint; a file or such a URL."),
-    ] = None,
+    checkpoint: CheckpointOption = "default",
+    config: CheckpointConfigOption = None,
     *,
     method: MethodOptions,
     duration: Annotated[

@@ -28,6 +28,18 @@ EncoderOption = Annotated[
     ),
 ]
 
+CheckpointOption = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint",
+        help="`default` is the shipped one; else a file, or https://...#sha256=<its hash>.",
+    ),
+]
+CheckpointConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", help="YAML of a published checkpoint; a file or such a URL."),
+]
+
 
 class MethodName(StrEnum):
     """Kinds of separators."""
@@ -45,7 +57,7 @@ class Sampler(StrEnum):
 
 
 class Start(StrEnum):
-    """What a sample of a diffusion separator begins with."""
+    """Starts of the samples of a diffusion separator."""
 
     noise = "noise"
     prior = "prior"
@@ -126,7 +138,7 @@ class MethodOptions:
 
     @property
     def is_diffusion(self) -> bool:
-        """Whether samples are drawn."""
+        """Tell whether samples are drawn."""
         return self.method is MethodName.diffusion
 
     def sampling(self) -> dict[str, Any]:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mixprint.cli.options import DeviceOption, MethodOptions
+from mixprint.cli.options import (
+    CheckpointConfigOption,
+    CheckpointOption,
+    DeviceOption,
+    MethodOptions,
+)
 from mixprint.errors import ConfigError
 from mixprint.progress import echo
 
@@ -164,17 +169,8 @@ def separate(
         list[Path], typer.Argument(help="Audio files, and folders of them.", show_default=False)
     ],
     out: Annotated[Path, typer.Option("--out", help="Receives a folder per song.")],
-    checkpoint: Annotated[
-        str,
-        typer.Option(
-            "--checkpoint",
-            help="`default` is the shipped one; else a file, or https://...#sha256=<its hash>.",
-        ),
-    ] = "default",
-    config: Annotated[
-        str | None,
-        typer.Option("--config", help="YAML of a published checkpoint; a file or such a URL."),
-    ] = None,
+    checkpoint: CheckpointOption = "default",
+    config: CheckpointConfigOption = None,
     *,
     method: MethodOptions,
     files: FileOptions,
