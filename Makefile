@@ -55,7 +55,7 @@ APPLY_TO ?=
 OVERWRITE ?=
 export MODE INPUT OUT STEPS LR CHECKPOINT METHOD APPLY_TO OVERWRITE
 
-# make train-controller, train-encoder, train-separator, train-zero-shot
+# make train-controller, train-encoder, train-diffusion, train-separator, train-zero-shot
 CONFIG ?=
 SONGS ?=
 DOWNLOAD ?=

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.train.job import Job, MetricsCallback
-from components.train.songs import SongsTask, extra_valid
+from components.train.job import Job
+from components.train.songs import SongsTask
 from mixprint.separation.diffusion.training import (
     MODEL_FILES,
     OUTPUTS,
@@ -29,13 +29,15 @@ class DiffusionTask(SongsTask):
     name, step, section = "diffusion", "diffusion", DiffusionTrainConfig.section
     module = "components.train.diffusion"
     config = DiffusionTrainConfig
+    train_songs = staticmethod(train_diffusion)
     files, outputs, weights_file = MODEL_FILES, OUTPUTS, WEIGHTS_FILE
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """See `TrainTask`."""
         super().add_arguments(parser)
-        parser.add_argument("--initial", help="checkpoint to start from; default: the shipped one")
-        parser.add_argument("--prior", help="SCNet to make use of; default: the shipped one")
+        add, shipped = parser.add_argument, "`default` is the shipped SCNet"
+        add("--initial", help=f"checkpoint to start from; {shipped}")
+        add("--prior", help=f"SCNet whose instrumentals it learns to use; {shipped}")
 
     def read_config(
         self, args: argparse.Namespace, params: Mapping[str, Any]
@@ -44,18 +46,6 @@ class DiffusionTask(SongsTask):
         config = DiffusionTrainConfig.of_params(params, args.params)
         given = {"initial": args.initial, "prior": args.prior}
         return replace(config, **{name: path for name, path in given.items() if path is not None})
-
-    def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
-        """See `TrainTask`."""
-        train_diffusion(
-            job.inputs.get("data_dir"),
-            job.out_dir,
-            job.config(DiffusionTrainConfig),
-            device=job.device,
-            extra_valid=extra_valid(job),
-            on_metrics=on_metrics,
-        )
-        return {}
 
     def log_results(self, run: "BackgroundRun", job: Job, result: Mapping[str, float]) -> None:
         """See `TrainTask`; a prior that is shipped does not lie beside the weights."""

@@ -82,7 +82,7 @@ class TaskConfig(Protocol):
 
     @property
     def device(self) -> str:
-        """Device to compute on: auto, cpu or cuda."""
+        """Device to compute on: auto, cpu, cuda or xla."""
         ...
 
     def identity(self) -> dict[str, Any]:

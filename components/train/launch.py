@@ -140,17 +140,17 @@ def ranks_device(name: str) -> str:
     """Say where the ranks compute; each takes the GPU of its own number.
 
     Args:
-        name: see `mixprint.machine.device.resolve_device`.
+        name: see `mixprint.machine.device.training_device`.
 
     Returns:
-        cpu or cuda; the name itself if a TrainJob's nodes will see what they have.
+        cpu, cuda or xla; the name itself if a TrainJob's nodes will see what they have.
     """
     if _nodes() is not None or name == "cpu":
         return name
     # What looks for GPUs takes seconds to import, and this process needs it for nothing else.
-    from mixprint.machine.device import resolve_device
+    from mixprint.machine.device import training_device
 
-    return resolve_device(name).type
+    return training_device(name).type
 
 
 def _nodes() -> Nodes | None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.train.job import Job, MetricsCallback
-from components.train.songs import SongsTask, extra_valid
+from components.train.job import Job
+from components.train.songs import SongsTask
 from mixprint.separation.scnet.settings import SeparatorTrainConfig
 from mixprint.separation.scnet.training import MODEL_FILES, OUTPUTS, WEIGHTS_FILE, train_separator
 
@@ -20,6 +20,7 @@ class SeparatorTask(SongsTask):
     name, step, section = "separator", "separator", SeparatorTrainConfig.section
     module = "components.train.separator"
     config = SeparatorTrainConfig
+    train_songs = staticmethod(train_separator)
     files, outputs, weights_file = MODEL_FILES, OUTPUTS, WEIGHTS_FILE
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -31,20 +32,6 @@ class SeparatorTask(SongsTask):
     def inputs(self, args: argparse.Namespace) -> Mapping[str, Path | None]:
         """See `SongsTask`."""
         return {"initial": args.initial, "initial_config": args.initial_config}
-
-    def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
-        """See `TrainTask`."""
-        train_separator(
-            job.inputs.get("data_dir"),
-            job.out_dir,
-            job.config(SeparatorTrainConfig),
-            device=job.device,
-            extra_valid=extra_valid(job),
-            initial=job.inputs.get("initial"),
-            initial_config=job.inputs.get("initial_config"),
-            on_metrics=on_metrics,
-        )
-        return {}
 
     def params(self, job: Job) -> Mapping[str, Any]:
         """See `TrainTask`."""

@@ -2,11 +2,11 @@
 
 import argparse
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from components.train.job import Job, TrainTask, machine_at_work, start_ranks
+from components.train.job import Job, MetricsCallback, TrainTask, machine_at_work, start_ranks
 from mixprint.errors import ConfigError
 from mixprint.separation.material.songs import download_songs
 from mixprint.separation.training.settings import SongTrainConfig
@@ -23,11 +23,13 @@ class SongsTask(TrainTask):
 
     Attributes:
         config: parameters.
+        train_songs: trains on this rank; takes the inputs of the task by their names.
         outputs: what the training leaves in its folder.
         weights_file: the weights among these.
     """
 
     config: ClassVar[type[SongTrainConfig]]
+    train_songs: ClassVar[Callable[..., Path]]
     outputs: ClassVar[tuple[str, ...]]
     weights_file: ClassVar[str]
 
@@ -41,13 +43,15 @@ class SongsTask(TrainTask):
         add = parser.add_argument
         add(
             "--download",
-            action="store_true",
+            dest="set",
+            action="append_const",
+            const=f"{self.section}.download=if-empty",
             help="first fetch MUSDB18-HQ (23 GB, for research only) to DATA if no songs are there",
         )
         add("--out", type=Path, required=True, help="folder for weights and state")
         for option, key, shown_help in (
             ("--processes", "num_processes", "ranks; on GPUs one each"),
-            ("--device", "device", "auto, cpu or cuda"),
+            ("--device", "device", "auto, cpu, cuda or xla"),
         ):
             setting = f"{self.section}.{key}={{}}".format
             add(option, dest="set", action="append", type=setting, help=shown_help)
@@ -63,18 +67,11 @@ class SongsTask(TrainTask):
         return {}
 
     def start(self, args: argparse.Namespace, params: Mapping[str, Any]) -> None:
-        """See `TrainTask`.
-
-        Raises:
-            ConfigError: there is no folder to download to.
-        """
-        if args.download and args.data is None:
-            raise ConfigError("--download: expected --data, the folder to download to, found none")
+        """See `TrainTask`."""
         path = self.run(
             out_dir=args.out,
             config=self.read_config(args, params),
             data_dir=args.data,
-            download=args.download,
             extra_valid=dict(_named_folder(text) for text in args.valid),
             inputs=self.inputs(args),
         )
@@ -86,7 +83,6 @@ class SongsTask(TrainTask):
         out_dir: Path,
         config: SongTrainConfig,
         data_dir: Path | None = None,
-        download: bool = False,
         extra_valid: Mapping[str, Path] | None = None,
         inputs: Mapping[str, Path | None] | None = None,
     ) -> Path:
@@ -97,7 +93,6 @@ class SongsTask(TrainTask):
             config: parameters of the training.
             data_dir: songs as in MUSDB18-HQ or MUSDB18; None: they are made while the training
                 goes on.
-            download: fetch MUSDB18-HQ to `data_dir` first, if no songs are there.
             extra_valid: name -> folder of more songs to validate on.
             inputs: what else the ranks read; see the task.
 
@@ -105,7 +100,8 @@ class SongsTask(TrainTask):
             path of the weights.
 
         Raises:
-            ConfigError: the batch cannot be divided among the processes.
+            ConfigError: the batch cannot be divided among the processes, or there is no folder to
+                download songs to.
             DataError: `out_dir` cannot be written, or files lie there that no training has written;
                 or the songs cannot be downloaded.
             TrainingError: a worker failed; the message is its own.
@@ -116,7 +112,12 @@ class SongsTask(TrainTask):
                 f"{config.training.batch_size} and {config.num_processes}"
             )
         check_own_folder(out_dir, self.outputs)
-        if download and data_dir is not None:
+        if config.download == "if-empty":
+            if data_dir is None:
+                raise ConfigError(
+                    f"{self.section}.download: expected --data, the folder to download to, found "
+                    "none"
+                )
             download_songs(data_dir)
         named = {"data_dir": data_dir, **(inputs or {})}
         known = {name: str(path) for name, path in named.items() if path is not None}
@@ -132,18 +133,24 @@ class SongsTask(TrainTask):
             )
         return out_dir / self.weights_file
 
+    def train(self, job: Job, on_metrics: MetricsCallback | None) -> Mapping[str, float]:
+        """See `TrainTask`."""
+        valid = {name: path for name, path in job.inputs.items() if name.startswith(_VALID)}
+        own = {name: path for name, path in job.inputs.items() if name not in valid}
+        self.train_songs(
+            own.pop("data_dir", None),
+            job.out_dir,
+            job.config(self.config),
+            device=job.device,
+            extra_valid={name.removeprefix(_VALID): path for name, path in valid.items()},
+            on_metrics=on_metrics,
+            **own,
+        )
+        return {}
+
     def params(self, job: Job) -> Mapping[str, Any]:
         """See `TrainTask`."""
         return {"data_dir": job.inputs.get("data_dir", "")}
-
-
-def extra_valid(job: Job) -> dict[str, str]:
-    """Return the folders of more songs to validate on, by their names."""
-    return {
-        name.removeprefix(_VALID): path
-        for name, path in job.inputs.items()
-        if name.startswith(_VALID)
-    }
 
 
 def _named_folder(text: str) -> tuple[str, Path]:

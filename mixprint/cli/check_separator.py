@@ -60,7 +60,10 @@ def check_separator(
     from mixprint.separation.source import SeparatorSource
     from mixprint.stems import SAMPLE_RATE_HZ
     from mixprint.storage.atomic import write_json
+    from mixprint.storage.outputs import check_place
 
+    if out is not None:
+        check_place(out, is_folder=False)
     source = SeparatorSource(
         checkpoint, config, device, method=method.method.value, sampling=method.sampling()
     )

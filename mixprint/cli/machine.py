@@ -114,6 +114,7 @@ def doctor(
 
     Exit code: 0 if nothing is missing, 1 if something is.
     """
+    from mixprint.machine import xla
     from mixprint.machine.doctor import look_elsewhere, look_here
     from mixprint.separation.material.musdb import missing_decoders
     from mixprint.weights import SHIPPED
@@ -121,7 +122,10 @@ def doctor(
     if cluster:
         findings = look_elsewhere("cluster")
     else:
-        optional = {"decoder of MUSDB18": missing_decoders()}
+        optional = {
+            "decoder of MUSDB18": missing_decoders(),
+            "training on TPUs": xla.missing_packages(),
+        }
         findings = list(look_here(Path(), SHIPPED, optional))
     for finding in findings:
         echo(finding.to_text())

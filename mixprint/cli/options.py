@@ -124,6 +124,14 @@ class MethodOptions:
             show_default=False,
         ),
     ] = None
+    spacing: Annotated[
+        float | None,
+        typer.Option(
+            "--spacing",
+            help="Of the steps: 1 for equal ones, up to 10 for shorter and shorter ones.",
+            show_default=False,
+        ),
+    ] = None
     prior: Annotated[
         bool | None,
         typer.Option(

@@ -31,19 +31,19 @@ from mixprint.controller.inputs import (
 from mixprint.controller.measured import Audio, MeasuredExample, MeasuredExamples
 from mixprint.controller.model import Inputs
 from mixprint.controller.references import MeasuredReference, MeasuredReferences
-from mixprint.controller.roles import ROLES, UNKNOWN, stem_of
+from mixprint.controller.roles import ROLES, UNKNOWN, stem_numbers
 from mixprint.controller.settings import TrainParameters
 from mixprint.controller.style_noise import StyleNoise, with_style_noise
 from mixprint.controller.targets import TRACK
 from mixprint.errors import TrainingError
 from mixprint.features.descriptors import shifted
-from mixprint.stems import SAMPLE_RATE_HZ, STEMS
+from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.loading import derive_seed, rank_rows
 from mixprint.training.ranks import rank_and_world
 
 _FADER = TRACK.place("fader_db")
 # Number of the stem that tracks of each role are part of; the first role is the unknown one.
-_STEM_OF_ROLE_R = torch.tensor([STEMS.index(stem_of(role)) for role in (UNKNOWN, *ROLES)])
+_STEM_OF_ROLE_R = torch.tensor(stem_numbers((UNKNOWN, *ROLES)))
 
 
 class Heard(NamedTuple):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mixprint.console.schema import MASTER_FIELDS, TRACK_FIELDS, Field
 from mixprint.console.settings import MAX_SHARED_ROOMS, ROOM_SHAPE, Settings, Strip
-from mixprint.controller.roles import ROLES, stem_of
+from mixprint.controller.roles import ROLES, stem_numbers
 from mixprint.schema import Part
 from mixprint.stems import STEMS
 
@@ -319,11 +319,10 @@ def shared_deviations(generator: torch.Generator, num_fields: int) -> Tensor:
     """Draw deviation_RF of unit variance, which roles of a stem, and all roles, share in part."""
     own_RF = _randn(generator, len(ROLES), num_fields)
     mix_1F, stem_SF = _randn(generator, 1, num_fields), _randn(generator, len(STEMS), num_fields)
-    stem_R = torch.tensor([STEMS.index(stem_of(role)) for role in ROLES])
     own_variance = 1.0 - _SHARED_VARIANCE - _STEM_VARIANCE
     return (
         math.sqrt(_SHARED_VARIANCE) * mix_1F
-        + math.sqrt(_STEM_VARIANCE) * stem_SF[stem_R]
+        + math.sqrt(_STEM_VARIANCE) * stem_SF[stem_numbers(ROLES)]
         + math.sqrt(own_variance) * own_RF
     )
 

@@ -14,8 +14,8 @@ from torch.nn import functional
 from mixprint.console.forward import mix_once
 from mixprint.console.mixing import FITTED_ROOM_S, Console, Values
 from mixprint.console.settings import Settings
-from mixprint.controller.roles import stem_of
-from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ, STEMS
+from mixprint.controller.roles import stem_numbers
+from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ
 
 _N_FFT, _HOP = 4096, 2048
 # By how much a separator of medium quality blurs what it hears, and errs in the level of a stem.
@@ -73,7 +73,7 @@ def mixed_together(
 def stem_sums(mixed_NCT: Tensor, roles: Sequence[str]) -> Tensor:
     """Add up the tracks of each stem: stems_SCT, silent where there is none."""
     stems_SCT = mixed_NCT.new_zeros(NUM_STEMS, *mixed_NCT.shape[1:])
-    number_N = torch.tensor([STEMS.index(stem_of(role)) for role in roles])
+    number_N = torch.tensor(stem_numbers(roles))
     return stems_SCT.index_add(0, number_N.to(mixed_NCT.device), mixed_NCT)
 
 

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from mixprint.stems import STEMS
 
@@ -82,6 +82,11 @@ _PATTERNS = tuple((role, _pattern(words)) for role, words in _WORDS)
 def stem_of(role: str) -> str:
     """Return the stem that tracks of a role are part of; that of unknown ones is the last."""
     return _STEM_OF.get(role, STEMS[-1])
+
+
+def stem_numbers(roles: Iterable[str]) -> list[int]:
+    """Return the number in `STEMS` of the stem of each role; see `stem_of`."""
+    return [STEMS.index(stem_of(role)) for role in roles]
 
 
 def guess_role(name: str) -> str:

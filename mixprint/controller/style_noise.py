@@ -25,18 +25,18 @@ from mixprint.controller.draws import shared_deviations
 from mixprint.controller.levels import squared
 from mixprint.controller.measured import MeasuredExample
 from mixprint.controller.measures import weights_of
-from mixprint.controller.roles import ROLES, stem_of
+from mixprint.controller.roles import ROLES, stem_numbers
 from mixprint.controller.targets import MASTER, TRACK, Layout
 from mixprint.dsp.equaliser import power_response
 from mixprint.features.descriptors import NUM_MELS
-from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ, STEMS
+from mixprint.stems import NUM_STEMS, SAMPLE_RATE_HZ
 
 # A master's gains are changed by this part of a track's: so much less they differ between styles.
 _MASTER_PART = 0.5
 # The response of an equaliser is computed at so many frequencies of each mel.
 _NUM_POINTS = 4
 _TINY = 1e-20
-_STEM_OF_ROLE_R = torch.tensor([STEMS.index(stem_of(role)) for role in ROLES])
+_STEM_OF_ROLE_R = torch.tensor(stem_numbers(ROLES))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What both networks of an encoder hear.
+"""Inputs of both networks of an encoder.
 
 Shape suffixes: B batch, S stem, C audio channel, T sample.
 """

@@ -1,4 +1,4 @@
-"""What the trainings of both encoders have in common: songs, validation, score, checkpoint.
+"""Common parts of the trainings of both encoders: songs, validation, score, checkpoint.
 
 Shape suffixes: B segment, S stem, C channel, T sample, D features, E embedding, Q segment of the
 validation.

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mixprint.errors import ConfigError
+from mixprint.machine import xla
 
 log = logging.getLogger("mixprint.device")
 
@@ -42,6 +43,26 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device("cpu")
     log.info("device: %s", device)
     return device
+
+
+def training_device(name: str) -> torch.device:
+    """Turn the name of a device to train on into one that is there, and say which.
+
+    Args:
+        name: as for `resolve_device`, or `xla`, on which nothing but trainings runs: a TPU, or
+            whatever else its runtime has.
+
+    Returns:
+        the device.
+
+    Raises:
+        ConfigError: the name is none of these, or what `xla` needs is not installed.
+    """
+    if name != xla.XLA:
+        return resolve_device(name)
+    xla.check_installed()
+    log.info("device: %s", name)
+    return torch.device(name)
 
 
 @cache

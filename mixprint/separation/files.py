@@ -24,7 +24,7 @@ from torch import Tensor
 from mixprint.audio.files import probe
 from mixprint.audio.resampling import resampling_notes
 from mixprint.audio.writing import BIT_DEPTHS, CONTAINERS, FLOAT, StereoFile, common_gain
-from mixprint.errors import ConfigError
+from mixprint.errors import ConfigError, DataError
 from mixprint.fingerprint import code_version, file_sha256
 from mixprint.separation.diffusion.separator import INSTRUMENTAL
 from mixprint.separation.nulltest import power_db
@@ -163,7 +163,7 @@ def separate_file(
         AudioError: the song cannot be read.
         ConfigError: the separator does not give a stem that is to be written.
         DataError: the folder holds something else, cannot be written, or another run is at work
-            there.
+            there; or the network gives what is not finite.
     """
     settings.check_stems(separator.stems)
     num_declared = _declared_length(path, separator.sample_rate_hz)
@@ -248,6 +248,11 @@ def _fill(
             overlap=settings.overlap,
             batch_size=settings.batch_size,
         ):
+            if not stems_SCT.isfinite().all():
+                raise DataError(
+                    f"{shown(path)}: expected finite stems, found NaN or an infinity, in the "
+                    f"precision {separator.precision}"
+                )
             audio = _outputs(mixture_CT, stems_SCT, settings, separator.stems)
             measures.add(mixture_CT, stems_SCT, audio)
             for name, file in files.items():

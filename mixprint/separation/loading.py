@@ -58,10 +58,7 @@ def load_separator(
     """
     path = SHIPPED.get(str(checkpoint)) or _local(checkpoint)
     if not path.is_file():
-        expected = "a separator's checkpoint"
-        if path == DIFFUSION_WEIGHTS:
-            expected = "the diffusion separator that `make train-diffusion` makes"
-        raise CheckpointError(f"{path}: expected {expected}, found no such file")
+        raise CheckpointError(f"{path}: expected a separator's checkpoint, found no such file")
     config_file = None if config_path is None else _local(config_path, MAX_CONFIG_BYTES)
     if path.suffix == WEIGHTS_SUFFIX and (config_file is None or _is_own(config_file)):
         description = config_file or path.with_suffix(DESCRIPTION_SUFFIX)

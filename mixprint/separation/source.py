@@ -1,5 +1,6 @@
 """Separators by the method and the settings that a person chooses."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -9,6 +10,8 @@ from mixprint.separation.diffusion.separator import DiffusionSeparator, NumStems
 from mixprint.separation.loading import DEFAULT, DIFFUSION, load_separator
 from mixprint.separation.separator import Separator
 from mixprint.stems import STEMS
+
+log = logging.getLogger("mixprint.separation")
 
 Method = Literal["scnet", "diffusion"]
 
@@ -83,7 +86,14 @@ class SeparatorSource:
             )
         if network is not None:
             sampling = network.sampling.with_changes(self.sampling)
-            separator = Separator(network.configured(sampling=sampling, num_stems=self.num_stems))
+            network = network.configured(sampling=sampling, num_stems=self.num_stems)
+            separator = Separator(network)
+            if sampling.start == "mixture":
+                log.warning(
+                    "sampling.start: a sample begins with the mixture at %.1f dB above the noise, "
+                    "and its vocals with it",
+                    network.start_snr_db,
+                )
         separator.precision = self.precision
         separator.compiled = self.compile
         return separator

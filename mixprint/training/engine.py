@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from mixprint.errors import ConfigError
+from mixprint.machine import xla
 from mixprint.training.averages import Average
 from mixprint.training.curves import ScalarLog
 from mixprint.training.loading import derive_seed, load_batches
@@ -110,7 +112,7 @@ def train(
     Args:
         build: makes the task for the device of this rank, when the ranks have met.
         folder: receives what `mixprint.training.outputs` lists.
-        device: `cpu` or `cuda`; ranks take the GPU of their local rank.
+        device: `cpu`, `cuda` or `xla`; ranks take the GPU of their local rank.
         on_metrics: called on the first rank with a step and what was measured there, with an epoch
             after it is safe on disk; not called again for epochs before a resumption.
 
@@ -118,6 +120,7 @@ def train(
         TrainingError: a loss or gradient is not finite, a state cannot be saved, or another
             training works in the folder.
         CheckpointError: there are states to go on from, and none of them is whole.
+        ConfigError: the task cannot learn on the device, or not every rank has one.
     """
     device = rank_device(torch.device(device))
     gpus = [device] if device.type == "cuda" else []
@@ -137,6 +140,10 @@ class _Training:
     """A training under way, on one rank."""
 
     def __init__(self, task: Task[Any], folder: Path, device: torch.device) -> None:
+        if xla.is_xla(device) and not task.on_xla:
+            raise ConfigError(
+                f"device of the training {task.name}: expected cpu or cuda, found {device}"
+            )
         self._task, self._plan, self._device = task, task.plan, device
         self._rank, self._world_size = rank_and_world()
         self._log = logging.getLogger(f"mixprint.{task.name}")
@@ -233,6 +240,11 @@ class _Training:
                     if plan.save_steps and status.step % plan.save_steps == 0 and status.step < end:
                         self._recorder.save(self._state())
 
+    def _finish_step(self) -> None:
+        """Have weights and averages moved, before they are read one by one."""
+        if xla.is_xla(self._device):
+            xla.run_pending()
+
     def _standing(self) -> str:
         """Say how the last epoch went, and which one is the best so far."""
         status = self._status
@@ -246,7 +258,10 @@ class _Training:
         task, step = self._task, self._status.step
         started_s = time.monotonic()
         batch = next(batches)
-        torch.manual_seed(derive_seed(self._plan.seed, "dropout", step, self._rank))
+        seed = derive_seed(self._plan.seed, "dropout", step, self._rank)
+        torch.manual_seed(seed)
+        if xla.is_xla(self._device):
+            xla.seed_device(seed)
         rates = {part: task.rate(part, step, done) for part in task.parts}
         self._update.begin(step, rates, lambda: task.describe(step, batch))
         values = dict(task.learn(step, batch, self._update))
@@ -264,6 +279,7 @@ class _Training:
         status, task = self._status, self._task
         parts = self._parts()
         started_s = time.monotonic()
+        self._finish_step()
         for part in parts.values():
             part.eval()
         with torch.no_grad():
@@ -339,14 +355,20 @@ class _Training:
         """Return everything that a resumed run needs."""
         status = self._status
         status.elapsed_s = self._elapsed_s()
+        self._finish_step()
+        parts = {name: part.state_dict() for name, part in self._task.parts.items()}
+        averages = {n: average.network.state_dict() for n, average in self._averages.items()}
+        optimizers = {
+            name: [optimizer.state_dict() for optimizer in optimizers]
+            for name, optimizers in self._optimizers.items()
+        }
+        if xla.is_xla(self._device):
+            parts, averages, optimizers = xla.on_cpu((parts, averages, optimizers))
         return {
             "step": status.step,
-            "parts": {name: part.state_dict() for name, part in self._task.parts.items()},
-            "averages": {n: average.network.state_dict() for n, average in self._averages.items()},
-            "optimizers": {
-                name: [optimizer.state_dict() for optimizer in optimizers]
-                for name, optimizers in self._optimizers.items()
-            },
+            "parts": parts,
+            "averages": averages,
+            "optimizers": optimizers,
             "progress": dict(vars(status)),
             "memory": dict(self._task.memory()),
         }
@@ -366,6 +388,10 @@ class _Training:
             average.network.load_state_dict(state["averages"][name])
         for name, optimizers in self._optimizers.items():
             for optimizer, saved in zip(optimizers, state["optimizers"][name], strict=True):
+                for group, own in zip(saved["param_groups"], optimizer.param_groups, strict=False):
+                    if "fused" in own:
+                        # It belongs to the device, and not to the training.
+                        group["fused"] = own["fused"]
                 optimizer.load_state_dict(saved)
         for name, value in state["progress"].items():
             setattr(self._status, name, value)

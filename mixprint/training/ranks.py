@@ -1,13 +1,15 @@
 """Several training processes as one, started by `torchrun`; a single process needs none of it."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+from mixprint.machine import xla
 
 Shared = TypeVar("Shared")
 
@@ -17,9 +19,11 @@ def process_group(device: torch.device, timeout: timedelta | None = None) -> Ite
     """Join the ranks that `torchrun` started; a group that exists already is used and left.
 
     Args:
-        device: of this rank; GPUs talk by NCCL, processors by gloo.
+        device: of this rank; GPUs talk by NCCL, all others by gloo.
         timeout: how long a rank waits for the others; what torch thinks right when None.
     """
+    if xla.is_xla(device):
+        xla.load_package()
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or distributed.is_initialized():
         yield
         return
@@ -27,6 +31,8 @@ def process_group(device: torch.device, timeout: timedelta | None = None) -> Ite
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
+        if xla.is_xla(device):
+            xla.join_devices()
         yield
     finally:
         distributed.destroy_process_group()
@@ -50,8 +56,25 @@ def rank_and_world() -> tuple[int, int]:
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Add the ranks' values up, in place."""
     if distributed.is_initialized():
-        distributed.all_reduce(value)
+        if xla.is_xla(value.device):
+            xla.sum_over_devices(value)
+        else:
+            distributed.all_reduce(value)
     return value
+
+
+def sums_over_ranks(values: Sequence[Tensor]) -> list[Tensor]:
+    """Add the ranks' values up, in one exchange for all that lie on the same device.
+
+    Args:
+        values: of one dimension.
+    """
+    sums: dict[int, Tensor] = {}
+    for device in dict.fromkeys(value.device for value in values):
+        own = {n: value for n, value in enumerate(values) if value.device == device}
+        joined = sum_over_ranks(torch.cat(list(own.values())))
+        sums |= zip(own, joined.split([len(value) for value in own.values()]), strict=True)
+    return [sums[n] for n in range(len(values))]
 
 
 def of_first_rank(value: Shared, device: torch.device) -> Shared:
@@ -64,7 +87,7 @@ def of_first_rank(value: Shared, device: torch.device) -> Shared:
     if not distributed.is_initialized():
         return value
     shared = [value]
-    distributed.broadcast_object_list(shared, src=0, device=device)
+    distributed.broadcast_object_list(shared, src=0, device=xla.host_of(device))
     return shared[0]
 
 
@@ -81,7 +104,10 @@ def share_first(tensors: Iterable[Tensor]) -> None:
     """Overwrite tensors of all ranks by those of the first one."""
     if distributed.is_initialized():
         for tensor in tensors:
-            distributed.broadcast(tensor, src=0)
+            shared = tensor.to(xla.host_of(tensor.device))
+            distributed.broadcast(shared, src=0)
+            if shared is not tensor:
+                tensor.copy_(shared)
 
 
 def barrier() -> None:

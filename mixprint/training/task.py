@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -94,12 +94,14 @@ class Task(ABC, Generic[Batch]):
         averaged: parts of which an average of the weights is kept, and its decay. The averages
             are what is validated and exported.
         plan: how the training is run.
+        on_xla: whether it can learn on XLA devices, such as TPUs.
     """
 
     name: str
     parts: Mapping[str, nn.Module]
     averaged: Mapping[str, float] = {}
     plan: Plan
+    on_xla: ClassVar[bool] = False
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:

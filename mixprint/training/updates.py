@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mixprint.errors import TrainingError
+from mixprint.machine import xla
 from mixprint.training.averages import Average
-from mixprint.training.ranks import of_all_ranks, sum_over_ranks
+from mixprint.training.ranks import of_all_ranks, sums_over_ranks
 
 _NUM_NAMED = 16  # examples in a message
 
@@ -97,10 +98,15 @@ class Update:
             TrainingError: loss or gradient is not finite; no weight has moved.
         """
         network = self._parts[part]
-        loss = self._sum_gradients(network)
+        total = self._sum_gradients(network)
         self._loss = torch.zeros_like(self._loss)
+        length = nn.utils.clip_grad_norm_(network.parameters(), self._max_grad_norm)
+        # Read at once. Where there is no gradient, its length lies on the CPU.
+        measured = torch.stack([total, length.to(total.device)])
+        if xla.is_xla(self._device):
+            xla.run_pending()
+        loss, norm = measured.tolist()
         self._check_finite(loss, "loss")
-        norm = float(nn.utils.clip_grad_norm_(network.parameters(), self._max_grad_norm))
         self._check_finite(norm, "gradient norm")
         self.norms[part] = norm
         for optimizer in self._optimizers[part]:
@@ -110,8 +116,8 @@ class Update:
             self._averages[part].update(self.step_number + 1)
         return loss
 
-    def _sum_gradients(self, network: nn.Module) -> float:
-        """Add up what the ranks have learned, in one exchange; return the sum of the losses.
+    def _sum_gradients(self, network: nn.Module) -> Tensor:
+        """Add up what the ranks have learned; return the sum of the losses.
 
         Where a rank had nothing to learn from, its gradient is zero; where no rank had, there is
         none.
@@ -119,17 +125,18 @@ class Update:
         if torch.distributed.is_initialized():
             weights = [p for p in network.parameters() if p.requires_grad]
             has_grad = torch.tensor(
-                [p.grad is not None for p in weights], dtype=torch.float32, device=self._device
+                [p.grad is not None for p in weights],
+                dtype=torch.float32,
+                device=xla.host_of(self._device),
             )
             gradients = [
                 (torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in weights
             ]
-            joined = sum_over_ranks(torch.cat([*gradients, has_grad, self._loss.view(1)]))
-            *sums, has_grad, loss = joined.split([*(len(g) for g in gradients), len(weights), 1])
+            *sums, has_grad, loss = sums_over_ranks([*gradients, has_grad, self._loss.view(1)])
             for weight, total, num_ranks in zip(weights, sums, has_grad.tolist(), strict=True):
                 weight.grad = total.view_as(weight) if num_ranks else None
-            return float(loss)
-        return float(self._loss)
+            return loss[0]
+        return self._loss
 
     def _check_finite(self, value: float, what: str) -> None:
         """Stop all ranks, which hold the same value, and name the examples of all."""

@@ -8,6 +8,7 @@ SHIPPED_STANDARDISATION = _FOLDER / "standardisation.json"
 # Without these no command works.
 SHIPPED = (
     _FOLDER / "separator.safetensors",
+    _FOLDER / "diffusion.safetensors",
     SHIPPED_ENCODER / "weights.safetensors",
     SHIPPED_STANDARDISATION,
 )

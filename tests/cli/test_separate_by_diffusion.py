@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from mixprint.audio.files import read_audio, write_audio
@@ -89,7 +90,7 @@ def test_options_of_the_sampling_reach_the_network(
     tmp_path: Path, song: Path, checkpoint: Path
 ) -> None:
     options = "--sampler ddim --eta 0.5 --steps 4 --samples 2 --start prior --strength 0.6"
-    options += " --prior --seed 7"
+    options += " --spacing 3 --prior --seed 7"
     report = separate(song, tmp_path / "out", *by_diffusion(checkpoint, *options.split()))
     assert report["settings"]["sampling"] == {
         "sampler": "ddim",
@@ -98,6 +99,7 @@ def test_options_of_the_sampling_reach_the_network(
         "samples": 2,
         "start": "prior",
         "strength": 0.6,
+        "spacing": 3.0,
         "prior": True,
         "seed": 7,
     }
@@ -177,18 +179,21 @@ def test_a_checkpoint_of_the_other_method_is_refused(
         assert f"expected a separator of the method {method}, found" in result.stderr
 
 
-def test_without_weights_the_file_and_its_training_are_named(
-    tmp_path: Path, song: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_a_checkpoint_the_shipped_one_is_taken(
+    tmp_path: Path, song: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = tmp_path / "diffusion.safetensors"
-    monkeypatch.setitem(loading.SHIPPED, "diffusion", missing)
-    monkeypatch.setattr(loading, "DIFFUSION_WEIGHTS", missing)
-    arguments = ["separate", str(song), "--out", str(tmp_path / "out"), "--method", "diffusion"]
-    result = runner.invoke(app, arguments)
+    monkeypatch.setitem(loading.SHIPPED, "diffusion", checkpoint)
+    arguments = ["separate", str(song), "--method", "diffusion", "--device", "cpu"]
+    for out, named in (("a", []), ("b", ["--checkpoint", str(checkpoint)])):
+        result = runner.invoke(app, [*arguments, "--out", str(tmp_path / out), *named])
+        assert result.exit_code == 0, result.stderr
+    # Not the files' bytes: they hold the second in which they were written.
+    first, second = (read_audio(next((tmp_path / out).rglob("vocals.wav"))) for out in "ab")
+    assert torch.equal(first, second)
+    monkeypatch.setitem(loading.SHIPPED, "diffusion", tmp_path / "missing.safetensors")
+    result = runner.invoke(app, [*arguments, "--out", str(tmp_path / "c")])
     assert result.exit_code == 1
-    assert f"{missing}: expected the diffusion separator that `make train-diffusion`" in (
-        result.stderr
-    )
+    assert "missing.safetensors: expected a separator's checkpoint, found no" in result.stderr
 
 
 def test_bad_songs_are_named_and_processes_share_the_others(
@@ -217,6 +222,13 @@ def test_checks_are_printed_and_written(tmp_path: Path, checkpoint: Path) -> Non
     assert [row["song"] for row in values["songs"]] == ["song0", "song1"]
     assert values["summary"].keys() == lines.keys()
     assert values["summary"]["null"]["worst"] == max(row["null"] for row in values["songs"])
+
+
+def test_a_place_for_the_findings_is_looked_at_first(tmp_path: Path, checkpoint: Path) -> None:
+    arguments = ["check-separator", "nowhere", "--out", str(tmp_path)]
+    result = runner.invoke(app, [*arguments, *by_diffusion(checkpoint)])
+    assert result.exit_code == 1
+    assert "expected a file to write to, found a folder" in result.stderr
 
 
 def test_a_limit_that_is_not_kept_is_an_error(

@@ -79,6 +79,7 @@ def test_shards_hold_four_stems(root: Path) -> None:
     [
         ("sampling.seed=2",),
         ("sampling.steps=4",),
+        ("sampling.spacing=1.0",),
         ("sampling.sampler=ddim",),
         ("sampling.sampler=ddim", "sampling.eta=0.5"),
         ("sampling.samples=2",),

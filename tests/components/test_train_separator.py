@@ -114,8 +114,11 @@ def test_songs_are_downloaded_on_request_alone_and_before_the_training(
         songs, "start_ranks", lambda *_, **__: there.append((data_dir / "song2").is_dir())
     )
     TASK.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir)
-    TASK.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir, download=True)
+    config = separator_config({**VALUES, "download": "if-empty"})
+    TASK.run(out_dir=tmp_path / "out", config=config, data_dir=data_dir)
     assert there == [False, True]
+    with pytest.raises(ConfigError, match=r"separator\.download: expected --data, the folder"):
+        TASK.run(out_dir=tmp_path / "out", config=config)
 
 
 def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,20 +142,17 @@ def test_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen == {
         "out_dir": Path("out"),
         "data_dir": Path("songs"),
-        "download": False,
         "extra_valid": {"real": Path("folder")},
         "inputs": {"initial": Path("weights.ckpt"), "initial_config": None},
     }
     monkeypatch.setattr(sys, "argv", ["train", "--task", "separator", "--generate", "--out", "o"])
     command.main()
     assert seen["data_dir"] is None
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--download"])
-    with pytest.raises(SystemExit, match="error: --download: expected --data"):
-        command.main()
+    assert seen["config"].download == "never"
     line = "--task separator --data songs --download --out o"
     monkeypatch.setattr(sys, "argv", ["train", *line.split()])
     command.main()
-    assert (seen["data_dir"], seen["download"]) == (Path("songs"), True)
+    assert (seen["data_dir"], seen["config"].download) == (Path("songs"), "if-empty")
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--valid", "folder"])
     with pytest.raises(SystemExit, match="error: --valid: expected NAME=DIR"):
         command.main()

@@ -132,7 +132,7 @@ def test_a_gradient_that_is_not_finite_names_all_that_it_can_come_from(
 ) -> None:
     steps: list[int] = []
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: steps.append(1))
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: math.inf)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
     with pytest.raises(TrainingError, match=r"step 0: expected a finite gradient norm") as caught:
         run(make_config(segment_s=3.0), tiny_set, tmp_path)
     for view in ("anchor", "positive", "augmented"):

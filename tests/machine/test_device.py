@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from mixprint.errors import ConfigError
-from mixprint.machine.device import resolve_device
+from mixprint.machine import xla
+from mixprint.machine.device import resolve_device, training_device
+from tests.components.workplace import REPOSITORY
 
 
 def test_cpu_is_the_cpu() -> None:
@@ -39,7 +41,18 @@ def test_a_gpu_is_found() -> None:
     assert torch.zeros(1, device=device).device == torch.device("cuda", 0)
 
 
-@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", ""])
+def test_xla_is_for_trainings_that_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(xla, "find_spec", lambda name: None)
+    assert (REPOSITORY / xla.REQUIREMENTS).is_file()
+    with pytest.raises(ConfigError, match=xla.REQUIREMENTS):
+        training_device("xla")
+    monkeypatch.setattr(xla, "find_spec", lambda name: name)
+    assert training_device("xla") == torch.device("xla")
+    assert training_device("auto") == resolve_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cpu:1", "cuda:x", "xla", ""])
 def test_unknown_names_are_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="device"):
         resolve_device(name)

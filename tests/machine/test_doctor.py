@@ -71,4 +71,6 @@ def test_what_can_be_done_without_is_named_but_not_missed(tmp_path: Path) -> Non
         "ok       decoder (optional): not installed: a (`install a`), b (`install b`)"
     )
     assert other.to_text() == "ok       other (optional): there"
-    assert "decoder of MUSDB18 (optional)" in CliRunner().invoke(app, ["doctor"]).output
+    output = CliRunner().invoke(app, ["doctor"]).output
+    assert "decoder of MUSDB18 (optional)" in output
+    assert "training on TPUs (optional): not installed: the Python package torch_xla" in output

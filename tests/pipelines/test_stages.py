@@ -95,5 +95,6 @@ def test_stages_keep_all_but_their_code() -> None:
 
 def test_dvc_separates_again_with_another_separator() -> None:
     deps = yaml.safe_load(STAGES_FILE.read_text())["stages"]["separate"]["deps"]
-    shipped = ["mixprint/weights/separator.json", "mixprint/weights/separator.safetensors"]
+    suffixes, names = (".json", ".safetensors"), ("diffusion", "separator")
+    shipped = [f"mixprint/weights/{name}{suffix}" for name in names for suffix in suffixes]
     assert [dep for dep in deps if "/weights/" in dep] == shipped

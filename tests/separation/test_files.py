@@ -1,6 +1,7 @@
 """A song's stem files: alignment, formats, gain, residual, and what a killed run leaves."""
 
 import fcntl
+import math
 import os
 import signal
 import subprocess
@@ -288,6 +289,13 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
         separate_file(
             SharesSeparator(), tmp_path / "song.wav", tmp_path / "out" / "song", FileSettings()
         )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_stems_that_are_not_finite_are_refused(tmp_path: Path, song: Path) -> None:
+    broken = SharesSeparator((0.4, 0.3, math.nan, 0.05))
+    with pytest.raises(DataError, match=r"song\.wav: expected finite stems, .* float32"):
+        separate_file(broken, song, tmp_path / "out" / "song", FileSettings())
     assert list((tmp_path / "out").iterdir()) == []
 
 

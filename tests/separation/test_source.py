@@ -1,9 +1,13 @@
 """Separators by method, and those that can give four stems."""
 
+import logging
+from pathlib import Path
+
 import pytest
 
 from mixprint.errors import ConfigError
 from mixprint.separation import Separator
+from mixprint.separation.diffusion.checkpoint import export_diffusion
 from mixprint.separation.diffusion.separator import DiffusionSeparator
 from mixprint.separation.diffusion.settings import SamplingSettings
 from mixprint.separation.source import SeparatorSource, of_four_stems
@@ -41,6 +45,19 @@ def test_what_does_nothing_is_refused_before_anything_is_loaded() -> None:
         SeparatorSource("nowhere", method="diffusion", compile=True)
 
 
+def test_a_start_with_the_mixture_is_warned_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = DiffusionSeparator(denoiser(), window_s=WINDOW_S, sampling=SamplingSettings())
+    path = export_diffusion(alone, tmp_path)
+    changes = {"start": "mixture", "strength": 0.5}
+    with caplog.at_level(logging.WARNING):
+        found = SeparatorSource(str(path), method="diffusion", sampling=changes).load()
+        found.network.configured(sampling=SamplingSettings(**changes, seed=1))
+    # Halfway signal and noise have one gain, and the signal half of the deviation.
+    assert caplog.text.count("mixture at -6.0 dB above the noise") == 1
+
+
 @pytest.mark.parametrize(
     ("known", "changes", "expected"),
     [
@@ -52,6 +69,7 @@ def test_what_does_nothing_is_refused_before_anything_is_loaded() -> None:
             {"steps": 3, "sampler": "ddim", "eta": 0.5},
         ),
         ({"sampler": "ddim", "eta": 0.5}, {"sampler": "dpm"}, {}),
+        ({"sampler": "ddim", "eta": 0.5}, {"steps": 1}, {"steps": 1, "sampler": "ddim"}),
         ({}, {"start": "prior"}, {"start": "prior", "strength": 0.3}),
         ({}, {"start": "prior", "strength": 0.2}, {"start": "prior", "strength": 0.2}),
         ({"start": "prior", "strength": 0.2}, {"start": "noise"}, {}),

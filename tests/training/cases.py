@@ -16,9 +16,9 @@ from mixprint.controller.training import ControllerTask, TrainingSetup
 from mixprint.encoder.descriptor_training import DescriptorTask
 from mixprint.encoder.task import TrainingData
 from mixprint.encoder.training import BandTask
-from mixprint.separation import build_scnet
+from mixprint.separation import build_scnet, export_separator
 from mixprint.separation.diffusion.model import Denoiser
-from mixprint.separation.diffusion.training import DiffusionTask
+from mixprint.separation.diffusion.training import DiffusionTask, TrainingPrior
 from mixprint.separation.material.sources import songs_of_folder
 from mixprint.separation.scnet.training import SeparatorTask
 from mixprint.training import engine
@@ -29,6 +29,7 @@ from tests.controller.trials import NoiseExamples, quick_console
 from tests.controller.trials import config as controller_config
 from tests.encoder.conftest import TinySet, descriptor_config, make_set, tiny_config
 from tests.encoder.trials import quick_descriptions, quick_input
+from tests.separation.diffusion.trials import scnet
 from tests.separation.trials import (
     TINY_MODEL,
     diffusion_config,
@@ -135,11 +136,18 @@ def _separator(data_dir: Path, device: torch.device, is_random: bool) -> Task[An
     return SeparatorTask(config, network, songs_of_folder(data_dir, config), {})
 
 
-def _diffusion(data_dir: Path, device: torch.device, is_random: bool) -> Task[Any]:
-    config = diffusion_config({"training": {"valid_steps": 3}})
+def _diffusion_data(folder: Path) -> tuple[Path, Path]:
+    """Make songs and a prior."""
+    return make_songs(folder / "songs", 3), export_separator(scnet(), folder, window_s=0.1)
+
+
+def _diffusion(data: tuple[Path, Path], device: torch.device, is_random: bool) -> Task[Any]:
+    data_dir, prior_path = data
+    config = diffusion_config({"training": {"valid_steps": 3}, "prior": str(prior_path)})
     torch.manual_seed(config.training.seed)
     network = Denoiser(config.architecture()).to(device)
-    return DiffusionTask(config, network, songs_of_folder(data_dir, config), {})
+    prior = TrainingPrior.load(config.prior, device)
+    return DiffusionTask(config, network, songs_of_folder(data_dir, config), {}, prior)
 
 
 def _controller(folder: Path, device: torch.device, is_random: bool) -> Task[Any]:
@@ -185,7 +193,7 @@ CASES = {
         _descriptors_data, _descriptors, torch.optim.AdamW, quick=quick_descriptions
     ),
     "diffusion": Case(
-        _separator_data,
+        _diffusion_data,
         _diffusion,
         torch.optim.AdamW,
         keeps_others=True,

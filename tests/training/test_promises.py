@@ -296,7 +296,7 @@ def test_a_second_training_in_the_same_folder_is_refused(
 def test_a_gradient_that_is_not_finite_stops_before_a_weight_moves_and_names_the_data(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: math.inf)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
     moved: list[int] = []
     monkeypatch.setattr(prepared.case.moved_by, "step", lambda *_: moved.append(1))
     message = r"^step 0: expected a finite gradient norm, found inf; .*" + prepared.case.named

@@ -86,6 +86,7 @@ class AveragedToy(Toy):
     """A network with dropout that says what it hears; an average of it is kept."""
 
     name = "averaged"
+    on_xla = True
     averaged: Mapping[str, float] = {"net": 0.9}
     dropout = 0.3
 

@@ -1,7 +1,8 @@
 """Networks that a denoiser can be made of: SCNet's blocks, a conformer, a U-Net.
 
 Each takes the noisy instrumental, the mixture and another separator's instrumental, and a vector
-that says how much noise there is; it gives one complex number per channel, row and frame.
+that says how much noise there is; it gives as many numbers per row and frame as the head needs, and
+features of each frame, by which is told whether there are vocals in it.
 
 Shape suffixes: B example of a batch, C audio channel, D feature channel, E conditioning, F
 frequency row, N frame, P patch of frequency rows, R sequence of a batch entry, L place in a
@@ -11,7 +12,7 @@ sequence, H head.
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +23,18 @@ from mixprint.separation.scnet.model import SCNetBody, mask_head, masks, real_ch
 from mixprint.stems import NUM_CHANNELS
 
 SPECTRUM_CHANNELS = 2 * NUM_CHANNELS  # real and imaginary parts
+# What a head needs: a spectrum, or a mask and the logarithm of its variance in each channel.
+HEAD_CHANNELS = {"mask": SPECTRUM_CHANNELS + NUM_CHANNELS, "free": SPECTRUM_CHANNELS}
 NUM_GROUPS = 8  # of group norms
 # Of the logarithm of alpha / sigma: -174 to 174 dB.
 LARGEST_LOG_SNR = 20.0
 _ROTARY_BASE = 10_000.0
+PRESENCE_FRAMES = 61  # that are heard to tell whether there are vocals in the middle one
+FIRST_PRESENCE = 2.0  # logit, before anything is learned
 
 
 class Conditioning(nn.Module):
-    """What is known of noise and prior, as a vector."""
+    """Embedding of the level of noise, and of whether there is a prior."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -67,19 +72,62 @@ class Film(nn.Module):
         return x_BDFN * (1 + gain_BD)[:, :, None, None] + offset_BD[:, :, None, None]
 
 
+class Presence(nn.Module):
+    """Logits of whether there are vocals in each frame; at first it is likely that there are."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        """Build it.
+
+        Args:
+            channels: of a backbone's features.
+            width: of what is between.
+        """
+        super().__init__()
+        self.norm = nn.LayerNorm(2 * channels)
+        self.inward = nn.Linear(2 * channels, width)
+        self.along_time = nn.Conv1d(width, width, PRESENCE_FRAMES, padding=PRESENCE_FRAMES // 2)
+        self.outward = nn.Conv1d(width, 1, 1)
+        nn.init.zeros_(self.outward.weight)
+        assert self.outward.bias is not None
+        nn.init.constant_(self.outward.bias, FIRST_PRESENCE)
+
+    def forward(self, x_BDPN: Tensor) -> Tensor:
+        """Return logit_BN from features of rows and frames."""
+        with torch.autocast(x_BDPN.device.type, enabled=False):
+            x_BDN = torch.cat([x_BDPN.mean(dim=2), x_BDPN.amax(dim=2)], dim=1).float()
+            x_BNW = functional.gelu(self.inward(self.norm(x_BDN.transpose(1, 2))))
+            x_BWN = functional.gelu(self.along_time(x_BNW.transpose(1, 2)))
+            logit_B1N: Tensor = self.outward(x_BWN)
+        return logit_B1N[:, 0]
+
+
+class Told(NamedTuple):
+    """Output of a backbone.
+
+    Attributes:
+        out_BDFN: as many channels as `HEAD_CHANNELS` says.
+        features_BDPN: what it found, in fewer rows.
+    """
+
+    out_BDFN: Tensor
+    features_BDPN: Tensor
+
+
 class Backbone(nn.Module):
     """A network of a denoiser.
 
     Attributes:
         takes_compressed: it is shown the mixture as the noisy signal is, compressed and scaled.
+        num_features: channels of its features.
     """
 
     takes_compressed: ClassVar[bool] = True
+    num_features: int
 
     def forward(
         self, z_BCFN: Tensor, mixture_BCFN: Tensor, prior_BCFN: Tensor, embedding_BE: Tensor
-    ) -> Tensor:
-        """Return out_BDFN: real and imaginary part of each channel."""
+    ) -> Told:
+        """Run the network."""
         raise NotImplementedError
 
 
@@ -95,12 +143,13 @@ class Bands(Backbone):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         blocks = config.blocks
+        self.num_features = blocks.dims[-1]
         extra_channels = 2 * SPECTRUM_CHANNELS
         self.body = SCNetBody(blocks, extra_channels)
         self.pos_embed_f = nn.Parameter(torch.zeros(1, SPECTRUM_CHANNELS, blocks.num_bins, 1))
         # Without the last layer, by which the masks of an SCNet are bounded.
         decoded_channels = SPECTRUM_CHANNELS * len(blocks.sources)
-        *layers, _ = mask_head(decoded_channels, SPECTRUM_CHANNELS)
+        *layers, _ = mask_head(decoded_channels, HEAD_CHANNELS[config.head])
         self.mask_layer = nn.Sequential(*layers)
         self.extra_film = Film(config.conditioning, extra_channels)
         self.films = nn.ModuleList(
@@ -111,16 +160,22 @@ class Bands(Backbone):
 
     def forward(
         self, z_BCFN: Tensor, mixture_BCFN: Tensor, prior_BCFN: Tensor, embedding_BE: Tensor
-    ) -> Tensor:
+    ) -> Told:
         """See `Backbone`."""
         films = iter(self.films)
         extra_BDFN = real_channels(torch.cat([z_BCFN, prior_BCFN], dim=1))
-        decoded_BDFN = self.body.features(
+
+        def modulated(x_BDFN: Tensor) -> Tensor:
+            modulated_BDFN: Tensor = next(films)(x_BDFN, embedding_BE)
+            return modulated_BDFN
+
+        features_BDPN, skips = self.body.encoded(
             real_channels(mixture_BCFN) + self.pos_embed_f,
             self.extra_film(extra_BDFN, embedding_BE),
-            lambda x_BDFN: next(films)(x_BDFN, embedding_BE),
+            modulated,
         )
-        return masks(self.mask_layer, decoded_BDFN)
+        decoded_BDFN = self.body.decoded(features_BDPN, skips, modulated)
+        return Told(masks(self.mask_layer, decoded_BDFN), features_BDPN)
 
 
 def _joined(z_BCFN: Tensor, mixture_BCFN: Tensor, prior_BCFN: Tensor, rows: int) -> Tensor:
@@ -132,12 +187,12 @@ def _joined(z_BCFN: Tensor, mixture_BCFN: Tensor, prior_BCFN: Tensor, rows: int)
 class _FrequencyPatches(nn.Module):
     """Patches of frequency rows as single rows that know their place, and back."""
 
-    def __init__(self, num_rows: int, patch: int, width: int) -> None:
+    def __init__(self, config: DiffusionConfig, patch: int, width: int) -> None:
         super().__init__()
-        size = (patch, 1)
+        num_rows, size = config.blocks.num_bins, (patch, 1)
         self.inward = nn.Conv2d(3 * SPECTRUM_CHANNELS, width, size, size)
         self.place_DP1 = nn.Parameter(0.02 * torch.randn(width, math.ceil(num_rows / patch), 1))
-        self.outward = nn.ConvTranspose2d(width, SPECTRUM_CHANNELS, size, size)
+        self.outward = nn.ConvTranspose2d(width, HEAD_CHANNELS[config.head], size, size)
         self.patch = patch
 
     def embed(self, z_BCFN: Tensor, mixture_BCFN: Tensor, prior_BCFN: Tensor) -> Tensor:
@@ -251,19 +306,20 @@ class Conformer(Backbone):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         sizes = config.conformer
-        self.patches = _FrequencyPatches(config.blocks.num_bins, sizes.patch, sizes.width)
+        self.num_features = sizes.width
+        self.patches = _FrequencyPatches(config, sizes.patch, sizes.width)
         self.layers = nn.ModuleList(
             _ConformerLayer(config, along_time=index % 2 == 0) for index in range(sizes.num_layers)
         )
 
     def forward(
         self, z_BCFN: Tensor, mixture_BCFN: Tensor, prior_BCFN: Tensor, embedding_BE: Tensor
-    ) -> Tensor:
+    ) -> Told:
         """See `Backbone`."""
         x_BDPN = self.patches.embed(z_BCFN, mixture_BCFN, prior_BCFN)
         for layer in self.layers:
             x_BDPN = layer(x_BDPN, embedding_BE)
-        return self.patches.rows(x_BDPN, z_BCFN.shape[2])
+        return Told(self.patches.rows(x_BDPN, z_BCFN.shape[2]), x_BDPN)
 
 
 class _ResidualBlock(nn.Module):
@@ -294,8 +350,9 @@ class UNet(Backbone):
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         sizes, conditioning = config.unet, config.conditioning
+        self.num_features = sizes.width
         widths = [sizes.width * multiplier for multiplier in sizes.multipliers]
-        self.patches = _FrequencyPatches(config.blocks.num_bins, sizes.patch, sizes.width)
+        self.patches = _FrequencyPatches(config, sizes.patch, sizes.width)
         self.down = nn.ModuleList(
             _ResidualBlock(before, after, conditioning)
             for before, after in pairwise([sizes.width, *widths])
@@ -310,7 +367,7 @@ class UNet(Backbone):
 
     def forward(
         self, z_BCFN: Tensor, mixture_BCFN: Tensor, prior_BCFN: Tensor, embedding_BE: Tensor
-    ) -> Tensor:
+    ) -> Told:
         """See `Backbone`."""
         x_BDPN = self.patches.embed(z_BCFN, mixture_BCFN, prior_BCFN)
         rows, frames = x_BDPN.shape[2:]
@@ -328,7 +385,7 @@ class UNet(Backbone):
         for grow, block in zip(self.grow, self.up, strict=True):
             x_BDPN = block(torch.cat([grow(x_BDPN), skips.pop()], dim=1), embedding_BE)
         x_BDPN = self.last(x_BDPN)[:, :, :rows, :frames]
-        return self.patches.rows(x_BDPN, z_BCFN.shape[2])
+        return Told(self.patches.rows(x_BDPN, z_BCFN.shape[2]), x_BDPN)
 
 
 BACKBONES: dict[str, Callable[[DiffusionConfig], Backbone]] = {

@@ -74,7 +74,7 @@ def export_diffusion(
 
 @dataclass(frozen=True, kw_only=True)
 class _Prior:
-    """Which SCNet is the prior."""
+    """The SCNet that is the prior."""
 
     model: str
     checkpoint_sha256: Sha256
@@ -98,13 +98,16 @@ def load_own(checkpoint: Checkpoint) -> DiffusionSeparator:
 
     Raises:
         CheckpointError: the description is not one of a diffusion separator, the tensors do not
-            fit it, or its prior is not there.
+            fit it or cannot be, or its prior is not there.
     """
     known = checkpoint.described(_Description)
     files = checkpoint.files
     scnet.check_rate(known.sample_rate_hz, files.description)
-    scnet.check_memory(known.config.blocks, known.window_s, files.weights)
+    blocks, widest = known.config.blocks, known.config.widest
+    scnet.check_memory(blocks, widest, known.window_s, files.weights)
     denoiser = checkpoint.restored(lambda: Denoiser(known.config))
+    if not (denoiser.compression.scales_F > 0).all():
+        raise CheckpointError(f"{files.weights}: compression.scales_F: expected values above 0")
     prior = None if known.prior is None else _load_prior(known.prior, files)
     try:
         return DiffusionSeparator(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mixprint.errors import ConfigError
+from mixprint.machine import xla
 from mixprint.separation.diffusion.settings import ScheduleKind
 
 # The betas of Ho et al. (arXiv 2006.11239), 1e-4 to 2e-2, over the 200 steps of the first diffusion
@@ -53,8 +54,9 @@ class Schedule:
     timesteps: int = 0
 
     def coefficients(self, time_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return alpha_B and sigma_B of times in 0 to 1, in float64."""
-        time_B = time_B.double()
+        """Return alpha_B and sigma_B of times in 0 to 1, in float64, but in float32 on XLA."""
+        device = time_B.device
+        time_B = time_B.to(xla.host_of(device)).double()
         if self.kind == "cosine":
             alpha_B = (time_B * (math.pi / 2)).cos()
             sigma_B = (time_B * (math.pi / 2)).sin()
@@ -67,7 +69,7 @@ class Schedule:
             sigma_B = (1 - alpha_B.square()).clamp_min(0).sqrt()
         alpha_B = alpha_B.masked_fill(time_B <= 0, 1.0).masked_fill(time_B >= 1, 0.0)
         sigma_B = sigma_B.masked_fill(time_B <= 0, 0.0).masked_fill(time_B >= 1, 1.0)
-        return alpha_B, sigma_B
+        return xla.sent(alpha_B, device), xla.sent(sigma_B, device)
 
     def noise_at(self, time: float) -> Noise:
         """Return the level of noise at a time."""
@@ -80,12 +82,15 @@ class Schedule:
             return uniform_B
         return (uniform_B * self.timesteps).ceil().clamp_min(1) / self.timesteps
 
-    def grid(self, steps: int, strength: float = 1.0) -> list[Noise]:
+    def grid(self, steps: int, strength: float = 1.0, spacing: float = 1.0) -> list[Noise]:
         """Place the steps of a sampler.
 
         Args:
-            steps: from time 1 to 0, of equal length as far as `timesteps` allows.
+            steps: from time 1 to 0, as far as `timesteps` allows.
             strength: time at which it begins: that part of the steps, at least one.
+            spacing: 1 for steps of equal length; more for shorter and shorter ones. What is left of
+                the noise before the last step is not drawn from any more, so a long last step
+                leaves samples that differ too little.
 
         Returns:
             falling levels of noise, one more than there are steps; the last is (1, 0).
@@ -99,9 +104,9 @@ class Schedule:
                 f"trained at, found {steps}"
             )
         num_steps = max(round(steps * strength), 1)
-        times = [strength * (1 - step / num_steps) for step in range(num_steps)]
+        times = [strength * (1 - step / num_steps) ** spacing for step in range(num_steps)]
         if self.timesteps:
-            # As a set, for a short strength may hold fewer of them than there are steps.
+            # As a set, for there may be fewer of them than steps.
             nearest = {max(round(time * self.timesteps), 1) for time in times}
             times = [number / self.timesteps for number in sorted(nearest, reverse=True)]
         return [self.noise_at(time) for time in (*times, 0.0)]

@@ -7,7 +7,6 @@ other windows are run with it, changes none of its noise.
 Shape suffixes: B window of a batch, S stem, C channel, T sample, F frequency row, N frame.
 """
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -27,8 +26,6 @@ from mixprint.separation.diffusion.spectrum import DEVIATION
 from mixprint.separation.network import Windows
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.stems import SAMPLE_RATE_HZ, STEMS
-
-log = logging.getLogger("mixprint.separation")
 
 INSTRUMENTAL = "instrumental"
 NumStems = Literal[2, 4]
@@ -115,15 +112,9 @@ class DiffusionSeparator:
         self._num_stems: NumStems = num_stems
         self._weights = dict(weights or {})
         self.on_drawn: Callable[[Drawn], None] | None = None
-        self._grid = denoiser.schedule.grid(sampling.steps, sampling.strength)
+        self._grid = denoiser.schedule.grid(sampling.steps, sampling.strength, sampling.spacing)
         self._gain = 10 ** (denoiser.config.level_dbfs / 20)
         self._check_prior()
-        if sampling.start == "mixture":
-            log.warning(
-                "sampling.start: a sample begins with the mixture at %.1f dB above the noise, and "
-                "its vocals with it",
-                self.start_snr_db,
-            )
 
     def configured(
         self, *, sampling: SamplingSettings | None = None, num_stems: NumStems | None = None
@@ -221,7 +212,8 @@ class DiffusionSeparator:
             if self._runs_prior:
                 raise ConfigError(
                     "expected a separator with a prior (for sampling.prior, sampling.start: prior "
-                    "and four stems), found one without"
+                    "and four stems), found one without: it was trained with none, see "
+                    "diffusion.prior"
                 )
             return
         ours, theirs = (

@@ -109,7 +109,7 @@ class UNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig(_FromValues):
-    """What a diffusion separator was trained as.
+    """Configuration that a diffusion separator was trained with.
 
     Attributes:
         backbone: `bands`, SCNet's blocks; or `conformer` or `unet`, which are there for
@@ -118,6 +118,7 @@ class DiffusionConfig(_FromValues):
         conformer: sizes of `conformer`.
         unet: sizes of `unet`.
         conditioning: width of what is known of noise level and prior.
+        presence: width of what tells in which frames there are vocals, for the head `mask`.
         level_dbfs: songs of level 1 (see `mixprint.separation.separator.song_level`) are brought
             to this level, which is that of the training.
         power: magnitudes of spectra are raised to this.
@@ -135,6 +136,7 @@ class DiffusionConfig(_FromValues):
     conformer: ConformerConfig = field(default_factory=ConformerConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     conditioning: Annotated[int, Range(2, 4096)] = 64
+    presence: Width = 48
     level_dbfs: Annotated[float, Range(-80.0, 0.0)] = -22.0
     power: Annotated[float, Range(0.1, 1.0)] = 0.5
     schedule: ScheduleKind = "cosine"
@@ -159,10 +161,22 @@ class DiffusionConfig(_FromValues):
                 f"diffusion.conditioning: expected an even number, found {self.conditioning}"
             )
 
+    @property
+    def widest(self) -> float:
+        """Values per frequency row and frame in the widest layer of the backbone."""
+        if self.backbone == "conformer":
+            # Query, key and value lie side by side.
+            return max(3 * self.conformer.width, self.conformer.hidden) / self.conformer.patch
+        if self.backbone == "unet":
+            # A skip lies beside what comes up; each scale has half the rows and frames.
+            widths = (m / 4**scale for scale, m in enumerate(self.unet.multipliers))
+            return 2 * self.unet.width * max(widths) / self.unet.patch
+        return max(self.blocks.dims)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings(_FromValues):
-    """How instrumentals are drawn.
+    """Settings by which instrumentals are drawn.
 
     Attributes:
         sampler: `dpm` for DPM-Solver++(2M); `ddim`; or `ddpm`, which is `ddim` at `eta` 1.
@@ -174,6 +188,7 @@ class SamplingSettings(_FromValues):
         start: `noise`; the noisy `prior`, which is another separator's instrumental; or the noisy
             `mixture`.
         strength: time at which it begins, where 1 is noise alone: 1 for `noise`, less for others.
+        spacing: see `mixprint.separation.diffusion.schedule.Schedule.grid`.
         prior: the network is shown the prior at every step; it must have been trained with one.
         seed: of the noise.
     """
@@ -184,6 +199,7 @@ class SamplingSettings(_FromValues):
     samples: Annotated[int, Range(1, 1000)] = 1
     start: Literal["noise", "prior", "mixture"] = "noise"
     strength: Annotated[float, Range(0.001, 1.0)] = 1.0
+    spacing: Annotated[float, Range(1.0, 10.0)] = 2.0
     prior: bool = False
     seed: Annotated[int, Range(0, (1 << 63) - 1)] = 0
 
@@ -193,6 +209,11 @@ class SamplingSettings(_FromValues):
             raise ConfigError(
                 f"sampling.eta: expected 0 with the sampler {self.sampler}, for only ddim has a "
                 f"choice, found {self.eta:g}"
+            )
+        if self.eta and self.steps == 1:
+            raise ConfigError(
+                "sampling.eta: expected 0 with one step, behind which there is no noise, found "
+                f"{self.eta:g}"
             )
         if self.start == "noise" and self.strength != 1:
             raise ConfigError(
@@ -206,14 +227,14 @@ class SamplingSettings(_FromValues):
 
     @property
     def needs_prior(self) -> bool:
-        """Whether another separator must have been run."""
+        """True if another separator must have been run."""
         return self.prior or self.start == "prior"
 
     def with_changes(self, changes: Mapping[str, Any]) -> Self:
         """Return these settings with others in their place.
 
         What is not named stays, unless it does nothing beside what is: another sampler has its
-        own `eta`, 0, and another start its own `strength`.
+        own `eta`, 0, so has a single step, and another start its own `strength`.
 
         Args:
             changes: name -> value.
@@ -222,7 +243,7 @@ class SamplingSettings(_FromValues):
             ConfigError: a name is unknown, a value does not fit, or does nothing.
         """
         values = self.to_values()
-        if changes.get("sampler", self.sampler) != self.sampler:
+        if changes.get("sampler", self.sampler) != self.sampler or changes.get("steps") == 1:
             values["eta"] = 0.0
         start = changes.get("start", self.start)
         if start != self.start:

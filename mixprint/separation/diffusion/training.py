@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 
 from mixprint.checkpoints.form import WEIGHTS_SUFFIX, CheckpointFiles, load_weights
 from mixprint.errors import CheckpointError, ConfigError, DataError
-from mixprint.machine.device import resolve_device
+from mixprint.machine import xla
+from mixprint.machine.device import training_device
 from mixprint.schema import WithOthers, as_record
 from mixprint.separation.diffusion.checkpoint import export_diffusion
 from mixprint.separation.diffusion.data import (
@@ -24,13 +25,19 @@ from mixprint.separation.diffusion.data import (
     spread_draws,
     uniform_draws,
 )
-from mixprint.separation.diffusion.losses import denoising_losses, means_by_time, sums_by_time
+from mixprint.separation.diffusion.losses import (
+    Losses,
+    denoising_losses,
+    means_by_time,
+    sums_by_time,
+)
 from mixprint.separation.diffusion.model import (
     VOCALS,
     Denoiser,
     Prior,
     denoised_examples,
     from_scnet,
+    is_new,
 )
 from mixprint.separation.diffusion.separator import DiffusionSeparator
 from mixprint.separation.diffusion.settings import DiffusionConfig
@@ -43,6 +50,7 @@ from mixprint.separation.diffusion.validation import SCORED, Validation, validat
 from mixprint.separation.loading import DEFAULT, load_separator
 from mixprint.separation.material.sources import Material, found_or_made
 from mixprint.separation.network import DEFAULT_WEIGHTS
+from mixprint.separation.scnet.model import analysed
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.training.task import (
     NETWORK,
@@ -53,8 +61,9 @@ from mixprint.separation.training.task import (
     identities_of_states,
     model_files,
 )
-from mixprint.separation.training.validation import check_names, mean_score
+from mixprint.separation.training.validation import check_names
 from mixprint.stems import STEMS
+from mixprint.storage.atomic import atomic_path
 from mixprint.training.engine import train
 from mixprint.training.outputs import known_identities
 from mixprint.training.pool import SongWriter
@@ -125,7 +134,8 @@ class TrainingPrior:
             return
         source = CheckpointFiles.named(self.path.parent, self.path.stem)
         for file, copied in zip(source, CheckpointFiles.named(folder, PRIOR_NAME), strict=True):
-            shutil.copyfile(file, copied)
+            with atomic_path(copied) as temporary:
+                shutil.copyfile(file, temporary)
 
 
 class DiffusionTask(SongTask[Denoiser]):
@@ -134,6 +144,10 @@ class DiffusionTask(SongTask[Denoiser]):
     name = "diffusion"
     export_name = EXPORT_NAME
     kept = ("model", "remix")
+    on_xla = True
+    validation, scored = Validation, SCORED
+    _training: DiffusionTrainingConfig
+    _validation: Validation | None
 
     def __init__(
         self,
@@ -143,25 +157,26 @@ class DiffusionTask(SongTask[Denoiser]):
         extra_valid: Mapping[str, str | Path],
         prior: TrainingPrior | None = None,
     ) -> None:
-        """Prepare it; songs to validate on are found, or made, on the first rank.
+        """Prepare it; see `SongTask`.
 
         Args:
             config: parameters, complete: `config.model` is the network's.
-            network: on the device of this rank.
-            material: songs.
-            extra_valid: name -> folder of more songs to validate on.
-            prior: on the same device.
+            network: see `SongTask`.
+            material: see `SongTask`.
+            extra_valid: see `SongTask`.
+            prior: on the device of the network; on the CPU where that is an XLA device.
 
         Raises:
             ConfigError: the batch cannot be divided among the ranks, or sampling, prior and
                 network do not fit together.
         """
-        super().__init__(config, network, material)
         self._training, self._sampling, self._prior = config.training, config.sampling, prior
+        self._device = network.stft_window.device
+        self._host = xla.host_of(self._device)
+        self._window_T = network.stft_window.to(self._host)
+        # Before songs to validate on are made, which takes long.
         validated(self._separator(network), self._training)
-        self._validation: Validation | None = None
-        if self.rank == 0:
-            self._validation = Validation(material.held_out(), extra_valid, self._training)
+        super().__init__(config, network, material, extra_valid)
 
     def identity(self) -> Mapping[str, Any]:
         """See `SongTask`; the prior may not change either."""
@@ -175,6 +190,16 @@ class DiffusionTask(SongTask[Denoiser]):
     def _examples(self, rows: range, training: DiffusionTrainingConfig) -> Examples:
         config = self._network.config
         return Examples(self._remixer, rows, config.blocks.num_bins, config.level_dbfs, training)
+
+    def _rated(self, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+        """See `SongTask`: what an SCNet does not have has a rate of its own."""
+        new = {id(own) for name, own in self._network.named_parameters() if is_new(name)}
+        factors = {False: 1.0, True: self._training.new_factor}
+        groups = [
+            {"params": [each for each in parameters if (id(each) in new) == kind], "lr": factor}
+            for kind, factor in factors.items()
+        ]
+        return [group for group in groups if group["params"]]
 
     def fit_scales(self) -> None:
         """Fit the scales of the network's spectra to the first examples.
@@ -202,46 +227,57 @@ class DiffusionTask(SongTask[Denoiser]):
         """See `Task`.
 
         Returns:
-            the loss; the errors of instrumental and vocals, both compressed; and the loss by ranges
-            of time.
+            the loss; the errors of instrumental and vocals, both compressed; the likelihood of the
+            errors of masks, and of which frames have vocals; and the loss by ranges of time.
         """
         self._made_up_to(step)
         config, network = self._training, self._network
         stems_BSCFN = self._analysed(batch)
         mixture_BCFN = stems_BSCFN.sum(dim=1)
         instrumental_BCFN = mixture_BCFN - stems_BSCFN[:, _VOCALS]
-        time_B = self._times(step).to(mixture_BCFN.device)
+        time_B = self._times(step).to(self._host)
         noise_BCFN = self._noise(step, tuple(mixture_BCFN.shape[1:]))
         prior = self._shown_prior(step, mixture_BCFN, instrumental_BCFN, update)
         with update.autocast():
             parts = denoised_examples(
-                network, mixture_BCFN, instrumental_BCFN, time_B, noise_BCFN, prior
+                network,
+                self._sent(mixture_BCFN),
+                self._sent(instrumental_BCFN),
+                self._sent(time_B),
+                self._sent(noise_BCFN),
+                prior,
             )
-        losses = denoising_losses(
-            network, parts, vocal_weight=config.vocal_weight, linear_weight=config.linear_weight
-        )
+        losses = denoising_losses(network, parts, config.weights)
         update.inspect(losses.total_B)
-        errors = torch.stack([losses.instrumental_B.sum(), losses.vocals_B.sum()]).double()
-        by_time = sums_by_time(time_B, losses.total_B.detach())
-        sums = sum_over_ranks(torch.cat([errors.detach(), by_time]))
+        losses_LB = torch.stack(losses).detach()
         # Ranks have equally many examples, so the mean over ranks is that of the batch.
         update.backward(losses.total_B.mean() / self.world_size)
         loss = update.step(NETWORK)
-        instrumental, vocals = (sums[:2] / config.batch_size).tolist()
+        told = Losses(*losses_LB.to(self._host))
+        parts_B = (told.instrumental_B, told.vocals_B, told.variance_B, told.presence_B)
+        errors = torch.stack([part_B.sum() for part_B in parts_B]).double()
+        by_time = sums_by_time(time_B, told.total_B)
+        sums = sum_over_ranks(torch.cat([errors, by_time]))
+        instrumental, vocals, variance, presence = (sums[:4] / config.batch_size).tolist()
         return {
             "loss": loss,
             "instrumental_error": instrumental,
             "vocals_error": vocals,
-            **{f"loss_{name}": value for name, value in means_by_time(sums[2:]).items()},
+            "variance_nll": variance,
+            "presence_nll": presence,
+            **{f"loss_{name}": value for name, value in means_by_time(sums[4:]).items()},
         }
+
+    def _sent(self, prepared: Tensor) -> Tensor:
+        return xla.sent(prepared, self._device)
 
     @torch.no_grad()
     def _analysed(self, batch: Batch) -> Tensor:
         """Return the stems' spectra, equalised."""
         stems_BSCT, gain_BSF = batch
-        device = self._network.stft_window.device
-        stems_BSCFN = self._network.analyse(stems_BSCT.to(device, non_blocking=True))
-        return stems_BSCFN * gain_BSF.to(device, non_blocking=True)[:, :, None, :, None]
+        stems_BSCT = stems_BSCT.to(self._host, non_blocking=True)
+        stems_BSCFN = analysed(stems_BSCT, self._network.config.blocks, self._window_T)
+        return stems_BSCFN * gain_BSF.to(self._host, non_blocking=True)[:, :, None, :, None]
 
     def _own(self, numbers_B: Tensor) -> Tensor:
         """Take those of this rank out of a batch's."""
@@ -255,9 +291,9 @@ class DiffusionTask(SongTask[Denoiser]):
         return self._own(self._network.schedule.times(uniform_B))
 
     def _noise(self, step: int, shape: tuple[int, ...]) -> Tensor:
-        device, seed = self._network.stft_window.device, self._training.seed
+        seed = self._training.seed
         return torch.stack(
-            [drawn_noise(shape, device, seed, "noise", step, row) for row in self._rows]
+            [drawn_noise(shape, self._host, seed, "noise", step, row) for row in self._rows]
         )
 
     @torch.no_grad()
@@ -281,12 +317,7 @@ class DiffusionTask(SongTask[Denoiser]):
             gain_B = gain_B.to(mixture_BCFN.device)[given_B].float()
             louder_BCFN = gain_B[:, None, None, None] * error_BCFN
             shown_BCFN[given_B] = instrumental_BCFN[given_B] + louder_BCFN
-        return Prior(shown_BCFN, given_B)
-
-    def score(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
-        """See `Task`: the SDR of vocals, in one step and in few; of equal ones the later."""
-        mean = mean_score(metrics, SCORED)
-        return None if mean is None else (mean, float(self._validated_step))
+        return Prior(self._sent(shown_BCFN), self._sent(given_B))
 
     def summary(self) -> str:
         """See `Task`."""
@@ -306,9 +337,10 @@ class DiffusionTask(SongTask[Denoiser]):
         return self._validation.measure(self._separator(network), self._training)
 
     def _write(self, network: Denoiser, folder: Path, name: str, training: dict[str, Any]) -> None:
-        export_diffusion(self._separator(network), folder, name=name, training=training)
         if self._prior is not None:
             self._prior.copy_to(folder)
+        # A description is written last: where there is one, all that it names is there.
+        export_diffusion(self._separator(network), folder, name=name, training=training)
 
 
 def train_diffusion(
@@ -330,7 +362,7 @@ def train_diffusion(
             is not the shipped SCNet, the songs that are made, and what `mixprint.training.outputs`
             lists.
         config: parameters of the training. What it starts from is not read when it is resumed.
-        device: see `mixprint.machine.device.resolve_device`; ranks take the GPU of their number.
+        device: see `mixprint.machine.device.training_device`; ranks take the GPU of their number.
         extra_valid: see `train_separator`.
         writer: see `train_separator`.
         on_metrics: see `mixprint.training.engine.train`.
@@ -353,14 +385,14 @@ def train_diffusion(
         states = identities_of_states(out_dir, rank_device)
         complete, network, is_fitted = _network(config, states)
         material = found_or_made(data_dir, out_dir / SONGS_FOLDER, complete, writer)
-        prior = TrainingPrior.load(config.prior, rank_device) if config.prior else None
+        prior = TrainingPrior.load(config.prior, xla.host_of(rank_device)) if config.prior else None
         task = DiffusionTask(complete, network.to(rank_device), material, extra_valid, prior)
         # The other ranks are given the weights of the first one, and a state has its own.
         if task.rank == 0 and not is_fitted and not _has_state(out_dir):
             task.fit_scales()
         return task
 
-    train(build, out_dir, device=resolve_device(device), on_metrics=on_metrics)
+    train(build, out_dir, device=training_device(device), on_metrics=on_metrics)
     return out_dir / WEIGHTS_FILE
 
 

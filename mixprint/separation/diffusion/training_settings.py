@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 from mixprint.errors import ConfigError
 from mixprint.schema import Part, Range
@@ -15,6 +15,25 @@ from mixprint.separation.scnet.architecture import SCNetConfig
 from mixprint.separation.training.settings import SongTrainConfig, TrainingConfig
 
 
+class LossWeights(NamedTuple):
+    """Weights of the parts of a loss beside the error of the instrumental.
+
+    Attributes:
+        vocal: of the error of the vocals. They are the difference of linear spectra, compressed
+            afterwards: the difference of compressed spectra is no spectrum of anything.
+        linear: of the error of linear spectra, relative to the level of the training, of examples
+            of which nothing but noise is left: the mean of compressed spectra is not the mean that
+            a separation in one step is to give.
+        variance: of the likelihood of the errors of masks, by which their variance is learned.
+        presence: of the likelihood of whether there are vocals in each frame.
+    """
+
+    vocal: float
+    linear: float
+    variance: float
+    presence: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiffusionTrainingConfig(TrainingConfig):
     """Parameters of how a diffusion separator is trained.
@@ -25,8 +44,11 @@ class DiffusionTrainingConfig(TrainingConfig):
         vocal_only_fraction: of the examples, with nothing but vocals.
         noise_only_fraction: of the examples, at the end of time, where nothing but noise is left of
             the instrumental; these learn the error of linear spectra, too.
-        vocal_weight: of the vocals' error beside the instrumental's.
-        linear_weight: of the error of linear spectra, relative to the level, beside these.
+        vocal_weight: see `LossWeights`.
+        linear_weight: see `LossWeights`.
+        variance_weight: see `LossWeights`.
+        presence_weight: see `LossWeights`.
+        new_factor: AdamW's rate for what an SCNet does not have is that of the rest times this.
         prior_dropout: part of the examples that are shown no prior.
         prior_error_db: the errors of a prior are made louder by up to this, for on songs that it
             was not trained on they are.
@@ -39,6 +61,9 @@ class DiffusionTrainingConfig(TrainingConfig):
     noise_only_fraction: Annotated[float, Range(0.0, 0.99)]
     vocal_weight: Annotated[float, Range(0.0)]
     linear_weight: Annotated[float, Range(0.0)]
+    variance_weight: Annotated[float, Range(0.0)]
+    presence_weight: Annotated[float, Range(0.0)]
+    new_factor: Annotated[float, Range(0.0, 1000.0)]
     prior_dropout: Part
     prior_error_db: Annotated[float, Range(0.0, 40.0)]
     valid_sampling_steps: Annotated[int, Range(2, 1000)]
@@ -50,6 +75,16 @@ class DiffusionTrainingConfig(TrainingConfig):
                 "expected no_vocal_fraction and vocal_only_fraction of 1 at most together, found "
                 f"{self.no_vocal_fraction:g} and {self.vocal_only_fraction:g}"
             )
+
+    @property
+    def weights(self) -> LossWeights:
+        """Weights of the parts of the loss."""
+        return LossWeights(
+            vocal=self.vocal_weight,
+            linear=self.linear_weight,
+            variance=self.variance_weight,
+            presence=self.presence_weight,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

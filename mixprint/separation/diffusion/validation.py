@@ -126,9 +126,7 @@ def _losses(
         time_B,
         drawn_noise(shape, device, config.seed, "validation"),
     )
-    losses = denoising_losses(
-        denoiser, parts, vocal_weight=config.vocal_weight, linear_weight=config.linear_weight
-    )
+    losses = denoising_losses(denoiser, parts, config.weights)
     return dict(means_by_time(sums_by_time(time_B, losses.total_B)))
 
 

@@ -190,14 +190,17 @@ def read_song(path: Path) -> Song:
         path: of its folder, or of its file.
 
     Raises:
-        DataError: a stem is missing or unreadable, or of another kind; or the settings are no
-            JSON.
+        DataError: a stem is missing, unreadable, empty or of another kind; or the settings are
+            no JSON.
         ConfigError: see `mixprint.separation.material.musdb.decoded_files`.
     """
     lengths = []
     files = decoded_files(path) if is_stem_file(path) else stem_files(path)
     for stem in STEMS:
-        file = files.setdefault(stem, path / f"{stem}.wav")
+        if (file := files.get(stem)) is None:
+            raise UnreadableStemError(
+                path, f"{path / stem}.wav: expected a readable stem, found no such file"
+            )
         try:
             info = sf.info(file)
         except (sf.LibsndfileError, OSError) as error:
@@ -210,6 +213,8 @@ def read_song(path: Path) -> Song:
                 f"{file}: expected {SAMPLE_RATE_HZ} Hz and at most {NUM_CHANNELS} channels, "
                 f"found {info.samplerate} Hz and {info.channels}",
             )
+        if not info.frames:
+            raise UnreadableStemError(path, f"{file}: expected audio, found none")
         lengths.append(info.frames)
     return Song(path, _composition(path), min(lengths), files)
 

@@ -114,7 +114,7 @@ def load_own(checkpoint: Checkpoint) -> TrainedSCNet:
     files = checkpoint.files
     check_rate(known.sample_rate_hz, files.description)
     model = checkpoint.restored(lambda: build_scnet(known.config, known.variant))
-    check_memory(known.config, known.window_s, files.weights)
+    check_memory(known.config, max(known.config.dims), known.window_s, files.weights)
     return TrainedSCNet(
         model,
         window_s=known.window_s,
@@ -135,7 +135,7 @@ def load_published(path: Path, config_path: Path) -> TrainedSCNet:
     variant: Variant = "masked" if MASK_TENSOR in state else "plain"
     config, window_s, rate_hz, normalised = _read_foreign_config(config_path)
     model = restored(lambda: build_scnet(config, variant), state, f"{path} with {config_path}")
-    check_memory(config, window_s, path)
+    check_memory(config, max(config.dims), window_s, path)
     log.info("loaded %s (%s SCNet)", path.name, variant)
     return TrainedSCNet(
         model,
@@ -251,19 +251,25 @@ def check_rate(rate_hz: int, path: Path) -> None:
         )
 
 
-def check_memory(config: SCNetConfig, window_s: float, what: str | Path) -> None:
+def check_memory(config: SCNetConfig, widest: float, window_s: float, what: str | Path) -> None:
     """Refuse settings that ask for memory without a tensor's shape telling of it.
+
+    Args:
+        config: of the STFT.
+        widest: values per frequency row and frame in the widest layer.
+        window_s: what the network sees at once.
+        what: name of the checkpoint for the message.
 
     Raises:
         CheckpointError: a window has many more values than those of published networks.
     """
     num_frames = window_s * SAMPLE_RATE_HZ / config.hop_size
-    num_values = num_frames * config.num_bins * max(config.dims)
+    num_values = num_frames * config.num_bins * widest
     if num_values > MAX_WINDOW_VALUES:
         raise CheckpointError(
             f"{what}: expected a window of at most {MAX_WINDOW_VALUES:.0e} values, found "
             f"{num_values:.0e} (window of {window_s:g} s, hop_size {config.hop_size}, "
-            f"nfft {config.nfft}, widest layer {max(config.dims)})"
+            f"nfft {config.nfft}, widest layer {widest:g})"
         )
 
 

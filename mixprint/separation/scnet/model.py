@@ -16,7 +16,7 @@ arXiv 2401.13276.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,20 @@ from mixprint.separation.scnet.architecture import VARIANTS, SCNetConfig, Varian
 # x_BDFN of a block to what goes on in its place.
 Modulation = Callable[[Tensor], Tensor]
 MASK_CHANNELS = 64  # width of the mask head in every published masked checkpoint
+
+
+class Skip(NamedTuple):
+    """Skip connection from a block of the encoder to its twin in the decoder.
+
+    Attributes:
+        x_BDFN: what the twin made before it grew narrower.
+        rows: of each compressed band.
+        wanted: rows of each band before.
+    """
+
+    x_BDFN: Tensor
+    rows: Sequence[int]
+    wanted: Sequence[int]
 
 
 def build_scnet(config: SCNetConfig | Mapping[str, Any], variant: str) -> "SCNet":
@@ -354,7 +368,8 @@ def masks(head: nn.Sequential, x_BDFN: Tensor) -> Tensor:
 
 def real_channels(spectrum_BCFN: Tensor) -> Tensor:
     """Return x_BDFN: real and imaginary part of each channel, channels last in memory."""
-    x_BFNCP = torch.view_as_real(spectrum_BCFN).permute(0, 2, 3, 1, 4)  # P: real, imaginary
+    # P: real, imaginary. In this order, for torch_xla cannot permute what view_as_real gives.
+    x_BFNCP = torch.view_as_real(spectrum_BCFN.permute(0, 2, 3, 1))
     return x_BFNCP.flatten(3).permute(0, 3, 1, 2)
 
 
@@ -432,37 +447,49 @@ class SCNetBody(nn.Module):
             for index in range(len(dims) - 1, 0, -1)
         )
 
-    def features(
+    def features(self, x_BDFN: Tensor) -> Tensor:
+        """Run encoder, dual-path layers and decoder: from `encoded` to `decoded`."""
+        return self.decoded(*self.encoded(x_BDFN))
+
+    def encoded(
         self,
         x_BDFN: Tensor,
         extra_BDFN: Tensor | None = None,
         modulated: Modulation = _unchanged,
-    ) -> Tensor:
-        """Run encoder, dual-path layers and decoder.
+    ) -> tuple[Tensor, list[Skip]]:
+        """Run encoder and dual-path layers.
 
         Args:
             x_BDFN: real and imaginary parts of the spectrum's channels.
             extra_BDFN: the extra channels; they are added behind the first convolutions.
-            modulated: is given what each block makes, and returns what goes on: as often as
-                `modulated_channels` says.
+            modulated: is given what each block makes, and returns what goes on: with that of
+                `decoded` as often as `modulated_channels` says.
 
         Returns:
-            stems_BDFN: real and imaginary parts of each stem's channels.
+            x_BDFN of the innermost rows, and what the decoder takes beside it.
         """
         skips = []
         # In float32 also under autocast: what bfloat16 rounds off the loud parts of a mixture is as
         # loud as a quiet stem.
         with torch.autocast(x_BDFN.device.type, enabled=False):
             for block in self.encoder:
-                x_BDFN, skip, rows, wanted = block(x_BDFN, extra_BDFN)
+                x_BDFN, *skip = block(x_BDFN, extra_BDFN)
                 x_BDFN, extra_BDFN = modulated(x_BDFN), None
-                skips.append((skip, rows, wanted))
-        x_BDFN = self.separation_net(x_BDFN, modulated)
-        for layer in self.decoder:
+                skips.append(Skip(*skip))
+        return self.separation_net(x_BDFN, modulated), skips
+
+    def decoded(
+        self, x_BDFN: Tensor, skips: Sequence[Skip], modulated: Modulation = _unchanged
+    ) -> Tensor:
+        """Run the decoder on what `encoded` gives.
+
+        Returns:
+            stems_BDFN: real and imaginary parts of each stem's channels.
+        """
+        for layer, (skip_BDFN, rows, wanted) in zip(self.decoder, reversed(skips), strict=True):
             assert isinstance(layer, nn.ModuleList)
             fusion, expand = layer
-            skip, rows, wanted = skips.pop()
-            x_BDFN = expand(modulated(fusion(x_BDFN, skip)), rows, wanted)
+            x_BDFN = expand(modulated(fusion(x_BDFN, skip_BDFN)), rows, wanted)
         return x_BDFN
 
     @property

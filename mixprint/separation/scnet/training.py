@@ -18,10 +18,10 @@ from torch.utils.data import Dataset
 
 from mixprint.checkpoints.form import WEIGHTS_SUFFIX, load_weights
 from mixprint.errors import CheckpointError
-from mixprint.machine.device import resolve_device
+from mixprint.machine.device import training_device
 from mixprint.schema import WithOthers, as_record
 from mixprint.separation.loading import load_separator
-from mixprint.separation.material.sources import Material, found_or_made
+from mixprint.separation.material.sources import found_or_made
 from mixprint.separation.scnet.architecture import SCNetConfig, Variant
 from mixprint.separation.scnet.checkpoint import export_separator
 from mixprint.separation.scnet.data import Examples
@@ -30,6 +30,7 @@ from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.separation.scnet.settings import (
     DEFAULT_MODEL,
     DEFAULT_VARIANT,
+    SCNetTrainingConfig,
     SeparatorTrainConfig,
 )
 from mixprint.separation.scnet.validation import SCORED, Validation
@@ -44,7 +45,7 @@ from mixprint.separation.training.task import (
     identities_of_states,
     model_files,
 )
-from mixprint.separation.training.validation import check_names, mean_score
+from mixprint.separation.training.validation import check_names
 from mixprint.training.engine import train
 from mixprint.training.pool import SongWriter
 from mixprint.training.ranks import sum_over_ranks
@@ -71,24 +72,9 @@ class SeparatorTask(SongTask[SCNet]):
     name = "separator"
     export_name = EXPORT_NAME
     kept = ("variant", "model", "remix")
-
-    def __init__(
-        self,
-        config: SeparatorTrainConfig,
-        network: SCNet,
-        material: Material,
-        extra_valid: Mapping[str, str | Path],
-    ) -> None:
-        """Prepare it; songs to validate on are found, or made, on the first rank.
-
-        Raises:
-            ConfigError: the batch cannot be divided among the ranks.
-        """
-        super().__init__(config, network, material)
-        self._training = config.training
-        self._validation: Validation | None = None
-        if self.rank == 0:
-            self._validation = Validation(material.held_out(), extra_valid, self._training)
+    validation, scored = Validation, SCORED
+    _training: SCNetTrainingConfig
+    _validation: Validation | None
 
     def examples(self) -> Dataset[Batch]:
         """See `Task`."""
@@ -123,11 +109,6 @@ class SeparatorTask(SongTask[SCNet]):
         update.backward(loss / self.world_size)
         total = update.step(NETWORK)
         return {"loss": total, "relative_loss": total / (silence.item() / self.world_size)}
-
-    def score(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
-        """See `Task`; of equal ones the later is better."""
-        mean = mean_score(metrics, SCORED)
-        return None if mean is None else (mean, float(self._validated_step))
 
     def summary(self) -> str:
         """See `Task`."""
@@ -166,7 +147,7 @@ def train_separator(
             the best validation), `separator-last.*` (those of the last step), the songs that are
             made, and what `mixprint.training.outputs` lists.
         config: parameters of the training.
-        device: see `mixprint.machine.device.resolve_device`; ranks take the GPU of their number.
+        device: see `mixprint.machine.device.training_device`; ranks take the GPU of their number.
         extra_valid: name -> folder of more songs to validate on, for example real recordings.
         initial: a checkpoint to start from, see `load_separator`. A model that the parameters name
             must be the checkpoint's, but may have more dual-path layers, see `scnet.deepened`. It
@@ -194,7 +175,7 @@ def train_separator(
         material = found_or_made(data_dir, out_dir / SONGS_FOLDER, complete, writer)
         return SeparatorTask(complete, network.to(rank_device), material, extra_valid)
 
-    train(build, out_dir, device=resolve_device(device), on_metrics=on_metrics)
+    train(build, out_dir, device=training_device(device), on_metrics=on_metrics)
     return out_dir / WEIGHTS_FILE
 
 

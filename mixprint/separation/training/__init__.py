@@ -1,1 +1,1 @@
-"""What the trainings of all kinds of separators share."""
+"""Common parts of the trainings of all kinds of separators."""

@@ -11,7 +11,7 @@ from mixprint.separation.material.pool import PoolConfig
 from mixprint.separation.material.remix import RemixConfig
 
 # Parameters that do not change what is learned, beside those of `training`.
-_INDIFFERENT = frozenset({"num_processes", "device"})
+_INDIFFERENT = frozenset({"num_processes", "device", "download"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,8 @@ class SongTrainConfig(StepConfig):
         songs: which songs there are, when they are made on the fly.
         training: how the network learns from them.
         num_processes: ranks on this machine; on GPUs one each.
-        device: auto, cpu or cuda.
+        device: auto, cpu, cuda or xla.
+        download: `if-empty` fetches MUSDB18-HQ to the folder of the songs, if none are there.
     """
 
     remix: RemixConfig
@@ -96,6 +97,7 @@ class SongTrainConfig(StepConfig):
     training: TrainingConfig
     num_processes: Annotated[int, Range(1)]
     device: str
+    download: Literal["never", "if-empty"]
 
     def to_values(self) -> dict[str, Any]:
         """Return the section back as plain values, with lists in place of tuples."""

@@ -21,11 +21,12 @@ from torch.optim import Optimizer
 
 from mixprint.checkpoints.form import CheckpointFiles
 from mixprint.errors import CheckpointError, ConfigError
+from mixprint.machine import xla
 from mixprint.separation.material.pool import MadePool
 from mixprint.separation.material.remix import Remixer
 from mixprint.separation.material.sources import Material
 from mixprint.separation.training.settings import SongTrainConfig
-from mixprint.separation.training.validation import SongValidation, described
+from mixprint.separation.training.validation import SongValidation, described, mean_score
 from mixprint.stems import SAMPLE_RATE_HZ
 from mixprint.training.muon import Muon, split_parameters
 from mixprint.training.outputs import (
@@ -84,52 +85,70 @@ class SongTask(Task[Batch], Generic[_Network]):
     Attributes:
         export_name: of the averaged weights of the best validation; see `last_name`.
         kept: what a resumption may not change of the parameters, beside the optimiser.
+        validation: of the kind.
+        scored: figures that validations are compared by, see `mean_score`.
     """
 
     export_name: ClassVar[str]
     kept: ClassVar[tuple[str, ...]]
+    validation: ClassVar[type[SongValidation]]
+    scored: ClassVar[tuple[str, ...]]
 
-    def __init__(self, config: SongTrainConfig, network: _Network, material: Material) -> None:
-        """Prepare it, but for the validation.
+    def __init__(
+        self,
+        config: SongTrainConfig,
+        network: _Network,
+        material: Material,
+        extra_valid: Mapping[str, str | Path],
+    ) -> None:
+        """Prepare it; songs to validate on are found, or made, on the first rank.
+
+        Args:
+            config: parameters.
+            network: on the device of this rank.
+            material: songs.
+            extra_valid: name -> folder of more songs to validate on.
 
         Raises:
             ConfigError: the batch cannot be divided among the ranks.
         """
-        self._config, self._common = config, config.training
+        self._config, self._training = config, config.training
         self._network, self._material = network, material
         self.rank, self.world_size = rank_and_world()
-        size, left = divmod(self._common.batch_size, self.world_size)
+        size, left = divmod(self._training.batch_size, self.world_size)
         if left:
             raise ConfigError(
                 f"training.batch_size: expected a multiple of {self.world_size} processes, found "
-                f"{self._common.batch_size}"
+                f"{self._training.batch_size}"
             )
         self._rows = range(self.rank * size, (self.rank + 1) * size)
         self._remixer = Remixer(
             material.pool,
             config.remix,
-            num_samples=round(self._common.segment_s * SAMPLE_RATE_HZ),
-            seed=self._common.seed,
-            max_bad_fraction=self._common.max_bad_fraction,
+            num_samples=round(self._training.segment_s * SAMPLE_RATE_HZ),
+            seed=self._training.seed,
+            max_bad_fraction=self._training.max_bad_fraction,
         )
         self.parts = {NETWORK: network}
-        self.averaged = {NETWORK: self._common.ema_decay}
+        self.averaged = {NETWORK: self._training.ema_decay}
         self.plan = Plan(
             length=Length(
-                steps=max(self._common.max_steps, 0),
-                minutes=self._common.max_minutes,
-                patience=self._common.patience,
+                steps=max(self._training.max_steps, 0),
+                minutes=self._training.max_minutes,
+                patience=self._training.patience,
             ),
-            valid_steps=self._common.valid_steps,
-            seed=self._common.seed,
-            max_grad_norm=self._common.max_grad_norm,
-            save_steps=self._common.save_steps,
-            log_steps=self._common.log_steps,
-            num_workers=self._common.num_workers,
-            precision=self._common.precision,
+            valid_steps=self._training.valid_steps,
+            seed=self._training.seed,
+            max_grad_norm=self._training.max_grad_norm,
+            save_steps=self._training.save_steps,
+            log_steps=self._training.log_steps,
+            num_workers=self._training.num_workers,
+            precision=self._training.precision,
         )
         self._ahead: MakingAhead | None = None
         self._validation: SongValidation | None = None
+        if self.rank == 0:
+            self._validation = self.validation(material.held_out(), extra_valid, self._training)
         self._validated_step = 0
 
     @abstractmethod
@@ -151,26 +170,34 @@ class SongTask(Task[Batch], Generic[_Network]):
         """See `Task`; length, rates and songs may change between runs."""
         values = self._config.identity()
         kept = {name: values[name] for name in self.kept}
-        return {**kept, "optimiser": self._common.optimiser}
+        return {**kept, "optimiser": self._training.optimiser}
 
     def optimizers(self) -> Mapping[str, Sequence[Optimizer]]:
         """See `Task`; Muon comes first where it takes part."""
-        config = self._common
+        config = self._training
         matrices: list[dict[str, Any]] = []
         others = list(self._network.parameters())
         if config.optimiser == "muon":
             matrices, others = split_parameters(self._network)
         decay = config.weight_decay
         adamw = torch.optim.AdamW(
-            others, lr=1.0, betas=config.betas, weight_decay=decay, fused=True
+            self._rated(others),
+            lr=1.0,
+            betas=config.betas,
+            weight_decay=decay,
+            fused=not xla.is_xla(others[0].device),
         )
         muon = [Muon(matrices, lr=config.muon_factor, weight_decay=decay)] if matrices else []
         return {NETWORK: [*muon, adamw]}
 
+    def _rated(self, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+        """Group parameters by AdamW's rate for them, as a factor of all rates."""
+        return [{"params": parameters}]
+
     def rate(self, part: str, step: int, done: float) -> float:
         """See `Task`: a linear rise, then half a cosine."""
         del part
-        config = self._common
+        config = self._training
         rise = min((step + 1) / max(config.warmup_steps, 1), 1.0)
         fall = (1 + math.cos(math.pi * min(done, 1.0))) / 2
         rate = rise * (config.final_fraction + (1 - config.final_fraction) * fall)
@@ -179,7 +206,14 @@ class SongTask(Task[Batch], Generic[_Network]):
     def validate(self, step: int, parts: Mapping[str, nn.Module]) -> Mapping[str, float]:
         """See `Task`; the first rank does it."""
         self._validated_step = step
-        return {} if self._validation is None else self._measured(parts[NETWORK])
+        if self._validation is None:
+            return {}
+        return self._measured(xla.on_host(parts[NETWORK]))
+
+    def score(self, metrics: Mapping[str, float]) -> tuple[float, ...] | None:
+        """See `Task`; of equal ones the later is better."""
+        mean = mean_score(metrics, self.scored)
+        return None if mean is None else (mean, float(self._validated_step))
 
     def basis(self) -> str:
         """See `Task`."""
@@ -201,7 +235,7 @@ class SongTask(Task[Batch], Generic[_Network]):
     def _export(
         self, folder: Path, name: str, weights: Weights, entry: Mapping[str, float]
     ) -> None:
-        network = copy.deepcopy(self._network)
+        network = copy.deepcopy(xla.on_host(self._network))
         network.load_state_dict(weights[NETWORK])
         training = {
             "recipe": self._config.identity(),

@@ -12,6 +12,7 @@ from mixprint.separation.diffusion.checkpoint import export_diffusion
 from mixprint.separation.diffusion.model import Denoiser
 from mixprint.separation.diffusion.separator import DiffusionSeparator
 from mixprint.separation.diffusion.settings import SamplingSettings
+from mixprint.separation.scnet import checkpoint as scnet_checkpoint
 from mixprint.separation.scnet.network import TrainedSCNet
 from mixprint.storage.atomic import read_json, write_json
 from tests.separation.diffusion.trials import WINDOW_S, denoiser, music, scnet, separator
@@ -71,6 +72,32 @@ def test_the_prior_is_found_by_its_hash(tmp_path: Path) -> None:
 def test_a_prior_from_nowhere_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="prior from a checkpoint"):
         export_diffusion(separator(), tmp_path)
+
+
+def test_scales_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    network = _network()
+    network.denoiser.compression.scales_F[3] = 0
+    path = export_diffusion(network, tmp_path)
+    with pytest.raises(CheckpointError, match="scales_F: expected values above 0"):
+        load_separator(path)
+
+
+@pytest.mark.parametrize("backbone", ["conformer", "unet"])
+def test_a_window_that_takes_too_much_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    network = DiffusionSeparator(
+        denoiser(backbone=backbone), window_s=WINDOW_S, sampling=SamplingSettings()
+    )
+    path = export_diffusion(network, tmp_path)
+    # 20 frames of 129 rows, of which a conformer makes a 16th with 24 values each, and a U-Net an
+    # eighth with 16 of two.
+    num_values = {"conformer": 20 * 129 * 24 / 16, "unet": 20 * 129 * 16 / 8}[backbone]
+    monkeypatch.setattr(scnet_checkpoint, "MAX_WINDOW_VALUES", num_values + 1)
+    load_separator(path)
+    monkeypatch.setattr(scnet_checkpoint, "MAX_WINDOW_VALUES", num_values - 1)
+    with pytest.raises(CheckpointError, match="expected a window of at most"):
+        load_separator(path)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,17 @@ from torch import Tensor
 
 from mixprint.errors import ConfigError
 from mixprint.separation.diffusion.backbones import rotated
+from mixprint.separation.diffusion.losses import denoising_losses
 from mixprint.separation.diffusion.model import (
+    USUAL_VARIANCE,
     Denoised,
     Denoiser,
     Prior,
     denoised_examples,
     from_scnet,
+    is_new,
 )
+from mixprint.separation.diffusion.training_settings import LossWeights
 from mixprint.separation.scnet.model import build_scnet
 from tests.separation.diffusion.trials import BLOCKS, HOP, config, denoiser, music, scnet, shaken
 
@@ -38,8 +42,7 @@ def _run(network: Denoiser, time: float = 0.5, prior: Prior | None = None) -> De
         return network(z_BCFN, mixture_BCFN, alpha_B, sigma_B, prior)
 
 
-@pytest.mark.parametrize("time", [0.0, 0.1, 0.5, 0.9, 1.0])
-def test_it_begins_as_the_scnet_to_the_bit(time: float) -> None:
+def test_it_begins_as_the_scnet_to_the_bit() -> None:
     network = scnet()
     fresh = from_scnet(network, config()).eval()
     _, mixture_BCFN = _inputs(fresh)
@@ -49,7 +52,23 @@ def test_it_begins_as_the_scnet_to_the_bit(time: float) -> None:
     assert expected_BCFN.abs().max() > 0.01
     prior = Prior(0.5 * mixture_BCFN, torch.tensor([1.0, 0.0]))
     for given in (None, prior):
-        assert torch.equal(_run(fresh, time, given).vocals_BCFN, expected_BCFN)
+        assert torch.equal(_run(fresh, 1.0, given).vocals_BCFN, expected_BCFN)
+
+
+@pytest.mark.parametrize("time", [1e-4, 0.1, 0.3, 0.9])
+def test_it_begins_with_the_best_estimate_of_gaussian_errors(time: float) -> None:
+    fresh = from_scnet(scnet(), config()).eval()
+    noise_BCFN, mixture_BCFN = _inputs(fresh)
+    own_BCFN = _run(fresh, 1.0).x0_BCFN
+    # The noisy signal lies a hundredth beside the network's own estimate: no mask is at its bound.
+    beside_BCFN = own_BCFN * (1 + 0.01 * noise_BCFN)
+    alpha_B, sigma_B = fresh.schedule.coefficients(torch.full((2,), time))
+    alpha, sigma = alpha_B[0].item(), sigma_B[0].item()
+    with torch.inference_mode():
+        x0_BCFN = fresh(alpha * beside_BCFN, mixture_BCFN, alpha_B, sigma_B).x0_BCFN
+    share = USUAL_VARIANCE / (USUAL_VARIANCE + (sigma / alpha) ** 2)
+    expected_BCFN = own_BCFN + share * (beside_BCFN - own_BCFN)
+    torch.testing.assert_close(x0_BCFN, expected_BCFN, rtol=1e-3, atol=1e-4)
 
 
 def test_what_is_new_in_it_learns() -> None:
@@ -57,12 +76,47 @@ def test_what_is_new_in_it_learns() -> None:
     z_BCFN, mixture_BCFN = _inputs(fresh)
     time_B = torch.tensor([0.3, 0.8])
     examples = denoised_examples(fresh, mixture_BCFN, 0.5 * mixture_BCFN, time_B, z_BCFN)
-    (examples.estimate.x0_BCFN - examples.x0_BCFN).abs().square().mean().backward()
+    weights = LossWeights(vocal=1.0, linear=1.0, variance=1.0, presence=1.0)
+    denoising_losses(fresh, examples, weights).total_B.sum().backward()
     gradients = {name: weight.grad for name, weight in fresh.named_parameters()}
     assert all(grad is not None and grad.isfinite().all() for grad in gradients.values())
     moved = [name for name, grad in gradients.items() if grad is not None and grad.any()]
     assert any("extra_convs" in name for name in moved)
     assert any("films.0" in name for name in moved)
+    assert "presence.outward.weight" in moved
+
+
+def test_only_what_an_scnet_does_not_have_is_new() -> None:
+    fresh, known = from_scnet(scnet(), config()), scnet().state_dict()
+    names = {name.removeprefix("backbone.").removeprefix("body.") for name in known}
+    for name, weight in fresh.named_parameters():
+        plain = name.removeprefix("backbone.").removeprefix("body.")
+        assert is_new(name) != (plain in names), name
+        assert weight.requires_grad
+
+
+def test_the_width_of_what_tells_vocals_counts() -> None:
+    def presence(width: int) -> Tensor:
+        masked = _run(denoiser(presence=width)).masked
+        assert masked is not None
+        return masked.presence_BN
+
+    assert not torch.allclose(presence(8), presence(9), atol=1e-3)
+
+
+def test_vocals_fade_in_frames_that_are_unlikely_to_have_any() -> None:
+    network = denoiser()
+    *_, last = network.presence.children()
+
+    def run(logit: float) -> Denoised:
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, logit)
+        return _run(network, 1.0)  # where nothing but the mask tells
+
+    whole, likely, half, none = (run(logit).vocals_BCFN for logit in (9.0, 0.0, -1.0986, -99.0))
+    torch.testing.assert_close(likely, whole, rtol=0, atol=0)
+    torch.testing.assert_close(half, 0.5 * whole, rtol=1e-3, atol=1e-6)  # 0.25 / 0.5
+    assert not none.abs().any()
 
 
 def test_a_start_that_does_not_fit_is_refused() -> None:
@@ -100,6 +154,30 @@ def test_every_input_counts(backbone: str) -> None:
 )
 def test_every_option_counts(changes: dict) -> None:
     known, other = _run(denoiser()), _run(denoiser(**changes))
+    assert not torch.allclose(known.x0_BCFN, other.x0_BCFN, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "changes"),
+    [
+        ("conformer", {"width": 16}),
+        ("conformer", {"num_heads": 1}),
+        ("conformer", {"hidden": 16}),
+        ("conformer", {"num_layers": 1}),
+        ("conformer", {"kernel": 5}),
+        ("conformer", {"patch": 8}),
+        ("unet", {"width": 16}),
+        ("unet", {"multipliers": (1, 2, 2)}),
+        ("unet", {"num_heads": 1}),
+        ("unet", {"patch": 4}),
+    ],
+)
+def test_every_size_of_a_backbone_counts(backbone: str, changes: dict) -> None:
+    sizes = getattr(config(), backbone)
+    known, other = (
+        _run(denoiser(backbone=backbone, **{backbone: each}))
+        for each in (sizes, replace(sizes, **changes))
+    )
     assert not torch.allclose(known.x0_BCFN, other.x0_BCFN, atol=1e-3)
 
 
@@ -167,7 +245,8 @@ def test_ingredients_are_those_of_the_time() -> None:
     assert torch.equal(found.z_BCFN[1], noise_BCFN[1])
     torch.testing.assert_close(found.vocals_BCFN, 0.75 * mixture_BCFN)
     assert found.snr_B.tolist() == pytest.approx([1.0, 0.0])
-    assert all(value.isfinite().all() for value in found.estimate)
+    *spectra, masked = found.estimate
+    assert all(value.isfinite().all() for value in (*spectra, *masked))
 
 
 def test_rotary_positions_are_relative() -> None:

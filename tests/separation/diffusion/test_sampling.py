@@ -71,6 +71,9 @@ def test_the_grid_trails_and_respects_timesteps() -> None:
     assert times == pytest.approx([1, 0.75, 0.5, 0.25, 0])
     times = [2 / math.pi * math.acos(noise.alpha) for noise in Schedule("cosine", 10).grid(4)]
     assert times == pytest.approx([1, 0.8, 0.5, 0.2, 0])
+    shorter = continuous.grid(4, 0.8, 2.0)
+    times = [2 / math.pi * math.acos(noise.alpha) for noise in shorter]
+    assert times == pytest.approx([0.8 * part for part in (1, 4 / 9, 1 / 9, 0)], abs=1e-7)
     assert len(continuous.grid(20, 0.3)) == 7
     assert continuous.grid(20, 0.3)[0] == continuous.noise_at(0.3)
     assert len(continuous.grid(1, 0.1)) == 2
@@ -79,6 +82,17 @@ def test_the_grid_trails_and_respects_timesteps() -> None:
     uniform_B = torch.tensor([1e-9, 0.1, 0.11, 1.0])
     assert Schedule("cosine", 10).times(uniform_B).tolist() == pytest.approx([0.1, 0.1, 0.2, 1.0])
     assert continuous.times(uniform_B) is uniform_B
+
+
+@pytest.mark.parametrize(("spacing", "part"), [(1.0, 0.777), (2.0, 1.07)])
+def test_shorter_steps_keep_small_deviations(spacing: float, part: float) -> None:
+    def ideal(z: Tensor, noise: Noise) -> Tensor:
+        signal = (noise.alpha * 0.1) ** 2
+        return noise.alpha * 0.01 / (signal + noise.sigma**2) * z
+
+    start = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    found = sample(ideal, start, Schedule("cosine").grid(20, spacing=spacing), "dpm")
+    assert found.std().item() == pytest.approx(0.1 * part, abs=1e-3)
 
 
 @pytest.mark.parametrize(("deviation", "kind", "eta"), DEVIATIONS)

@@ -50,6 +50,7 @@ def test_an_architecture_that_is_not_known_is_refused(values: dict, message: str
         ({"seed": -1}, "seed"),
         ({"eta": 0.5}, "eta: expected 0 with the sampler dpm"),
         ({"sampler": "ddpm", "eta": 0.5}, "eta: expected 0 with the sampler ddpm"),
+        ({"sampler": "ddim", "eta": 0.5, "steps": 1}, "eta: expected 0 with one step"),
         ({"strength": 0.5}, "strength: expected 1 with the start noise"),
         ({"start": "mixture"}, "strength: expected less than 1 with the start mixture"),
     ],

@@ -1,6 +1,9 @@
 """Training: what it leaves, what it starts from, and that every option does something."""
 
+import errno
 import json
+import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,19 @@ import torch
 
 from mixprint.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
-from mixprint.separation import SCNetConfig, build_scnet, export_separator, load_separator
+from mixprint.separation import (
+    SCNetConfig,
+    Separator,
+    build_scnet,
+    export_separator,
+    load_separator,
+)
 from mixprint.separation.diffusion import training
+from mixprint.separation.diffusion.backbones import Told
 from mixprint.separation.diffusion.losses import Losses
 from mixprint.separation.diffusion.model import Denoiser
 from mixprint.separation.diffusion.separator import DiffusionSeparator
+from mixprint.separation.diffusion.settings import SamplingSettings
 from mixprint.separation.diffusion.training import (
     DiffusionTask,
     TrainingPrior,
@@ -120,6 +131,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "vocals only": {"training": {"no_vocal_fraction": 0.0, "vocal_only_fraction": 1.0}},
     "noise only": {"training": {"noise_only_fraction": 0.9}},
     "vocal weight": {"training": {"vocal_weight": 0.0}},
+    "variance weight": {"training": {"variance_weight": 1.0}},
+    "presence weight": {"training": {"presence_weight": 1.0}},
     "linear weight": {"training": {"noise_only_fraction": 0.9, "linear_weight": 0.0}},
     "precision": {"training": {"precision": "bfloat16"}},
     "seed": {"training": {"seed": 9}},
@@ -152,44 +165,63 @@ def test_every_option_changes_the_loss(losses: dict[str, float], name: str) -> N
     assert same == []
 
 
-@pytest.mark.parametrize(
-    "training_values",
-    [{"optimiser": "muon"}, {"learning_rate": 0.01}, {"ema_decay": 0.05}, {"betas": [0.5, 0.9]}],
-    ids=str,
-)
-def test_options_of_the_optimiser_change_what_is_learned(
-    tmp_path: Path, data_dir: Path, training_values: dict[str, Any]
-) -> None:
-    hashes = {
-        file_sha256(train_tiny(data_dir, tmp_path / str(len(each)), training=each))
-        for each in ({"max_steps": 2}, {"max_steps": 2, **training_values})
+OPTIMISER_OPTIONS: dict[str, dict[str, Any]] = {
+    "muon": {"optimiser": "muon"},
+    "muon factor": {"optimiser": "muon", "muon_factor": 9.0},
+    "rate": {"learning_rate": 0.01},
+    "rate of what is new": {"new_factor": 50.0},
+    "last rate": {"final_fraction": 0.9},
+    "warm-up": {"warmup_steps": 1},
+    "decay": {"weight_decay": 9.0},
+    "betas": {"betas": [0.5, 0.9]},
+    "gradient": {"max_grad_norm": 1e-9},
+    "average": {"ema_decay": 0.05},
+}
+
+
+@pytest.fixture(scope="module")
+def learned(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder, short = tmp_path_factory.mktemp("learned"), {"max_steps": 2, "num_valid": 0}
+    options = {"none": {}, **OPTIMISER_OPTIONS}
+    return {
+        name: file_sha256(train_tiny(data_dir, folder / name, training={**short, **each}))
+        for name, each in options.items()
     }
-    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize("name", OPTIMISER_OPTIONS)
+def test_options_of_the_optimiser_change_what_is_learned(
+    learned: dict[str, str], name: str
+) -> None:
+    same = [n for n in learned if n != name and learned[n] == learned[name]]
+    assert same == []
 
 
 @pytest.mark.parametrize(
-    ("sampling", "changes_few", "changes_one"),
+    ("changes", "changes_few", "changes_one"),
     [
-        ({"sampler": "ddpm"}, True, False),
-        ({"sampler": "ddim", "eta": 0.5}, True, False),
-        ({"seed": 4}, True, True),
-        ({"start": "mixture", "strength": 0.6}, True, False),
+        ({"sampling": {"sampler": "ddpm"}}, True, False),
+        ({"sampling": {"sampler": "ddim", "eta": 0.5}}, True, False),
+        ({"sampling": {"seed": 4}}, True, True),
+        ({"sampling": {"start": "mixture", "strength": 0.6}}, True, False),
+        ({"training": {"valid_sampling_steps": 3}}, True, False),
+        ({"training": {"valid_s": 0.2}}, True, True),
     ],
     ids=str,
 )
 def test_a_validation_samples_as_the_separator_will(
-    data_dir: Path, sampling: dict[str, Any], changes_few: bool, changes_one: bool
+    data_dir: Path, changes: dict[str, Any], changes_few: bool, changes_one: bool
 ) -> None:
-    def figures(sampling: dict[str, Any]) -> dict[str, float]:
-        own = task(data_dir, {"sampling": sampling})
+    def figures(changes: dict[str, Any]) -> dict[str, float]:
+        own = task(data_dir, changes)
         shaken(own.parts["network"])
         return dict(own.validate(1, own.parts))
 
-    plain, changed = figures({}), figures(sampling)
+    plain, changed = figures({}), figures(changes)
     assert figures({}) == plain, "its noise is always the same"
-    for name, changes in (("few_steps", changes_few), ("one_step", changes_one)):
+    for name, is_other in (("few_steps", changes_few), ("one_step", changes_one)):
         figure = f"held_out.{name}_sdr.vocals"
-        assert (plain[figure] != changed[figure]) == changes
+        assert (plain[figure] != changed[figure]) == is_other
 
 
 def test_a_validation_measures_what_it_says(data_dir: Path) -> None:
@@ -197,13 +229,16 @@ def test_a_validation_measures_what_it_says(data_dir: Path) -> None:
     network = own.parts["network"]
     assert isinstance(network, Denoiser)
 
-    # Vocals are a quarter of whatever it is shown.
+    num_features = network.backbone.num_features
+
+    # Vocals are a quarter of whatever it is shown, and it is sure of them.
     class Quarter(torch.nn.Module):
         takes_compressed = False
 
-        def forward(self, z: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
-            real_F = torch.tensor([0.25, 0.0] * 2).atanh()
-            return real_F.view(1, 4, 1, 1).expand(len(z), 4, *z.shape[2:])
+        def forward(self, z: torch.Tensor, *_: torch.Tensor) -> Told:
+            out_D = torch.tensor([*[math.atanh(0.25), 0.0] * 2, -10.0, -10.0])
+            out_BDFN = out_D.view(1, -1, 1, 1).expand(len(z), -1, *z.shape[2:])
+            return Told(out_BDFN, torch.zeros(len(z), num_features, 1, z.shape[-1]))
 
     network.backbone = Quarter()
     found = own.validate(1, own.parts)
@@ -247,7 +282,9 @@ def test_it_can_start_from_an_scnet(tmp_path: Path, data_dir: Path, scnet_path: 
     network = loaded(path)
     assert network.denoiser.config.blocks == BLOCKS
     audio_CT = music(4410)
-    vocals_CT = load_separator(path).separate(audio_CT)[0]
+    # From noise alone, in one step.
+    one_step = Separator(network.configured(sampling=SamplingSettings(steps=1)))
+    vocals_CT = one_step.separate(audio_CT)[0]
     expected_CT = load_separator(scnet_path).separate(audio_CT)[STEMS.index("vocals")]
     # Windows of the two lie differently on their frames, and weights are rounded to float16.
     assert utterance_sdr(vocals_CT, expected_CT) > 20
@@ -323,6 +360,20 @@ def test_the_prior_goes_with_the_weights(tmp_path: Path, data_dir: Path, scnet_p
     assert torch.equal(*estimates)
     with pytest.raises(CheckpointError, match=r"a state of prior None, found [0-9a-f]{64}"):
         train_tiny(data_dir, tmp_path, training={"max_steps": 3})
+
+
+def test_no_half_of_a_prior_is_left(
+    tmp_path: Path, scnet_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: Path, copied: Path) -> None:
+        copied.write_bytes(source.read_bytes()[:100])
+        raise OSError(errno.ENOSPC, "no room")
+
+    prior = TrainingPrior.load(str(scnet_path), torch.device("cpu"))
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(DataError, match=r"prior\.safetensors: expected room"):
+        prior.copy_to(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_prior_is_shown_with_louder_errors(data_dir: Path, scnet_path: Path) -> None:

@@ -49,8 +49,11 @@ def test_what_is_wrong_with_the_data_is_said(tmp_path: Path) -> None:
     sf.write(tmp_path / "song0" / "bass.wav", torch.zeros(100, 2).numpy(), 48_000)
     with pytest.raises(DataError, match="48000"):
         find_songs(tmp_path)
+    sf.write(tmp_path / "song0" / "bass.wav", torch.zeros(0, 2).numpy(), 44_100)
+    with pytest.raises(DataError, match=r"bass\.wav: expected audio, found none"):
+        find_songs(tmp_path)
     (tmp_path / "song0" / "bass.wav").unlink()
-    with pytest.raises(DataError, match=r"bass\.wav"):
+    with pytest.raises(DataError, match=r"bass\.wav: .*, found no such file"):
         find_songs(tmp_path)
 
 

@@ -41,7 +41,11 @@ def test_wrong_values_are_refused(changes: dict[str, Any], message: str) -> None
 def test_round_trip() -> None:
     config = separator_config({"variant": "plain", "model": {"num_dplayer": 2}})
     assert SeparatorTrainConfig.from_values(json.loads(json.dumps(config.to_values()))) == config
-    assert config.identity().keys() == config.to_values().keys() - {"num_processes", "device"}
+    assert config.identity().keys() == config.to_values().keys() - {
+        "num_processes",
+        "device",
+        "download",
+    }
 
 
 def test_a_model_that_is_named_is_completed_by_the_shipped_one() -> None:
