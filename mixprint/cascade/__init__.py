@@ -1,0 +1,1 @@
+"""Creative mixing: the rhythm of one song with the harmony of another."""

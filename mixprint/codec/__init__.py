@@ -1,0 +1,1 @@
+"""Codecs: audio as a few numbers at each time, and back."""
