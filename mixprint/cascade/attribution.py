@@ -4,6 +4,7 @@ Shape suffixes: M source, T sample, F frequency row, N frame, O octave, K block.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def _octaves() -> list[tuple[int, int]]:
     while 2 * edges[-1] < top:
         edges.append(2 * edges[-1])
     edges[-1] = top
-    return list(zip(edges, edges[1:], strict=False))
+    return list(pairwise(edges))
 
 
 def _spectrum(audio: Tensor) -> Tensor:

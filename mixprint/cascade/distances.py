@@ -14,11 +14,6 @@ from torch import Tensor
 _SCALE = 1_000.0
 
 
-def pooled(z_BDN: Tensor) -> Tensor:
-    """Embed latents by their mean and deviation over time: embedding_PE."""
-    return torch.cat([z_BDN.mean(dim=-1), z_BDN.std(dim=-1, correction=0)], dim=1)
-
-
 def kernel_distance(embedding_PE: Tensor, reference_QE: Tensor) -> float:
     """Estimate the kernel audio distance; without bias, so below 0 at times for equal sets.
 

@@ -58,9 +58,7 @@ class Likeness(NamedTuple):
     @classmethod
     def of(cls, mix: Character, input_: Character, target: Character) -> "Likeness":
         """Compare a mix with both songs."""
-        return cls(
-            mix.rhythm(input_), mix.rhythm(target), mix.harmony(input_), mix.harmony(target)
-        )
+        return cls(mix.rhythm(input_), mix.rhythm(target), mix.harmony(input_), mix.harmony(target))
 
     @property
     def score(self) -> float:

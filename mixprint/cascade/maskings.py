@@ -23,13 +23,13 @@ _TINY = 1e-12
 
 
 class Spectra(NamedTuple):
-    """Power spectra of two songs, and of what is struck and what is held in them.
+    """Power spectra of two songs over their channels, and of their percussive and harmonic parts.
 
     Attributes:
-        input_FN: power of the input, over its channels.
-        target_FN: power of the target.
-        struck_FN: power of the percussive part of the input.
-        held_FN: power of the harmonic part of the target.
+        input_FN: of the input.
+        target_FN: of the target.
+        struck_FN: of the percussive parts of both: wanted of the input, unwanted of the target.
+        held_FN: of the harmonic parts of both: unwanted of the input, wanted of the target.
         frequency_F1: of the rows, Hz.
         hop_s: from frame to frame.
     """
@@ -44,15 +44,19 @@ class Spectra(NamedTuple):
     @classmethod
     def of(cls, stft: "_Stft", input_CT: Tensor, target_CT: Tensor) -> Self:
         """Measure two songs of one length."""
-        _, struck_CT = harmonic_and_percussive(input_CT, stft.sample_rate_hz)
-        held_CT, _ = harmonic_and_percussive(target_CT, stft.sample_rate_hz)
-        powers = (
-            stft.forward(audio_CT).abs().square().sum(dim=0)
-            for audio_CT in (input_CT, target_CT, struck_CT, held_CT)
+        held, struck = zip(
+            *(harmonic_and_percussive(song, stft.sample_rate_hz) for song in (input_CT, target_CT)),
+            strict=True,
         )
-        rows_F1 = torch.arange(stft.window_samples // 2 + 1)[:, None]
-        frequency_F1 = rows_F1 * (stft.sample_rate_hz / stft.window_samples)
-        return cls(*powers, frequency_F1, stft.hop_samples / stft.sample_rate_hz)
+        rows_F1 = torch.arange(stft.window_samples // 2 + 1, device=input_CT.device)[:, None]
+        return cls(
+            input_FN=stft.power(input_CT),
+            target_FN=stft.power(target_CT),
+            struck_FN=stft.power(torch.cat(struck)),
+            held_FN=stft.power(torch.cat(held)),
+            frequency_F1=rows_F1 * (stft.sample_rate_hz / stft.window_samples),
+            hop_s=stft.hop_samples / stft.sample_rate_hz,
+        )
 
 
 def energy(spectra: Spectra) -> Tensor:
@@ -61,7 +65,7 @@ def energy(spectra: Spectra) -> Tensor:
 
 
 def spectral(spectra: Spectra) -> Tensor:
-    """Give each place to what is struck in the input, or to what is held in the target."""
+    """Give what is struck to the input, and what is held to the target."""
     return _share(spectra.struck_FN, spectra.held_FN)
 
 
@@ -73,13 +77,13 @@ def frequency(spectra: Spectra) -> Tensor:
 
 
 def temporal(spectra: Spectra) -> Tensor:
-    """Give the moments to the input in which something is struck in it."""
-    struck_1N, other_1N = (
-        power_FN.sum(dim=0, keepdim=True) for power_FN in (spectra.struck_FN, spectra.target_FN)
+    """Give the moments to the input in which something is struck."""
+    struck_1N, held_1N = (
+        power_FN.sum(dim=0, keepdim=True) for power_FN in (spectra.struck_FN, spectra.held_FN)
     )
     frames = max(round(ONSET_S / spectra.hop_s), 1)
     longer_1N = functional.max_pool1d(functional.pad(struck_1N, (frames - 1, 0)), frames, 1)
-    return _share(longer_1N, other_1N).expand_as(spectra.input_FN)
+    return _share(longer_1N, held_1N).expand_as(spectra.input_FN)
 
 
 def hybrid(spectra: Spectra) -> Tensor:
@@ -109,9 +113,7 @@ class Masked(NamedTuple):
     mask_FN: Tensor
 
 
-def masked_mix(
-    input_CT: Tensor, target_CT: Tensor, masking: str, sample_rate_hz: int
-) -> Masked:
+def masked_mix(input_CT: Tensor, target_CT: Tensor, masking: str, sample_rate_hz: int) -> Masked:
     """Mix two songs by one of the fixed masks.
 
     Args:
@@ -153,6 +155,10 @@ class _Stft:
         return torch.stft(
             audio_CT, self.window_samples, self.hop_samples, window=window_T, return_complex=True
         )
+
+    def power(self, audio_CT: Tensor) -> Tensor:
+        """Return the power over all channels: power_FN."""
+        return torch.view_as_real(self.forward(audio_CT)).square().sum(dim=(0, 3))
 
     def inverse(self, spectrum_CFN: Tensor, length: int) -> Tensor:
         window_T = torch.hann_window(self.window_samples, device=spectrum_CFN.device)

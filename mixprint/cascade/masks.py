@@ -39,7 +39,7 @@ class MaskMeasures(NamedTuple):
 
     @property
     def complementarity(self) -> float:
-        """Part that does not overlap; `CHANCE_COMPLEMENTARITY` says nothing, 1 any hard mask has."""
+        """Part that does not overlap: 1 of any hard mask, `CHANCE_COMPLEMENTARITY` of halves."""
         return 1 - self.overlap
 
     @property

@@ -6,6 +6,7 @@ Shape suffixes: B item, T sample, D dimension of a latent, N frame.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 SAMPLE_RATE_HZ = 24_000
@@ -56,3 +57,8 @@ def check_frames(z_BDN: Tensor, num_samples: int) -> None:
             f"expected the {num_frames(num_samples)} latents of {num_samples} samples, got "
             f"{z_BDN.shape[-1]}"
         )
+
+
+def pooled(z_BDN: Tensor) -> Tensor:
+    """Describe latents by their mean and deviation over time: embedding_BE, E twice D."""
+    return torch.cat([z_BDN.mean(dim=-1), z_BDN.std(dim=-1, correction=0)], dim=1)

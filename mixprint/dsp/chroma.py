@@ -43,7 +43,11 @@ def chroma(audio_ST: Tensor, sample_rate_hz: int) -> Tensor:
     num_blocks = audio_ST.shape[-1] // block
     window_T = torch.hann_window(window_samples, device=audio_ST.device)
     spectrum_SFN = torch.stft(
-        audio_ST[..., : num_blocks * block], window_samples, hop, window=window_T, return_complex=True
+        audio_ST[..., : num_blocks * block],
+        window_samples,
+        hop,
+        window=window_T,
+        return_complex=True,
     )[..., : num_blocks * _FRAMES_PER_BLOCK]
     power_SFN = torch.view_as_real(spectrum_SFN).square().sum(dim=-1)
     classes_FH = _classes(window_samples, sample_rate_hz).to(audio_ST)

@@ -35,7 +35,8 @@ def onset_envelope(audio_ST: Tensor, sample_rate_hz: int) -> Tensor:
     spectrum_SFN = torch.stft(audio_ST, window_samples, hop, window=window_T, return_complex=True)
     power_SFN = torch.view_as_real(spectrum_SFN).square().sum(dim=-1)
     bands_FB = _bands(window_samples, sample_rate_hz).to(audio_ST)
-    level_SBN = (power_SFN.mT @ bands_FB).mT.sqrt()
+    # The floor keeps the gradient of the root finite in silence.
+    level_SBN = (power_SFN.mT @ bands_FB).mT.clamp_min(_TINY**2).sqrt()
     loudest_S11 = level_SBN.amax(dim=(1, 2), keepdim=True).clamp_min(_TINY)
     rise_SBN = torch.log1p(_COMPRESSION * level_SBN / loudest_S11).diff(dim=-1).clamp_min(0)
     return torch.nn.functional.pad(rise_SBN.sum(dim=1), (1, 0))
@@ -69,5 +70,5 @@ def _bands(window_samples: int, sample_rate_hz: int) -> Tensor:
     # A bin counts for each band that its width meets, so that low bands are not empty.
     half_hz = sample_rate_hz / window_samples / 2
     low_F1, high_F1 = bins_F1 - half_hz, bins_F1 + half_hz
-    overlap_FB = (torch.minimum(high_F1, edges_hz[1:]) - torch.maximum(low_F1, edges_hz[:-1]))
+    overlap_FB = torch.minimum(high_F1, edges_hz[1:]) - torch.maximum(low_F1, edges_hz[:-1])
     return overlap_FB.clamp_min(0) / (2 * half_hz)

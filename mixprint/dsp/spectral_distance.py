@@ -57,13 +57,36 @@ def multi_resolution_stft(
         )
     if a_CT.shape[-1] < max(resolutions):
         raise ValueError(f"expected at least {max(resolutions)} samples, got {a_CT.shape[-1]}")
-    parts = [_one_resolution(a_CT, b_CT, n_fft, frames_per_window) for n_fft in resolutions]
+    parts = []
+    for n_fft in resolutions:
+        hop_samples = n_fft // frames_per_window
+        a_JCFN, b_JCFN = (_stereo_magnitudes(x_CT, n_fft, hop_samples) for x_CT in (a_CT, b_CT))
+        parts.append(_distance(a_JCFN, b_JCFN).view(a_CT.shape[:-2]))
     return torch.stack(parts).mean(dim=0)
 
 
-def _one_resolution(a_CT: Tensor, b_CT: Tensor, n_fft: int, frames_per_window: int) -> Tensor:
-    hop_samples = n_fft // frames_per_window
-    a_JCFN, b_JCFN = (_magnitudes(x_CT, n_fft, hop_samples) for x_CT in (a_CT, b_CT))
+def mono_distance(a_BT: Tensor, b_BT: Tensor, resolutions: Sequence[int]) -> Tensor:
+    """Measure as `multi_resolution_stft` does, of mono audio: distance_B.
+
+    Raises:
+        ValueError: the shapes differ, or the audio is shorter than a window.
+    """
+    if a_BT.shape != b_BT.shape or a_BT.shape[-1] < max(resolutions):
+        raise ValueError(
+            f"expected two of one shape with at least {max(resolutions)} samples, got "
+            f"{tuple(a_BT.shape)} and {tuple(b_BT.shape)}"
+        )
+    parts = []
+    for n_fft in resolutions:
+        a_BCFN, b_BCFN = (
+            _magnitudes(_spectra(x_BT, n_fft, n_fft // FRAMES_PER_WINDOW))[:, None]
+            for x_BT in (a_BT, b_BT)
+        )
+        parts.append(_distance(a_BCFN, b_BCFN))
+    return torch.stack(parts).mean(dim=0)
+
+
+def _distance(a_JCFN: Tensor, b_JCFN: Tensor) -> Tensor:
     floor = amplitude(FLOOR_DBFS)
     logarithmic_J = (torch.log(a_JCFN + floor) - torch.log(b_JCFN + floor)).abs().mean((1, 2, 3))
     # The floor keeps gradient and ratio finite where there is only silence.
@@ -72,30 +95,32 @@ def _one_resolution(a_CT: Tensor, b_CT: Tensor, n_fft: int, frames_per_window: i
     reference_J = b_JCFN.square().mean((1, 2, 3))
     convergence_J = ((difference_J + tiny) / (reference_J + tiny)).sqrt()
     none_J = (tiny / (reference_J + tiny)).sqrt()
-    distance_J = logarithmic_J + convergence_J - none_J
-    return distance_J.view(a_CT.shape[:-2])
+    return logarithmic_J + convergence_J - none_J
 
 
-def _magnitudes(x_CT: Tensor, n_fft: int, hop_samples: int) -> Tensor:
-    """Return the magnitudes of left, right, mid and side; 1 for a full-scale sine in its bin."""
-    window_F = _window(n_fft, x_CT.device)
+def _stereo_magnitudes(x_CT: Tensor, n_fft: int, hop_samples: int) -> Tensor:
+    """Return the magnitudes of left, right, mid and side."""
     flat_JT = x_CT.reshape(-1, x_CT.shape[-1])
-    spectrum_JFN = torch.stft(
-        flat_JT,
-        n_fft,
-        hop_samples,
-        window=window_F,
-        pad_mode="constant",
-        return_complex=True,
-    )
-    channel_JCFN = spectrum_JFN.unflatten(0, (-1, NUM_CHANNELS))
+    channel_JCFN = _spectra(flat_JT, n_fft, hop_samples).unflatten(0, (-1, NUM_CHANNELS))
     left_JFN, right_JFN = channel_JCFN.unbind(1)
     all_JCFN = torch.stack(
         [left_JFN, right_JFN, (left_JFN + right_JFN) / 2, (left_JFN - right_JFN) / 2], dim=1
     )
+    return _magnitudes(all_JCFN)
+
+
+def _spectra(audio_JT: Tensor, n_fft: int, hop_samples: int) -> Tensor:
+    """Return spectrum_JFN, of magnitude 1 for a full-scale sine in its bin."""
+    window_F = _window(n_fft, audio_JT.device)
+    return torch.stft(
+        audio_JT, n_fft, hop_samples, window=window_F, pad_mode="constant", return_complex=True
+    )
+
+
+def _magnitudes(spectrum: Tensor) -> Tensor:
     # The tiny term keeps the gradient of the root finite at zero; -160 dBFS.
-    power_JCFN = all_JCFN.real.square() + all_JCFN.imag.square()
-    return torch.sqrt(power_JCFN + 1e-16)
+    power = spectrum.real.square() + spectrum.imag.square()
+    return torch.sqrt(power + 1e-16)
 
 
 @lru_cache(maxsize=16)

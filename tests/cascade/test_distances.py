@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mixprint.cascade.distances import frechet_distance, kernel_distance, pooled
+from mixprint.cascade.distances import frechet_distance, kernel_distance
 
 DISTANCES = (kernel_distance, frechet_distance)
 
@@ -20,9 +20,7 @@ def test_what_is_farther_away_is_farther(distance: object) -> None:
 
 
 def test_the_estimate_has_no_bias() -> None:
-    found = [
-        kernel_distance(pieces(30, seed=2 * n), pieces(30, seed=2 * n + 1)) for n in range(50)
-    ]
+    found = [kernel_distance(pieces(30, seed=2 * n), pieces(30, seed=2 * n + 1)) for n in range(50)]
     assert min(found) < 0 < max(found)
     assert abs(sum(found) / len(found)) < 2
 
@@ -37,8 +35,3 @@ def test_one_piece_is_no_set() -> None:
     for distance in DISTANCES:
         with pytest.raises(ValueError, match="got 1 and 5"):
             distance(pieces(1), pieces(5))
-
-
-def test_latents_are_pooled_over_time() -> None:
-    z_BDN = torch.tensor([[[1.0, 3.0], [2.0, 2.0]]])
-    assert pooled(z_BDN).tolist() == [[2.0, 2.0, 1.0, 0.0]]
