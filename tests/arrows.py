@@ -35,6 +35,8 @@ ORDER = (
         "controller",
         "zero_shot",
         "separation",
+        "codec",
+        "cascade",
     ),
     "transfer",
     *("evaluation", "listening", "api", "cli"),

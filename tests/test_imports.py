@@ -30,6 +30,8 @@ ALLOWED = {
     "training",
     "zero_shot": "checkpoints collection dsp encoder features storage training",
     "separation": "audio checkpoints collection machine storage synthesis training",
+    "codec": "",
+    "cascade": "audio codec dsp pages storage",
     "transfer": "audio collection console controller dsp encoder features machine pages separation "
     "storage zero_shot",
     "console": "audio dsp pages storage",
@@ -38,7 +40,7 @@ ALLOWED = {
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints console controller encoder features machine separation storage "
     "transfer weights zero_shot",
-    "cli": "api audio checkpoints collection console controller encoder evaluation features "
+    "cli": "api audio cascade checkpoints collection console controller encoder evaluation features "
     "listening machine separation storage synthesis transfer weights zero_shot",
 }
 MAX_FILES_IN_ROOT = 10

@@ -136,6 +136,13 @@ def masked_mix(input_CT: Tensor, target_CT: Tensor, masking: str, sample_rate_hz
     return Masked(stft.inverse(mix_CFN, input_CT.shape[-1]), mask_FN)
 
 
+def stems_mix(drums_CT: Tensor, without_drums_CT: Tensor, sample_rate_hz: int) -> Masked:
+    """Add the drums of one song to all else of another; the mask tells how much is the drums'."""
+    stft = _Stft(sample_rate_hz)
+    drums_FN, other_FN = (stft.power(each_CT).sqrt() for each_CT in (drums_CT, without_drums_CT))
+    return Masked(drums_CT + without_drums_CT, _share(drums_FN, other_FN))
+
+
 def _share(own_FN: Tensor, other_FN: Tensor) -> Tensor:
     """Return the part of the squared power; one half where both are silent."""
     own_FN, other_FN = own_FN.square() + _TINY**2, other_FN.square() + _TINY**2

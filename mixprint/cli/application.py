@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from mixprint.cli import console, console_demo, console_fit, console_mix, styles
+from mixprint.cli.blend import blend
 from mixprint.cli.check_separator import check_separator
 from mixprint.cli.describe import describe
 from mixprint.cli.exits import clear_exits
@@ -21,6 +22,7 @@ COMMANDS = (
     transfer_batch,
     separate,
     check_separator,
+    blend,
     listening_test,
     listening_results,
     features,

@@ -5,8 +5,15 @@ Shape suffixes: M mel, F frequency bin, 1 one.
 Source: the HTK mel scale, 2595 log10(1 + f / 700).
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def mel(frequency_hz: float) -> float:
+    """Return the place of a frequency on the mel scale."""
+    return 2595.0 * math.log10(1 + frequency_hz / 700)
 
 
 def mel_filterbank(num_mels: int, n_fft: int, sample_rate_hz: int) -> Tensor:
