@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from mixprint.separation.diffusion.settings import DiffusionConfig
 from mixprint.separation.scnet.model import SCNetBody, mask_head, masks, real_channels
-from mixprint.stems import NUM_CHANNELS
+from mixprint.stems import NUM_CHANNELS, SAMPLE_RATE_HZ
 
 SPECTRUM_CHANNELS = 2 * NUM_CHANNELS  # real and imaginary parts
 # What a head needs: a spectrum, or a mask and the logarithm of its variance in each channel.
@@ -31,6 +31,11 @@ LARGEST_LOG_SNR = 20.0
 _ROTARY_BASE = 10_000.0
 PRESENCE_FRAMES = 61  # that are heard to tell whether there are vocals in the middle one
 FIRST_PRESENCE = 2.0  # logit, before anything is learned
+# Between the bands in which the presence of vocals is told by levels.
+LEVEL_EDGES_HZ = (108.0, 323.0, 861.0, 2_153.0, 5_383.0)
+NUM_LEVELS = 2 * (len(LEVEL_EDGES_HZ) + 2)  # see `levels`
+# Of powers, of the vocals relative to the mixture, and of all relative to its mean.
+LEAST_POWER, LEAST_RATIO, LEAST_LOUDNESS = 1e-9, 1e-4, 1e-5
 
 
 class Conditioning(nn.Module):
@@ -84,21 +89,53 @@ class Presence(nn.Module):
         """
         super().__init__()
         self.norm = nn.LayerNorm(2 * channels)
-        self.inward = nn.Linear(2 * channels, width)
+        self.inward = nn.Linear(2 * channels + NUM_LEVELS, width)
         self.along_time = nn.Conv1d(width, width, PRESENCE_FRAMES, padding=PRESENCE_FRAMES // 2)
         self.outward = nn.Conv1d(width, 1, 1)
         nn.init.zeros_(self.outward.weight)
         assert self.outward.bias is not None
         nn.init.constant_(self.outward.bias, FIRST_PRESENCE)
 
-    def forward(self, x_BDPN: Tensor) -> Tensor:
-        """Return logit_BN from features of rows and frames."""
+    def forward(self, x_BDPN: Tensor, level_BLN: Tensor) -> Tensor:
+        """Return logit_BN from features of rows and frames, and `levels`."""
         with torch.autocast(x_BDPN.device.type, enabled=False):
             x_BDN = torch.cat([x_BDPN.mean(dim=2), x_BDPN.amax(dim=2)], dim=1).float()
-            x_BNW = functional.gelu(self.inward(self.norm(x_BDN.transpose(1, 2))))
-            x_BWN = functional.gelu(self.along_time(x_BNW.transpose(1, 2)))
+            heard_BND = torch.cat([self.norm(x_BDN.mT), level_BLN.mT], dim=2)
+            x_BNW = functional.gelu(self.inward(heard_BND))
+            x_BWN = functional.gelu(self.along_time(x_BNW.mT))
             logit_B1N: Tensor = self.outward(x_BWN)
         return logit_B1N[:, 0]
+
+
+def levels(vocals_BCFN: Tensor, mixture_BCFN: Tensor, config: DiffusionConfig) -> Tensor:
+    """Measure how loud vocals and mixture are, in six bands and as a whole: level_BLN.
+
+    Args:
+        vocals_BCFN: spectra of the vocals as a mask finds them.
+        mixture_BCFN: spectra of the mixture.
+        config: of the denoiser.
+
+    Returns:
+        logarithms to the base 10 of powers: of the vocals relative to the mixture, in each band and
+        in all; of the mixture in each band and of all the vocals, relative to the mean of the
+        mixture.
+    """
+    vocals_BLN, mixture_BLN = (
+        _band_powers(x_BCFN, config.blocks.nfft) for x_BCFN in (vocals_BCFN, mixture_BCFN)
+    )
+    mean_B11 = mixture_BLN[:, -1:].mean(dim=2, keepdim=True) + LEAST_POWER
+    ratio_BLN = vocals_BLN / (mixture_BLN + LEAST_POWER)
+    loudness_BLN = torch.cat([mixture_BLN[:, :-1], vocals_BLN[:, -1:]], dim=1) / mean_B11
+    return torch.cat([ratio_BLN + LEAST_RATIO, loudness_BLN + LEAST_LOUDNESS], dim=1).log10()
+
+
+def _band_powers(spectrum_BCFN: Tensor, nfft: int) -> Tensor:
+    """Return the power over channels and rows, in each band and in all: power_BLN."""
+    power_BFN = torch.view_as_real(spectrum_BCFN).square().sum(dim=(1, 4))
+    inner = [round(hz * nfft / SAMPLE_RATE_HZ) for hz in LEVEL_EDGES_HZ]
+    edges = [0, *inner, power_BFN.shape[1]]
+    bands = [power_BFN[:, low:high].sum(dim=1) for low, high in pairwise(edges)]
+    return torch.stack([*bands, power_BFN.sum(dim=1)], dim=1)
 
 
 class Told(NamedTuple):
