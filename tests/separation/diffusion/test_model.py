@@ -1,5 +1,6 @@
 """The denoiser: its start from an SCNet, and what each option of it does."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor
 
 from mixprint.errors import ConfigError
-from mixprint.separation.diffusion.backbones import rotated
+from mixprint.separation.diffusion.backbones import NUM_LEVELS, levels, rotated
 from mixprint.separation.diffusion.losses import denoising_losses
 from mixprint.separation.diffusion.model import (
+    FADING,
+    LIKELY,
     USUAL_VARIANCE,
     Denoised,
     Denoiser,
@@ -104,6 +107,22 @@ def test_the_width_of_what_tells_vocals_counts() -> None:
     assert not torch.allclose(presence(8), presence(9), atol=1e-3)
 
 
+def test_levels_are_of_vocals_beside_the_mixture() -> None:
+    network = denoiser()
+    _, mixture_BCFN = _inputs(network)
+    level_BLN = levels(0.1 * mixture_BCFN, mixture_BCFN, network.config)[..., :NUM_FRAMES]
+    assert level_BLN.shape[1] == NUM_LEVELS
+    whole, loudness = NUM_LEVELS // 2 - 1, NUM_LEVELS - 1
+    assert level_BLN[:, whole].mean().item() == pytest.approx(-2.0, abs=0.01)
+    # The last is the vocals' beside the mean of the mixture.
+    mean_B = level_BLN[:, loudness].double().exp2().mean(dim=1)
+    assert ((2**-3 < mean_B) & (mean_B < 2**-1)).all()
+    louder_BLN = levels(mixture_BCFN, 10 * mixture_BCFN, network.config)[..., :NUM_FRAMES]
+    torch.testing.assert_close(louder_BLN, level_BLN, atol=0.02, rtol=0)
+    silence_BCFN = torch.zeros_like(mixture_BCFN)
+    assert levels(silence_BCFN, silence_BCFN, network.config).isfinite().all()
+
+
 def test_vocals_fade_in_frames_that_are_unlikely_to_have_any() -> None:
     network = denoiser()
     *_, last = network.presence.children()
@@ -113,9 +132,11 @@ def test_vocals_fade_in_frames_that_are_unlikely_to_have_any() -> None:
         torch.nn.init.constant_(last.bias, logit)
         return _run(network, 1.0)  # where nothing but the mask tells
 
-    whole, likely, half, none = (run(logit).vocals_BCFN for logit in (9.0, 0.0, -1.0986, -99.0))
+    half = LIKELY * 0.5 ** (1 / FADING)
+    logits = (9.0, math.log(LIKELY / (1 - LIKELY)) + 1e-3, math.log(half / (1 - half)), -99.0)
+    whole, likely, halved, none = (run(logit).vocals_BCFN for logit in logits)
     torch.testing.assert_close(likely, whole, rtol=0, atol=0)
-    torch.testing.assert_close(half, 0.5 * whole, rtol=1e-3, atol=1e-6)  # 0.25 / 0.5
+    torch.testing.assert_close(halved, 0.5 * whole, rtol=1e-3, atol=1e-6)
     assert not none.abs().any()
 
 

@@ -66,9 +66,9 @@ def test_it_finds_far_fewer_vocals_than_scnet_where_there_are_none(
             by_diffusion(1), instrumental_CT
         )
 
-    assert fmean(better_db(excerpt.instrumental_CT) for excerpt in excerpts) >= 8.0
+    assert fmean(better_db(excerpt.instrumental_CT) for excerpt in excerpts) >= 25.0
     (real,) = read_excerpts([shared_dir / "audio" / "musdbhq"], 6.0, SAMPLE_RATE_HZ)
-    assert better_db(real.instrumental_CT) >= 2.5
+    assert better_db(real.instrumental_CT) >= 8.0
 
 
 def test_instrumentals_change_little_when_others_sing(excerpts: list[Excerpt]) -> None:
