@@ -40,8 +40,8 @@ ALLOWED = {
     "listening": "audio pages storage transfer",
     "api": "audio checkpoints console controller encoder features machine separation storage "
     "transfer weights zero_shot",
-    "cli": "api audio cascade checkpoints collection console controller encoder evaluation features "
-    "listening machine separation storage synthesis transfer weights zero_shot",
+    "cli": "api audio cascade checkpoints collection console controller encoder evaluation "
+    "features listening machine separation storage synthesis transfer weights zero_shot",
 }
 MAX_FILES_IN_ROOT = 10
 # Packages whose modules share a folder with those of others.

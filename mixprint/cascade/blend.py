@@ -39,7 +39,7 @@ Separate = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class BlendSettings:
-    """How two songs are mixed.
+    """Parameters of a mix of two songs.
 
     Attributes:
         masking: one of `NAMES`: by stems, or by a fixed mask.

@@ -62,7 +62,7 @@ class Likeness(NamedTuple):
 
     @property
     def score(self) -> float:
-        """How much more of the input's rhythm and the target's harmony it has than the reverse.
+        """Rhythm of the input and harmony of the target, less the reverse.
 
         2 for what is all of both, 0 for either song and for half of each, -2 for the reverse.
         """

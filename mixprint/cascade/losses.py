@@ -84,7 +84,7 @@ class SeedWeights:
 
 
 class Answer(NamedTuple):
-    """What a mix of two songs should be.
+    """Right mix of two songs.
 
     Attributes:
         z_BDN: its latents.

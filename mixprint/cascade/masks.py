@@ -12,7 +12,7 @@ CHANCE_COMPLEMENTARITY = 0.75
 
 
 class MaskMeasures(NamedTuple):
-    """How masks divide two songs.
+    """Mean and overlap of masks.
 
     Attributes:
         mean: of the mask over all pairs; one half if both songs have equal parts.

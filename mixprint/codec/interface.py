@@ -28,7 +28,7 @@ class Codec(Protocol):
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """What latents and audio follow from, beside what is encoded or decoded."""
+        """Values that tell this codec from others, in JSON."""
 
     def encode(self, audio_BT: Tensor) -> Tensor:
         """Return the latents z_BDN of audio of any length above 0; N is `num_frames` of it."""
