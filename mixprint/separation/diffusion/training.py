@@ -177,6 +177,9 @@ class DiffusionTask(SongTask[Denoiser]):
         # Before songs to validate on are made, which takes long.
         validated(self._separator(network), self._training)
         super().__init__(config, network, material, extra_valid)
+        if self._training.learned == "presence":
+            network.requires_grad_(False)
+            network.presence.requires_grad_(True)
 
     def identity(self) -> Mapping[str, Any]:
         """See `SongTask`; the prior may not change either."""

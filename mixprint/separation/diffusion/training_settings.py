@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from mixprint.errors import ConfigError
 from mixprint.schema import Part, Range
@@ -48,6 +48,7 @@ class DiffusionTrainingConfig(TrainingConfig):
         linear_weight: see `LossWeights`.
         variance_weight: see `LossWeights`.
         presence_weight: see `LossWeights`.
+        learned: `all`, or `presence`: the head for frames without vocals alone, all else stays.
         new_factor: AdamW's rate for what an SCNet does not have is that of the rest times this.
         prior_dropout: part of the examples that are shown no prior.
         prior_error_db: the errors of a prior are made louder by up to this, for on songs that it
@@ -63,6 +64,7 @@ class DiffusionTrainingConfig(TrainingConfig):
     linear_weight: Annotated[float, Range(0.0)]
     variance_weight: Annotated[float, Range(0.0)]
     presence_weight: Annotated[float, Range(0.0)]
+    learned: Literal["all", "presence"]
     new_factor: Annotated[float, Range(0.0, 1000.0)]
     prior_dropout: Part
     prior_error_db: Annotated[float, Range(0.0, 40.0)]
@@ -110,7 +112,11 @@ class DiffusionTrainConfig(SongTrainConfig):
     training: DiffusionTrainingConfig
 
     def __post_init__(self) -> None:
-        self.architecture()
+        if self.architecture().head == "free" and self.training.learned == "presence":
+            raise ConfigError(
+                f"{self.section}.training.learned: expected all with the head free, which tells no "
+                "frames without vocals, found presence"
+            )
 
     def architecture(self, blocks: SCNetConfig | None = None) -> DiffusionConfig:
         """Return the architecture.

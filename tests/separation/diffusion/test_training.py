@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from mixprint.errors import CheckpointError, ConfigError, DataError, TrainingError
 from mixprint.fingerprint import file_sha256
@@ -170,6 +171,7 @@ OPTIMISER_OPTIONS: dict[str, dict[str, Any]] = {
     "muon factor": {"optimiser": "muon", "muon_factor": 9.0},
     "rate": {"learning_rate": 0.01},
     "rate of what is new": {"new_factor": 50.0},
+    "what is learned": {"learned": "presence"},
     "last rate": {"final_fraction": 0.9},
     "warm-up": {"warmup_steps": 1},
     "decay": {"weight_decay": 9.0},
@@ -195,6 +197,25 @@ def test_options_of_the_optimiser_change_what_is_learned(
 ) -> None:
     same = [n for n in learned if n != name and learned[n] == learned[name]]
     assert same == []
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "muon"])
+def test_the_head_of_presence_can_learn_alone(
+    data_dir: Path, tmp_path: Path, optimiser: str
+) -> None:
+    alone = {"learned": "presence", "ema_decay": 0.05, "optimiser": optimiser, "num_valid": 0}
+    first, last = (
+        load_file(train_tiny(data_dir, tmp_path / str(n), training={**alone, "max_steps": n}))
+        for n in (1, 4)
+    )
+    moved = {name for name, weight in first.items() if not weight.equal(last[name])}
+    assert moved
+    assert all(name.startswith("presence.") for name in moved), moved
+
+
+def test_a_free_head_has_no_presence_to_learn() -> None:
+    with pytest.raises(ConfigError, match="learned: expected all with the head free"):
+        diffusion_config({"model": {"head": "free"}, "training": {"learned": "presence"}})
 
 
 @pytest.mark.parametrize(
