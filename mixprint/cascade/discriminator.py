@@ -7,6 +7,7 @@ Shape suffixes: B pair, D dimension of a latent, N frame, W channel, P place tha
 """
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from mixprint.codec.interface import pooled
 _SLOPE = 0.2
 
 
-class Judgement:
+class Judgement(NamedTuple):
     """Judgement of a mix at several scales of time.
 
     Attributes:
@@ -27,8 +28,8 @@ class Judgement:
         features: of each scale, what its layers hear.
     """
 
-    def __init__(self, logits: list[Tensor], features: list[list[Tensor]]) -> None:
-        self.logits, self.features = logits, features
+    logits: list[Tensor]
+    features: list[list[Tensor]]
 
 
 class Discriminator(nn.Module):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixprint.cascade.model import Blend
-from mixprint.dsp.rhythm import onset_envelope, rhythm_likeness
+from mixprint.dsp.rhythm import correlation, rhythm_likeness
 from mixprint.dsp.spectral_distance import mono_distance
 from mixprint.schema import Range
 
@@ -155,7 +155,7 @@ def seed_losses(
     coverage_B = (mask_BDN + other_BDN - 1).square().mean(dim=(1, 2))
     halves = (each_BDN.mean(dim=(1, 2)) - 0.5 for each_BDN in (mask_BDN, other_BDN))
     envelope_BP = _envelope(audio_BT)
-    correlations = (_correlation(envelope_BP, _envelope(song_BT)).square() for song_BT in songs_BT)
+    correlations = (correlation(envelope_BP, _envelope(song_BT)).square() for song_BT in songs_BT)
     return {
         "input": _rms(blend.mix - input_BDN),
         "target": _rms(blend.mix - target_BDN),
@@ -164,11 +164,6 @@ def seed_losses(
         "correlation": torch.stack(list(correlations)).sum(dim=0),
         "outliers": _outliers(audio_BT, sample_rate_hz),
     }
-
-
-def onsets(audio_BT: Tensor, sample_rate_hz: int) -> Tensor:
-    """Return the onset envelopes that `rhythm_loss` compares: onset_BN."""
-    return onset_envelope(audio_BT, sample_rate_hz)
 
 
 def _still(mask_BDN: Tensor) -> Tensor:
@@ -185,12 +180,6 @@ def _envelope(audio_BT: Tensor) -> Tensor:
     """Return the maxima of equal parts: envelope_BP."""
     length = math.ceil(audio_BT.shape[-1] / NUM_PARTS)
     return functional.max_pool1d(audio_BT.abs(), length, ceil_mode=True)
-
-
-def _correlation(a_BP: Tensor, b_BP: Tensor) -> Tensor:
-    a_BP, b_BP = (x_BP - x_BP.mean(dim=1, keepdim=True) for x_BP in (a_BP, b_BP))
-    norm_B = a_BP.norm(dim=1) * b_BP.norm(dim=1)
-    return (a_BP * b_BP).sum(dim=1) / norm_B.clamp_min(_TINY)
 
 
 def _outliers(audio_BT: Tensor, sample_rate_hz: int) -> Tensor:

@@ -53,11 +53,12 @@ def rhythm_likeness(onset_SN: Tensor, other_SN: Tensor) -> Tensor:
     for lag in range(-_MOST_LAG_FRAMES, _MOST_LAG_FRAMES + 1):
         here_SN = onset_SN[..., max(lag, 0) : length + min(lag, 0)]
         there_SN = other_SN[..., max(-lag, 0) : length + min(-lag, 0)]
-        found.append(_correlation(here_SN, there_SN))
+        found.append(correlation(here_SN, there_SN))
     return torch.stack(found).amax(dim=0)
 
 
-def _correlation(a_SN: Tensor, b_SN: Tensor) -> Tensor:
+def correlation(a_SN: Tensor, b_SN: Tensor) -> Tensor:
+    """Correlate signals of one length: correlation_S, -1 to 1, 0 where one does not change."""
     a_SN, b_SN = (x_SN - x_SN.mean(dim=-1, keepdim=True) for x_SN in (a_SN, b_SN))
     norm_S = a_SN.norm(dim=-1) * b_SN.norm(dim=-1)
     return (a_SN * b_SN).sum(dim=-1) / norm_S.clamp_min(_TINY)

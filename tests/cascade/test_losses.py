@@ -11,7 +11,6 @@ from mixprint.cascade.losses import (
     SeedWeights,
     balance_loss,
     latent_distance,
-    onsets,
     rhythm_loss,
     seed_losses,
     spectral_distance,
@@ -19,6 +18,7 @@ from mixprint.cascade.losses import (
 )
 from mixprint.cascade.model import Blend
 from mixprint.codec.linear import LinearCodec
+from mixprint.dsp.rhythm import onset_envelope
 from tests.cascade.pieces import NUM_SAMPLES, RATE_HZ, answer, noise, piece
 
 INPUT, TARGET = piece(0), piece(1)
@@ -49,8 +49,8 @@ def known(latents: Mapping[str, Tensor]) -> Answer:
     return Answer(
         latents["answer"],
         HEARD["answer"],
-        onsets(INPUT.drums[None], RATE_HZ),
-        onsets(TARGET.drums[None], RATE_HZ),
+        onset_envelope(INPUT.drums[None], RATE_HZ),
+        onset_envelope(TARGET.drums[None], RATE_HZ),
     )
 
 
@@ -58,7 +58,9 @@ def test_each_loss_of_ours_prefers_the_answer(latents: Mapping[str, Tensor], kno
     found = {
         "latents": {n: latent_distance(z_BDN, known.z_BDN) for n, z_BDN in latents.items()},
         "spectra": {n: spectral_distance(x_BT, known.audio_BT) for n, x_BT in HEARD.items()},
-        "rhythm": {n: rhythm_loss(onsets(x_BT, RATE_HZ), known) for n, x_BT in HEARD.items()},
+        "rhythm": {
+            n: rhythm_loss(onset_envelope(x_BT, RATE_HZ), known) for n, x_BT in HEARD.items()
+        },
     }
     for name, losses in found.items():
         others = {each: float(loss) for each, loss in losses.items() if each != "answer"}
@@ -108,7 +110,7 @@ def test_the_balance_is_that_of_the_batch() -> None:
 def test_gradients_are_finite_where_all_is_silent(codec: LinearCodec) -> None:
     silence_BT = torch.zeros(1, NUM_SAMPLES, requires_grad=True)
     z_BDN = codec.encode(silence_BT)
-    onset_BN = onsets(silence_BT, RATE_HZ)
+    onset_BN = onset_envelope(silence_BT, RATE_HZ)
     known = Answer(torch.zeros_like(z_BDN), torch.zeros(1, NUM_SAMPLES), onset_BN, onset_BN)
     losses = seed_losses(
         Blend(z_BDN.sigmoid(), (z_BDN,)), silence_BT, (z_BDN, z_BDN), (silence_BT,) * 2, RATE_HZ
